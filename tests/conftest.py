@@ -1,0 +1,41 @@
+"""Fixtures that every test may use, and what a missing part of the machine means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REQUIRED = frozenset(filter(None, os.environ.get("CAPPRUNE_REQUIRE", "").split(",")))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
+
+
+def absent(part: str, reason: str) -> None:
+    """Skip with the reason, or fail where CAPPRUNE_REQUIRE names the part."""
+    if part in REQUIRED:
+        pytest.fail(f"CAPPRUNE_REQUIRE names {part}, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder with the real data: flickr8k/, coco_eval/, tiny3/."""
+    value = os.environ.get("CAPPRUNE_DATA")
+    if not value:
+        absent("data", "CAPPRUNE_DATA is not set")
+    folder = Path(str(value))
+    if not (folder / "flickr8k" / "dataset_flickr8k.json").is_file():
+        absent("data", f"there is no flickr8k/dataset_flickr8k.json under CAPPRUNE_DATA ({folder})")
+    return folder

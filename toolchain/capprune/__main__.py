@@ -1,0 +1,5 @@
+"""`python -m capprune` is `capprune`."""
+
+from capprune.cli.app import main
+
+main()
