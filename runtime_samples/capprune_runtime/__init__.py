@@ -1,0 +1,69 @@
+"""What runs on the device: read and verify a bundle, see a photo, say a caption.
+
+    bundle = verify_bundle(Path("my-bundle"))
+    captioner = Captioner(bundle)
+    print(captioner.caption(read_photo("photo.jpg", bundle.manifest.preprocessing.size)).text)
+
+Names are imported when they are first used: `import capprune_runtime` alone loads nothing, and an interpreter is loaded
+when a `Captioner` is made.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from capprune_runtime.captioner import Caption, Captioner
+    from capprune_runtime.errors import CapPruneError
+    from capprune_runtime.golden import GoldenPhoto, read_golden
+    from capprune_runtime.interpreter import available_runtimes, open_model
+    from capprune_runtime.manifest import Manifest, parse_manifest, read_manifest
+    from capprune_runtime.photo import decode_photo, normalise, read_photo, resize
+    from capprune_runtime.search import beam, greedy
+    from capprune_runtime.tflite_check import check_tflite
+    from capprune_runtime.verify import Bundle, verify_bundle
+    from capprune_runtime.vocabulary import Vocabulary, read_vocabulary
+
+_MODULES = {
+    "captioner": ("Caption", "Captioner"),
+    "errors": ("CapPruneError",),
+    "golden": ("GoldenPhoto", "read_golden"),
+    "interpreter": ("available_runtimes", "open_model"),
+    "manifest": ("Manifest", "parse_manifest", "read_manifest"),
+    "photo": ("decode_photo", "normalise", "read_photo", "resize"),
+    "search": ("beam", "greedy"),
+    "tflite_check": ("check_tflite",),
+    "verify": ("Bundle", "verify_bundle"),
+    "vocabulary": ("Vocabulary", "read_vocabulary"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Bundle",
+    "CapPruneError",
+    "Caption",
+    "Captioner",
+    "GoldenPhoto",
+    "Manifest",
+    "Vocabulary",
+    "available_runtimes",
+    "beam",
+    "check_tflite",
+    "decode_photo",
+    "greedy",
+    "normalise",
+    "open_model",
+    "parse_manifest",
+    "read_golden",
+    "read_manifest",
+    "read_photo",
+    "read_vocabulary",
+    "resize",
+    "verify_bundle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

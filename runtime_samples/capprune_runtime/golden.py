@@ -1,0 +1,78 @@
+"""The photos that a bundle proves itself on, with what the trained model said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capprune_runtime import strict_json
+from capprune_runtime.captioner import MAX_BEAM
+from capprune_runtime.errors import BundleError
+from capprune_runtime.manifest import GOLDEN
+from capprune_runtime.photo import read_photo
+from capprune_runtime.verify import Bundle
+
+
+@dataclass(frozen=True)
+class GoldenPhoto:
+    """One photo and the caption that it must give.
+
+    Args:
+        name: Its path in the bundle.
+        photo: (S, S, 3) uint8 RGB.
+        beam: K of the search.
+        tokens: Ids without `<start>` and `<end>`.
+        caption: The same in words.
+    """
+
+    name: str
+    photo: NDArray[np.uint8]
+    beam: int
+    tokens: tuple[int, ...]
+    caption: str
+
+
+def read_golden(bundle: Bundle) -> tuple[GoldenPhoto, ...]:
+    """Every golden photo of a verified bundle; none when it has no golden.json.
+
+    Raises:
+        BundleError: golden.json is not as docs/bundle_format.md says.
+        PhotoError: A photo cannot be read.
+    """
+    if GOLDEN not in bundle.manifest.files:
+        return ()
+    where = bundle.folder / GOLDEN
+    entries = strict_json.parse(where.read_text(encoding="utf-8"))
+    if not isinstance(entries, list) or not all(_is_entry(entry, bundle) for entry in entries):
+        raise BundleError(
+            "the golden captions are not as expected",
+            where=where,
+            expected="a list of {photo, beam, tokens, caption} about photos of this bundle",
+        )
+    size = bundle.manifest.preprocessing.size
+    return tuple(
+        GoldenPhoto(
+            entry["photo"],
+            read_photo(bundle.folder / entry["photo"], size),
+            entry["beam"],
+            tuple(entry["tokens"]),
+            entry["caption"],
+        )
+        for entry in entries
+    )
+
+
+def _is_entry(entry: Any, bundle: Bundle) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.keys() == {"photo", "beam", "tokens", "caption"}
+        and entry["photo"] in bundle.manifest.files
+        and type(entry["beam"]) is int
+        and 1 <= entry["beam"] <= MAX_BEAM
+        and isinstance(entry["tokens"], list)
+        and all(type(token) is int and 0 <= token < len(bundle.vocabulary) for token in entry["tokens"])
+        and isinstance(entry["caption"], str)
+    )

@@ -1,0 +1,90 @@
+"""Reading a bundle's files: plain files of an allowed name only, up to a cap, once, into memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from capprune_runtime.errors import BundleError, MissingFile
+
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a named pipe must not hold the reader up
+    | getattr(os, "O_CLOEXEC", 0)
+)
+
+
+def read_member(folder: Path, name: str, cap_bytes: int) -> bytes:
+    """Read one file of a bundle into memory.
+
+    What is checked and what is used are the same bytes: nothing reads the file a second time.
+    Hard links are accepted, because content-addressed stores and backups make them of plain files.
+
+    Args:
+        folder: The bundle.
+        name: The file's name inside the bundle, with `/` between folders; the caller has allowed it.
+        cap_bytes: The most bytes such a file may have.
+
+    Raises:
+        MissingFile: There is no such file.
+        BundleError: It is not a plain file (a link, a folder, a device), too large or unreadable.
+    """
+    path = folder / name
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise BundleError("a bundle holds plain files only", where=path, found=_kind(path))
+        with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleError("a bundle holds plain files only", where=path)
+            content = file.read(cap_bytes + 1)
+    except FileNotFoundError:
+        raise MissingFile("a file of the bundle is missing", where=path) from None
+    except OSError as error:
+        raise BundleError("a file of the bundle cannot be read", where=path, found=error.strerror) from None
+    if len(content) > cap_bytes:
+        raise BundleError(
+            "a file of the bundle is too large",
+            where=path,
+            expected=f"at most {cap_bytes} bytes",
+            found=f"{status.st_size} bytes",
+        )
+    return content
+
+
+def list_members(folder: Path, cap: int) -> tuple[str, ...]:
+    """The names of all files under a bundle, sorted, with `/` between folders.
+
+    Raises:
+        BundleError: The folder is not one, holds more than `cap` entries, or holds a link or a device.
+    """
+    names: list[str] = []
+    pending = [("", folder)]
+    seen = 0
+    while pending:
+        prefix, current = pending.pop()
+        try:
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except OSError as error:
+            raise BundleError("a folder of the bundle cannot be read", where=current, found=error.strerror) from None
+        seen += len(entries)
+        if seen > cap:
+            raise BundleError("a bundle holds too many files", where=folder, expected=f"at most {cap}", found=seen)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                pending.append((f"{prefix}{entry.name}/", Path(entry.path)))
+            elif entry.is_file(follow_symlinks=False):
+                names.append(prefix + entry.name)
+            else:
+                raise BundleError("a bundle holds plain files only", where=entry.path, found=_kind(Path(entry.path)))
+    return tuple(sorted(names))
+
+
+def _kind(path: Path) -> str:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    return "a folder" if stat.S_ISDIR(mode) else "a device, socket or pipe"

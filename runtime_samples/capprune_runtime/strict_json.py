@@ -1,0 +1,47 @@
+"""JSON without its traps: no repeated keys, no NaN, no infinities, no depth that overflows the stack."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from capprune_runtime.errors import BundleError
+
+
+def parse(text: str) -> Any:
+    """Read one JSON document.
+
+    Raises:
+        BundleError: The text is not JSON, or holds one of the traps.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise BundleError(
+            "a file is not JSON", where=f"line {error.lineno}, column {error.colno}", found=error.msg
+        ) from None
+    except RecursionError:
+        raise BundleError("a JSON file is nested too deeply") from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise BundleError("a JSON file holds a number that cannot be read", found=error) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in tree:
+            raise BundleError("a key of a JSON file stands twice", where=ascii(key[:80]))
+        tree[key] = value
+    return tree
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise BundleError("a JSON file holds a number that is too large", found=text[:40])
+    return value
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise BundleError("a JSON file holds a value that JSON does not have", found=text)

@@ -1,0 +1,173 @@
+"""Whether a bundle folder is what its manifest says, before anything in it is used.
+
+    names and kinds ─▶ sizes and SHA-256 ─▶ vocabulary ─▶ model files ─▶ their signatures against the manifest
+
+Files are read once, into memory, and what was checked is what is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from capprune_runtime.errors import BadModelFile, BadVocabulary, HashMismatch, MissingFile, UsageError
+from capprune_runtime.manifest import (
+    DECODER,
+    ENCODER,
+    GOLDEN,
+    MANIFEST,
+    MODEL_CARD,
+    QUALITY,
+    VOCABULARY,
+    FileEntry,
+    Manifest,
+    read_manifest,
+)
+from capprune_runtime.members import list_members, read_member
+from capprune_runtime.tflite_check import check_tflite
+from capprune_runtime.tflite_file import MAX_MODEL_BYTES, TfliteModel
+from capprune_runtime.vocabulary import MAX_VOCABULARY_BYTES, Vocabulary, decode_vocabulary
+
+MAX_FILES = 256
+_MAX_GOLDEN_PHOTO_BYTES = 16 << 20
+_MAX_BYTES = {
+    ENCODER: MAX_MODEL_BYTES,
+    DECODER: MAX_MODEL_BYTES,
+    VOCABULARY: MAX_VOCABULARY_BYTES,
+    GOLDEN: 4 << 20,
+    MODEL_CARD: 4 << 20,
+    QUALITY: 64 << 20,
+}
+
+_Shapes = dict[str, tuple[int, ...]]
+# What a tensor of a signature must be: its shape and NumPy type.
+_Signature = Mapping[str, tuple[tuple[int, ...], str]]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that has passed every check: where it lies, what it says, and the bytes of its models."""
+
+    folder: Path
+    manifest: Manifest
+    vocabulary: Vocabulary
+    encoder: bytes
+    decoder: bytes
+
+
+def verify_bundle(folder: Path) -> Bundle:
+    """Check a whole bundle and read what a captioner needs of it.
+
+    Args:
+        folder: The bundle.
+
+    Raises:
+        UsageError: There is no such folder.
+        MissingFile: A file is listed and not there, or there and not listed.
+        HashMismatch: A file is not the one that was written.
+        NewerFormat: A later capprune wrote the bundle.
+        BadVocabulary: The vocabulary breaks a rule or does not fit the model.
+        BadModelFile: A model file breaks a rule or does not fit the manifest.
+        BundleError: The manifest breaks a rule, or the folder holds a link or a device.
+    """
+    if not folder.is_dir():
+        raise UsageError("there is no such bundle", where=folder, hint="give the folder that holds manifest.json")
+    manifest = read_manifest(folder)
+    _check_names(folder, manifest)
+    contents = {name: _read_listed(folder, name, entry) for name, entry in manifest.files.items()}
+    vocabulary = decode_vocabulary(contents[VOCABULARY], folder / VOCABULARY)
+    if len(vocabulary) != manifest.model.vocabulary:
+        raise BadVocabulary(
+            "the vocabulary does not fit the model",
+            where=folder / VOCABULARY,
+            expected=f"{manifest.model.vocabulary} tokens",
+            found=len(vocabulary),
+        )
+    encode_inputs, encode_outputs = encode_signature(manifest)
+    step_inputs, step_outputs = step_signature(manifest)
+    _check_model(contents[ENCODER], folder / ENCODER, manifest.encoder.signature, encode_inputs, encode_outputs)
+    _check_model(contents[DECODER], folder / DECODER, manifest.decoder.signature, step_inputs, step_outputs)
+    return Bundle(folder, manifest, vocabulary, contents[ENCODER], contents[DECODER])
+
+
+def encode_signature(manifest: Manifest) -> tuple[_Signature, _Signature]:
+    """What the encoder takes and gives: shape and type by name."""
+    model, size = manifest.model, manifest.preprocessing.size
+    outputs: _Shapes = {"keys": (1, model.regions, model.attention), "values": (1, model.regions, model.context)}
+    outputs |= _state_shapes(manifest)
+    return {"photo": ((1, size, size, 3), "float32")}, _floats(outputs)
+
+
+def step_signature(manifest: Manifest) -> tuple[_Signature, _Signature]:
+    """What the decoder takes and gives: shape and type by name."""
+    model = manifest.model
+    _, encoded = encode_signature(manifest)
+    outputs: _Shapes = {"scores": (1, model.vocabulary), "attention": (1, model.regions)}
+    outputs |= _state_shapes(manifest)
+    return {"token": ((1,), "int32"), **encoded}, _floats(outputs)
+
+
+def _state_shapes(manifest: Manifest) -> _Shapes:
+    shape: tuple[int, ...] = (1, manifest.model.hidden)
+    return dict.fromkeys(manifest.decoder.state, shape)
+
+
+def _floats(shapes: _Shapes) -> _Signature:
+    return {name: (shape, "float32") for name, shape in shapes.items()}
+
+
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    found = set(list_members(folder, MAX_FILES)) - {MANIFEST}
+    if missing := sorted(manifest.files.keys() - found):
+        raise MissingFile("a file of the bundle is missing", where=folder / missing[0])
+    if extra := sorted(found - manifest.files.keys()):
+        raise MissingFile("a file in the bundle is not listed in its manifest", where=folder / extra[0])
+
+
+def _read_listed(folder: Path, name: str, entry: FileEntry) -> bytes:
+    content = read_member(folder, name, _MAX_BYTES.get(name, _MAX_GOLDEN_PHOTO_BYTES))
+    if len(content) != entry.size_bytes:
+        raise HashMismatch(
+            "a file of the bundle has another size",
+            where=folder / name,
+            expected=f"{entry.size_bytes} bytes",
+            found=f"{len(content)} bytes",
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != entry.sha256:
+        raise HashMismatch(
+            "a file of the bundle is not the one that was written",
+            where=folder / name,
+            expected=f"sha256 {entry.sha256}",
+            found=f"sha256 {digest}",
+            hint="copy the bundle again",
+        )
+    return content
+
+
+def _check_model(data: bytes, where: Path, key: str, inputs: _Signature, outputs: _Signature) -> None:
+    model = check_tflite(data, str(where), key)
+    signature = model.signatures[key]
+    _check_tensors(model, where, "input", signature.inputs, inputs)
+    _check_tensors(model, where, "output", signature.outputs, outputs)
+
+
+def _check_tensors(model: TfliteModel, where: Path, kind: str, found: Mapping[str, int], expected: _Signature) -> None:
+    if found.keys() != expected.keys():
+        raise BadModelFile(
+            f"the model's {kind}s are not those of the manifest",
+            where=where,
+            expected=", ".join(sorted(expected)),
+            found=", ".join(ascii(name) for name in sorted(found)),
+        )
+    for name, (shape, dtype) in expected.items():
+        tensor = model.tensors[found[name]]
+        if (tensor.shape, tensor.dtype) != (shape, dtype):
+            raise BadModelFile(
+                f"the model's {kind} {name} does not fit the manifest",
+                where=where,
+                expected=f"{shape} {dtype}",
+                found=f"{tensor.shape} {tensor.dtype}",
+            )

@@ -1,0 +1,157 @@
+"""`python -m capprune_runtime`: what it prints, where, and the code it ends with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import capprune_runtime
+from capprune_runtime import __main__ as command
+from capprune_runtime.__main__ import main
+
+COMMAND = [sys.executable, "-m", "capprune_runtime"]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.linear_gradient("L").convert("RGB").save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_caption_prints_the_caption_alone(bundle_folder: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["caption", str(bundle_folder), str(photo)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and out.startswith("word")
+
+
+def test_caption_of_several_photos_names_them(
+    bundle_folder: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golden = bundle_folder / "golden" / "scene-0.png"
+    assert main(["caption", str(bundle_folder), str(photo), str(golden), "--beam", "1", "--threads", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [str(photo), str(golden)]
+
+
+def test_caption_json_is_one_document_with_what_was_measured(
+    bundle_folder: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["caption", str(bundle_folder), str(photo), "--json", "--beam", "2"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema_version"] == 1 and document["runtime"] == "ai-edge-litert"
+    (row,) = document["captions"]
+    assert row["photo"] == str(photo) and row["encode_us"] > 0 and len(row["step_us"]) >= 2
+    assert row["caption"].split() == [f"word{token}" for token in row["tokens"]]
+    assert row["log_probability"] < 0 and isinstance(row["finished"], bool)
+
+
+def test_a_bad_photo_does_not_stop_the_others_and_its_code_is_returned(
+    bundle_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no photo")
+    assert main(["caption", str(bundle_folder), str(tmp_path / "bad.jpg"), str(photo), "--json"]) == 4
+    captured = capsys.readouterr()
+    rows = json.loads(captured.out)["captions"]
+    assert rows[0]["error"] == "PhotoError" and rows[1]["caption"]
+    assert "bad.jpg" in captured.err and "Traceback" not in captured.err
+
+
+def test_a_missing_photo_is_a_usage_error_before_any_work(
+    bundle_folder: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["caption", str(bundle_folder), str(photo), "absent.jpg"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "absent.jpg" in captured.err
+
+
+def test_verify_says_what_the_bundle_is(bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(bundle_folder)]) == 0
+    assert "soft_attention lstm, 24 words, 75.00% sparse" in capsys.readouterr().out
+    assert main(["verify", str(bundle_folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["verified"] is True and document["manifest"]["model"]["vocabulary"] == 24
+    assert document["files"] == 6 and document["schema_version"] == 1
+
+
+@pytest.mark.parametrize("name", ["decoder.tflite", "manifest.json"])
+def test_a_damaged_bundle_ends_in_5_with_the_facts_on_both_streams(
+    name: str, bundle_folder: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bundle_folder / name).write_bytes(b"\x1b[31mdamaged")
+    for arguments in (["verify", str(bundle_folder)], ["caption", str(bundle_folder), str(photo)]):
+        assert main([*arguments, "--json"]) == 5
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["exit_code"] == 5
+        assert str(bundle_folder / name) in captured.err and "Traceback" not in captured.err
+
+
+def test_messages_spell_out_control_characters(bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bundle_folder / "a\x1b[31mb").write_bytes(b"")
+    assert main(["verify", str(bundle_folder)]) == 5
+    err = capsys.readouterr().err
+    assert "\x1b" not in err and "a\\x1b[31mb" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["caption"], ["caption", "b"], ["verify"], ["verify", "b", "--beam", "2"], ["train"]]
+)
+def test_wrong_usage_ends_in_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--beam", "0"], ["--threads", "0"]])
+def test_options_out_of_range_end_in_2(
+    arguments: list[str], bundle_folder: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["caption", str(bundle_folder), str(photo), *arguments]) == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_in_130_without_a_traceback(
+    bundle_folder: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "verify_bundle", interrupted)
+    assert main(["caption", str(bundle_folder), str(photo)]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_ctrl_c_at_a_running_process_ends_in_130(bundle_folder: Path, photo: Path) -> None:
+    arguments = [*COMMAND, "caption", str(bundle_folder), *[str(photo)] * 20_000]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()  # it is at work
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        err = process.stderr.read()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
+def test_a_closed_pipe_is_no_traceback(bundle_folder: Path, photo: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = [*COMMAND, "caption", str(bundle_folder), str(photo)]
+    done = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+def test_the_main_api_is_exported_in_order() -> None:
+    names = list(capprune_runtime.__all__)
+    assert names == sorted(names)
+    assert all(hasattr(capprune_runtime, name) for name in names)
