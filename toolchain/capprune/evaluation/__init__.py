@@ -1,0 +1,1 @@
+"""Evaluation: caption metrics, intervals, health, parity with the trained model, gates, results."""

@@ -1,0 +1,175 @@
+"""The two Java programs inside pycocoevalcap: Stanford's PTB tokenizer and METEOR 1.5.
+
+They are started here with pycocoevalcap's own options, but over pipes: its wrappers write a file
+into the installed package, which a read-only install refuses, and leave a process and its pipes open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from capprune_runtime.errors import CapPruneError, MissingExtra
+
+# Java before 18 follows the locale; captions are UTF-8 whatever the locale says. The serial collector
+# saves worker threads that do not pay in 20 seconds.
+OPTIONS = ("-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-XX:+UseSerialGC")
+# Java warns on stdout, among the answers, unless told not to. Java 8 does not know these.
+LOG_OPTIONS = ("-Xlog:disable", "-Xlog:all=warning:stderr", "-XX:+DisplayVMOutputToStderr")
+TOKENIZER_JAR = Path("tokenizer", "stanford-corenlp-3.4.1.jar")
+METEOR_JAR = Path("meteor", "meteor-1.5.jar")
+METEOR_SEPARATOR = "|||"
+
+# The tokens that the COCO caption challenge leaves out, as pycocoevalcap's tokenizer does.
+PUNCTUATION = frozenset(
+    ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
+)
+
+
+def pycocoevalcap_folder() -> Path:
+    """The installed package, which holds the jars.
+
+    Raises:
+        MissingExtra: pycocoevalcap is not installed.
+    """
+    found = importlib.util.find_spec("pycocoevalcap")
+    if found is None or not found.submodule_search_locations:
+        raise MissingExtra(
+            "caption metrics need pycocoevalcap, which is not installed",
+            hint="pip install 'capprune[train]'",
+        )
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+@functools.cache
+def java_command() -> tuple[str, ...] | None:
+    """`java` with the options it accepts, or None where no Java runs."""
+    java = shutil.which("java")
+    if java is None:
+        return None
+    for options in ((*OPTIONS, *LOG_OPTIONS), OPTIONS):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            # macOS has a /usr/bin/java that only asks for an installation
+            command = (java, *options)
+            if subprocess.run([*command, "-version"], capture_output=True, timeout=60, check=False).returncode == 0:
+                return command
+    return None
+
+
+def ptb_tokens(captions: Sequence[str]) -> list[str]:
+    """Tokenises captions as the COCO caption challenge does.
+
+    Args:
+        captions: Raw captions, one caption each, in any script.
+
+    Returns:
+        For each caption its lower-case tokens without punctuation, joined by single blanks.
+
+    Raises:
+        MissingExtra: Java or pycocoevalcap is missing.
+        CapPruneError: The Java program failed.
+    """
+    if not captions:
+        return []
+    command = [
+        *(*_java(), "-cp", str(pycocoevalcap_folder() / TOKENIZER_JAR)),
+        *("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"),
+    ]
+    # One caption a line, so that no line end inside a caption may be left.
+    text = "\n".join(" ".join(caption.split()) for caption in captions) + "\n"
+    done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
+    *lines, rest = done.stdout.decode().split("\n")
+    if done.returncode != 0 or rest or len(lines) != len(captions):
+        raise _java_failed("the PTB tokenizer", done.returncode, done.stderr.decode(errors="replace"))
+    return [" ".join(token for token in line.split() if token not in PUNCTUATION) for line in lines]
+
+
+def meteor_score(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> float:
+    """METEOR 1.5 of a whole set of captions (English, with its paraphrase table).
+
+    Args:
+        references: For each photo its tokenised references.
+        hypotheses: For each photo its tokenised caption.
+
+    Returns:
+        The corpus score (0 to 1).
+
+    Raises:
+        MissingExtra: Java or pycocoevalcap is missing.
+        CapPruneError: The Java program failed.
+    """
+    jar = pycocoevalcap_folder() / METEOR_JAR
+    command = [
+        *(*_java(), "-Xmx2G", "-jar", str(jar)),
+        *("-", "-", "-stdio", "-l", "en", "-norm"),
+    ]
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(
+            command,
+            cwd=jar.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            encoding="utf-8",
+        ) as process,
+    ):
+        try:
+            return _meteor_dialogue(process, references, hypotheses)
+        except (OSError, ValueError) as error:  # a broken pipe, or an answer that is no number
+            _end(process)
+            complaints.seek(0)
+            said = complaints.read().decode(errors="replace") or str(error)
+            raise _java_failed("METEOR", process.returncode, said) from error
+        except BaseException:
+            _end(process)
+            raise
+
+
+def _meteor_dialogue(
+    process: subprocess.Popen[str], references: Sequence[Sequence[str]], hypotheses: Sequence[str]
+) -> float:
+    """One SCORE line a photo, answered by its statistics; one EVAL line over all of them."""
+    assert process.stdin is not None and process.stdout is not None
+    statistics = []
+    for photo_references, hypothesis in zip(references, hypotheses, strict=True):
+        parts = [part.replace(METEOR_SEPARATOR, "") for part in (*photo_references, hypothesis)]
+        process.stdin.write(" ||| ".join(("SCORE", *parts)) + "\n")
+        process.stdin.flush()
+        statistics.append(process.stdout.readline().strip())
+    process.stdin.write(" ||| ".join(("EVAL", *statistics)) + "\n")
+    process.stdin.close()
+    answers = process.stdout.read().split()  # one score a photo, then that of all
+    if len(answers) != len(statistics) + 1:
+        raise ValueError(f"{len(answers)} scores for {len(statistics)} photos")
+    return float(answers[-1])
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):  # what was not sent yet finds no reader any more
+            process.stdin.close()
+
+
+def _java() -> tuple[str, ...]:
+    command = java_command()
+    if command is None:
+        raise MissingExtra(
+            "the PTB tokenizer and METEOR need Java, and no `java` runs here",
+            hint="install a Java runtime (Debian: apt install default-jre-headless), "
+            "or use the tokenizer `plain` without METEOR",
+        )
+    return command
+
+
+def _java_failed(program: str, returncode: int | None, said: str) -> CapPruneError:
+    last_lines = "\n            ".join(said.strip().splitlines()[-3:])
+    return CapPruneError(f"{program} failed", expected="exit code 0", found=f"{returncode}: {last_lines}")

@@ -1,0 +1,144 @@
+"""Captions from an interpreter in a process of its own.
+
+tflite_runtime and tensorflow register the same symbols and must never share a process, and an
+interpreter that crashes takes its process with it. This module is both ends of the pipe:
+`captions_in_subprocess` starts `python -m capprune.evaluation.worker`, sends one photo as
+size x size x 3 raw bytes and reads one line of JSON, photo by photo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capprune_runtime import errors
+from capprune_runtime.captioner import Captioner
+from capprune_runtime.verify import verify_bundle
+
+
+def captions_in_subprocess(
+    bundle_folder: Path,
+    photos: Iterable[NDArray[np.uint8]],
+    *,
+    runtime: str,
+    beam: int,
+    threads: int = 1,
+) -> list[tuple[int, ...]]:
+    """Captions photos with a bundle in an interpreter that gets a process of its own.
+
+    Args:
+        bundle_folder: The bundle.
+        photos: (S, S, 3) each, already resized; may be a generator, one is held at a time.
+        runtime: Name of the interpreter.
+        beam: Beam width (1 for greedy).
+        threads: Threads of the interpreter.
+
+    Returns:
+        For each photo its token ids, without start and end.
+
+    Raises:
+        CapPruneError: Whatever the worker met, as the same kind of error.
+        BundleError: The interpreter died.
+    """
+    command = [
+        *(sys.executable, "-m", "capprune.evaluation.worker", str(bundle_folder)),
+        *("--runtime", runtime, "--beam", str(beam), "--threads", str(threads)),
+    ]
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints)
+        try:
+            tokens = []
+            for photo in photos:
+                answer = _ask(process, np.ascontiguousarray(photo, dtype=np.uint8).tobytes())
+                if answer is None:
+                    complaints.seek(0)
+                    raise _died(runtime, process.wait(), complaints.read().decode(errors="replace"))
+                if "error" in answer:
+                    raise _same_error(answer)
+                tokens.append(tuple(answer["tokens"]))
+            return tokens
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):  # bytes that nobody reads any more
+                    if pipe is not None:
+                        pipe.close()
+
+
+def _ask(process: subprocess.Popen[bytes], photo: bytes) -> dict[str, Any] | None:
+    """The worker's answer, or None when it is gone."""
+    assert process.stdin is not None and process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):  # it may have left its reason before it went
+        process.stdin.write(photo)
+        process.stdin.flush()
+    line = process.stdout.readline()
+    if not line:
+        return None
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def _died(runtime: str, returncode: int, said: str) -> errors.CapPruneError:
+    last_lines = "\n            ".join(said.strip().splitlines()[-3:])
+    return errors.BundleError(
+        f"the interpreter {runtime} died on this bundle",
+        expected="a caption",
+        found=f"exit code {returncode}: {last_lines}",
+    )
+
+
+def _same_error(answer: dict[str, Any]) -> errors.CapPruneError:
+    """The error that the worker met, rebuilt from `CapPruneError.as_json`."""
+    kind = getattr(errors, answer["error"], errors.CapPruneError)
+    rebuilt: errors.CapPruneError = kind(
+        answer["what"],
+        where=answer.get("where"),
+        expected=answer.get("expected"),
+        found=answer.get("found"),
+        hint=answer.get("try"),
+    )
+    return rebuilt
+
+
+def main() -> None:
+    """The worker: photos on stdin, one JSON document a line on stdout, until stdin ends."""
+    parser = argparse.ArgumentParser(prog="python -m capprune.evaluation.worker", description=main.__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--runtime", required=True)
+    parser.add_argument("--beam", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    # Interpreters log where they like; only answers may go where answers are read.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        try:
+            _answer_photos(options, sys.stdin.buffer, answers)
+        except errors.CapPruneError as error:
+            answers.write(json.dumps(error.as_json()) + "\n")
+
+
+def _answer_photos(options: argparse.Namespace, photos: IO[bytes], answers: IO[str]) -> None:
+    bundle = verify_bundle(options.bundle)
+    captioner = Captioner(bundle, runtime=options.runtime, threads=options.threads)
+    size = bundle.manifest.preprocessing.size
+    while len(pixels := photos.read(size * size * 3)) == size * size * 3:
+        photo = np.frombuffer(pixels, dtype=np.uint8).reshape(size, size, 3)
+        caption = captioner.caption(photo, beam=options.beam)
+        answers.write(json.dumps({"tokens": [int(token) for token in caption.tokens]}) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
