@@ -1,0 +1,139 @@
+"""Writing a bundle: every file with its hash, verified before it takes its place."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from capprune_runtime.atomic import atomic_folder
+from capprune_runtime.manifest import (
+    DECODER,
+    ENCODER,
+    GOLDEN,
+    GOLDEN_FOLDER,
+    MANIFEST,
+    MODEL_CARD,
+    VOCABULARY,
+    DataSection,
+    DecoderSection,
+    DecodingSection,
+    EncoderSection,
+    FileEntry,
+    Manifest,
+    ModelSection,
+    PreprocessingSection,
+    PruningSection,
+    QuantisationSection,
+)
+from capprune_runtime.verify import Bundle, verify_bundle
+from capprune_runtime.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class GoldenCaption:
+    """A photo and what the trained model says of it, for a device to prove itself on.
+
+    Attributes:
+        name: Of the file, without folder and ending.
+        photo: `(S, S, 3)` uint8 RGB, drawn or in the public domain.
+        beam: K of the search.
+        tokens: Ids without `<start>` and `<end>`.
+        caption: The same in words.
+    """
+
+    name: str
+    photo: npt.NDArray[np.uint8]
+    beam: int
+    tokens: tuple[int, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class BundleContents:
+    """All that goes into a bundle but hashes and sizes."""
+
+    created_by: str
+    encoder: bytes
+    decoder: bytes
+    vocabulary: Vocabulary
+    model: ModelSection
+    preprocessing: PreprocessingSection
+    decoding: DecodingSection
+    state: tuple[str, ...]
+    pruning: PruningSection
+    quantisation: QuantisationSection
+    data: DataSection
+    config: Mapping[str, Any]
+    golden: Sequence[GoldenCaption]
+    model_card: str
+
+
+def write_bundle(folder: Path, contents: BundleContents, prove: Callable[[Bundle], None] | None = None) -> Bundle:
+    """Write a bundle and verify it; it appears under its name only once it has passed.
+
+    Args:
+        folder: To be made.
+        contents: What goes in.
+        prove: Called with the verified bundle before it takes its place; raises to refuse it.
+
+    Returns:
+        The verified bundle, at its place.
+
+    Raises:
+        UsageError: If the folder exists already.
+        BundleError: If what was written breaks a rule of the verifier: a defect of the exporter.
+    """
+    files = _files(contents)
+    manifest = Manifest(
+        created_by=contents.created_by,
+        model=contents.model,
+        preprocessing=contents.preprocessing,
+        decoding=contents.decoding,
+        encoder=EncoderSection(),
+        decoder=DecoderSection(state=contents.state),
+        pruning=contents.pruning,
+        quantisation=contents.quantisation,
+        data=contents.data,
+        config=contents.config,
+        files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
+    )
+    with atomic_folder(folder) as temporary:
+        (temporary / GOLDEN_FOLDER).mkdir()
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+        (temporary / MANIFEST).write_text(json.dumps(manifest.as_json(), indent=2) + "\n", encoding="utf-8")
+        verified = verify_bundle(temporary)
+        if prove is not None:
+            prove(verified)
+    return replace(verified, folder=folder)
+
+
+def _files(contents: BundleContents) -> dict[str, bytes]:
+    files = {
+        ENCODER: contents.encoder,
+        DECODER: contents.decoder,
+        VOCABULARY: contents.vocabulary.as_text().encode(),
+        MODEL_CARD: contents.model_card.encode(),
+    }
+    entries = []
+    for golden in contents.golden:
+        name = f"{GOLDEN_FOLDER}/{golden.name}.png"
+        files[name] = _png(golden.photo)
+        entries.append({"photo": name, "beam": golden.beam, "tokens": golden.tokens, "caption": golden.caption})
+    files[GOLDEN] = (json.dumps(entries, indent=1) + "\n").encode()
+    return files
+
+
+def _png(photo: npt.NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(photo).save(stream, "PNG", optimize=True)
+    return stream.getvalue()

@@ -1,0 +1,1 @@
+"""The TFLite target: litert-torch for the graph, our own rewrite of its weights."""

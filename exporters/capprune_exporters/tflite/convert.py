@@ -1,0 +1,58 @@
+"""A torch module to the bytes of a .tflite with one named signature, through litert-torch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capprune_exporters.quiet import quiet
+from capprune_runtime.atomic import raise_if_unwritable
+from capprune_runtime.errors import ExportError, MissingExtra
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LONGEST_REASON = 300  # characters; torch and MLIR explain themselves in pages
+
+
+def convert(module: nn.Module, signature: str, inputs: Mapping[str, Tensor]) -> bytes:
+    """Convert a module whose `forward` takes keyword tensors and returns a dictionary of tensors.
+
+    Args:
+        module: In evaluation mode. The keys of what it returns become the names of the outputs.
+        signature: The name of the signature.
+        inputs: Example tensors; their names, shapes and types become those of the inputs. Tokens must be int32.
+
+    Raises:
+        MissingExtra: If litert-torch is not installed (it has no build for ARM machines).
+        ExportError: If the converter cannot lower the module.
+        CapPruneError: If the disk is full.
+    """
+    try:
+        with quiet():
+            import litert_torch
+    except ImportError as error:
+        raise MissingExtra(
+            "the TFLite converter is not installed",
+            found=error,
+            expected="litert-torch (x86-64 only; export there, run anywhere)",
+            hint="pip install 'capprune[tflite]'",
+        ) from error
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = Path(folder) / "model.tflite"
+        try:
+            litert_torch.signature(signature, module, sample_kwargs=dict(inputs)).convert().export(str(path))
+        except MemoryError:
+            raise
+        except Exception as error:  # the converter raises its own and MLIR's exceptions, without a common base
+            raise_if_unwritable(error, path)
+            raise ExportError(f"the TFLite converter cannot lower `{signature}`", found=_reason(error)) from error
+        return path.read_bytes()
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a converter says; a listing of the graph and of its own source follows it."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first if len(first) <= LONGEST_REASON else first[:LONGEST_REASON] + "…"

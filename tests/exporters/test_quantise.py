@@ -1,0 +1,111 @@
+"""Int8 weights: a quarter of the bytes, in a file that every runtime reads, with an error that is stated."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_quantizer import quantizer, recipe
+from matrix_model import checked, matrix_case, packed, random_matrix
+from real_parts import RUNTIMES, Arrays, Case, Part
+
+from capprune_exporters.quiet import quiet
+from capprune_exporters.tflite.quantise import dynamic_int8, weight_only_int8
+from capprune_runtime.errors import BadModelFile, MissingExtra
+from capprune_runtime.interpreter import open_model
+from capprune_runtime.tflite_check import check_tflite
+
+# Norm of the error relative to the norm of the output. 127 steps a channel give half a step of 1/127 at most, some
+# 0.5 % after two layers; float32 must stay float32.
+INT8_ERROR = 0.01
+DYNAMIC_ERROR = 0.03  # activations are rounded as well
+
+FILTERS, POOLING = ((32, 8, 8, 3), (96, 4, 4, 32)), (4, 9)  # of the tiny encoder
+
+
+@pytest.mark.parametrize("name", ["int8", "int8 and sparse"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_weight_only_encoder_stays_close_in_every_interpreter(
+    runtime: str, name: str, cases: dict[str, Case], computed: Callable[[str], dict[str, Arrays]]
+) -> None:
+    errors = _relative_errors(computed(runtime)[name], cases[name].expected)
+    assert 0 < max(errors.values()) <= INT8_ERROR
+
+
+def test_weight_only_encoder_passes_the_verifier_and_takes_a_quarter(encode: Part) -> None:
+    data = weight_only_int8(encode.converted)
+    model = check_tflite(data, "encoder.tflite", "encode")
+    int8 = [tensor for tensor in model.tensors if tensor.dtype == "int8"]
+    assert {tensor.shape for tensor in int8} >= {*FILTERS, (64, 96)}
+    assert all(tensor.quantisation is not None and tensor.quantisation.scales.size > 1 for tensor in int8)
+    assert len(data) < 0.3 * len(encode.converted)
+
+
+def test_sparse_weights_stay_sparse_and_exact_beside_int8_filters(encode: Part) -> None:
+    data = weight_only_int8(encode.sparse.data)
+    model = check_tflite(data, "encoder.tflite", "encode")
+    assert {tensor.shape for tensor in model.tensors if tensor.dtype == "int8"} == {*FILTERS, POOLING}
+    sparse = [tensor for tensor in model.tensors if tensor.sparsity is not None]
+    assert [(tensor.shape, tensor.dtype) for tensor in sparse] == [((64, 96), "float32")] * 3
+    kept = sum(tensor.kept for tensor in encode.sparse.tensors if tensor.form == "densify_float32")
+    assert sum(model.stored_values(tensor).size for tensor in sparse) == kept
+    assert len(data) < len(weight_only_int8(encode.converted))
+
+
+def test_weights_that_the_quantizer_puts_behind_the_flatbuffer_are_moved_inside() -> None:
+    weight = random_matrix((1024, 512), 0.0)
+    data = packed(weight)
+    with quiet():
+        work = quantizer.Quantizer(bytearray(data))
+        work.load_quantization_recipe(recipe.weight_only_wi8_afp32())
+        raw = bytes(work.quantize().quantized_model)
+    outside = [buffer for buffer in schema.ModelT.InitFromPackedBuf(raw, 0).buffers if buffer.offset > 1]
+    assert outside, "the quantizer does so no more; the rewrite can go"
+    inside = weight_only_int8(data)
+    stored = {bytes(buffer) for buffer in checked(inside).buffers}
+    assert {raw[buffer.offset : buffer.offset + buffer.size] for buffer in outside} <= stored
+    case = matrix_case(weight, inside)
+    errors = _relative_errors(open_model(inside, case.signature).run(case.inputs), case.expected)
+    assert 0 < errors["y"] <= INT8_ERROR
+
+
+def test_same_model_gives_the_same_bytes(encode: Part) -> None:
+    assert weight_only_int8(encode.converted) == weight_only_int8(encode.converted)
+
+
+def test_dynamic_step_is_close_in_litert_and_refused_by_the_verifier(lstm_step: Part) -> None:
+    data = dynamic_int8(lstm_step.converted)
+    with pytest.raises(BadModelFile, match=r"tflite-runtime 2\.14 computes wrongly"):
+        check_tflite(data, "decoder.tflite", "step")
+    case = lstm_step.case(data, "step")
+    errors = _relative_errors(open_model(data, "step", runtime="ai-edge-litert").run(case.inputs), case.expected)
+    assert 0 < max(errors.values()) <= DYNAMIC_ERROR
+    assert len(data) < 0.4 * len(lstm_step.converted)
+
+
+@pytest.mark.parametrize("quantise", [weight_only_int8, dynamic_int8])
+def test_missing_quantizer_says_what_to_install(
+    quantise: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
+    with pytest.raises(MissingExtra, match="quantizer is not installed") as caught:
+        quantise(b"")
+    assert caught.value.hint == "pip install 'capprune[tflite]'"
+
+
+def test_quantizer_is_silent(encode: Part, capfd: pytest.CaptureFixture[str]) -> None:
+    weight_only_int8(encode.converted)
+    assert capfd.readouterr() == ("", "")
+
+
+def _relative_errors(found: Arrays, expected: Arrays) -> dict[str, float]:
+    """Of every output that is not zero."""
+    assert found.keys() == expected.keys()
+    return {
+        name: float(np.linalg.norm(found[name] - value) / np.linalg.norm(value))
+        for name, value in expected.items()
+        if value.any()
+    }
