@@ -1,0 +1,105 @@
+"""`capprune train`: a config in, a run out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from capprune.cli.console import bar, cache_option, emit, json_option, out_option, say
+
+if TYPE_CHECKING:
+    from capprune.config import RunConfig
+    from capprune.training.loop import Outcome, Progress
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@out_option("run")
+@cache_option
+@json_option
+def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | None, as_json: bool) -> None:
+    """Train a captioning model, dense or pruned while it trains.
+
+    The same command goes on where an interrupted run stopped.
+
+    \b
+    Example:
+      capprune train configs/flickr8k_sparse.yaml data.folder=flickr8k --out runs/sparse
+    """
+    from capprune.config import load_config
+
+    resolved = load_config(config, overrides)
+    outcome = train(resolved, out, cache)
+
+    def show() -> None:
+        click.echo(
+            f"trained {out}: CIDEr-D {outcome.cider:.3f} on val (greedy), best after epoch {outcome.epoch + 1}"
+            + (f", {outcome.sparsity:.2%} sparse" if resolved.pruning.method != "none" else "")
+        )
+        click.echo(f"next: capprune export {out} --target tflite --out {out.name}-bundle")
+
+    document: dict[str, Any] = {"run": str(out), "best_epoch": outcome.epoch, "cider_d_val": outcome.cider}
+    document |= {"sparsity": outcome.sparsity, "seconds_per_epoch": outcome.seconds_per_epoch}
+    emit(document, as_json, show)
+
+
+def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
+    """Prepare the data of a config and train it, showing progress on stderr.
+
+    Raises:
+        CapPruneError: Whatever keeps the run from its end; see the README's table of exit codes.
+    """
+    from capprune.evaluation.metrics import cider_d
+    from capprune.training.loop import Trainer
+    from capprune.training.prepare import default_cache, prepare
+    from capprune_runtime.errors import DataError
+
+    prepared = prepare(config, cache=cache or default_cache(), bar=bar)
+    human = {photo.name: photo.captions for photo in prepared.validation_photos}
+    trainer = Trainer(
+        config,
+        out,
+        vocabulary=prepared.vocabulary,
+        train=prepared.train,
+        validation=prepared.validation,
+        quality=lambda captions: cider_d({name: human[name] for name in captions}, captions),
+        report=_Reporter(),
+    )
+    outcome = trainer.run()
+    if outcome.epoch < 0:
+        raise DataError(
+            "no epoch ended within tolerance of the target, so there is no checkpoint to export",
+            where=out,
+            expected=f"{config.pruning.sparsity:.2%} sparsity",
+            hint="raise training.epochs or pruning.kappa, and choose another --out",
+        )
+    return outcome
+
+
+class _Reporter:
+    """Shows where a run is: a line that is rewritten on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._last: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.cider is not None:
+            sparse = "" if self._last is None or self._last.sparsity is None else f", {self._last.sparsity:.2%} sparse"
+            speed = "" if self._last is None else f", {self._last.captions_per_second:.0f} captions/s"
+            clear = "\r\x1b[K" if self._live else ""
+            say(f"{clear}epoch {progress.epoch + 1}/{progress.epochs}: CIDEr-D {progress.cider:.3f}{sparse}{speed}")
+        elif progress.step % 10 == 0:
+            self._last = progress
+            if self._live:
+                minutes = progress.seconds_left / 60
+                click.echo(
+                    f"\r\x1b[Kstep {progress.step}/{progress.steps}  loss {progress.loss:.3f}  "
+                    f"{progress.captions_per_second:.0f} captions/s  {minutes:.0f} min left",
+                    err=True,
+                    nl=False,
+                )

@@ -1,0 +1,220 @@
+"""`capprune validate`: a bundle over a split; quality, parity with the trained model, size, speed, gates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from capprune.cli.console import bar, emit, json_option, say, table, threads_option
+
+if TYPE_CHECKING:
+    from capprune.data.photos import PhotoStore
+    from capprune.evaluation.metrics import Scores
+    from capprune.evaluation.parity import ScoreGap
+    from capprune.evaluation.results import Results
+    from capprune.evaluation.validate import Reference, Validation
+    from capprune_runtime.verify import Bundle
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--data", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Photos, captions."
+)
+@click.option("--split", default="test", show_default=True, help="Which photos.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first photos of the split.")
+@click.option(
+    "--reference", type=click.Path(path_type=Path, file_okay=False), help="The run that the bundle came from."
+)
+@click.option(
+    "--max-drop", default="2%", show_default=True, help="Largest relative loss of CIDEr-D against --reference."
+)
+@click.option("--max-bytes", help="Largest size of the whole bundle, such as 4MB.")
+@click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept.  [default: the bundle's]")
+@click.option(
+    "--runtime", default="auto", show_default=True, help="auto, ai-edge-litert, tflite-runtime or tensorflow."
+)
+@click.option("--also", multiple=True, metavar="RUNTIME", help="Check parity in this interpreter too; may be repeated.")
+@threads_option
+@json_option
+def command(
+    bundle: Path,
+    folder: Path,
+    split: str,
+    limit: int | None,
+    reference: Path | None,
+    max_drop: str,
+    max_bytes: str | None,
+    beam: int | None,
+    runtime: str,
+    also: tuple[str, ...],
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Caption a split with a bundle; quality, parity, size and speed.
+
+    With --reference the trained model captions the same photos in torch: every caption must be the same, token by token,
+    and CIDEr-D must not drop by more than --max-drop. Over a limit, the exit code is 3.
+
+    \b
+    Example:
+      capprune validate bundles/sparse --data flickr8k --reference runs/sparse --max-drop 2% --max-bytes 30MB
+    """
+    from capprune.evaluation.gate import check_gates, parse_max_bytes, parse_max_drop
+    from capprune_runtime.errors import GateFailed
+    from capprune_runtime.verify import verify_bundle
+
+    drop = parse_max_drop(max_drop)
+    size = None if max_bytes is None else parse_max_bytes(max_bytes)
+    verified = verify_bundle(bundle)
+    results, validation = validate(
+        verified,
+        folder,
+        split,
+        limit=limit,
+        reference=reference,
+        beam=beam,
+        runtime=runtime,
+        also=also,
+        threads=threads,
+    )
+    failure: GateFailed | None = None
+    try:
+        check_gates(
+            change=validation.change,
+            max_drop=None if reference is None else drop,
+            sizes=results.bundle.files,
+            max_bytes=size,
+            parity=results.parity if verified.manifest.quantisation.encoder == "float32" else {},
+        )
+    except GateFailed as error:
+        failure = error
+    gate = {"passed": failure is None, **({} if failure is None else failure.as_json())}
+    emit(results.as_json() | {"gate": gate}, as_json, lambda: show(results, validation))
+    if failure is not None:
+        if as_json:
+            raise SystemExit(failure.exit_code)  # the document holds the message
+        raise failure
+
+
+def validate(
+    bundle: Bundle,
+    folder: Path,
+    split: str,
+    *,
+    limit: int | None = None,
+    reference: Path | None = None,
+    beam: int | None = None,
+    runtime: str = "auto",
+    also: tuple[str, ...] = (),
+    threads: int = 1,
+) -> tuple[Results, Validation]:
+    """Run a validation, showing progress on stderr.
+
+    Returns:
+        The results document and what it was made from.
+
+    Raises:
+        DataError: If the split is empty or a photo cannot be read.
+        BundleError: If the bundle or the reference cannot be run.
+    """
+    from capprune.data.captions import load_caption_set
+    from capprune.data.photos import open_photos
+    from capprune.evaluation.results import DataFacts
+    from capprune.evaluation.validate import first_photos, parity_in_runtime, results_of, validate_bundle
+
+    captions = load_caption_set(folder)
+    photos = first_photos(captions.split(split), limit)
+    width = beam or bundle.manifest.decoding.beam
+    with open_photos(folder) as store:
+        store.require([photo.name for photo in photos])
+        trained: dict[str, Reference] | None = None
+        gap: ScoreGap | None = None
+        if reference is not None:
+            trained, gap = _trained(reference, [photo.name for photo in photos], store, width)
+        with bar("captions") as tell:
+            validation = validate_bundle(
+                bundle,
+                photos,
+                store,
+                beam=width,
+                runtime=runtime,
+                threads=threads,
+                progress=tell,
+                reference=trained,
+                score_gap=gap,
+            )
+        others = {}
+        if trained is not None and gap is not None:
+            for other in also:
+                with bar(f"captions in {other}") as tell:
+                    others[other] = parity_in_runtime(
+                        bundle, photos, store, trained, gap, runtime=other, beam=width, threads=threads, progress=tell
+                    )
+    facts = DataFacts(captions.name, split, len(photos))
+    name = None if reference is None else reference.name
+    return results_of(bundle, validation, facts, reference_name=name, other_parity=others), validation
+
+
+def show(results: Results, validation: Validation) -> None:
+    """The results as tables."""
+    scores, bundle = results.quality.scores, results.bundle
+    interval = results.quality.cider_d
+    rows = [_quality_row("this bundle", scores, f"{interval.low:.3f} to {interval.high:.3f}")]
+    if results.reference is not None:
+        rows.insert(0, _quality_row(f"trained ({results.reference.name})", results.reference.scores))
+    table(
+        f"{results.data.name} {results.data.split}, {results.data.photos} photos, beam {results.quality.beam}, "
+        f"{scores.tokenizer} tokens",
+        ["model", "BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", "95 % interval"],
+        rows,
+    )
+    latency = results.latency
+    table(
+        f"{results.environment.runtime} {results.environment.runtime_version}, {results.environment.threads} thread"
+        + (", emulated: these times mean nothing" if results.environment.emulated else ""),
+        ["part", "p50 µs", "p90 µs", "p99 µs", "calls"],
+        [
+            [name, f"{part.p50_us:,.0f}", f"{part.p90_us:,.0f}", f"{part.p99_us:,.0f}", f"{part.count:,}"]
+            for name, part in (("encode", latency.encode), ("step", latency.step), ("caption", latency.caption))
+        ],
+    )
+    click.echo(
+        f"{bundle.total_bytes:,} bytes; decoder keeps {bundle.kept_weights:,} of {bundle.prunable_weights:,} weights"
+    )
+    for runtime, parity in results.parity.items():
+        verdict = "holds" if parity.holds else "DOES NOT HOLD"
+        click.echo(
+            f"parity with torch in {runtime}: {parity.identical} of {parity.photos} captions identical, {verdict}"
+        )
+    health = validation.health
+    click.echo(f"captions: {health.distinct_words} distinct words, {health.bad_ending_share:.1%} bad endings")
+
+
+def _quality_row(name: str, scores: Scores, interval: str = "") -> list[str]:
+    return [
+        name,
+        f"{scores.bleu[0]:.4f}",
+        f"{scores.bleu[3]:.4f}",
+        "-" if scores.meteor is None else f"{scores.meteor:.4f}",
+        f"{scores.rouge_l:.4f}",
+        f"{scores.cider_d:.4f}",
+        interval,
+    ]
+
+
+def _trained(run: Path, names: list[str], store: PhotoStore, beam: int) -> tuple[dict[str, Reference], ScoreGap]:
+    """What the trained model says of the photos, and how close its own choices were."""
+    from capprune.evaluation.trained import TrainedCaptioner
+    from capprune.training.run import load_run
+
+    captioner = TrainedCaptioner(load_run(run))
+    say(f"captioning {len(names)} photos with the trained model")
+    found = captioner.captions(names, store, beam)
+
+    def gap(name: str, reference: tuple[int, ...], other: tuple[int, ...]) -> float:
+        return captioner.score_gap(store, name, reference, other, beam)
+
+    return found, gap
