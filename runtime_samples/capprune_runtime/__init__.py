@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from capprune_runtime.captioner import Caption, Captioner
     from capprune_runtime.errors import CapPruneError
-    from capprune_runtime.golden import GoldenPhoto, read_golden
+    from capprune_runtime.golden import GoldenPhoto, GoldenProof, prove_golden, read_golden
     from capprune_runtime.interpreter import available_runtimes, open_model
     from capprune_runtime.manifest import Manifest, parse_manifest, read_manifest
     from capprune_runtime.photo import decode_photo, normalise, read_photo, resize
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "captioner": ("Caption", "Captioner"),
     "errors": ("CapPruneError",),
-    "golden": ("GoldenPhoto", "read_golden"),
+    "golden": ("GoldenPhoto", "GoldenProof", "prove_golden", "read_golden"),
     "interpreter": ("available_runtimes", "open_model"),
     "manifest": ("Manifest", "parse_manifest", "read_manifest"),
     "photo": ("decode_photo", "normalise", "read_photo", "resize"),
@@ -43,6 +43,7 @@ __all__ = [
     "Caption",
     "Captioner",
     "GoldenPhoto",
+    "GoldenProof",
     "Manifest",
     "Vocabulary",
     "available_runtimes",
@@ -53,6 +54,7 @@ __all__ = [
     "normalise",
     "open_model",
     "parse_manifest",
+    "prove_golden",
     "read_golden",
     "read_manifest",
     "read_photo",

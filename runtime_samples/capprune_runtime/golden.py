@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune_runtime import strict_json
-from capprune_runtime.captioner import MAX_BEAM
+from capprune_runtime.captioner import MAX_BEAM, Caption, Captioner
 from capprune_runtime.errors import BundleError
 from capprune_runtime.manifest import GOLDEN
 from capprune_runtime.photo import read_photo
@@ -63,6 +63,30 @@ def read_golden(bundle: Bundle) -> tuple[GoldenPhoto, ...]:
         )
         for entry in entries
     )
+
+
+@dataclass(frozen=True)
+class GoldenProof:
+    """What a bundle says of one golden photo, beside what it must say."""
+
+    golden: GoldenPhoto
+    said: Caption
+
+    @property
+    def same(self) -> bool:
+        """Whether the tokens are those of the trained model."""
+        return tuple(self.said.tokens) == self.golden.tokens
+
+
+def prove_golden(bundle: Bundle, *, runtime: str = "auto", threads: int = 1) -> tuple[GoldenProof, ...]:
+    """Caption every golden photo of a verified bundle as a device does.
+
+    Raises:
+        MissingExtra: No interpreter is installed.
+        BundleError: golden.json is broken, or the interpreter does not accept a model.
+    """
+    captioner = Captioner(bundle, runtime=runtime, threads=threads)
+    return tuple(GoldenProof(one, captioner.caption(one.photo, beam=one.beam)) for one in read_golden(bundle))
 
 
 def _is_entry(entry: Any, bundle: Bundle) -> bool:

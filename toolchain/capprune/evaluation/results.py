@@ -241,7 +241,7 @@ def environment(runtime: str, threads: int) -> Environment:
     cpuinfo = CPUINFO.read_text(errors="replace") if CPUINFO.is_file() else ""
     machine = platform.machine()
     return Environment(
-        platform=platform.platform(),
+        platform=f"{platform.system()} {platform.release().partition('-')[0]}",  # not the kernel builder's own name
         machine=machine,
         cpu_model=cpu_model(cpuinfo) or platform.processor() or "unknown",
         cpu_count=os.cpu_count() or 1,
