@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-TARGET = 0.95
+TARGET = 0.975
 
 
 @pytest.fixture(scope="module")

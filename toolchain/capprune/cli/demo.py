@@ -32,10 +32,10 @@ COMMON: dict[str, Any] = {
 }
 TRAINING: dict[str, Any] = {"photos_per_batch": 16, "learning_rate": 3e-3, "validation_photos": SCENES["val"]}
 MODELS: dict[str, dict[str, Any]] = {
-    "dense": {"training": {**TRAINING, "epochs": 8, "dropout": {"rnn": 0.3, "attention": 0.0}}},
+    "dense": {"training": {**TRAINING, "epochs": 6, "dropout": {"rnn": 0.3, "attention": 0.0}}},
     "sparse": {
-        "training": {**TRAINING, "epochs": 12, "dropout": {"rnn": 0.3, "attention": 0.0}},
-        "pruning": {"method": "supermask", "sparsity": 0.95, "kappa": 3000},
+        "training": {**TRAINING, "epochs": 10, "dropout": {"rnn": 0.3, "attention": 0.0}},
+        "pruning": {"method": "supermask", "sparsity": 0.975, "kappa": 3000},
     },
 }
 
