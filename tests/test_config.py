@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from capprune.config import CONFIG_BYTES, DropoutConfig, RunConfig, load_config, parse_config
+from capprune_runtime.errors import ConfigError, UsageError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+LEAST: Mapping[str, Any] = {"data": {"folder": "photos"}}
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_data_folder_is_the_only_key_that_must_be_given() -> None:
+    config = parse_config(LEAST)
+    assert config.data.folder == Path("photos")
+    assert config.pruning.method == "none"
+    assert config.decoder.cell == "lstm"
+
+
+@pytest.mark.parametrize("tree", [{}, {"data": {}}])
+def test_missing_data_folder_is_named_with_a_way_to_give_it(tree: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)the key data(\.folder)? is missing.*try .*data") as raised:
+        parse_config(tree)
+    assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "unknown", "near"),
+    [
+        ("training.epoch=3", "training.epoch", "did you mean epochs"),
+        ("pruning.kapa=1", "pruning.kapa", "did you mean kappa"),
+        ("trainin.epochs=3", "trainin", "did you mean training"),
+        ("training.dropout.rn=0.1", "training.dropout.rn", "did you mean rnn"),
+        ("decoder.zzz=1", "decoder.zzz", "known keys: cell, embedding"),
+    ],
+)
+def test_unknown_key_is_refused_with_the_nearest_name(override: str, unknown: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=rf"(?s)unknown key {unknown}: .*{near}"):
+        parse_config(LEAST, [override])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.epochs=0",
+        "training.epochs=1.5",
+        "training.epochs=many",
+        "training.learning_rate=0",
+        "training.learning_rate=.inf",
+        "training.learning_rate=.nan",
+        "training.dropout.rnn=1",
+        "training.seed=-1",
+        "pruning.sparsity=1",
+        "pruning.sparsity=0",
+        "pruning.method=magic",
+        "pruning.kappa=-3000",
+        "pruning.initial_gate=0",
+        "pruning.initial_gate=40",
+        "decoder.cell=rnn",
+        "decoder.hidden=0",
+        "decoder.hidden=1000000",
+        "encoder.size=16",
+        "data.maximum_tokens=1",
+        "data=3",
+        "data.folder=[a, b]",
+    ],
+)
+def test_impossible_value_is_refused_with_its_key_and_what_was_found(override: str) -> None:
+    key, _, value = override.partition("=")
+    with pytest.raises(ConfigError, match=rf"impossible value for {key}: here") as raised:
+        parse_config(LEAST, [override], where="here")
+    assert raised.value.expected
+    assert raised.value.found == repr(yaml.safe_load(value))
+
+
+def test_overrides_win_and_leave_the_rest(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {folder: photos, limit: 9}\ntraining: {epochs: 2, learning_rate: 1e-2}\n")
+    config = load_config(path, ["training.epochs=5", "pruning.sparsity=0.9", "data.limit=", "name=mine"])
+    assert config.training.epochs == 5
+    assert config.training.learning_rate == 0.01
+    assert config.pruning.sparsity == 0.9
+    assert config.data.limit is None
+    assert config.name == "mine"
+    assert config.data.folder == Path("photos")
+
+
+def test_override_of_a_value_that_is_not_yaml_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"not YAML: name=\[a"):
+        parse_config(LEAST, ["name=[a"])
+
+
+@pytest.mark.parametrize("override", ["training.epochs", "=3", ""])
+def test_override_without_key_or_value_is_a_usage_error(override: str) -> None:
+    with pytest.raises(UsageError, match=r"(?s)key=value.*training\.epochs=3"):
+        parse_config(LEAST, [override])
+
+
+def test_overrides_do_not_change_the_tree_they_are_given() -> None:
+    tree: dict[str, Any] = {"data": {"folder": "photos"}}
+    parse_config(tree, ["data.limit=3", "training.epochs=1"])
+    assert tree == {"data": {"folder": "photos"}}
+
+
+def test_resolved_tree_reads_back_as_the_same_config(tmp_path: Path) -> None:
+    config = parse_config(LEAST, ["training.learning_rate=1e-5", "pruning.method=supermask", "encoder.grid=4"])
+    assert load_config(written(tmp_path, config.as_yaml())) == config
+    assert parse_config(config.as_tree()) == config
+    assert "dropout_factor" in config.as_tree()["pruning"]
+
+
+def test_yaml_alias_is_refused_before_it_can_expand(tmp_path: Path) -> None:
+    bomb = "a: &a [x, x]\nb: &b [*a, *a]\ndata: {folder: *b}\n"
+    with pytest.raises(ConfigError, match="must not use YAML aliases"):
+        load_config(written(tmp_path, bomb))
+
+
+@pytest.mark.parametrize("value", ["!!python/object/apply:os.system [echo]", "!!str photos", "!mine photos"])
+def test_yaml_tag_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match="must not use YAML tags"):
+        load_config(written(tmp_path, f"data:\n  folder: {value}\n"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "just words", "- a\n- list\n", "data: [", "data: {folder: 2026-99-99}", "[" * 5000]
+)
+def test_text_that_is_no_tree_is_a_config_error_with_its_path(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        load_config(written(tmp_path, text))
+
+
+def test_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="too large"):
+        load_config(written(tmp_path, "#" * (CONFIG_BYTES + 1)))
+
+
+def test_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"(?s)no such config: .*gone\.yaml.*capprune train"):
+        load_config(tmp_path / "gone.yaml")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", None])
+def test_file_that_cannot_be_read_is_a_config_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "config.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipe_is_a_config(path: Path) -> None:
+    assert isinstance(load_config(path), RunConfig)
+
+
+def test_dropout_scales_every_rate() -> None:
+    assert DropoutConfig(rnn=0.5, attention=0.25).scaled(0.5) == DropoutConfig(rnn=0.25, attention=0.125)

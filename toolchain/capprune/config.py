@@ -1,0 +1,214 @@
+"""The one typed tree that says how a run is made: read from YAML, overridden by `key=value`, saved with the run.
+
+Unknown keys are refused with the nearest name. Numbers carry their unit in their name or description.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from capprune_runtime.errors import ConfigError, UsageError
+
+CONFIG_BYTES = 1 << 16  # a config larger than this is not one
+CONFIG_DEPTH = 16  # nor one nested deeper; the tree has four levels, and PyYAML's time grows with the square
+MOST_UNITS = 16_384  # in one layer; beyond it a typing error is more likely than a caption model
+
+
+class _Tree(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(_Tree):
+    """Where photos and captions are, and which words are kept."""
+
+    folder: Path = Field(description="holds a Karpathy or COCO JSON and the photos (folder or tar)")
+    minimum_count: int = Field(default=5, ge=1, description="rarer words of the training captions become <unk>")
+    maximum_tokens: int = Field(default=20, ge=2, le=100, description="longer captions are cut, generation ends")
+    licence: str = Field(default="unknown", description="terms of the data, written into every bundle made from it")
+    limit: int | None = Field(default=None, ge=1, description="only the first photos of each split")
+
+
+class EncoderConfig(_Tree):
+    """Which encoder sees the photo, at what size, on which grid."""
+
+    name: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+    size: int = Field(default=224, ge=32, le=1024, description="side of the squashed photo, pixels")
+    grid: int | None = Field(default=None, ge=1, le=32, description="pool the feature grid to grid x grid")
+
+
+class DecoderConfig(_Tree):
+    """The sizes of a Soft-Attention decoder."""
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    embedding: int = Field(default=256, ge=1, le=MOST_UNITS)
+    hidden: int = Field(default=512, ge=1, le=MOST_UNITS)
+    attention: int = Field(default=512, ge=1, le=MOST_UNITS)
+    context: int = Field(default=512, ge=1, le=MOST_UNITS)
+
+
+class DropoutConfig(_Tree):
+    """Shares of values that are dropped in training (not kept); cut to a third while masks are sampled."""
+
+    rnn: float = Field(default=0.35, ge=0, lt=1)
+    attention: float = Field(default=0.1, ge=0, lt=1)
+
+    def scaled(self, factor: float) -> DropoutConfig:
+        """Every rate times `factor`."""
+        return DropoutConfig(rnn=self.rnn * factor, attention=self.attention * factor)
+
+
+class TrainingConfig(_Tree):
+    """Optimiser, schedule and batches. Adam with a cosine from `learning_rate` to `final_learning_rate`."""
+
+    epochs: int = Field(default=10, ge=1)
+    photos_per_batch: int = Field(default=10, ge=1, description="a batch holds all captions of so many photos")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    final_learning_rate: float = Field(default=1e-5, ge=0)
+    adam_eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    gradient_clip: float = Field(default=5.0, ge=0, description="largest norm of the weights' gradient; 0 is no limit")
+    dropout: DropoutConfig = DropoutConfig()
+    validation_photos: int = Field(default=500, ge=1, description="of val; greedy CIDEr on them chooses the epoch")
+    seed: int = Field(default=8888, ge=0, lt=1 << 63)
+
+
+class PruningConfig(_Tree):
+    """How weights are removed while the run trains; docs/pruning.md says what to set."""
+
+    method: Literal["none", "supermask"] = "none"
+    sparsity: float = Field(default=0.975, gt=0, lt=1, description="share of the prunable weights that end as zero")
+    kappa: float = Field(default=3000.0, gt=0, description="strength of the pull over the whole run")
+    sparsity_weight: float | None = Field(default=None, gt=0, description="lambda; derived from kappa if left out")
+    gate_learning_rate: float = Field(default=100.0, gt=0)
+    gate_adam_eps: float = Field(default=1e-2, gt=0)
+    # beyond 15 a sigmoid in float32 is so close to 1 that its gate would hardly ever move
+    initial_gate: float = Field(default=5.0, gt=0, le=15, description="keep-probability sigmoid(5) = 0.993")
+    tolerance: float = Field(
+        default=0.05, gt=0, description="a best checkpoint keeps within this share of the target's weights"
+    )
+    dropout_factor: float = Field(default=1 / 3, ge=0, le=1, description="masks regularise already")
+
+
+class RunConfig(_Tree):
+    """Everything that makes a run."""
+
+    name: str = "run"
+    data: DataConfig
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    training: TrainingConfig = TrainingConfig()
+    pruning: PruningConfig = PruningConfig()
+
+    def as_tree(self) -> dict[str, Any]:
+        """The resolved tree in plain types, as it is saved."""
+        tree: dict[str, Any] = self.model_dump(mode="json")
+        return tree
+
+    def as_yaml(self) -> str:
+        """The resolved tree as YAML."""
+        return yaml.safe_dump(self.as_tree(), sort_keys=False)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config and apply `key=value` overrides.
+
+    Args:
+        path: A YAML file; relative folders in it are relative to where the command runs.
+        overrides: Such as `training.epochs=3`; the value is read as YAML.
+
+    Raises:
+        UsageError: If the file is not there.
+        ConfigError: If it is not YAML, holds an unknown key or an impossible value.
+    """
+    try:
+        if path.stat().st_size > CONFIG_BYTES:
+            raise ConfigError("this config is too large", where=path, expected=f"at most {CONFIG_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(
+            "there is no such config", where=path, hint="capprune train configs/flickr8k_dense.yaml"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("this config cannot be read", where=path, found=error) from error
+    tree = _plain_yaml(text, path)
+    if not isinstance(tree, dict):
+        raise ConfigError("a config is a tree of keys", where=path, found=type(tree).__name__)
+    return parse_config(tree, overrides, where=str(path))
+
+
+def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> RunConfig:
+    """Check a tree and apply overrides; see `load_config`."""
+    merged: dict[str, Any] = {**tree}
+    for override in overrides:
+        _override(merged, override)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise _as_config_error(error, where) from error
+
+
+def _plain_yaml(text: str, where: object) -> Any:
+    """Read YAML as plain as a config needs it."""
+    try:
+        _refuse_dangers(yaml.parse(text, Loader=yaml.SafeLoader), where)
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise ConfigError("this is not YAML", where=where, found=" ".join(str(error).split())) from error
+
+
+def _refuse_dangers(events: Iterable[yaml.Event], where: object) -> None:
+    """Aliases can expand without bound, tags can name types, and depth exhausts the stack: a config needs none."""
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError("a config must not use YAML aliases", where=where)
+        if getattr(event, "tag", None) is not None:
+            raise ConfigError("a config must not use YAML tags", where=where)
+        if depth > CONFIG_DEPTH:
+            raise ConfigError(
+                "this config is nested too deeply", where=where, expected=f"at most {CONFIG_DEPTH} levels"
+            )
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UsageError("an override is key=value", found=override, expected="such as training.epochs=3")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.get(parent)
+        tree[parent] = {**child} if isinstance(child, dict) else {}
+        tree = tree[parent]
+    tree[last] = _plain_yaml(value, override)
+
+
+def _as_config_error(error: ValidationError, where: str) -> ConfigError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        names = _names_beside(first["loc"])
+        near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(names)}"
+        return ConfigError(f"unknown key {place}", where=where, hint=hint)
+    if first["type"] == "missing":
+        return ConfigError(f"the key {place} is missing", where=where, hint=f"add it, or pass {place}=VALUE")
+    return ConfigError(f"impossible value for {place}", where=where, expected=first["msg"], found=repr(first["input"]))
+
+
+def _names_beside(location: tuple[int | str, ...]) -> list[str]:
+    """The keys known at the place of an unknown one."""
+    model: type[BaseModel] = RunConfig
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return list(model.model_fields)
