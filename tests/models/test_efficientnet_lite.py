@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from capprune.models.efficientnet_lite import (
+    CHANNELS,
+    EfficientNetLite0,
+    load_efficientnet_lite0,
+    published_weights,
+)
+from capprune_runtime.errors import BundleError
+
+# of the reference implementation on the same photo; sums in another order move the seventh digit
+FINGERPRINT_MEAN, FINGERPRINT_STD, FINGERPRINT_TOLERANCE = 0.1146405, 0.5150531, 2e-6
+
+
+@pytest.fixture(scope="module")
+def network() -> EfficientNetLite0:
+    return load_efficientnet_lite0()
+
+
+def known_photo() -> torch.Tensor:
+    return ((torch.arange(3 * 224 * 224).reshape(1, 3, 224, 224) % 255) - 127) / 128
+
+
+@torch.inference_mode()
+def test_features_of_a_known_photo_are_those_of_the_reference_implementation(network: EfficientNetLite0) -> None:
+    features = network(known_photo())
+    assert features.shape == (1, CHANNELS, 7, 7)
+    assert float(features.mean()) == pytest.approx(FINGERPRINT_MEAN, abs=FINGERPRINT_TOLERANCE)
+    assert float(features.std()) == pytest.approx(FINGERPRINT_STD, abs=FINGERPRINT_TOLERANCE)
+    assert float(features.min()) == 0.0
+    assert float(features.max()) <= 6.0
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("size", "cells"), [(128, 4), (96, 3), (65, 3)])
+def test_grid_has_a_cell_for_every_32_pixels_begun(network: EfficientNetLite0, size: int, cells: int) -> None:
+    assert network(torch.zeros(1, 3, size, size)).shape == (1, CHANNELS, cells, cells)
+
+
+@torch.inference_mode()
+def test_padding_is_tensorflows_that_gives_more_to_the_right_and_below() -> None:
+    stem = EfficientNetLite0().stem  # 3 x 3, stride 2: of an even side only the last pixel is padded
+    torch.nn.init.ones_(stem.conv.weight)
+    torch.nn.init.ones_(stem.norm.weight)
+    sums = stem(torch.full((1, 3, 4, 4), 0.125))[0, 0] * (1 + stem.norm.eps) ** 0.5
+    expected = 3 * 0.125 * torch.tensor([[9.0, 6.0], [6.0, 4.0]])
+    torch.testing.assert_close(sums, expected)
+
+
+def test_network_stays_in_evaluation_mode_so_that_its_statistics_are_those_of_imagenet(
+    network: EfficientNetLite0,
+) -> None:
+    assert not any(module.training for module in network.modules())
+
+
+def test_every_tensor_of_the_published_file_but_its_classifier_is_loaded(network: EfficientNetLite0) -> None:
+    published = torch.load(published_weights(), weights_only=True)
+    own = network.state_dict()
+    assert len(own) == len(published) - 2
+    assert sum(value.numel() for value in own.values()) == sum(
+        value.numel() for name, value in published.items() if not name.startswith("_fc.")
+    )
+    torch.testing.assert_close(own["stem.conv.weight"], published["_conv_stem.weight"], rtol=0, atol=0)
+    torch.testing.assert_close(own["head.norm.running_var"], published["_bn1.running_var"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_weights_that_fit_only_in_part_are_refused(tmp_path: Path, change: str) -> None:
+    published = dict(torch.load(published_weights(), weights_only=True))
+    if change == "missing":
+        del published["_bn1.weight"]
+    elif change == "extra":
+        published["_blocks.99._bn0.weight"] = torch.ones(3)
+    else:
+        published["_conv_stem.weight"] = torch.ones(32, 3, 5, 5)
+    torch.save(published, tmp_path / "weights.pth")
+    with pytest.raises(BundleError, match=r"not the weights of EfficientNet-Lite0: .*weights\.pth") as raised:
+        load_efficientnet_lite0(tmp_path / "weights.pth")
+    assert raised.value.exit_code == 5
+
+
+class Harmful:
+    """Runs code when it is unpickled by a careless loader."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.victim,)
+
+
+@pytest.mark.parametrize("content", ["empty", "text", "a list", "code", "absent"])
+def test_file_that_holds_no_weights_is_refused_and_runs_no_code(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "weights.pth"
+    if content == "empty":
+        path.touch()
+    elif content == "text":
+        path.write_text("hello")
+    elif content == "a list":
+        torch.save([torch.ones(1)], path)
+    elif content == "code":
+        path.write_bytes(pickle.dumps(Harmful(tmp_path / "victim"), protocol=2))
+    with pytest.raises(BundleError, match="not the weights"):
+        load_efficientnet_lite0(path)
+    assert not (tmp_path / "victim").exists()

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from capprune.config import DecoderConfig
+from capprune.models.search import SUPPRESSED, beam, greedy, log_probabilities
+from capprune.models.soft_attention import Encoded, SoftAttention
+from capprune_runtime import search as on_device
+from capprune_runtime.manifest import DecodingSection
+from capprune_runtime.vocabulary import END, START
+
+PHOTOS, REGIONS, FEATURES, VOCABULARY, LIMIT = 6, 4, 9, 17, 7
+DECODING = DecodingSection(start=START, end=END, suppress=SUPPRESSED, max_tokens=LIMIT, beam=3)
+TOLERANCE = 1e-4  # both sum in float64, but the float32 scores of a batch differ from those of a row in the last digits
+
+
+def random_decoder(seed: int, cell: Literal["lstm", "gru"] = "lstm") -> tuple[SoftAttention, Encoded]:
+    """A decoder wild enough that captions differ and end at different steps."""
+    torch.manual_seed(seed)
+    shape = DecoderConfig(cell=cell, embedding=8, hidden=12, attention=6, context=10)
+    decoder = SoftAttention(shape, features=FEATURES, vocabulary=VOCABULARY).eval()
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(2)
+        decoder.output.bias[END] = -2  # unlikely on the whole,
+        decoder.output.weight[END] *= 5  # likely in some states
+    with torch.inference_mode():
+        return decoder, decoder.encode(torch.randn(PHOTOS, REGIONS, FEATURES))
+
+
+def device_step(decoder: SoftAttention, encoded: Encoded, photo: int) -> tuple[on_device.Step, on_device.State]:
+    """The same decoder as the search on a device calls it: one photo, one row, NumPy in and out."""
+    keys, values = encoded.keys[photo : photo + 1], encoded.values[photo : photo + 1]
+
+    @torch.inference_mode()
+    def step(token: int, state: on_device.State) -> on_device.StepResult:
+        before = tuple(torch.from_numpy(state[name]) for name in decoder.state_names)
+        scores, after, attention = decoder.step(torch.tensor([token]), before, keys, values)
+        arrays = {name: part.numpy() for name, part in zip(decoder.state_names, after, strict=True)}
+        return on_device.StepResult(scores[0].numpy(), arrays, attention[0].numpy())
+
+    first = decoder.first_state(encoded.h[photo : photo + 1])
+    return step, {name: part.numpy() for name, part in zip(decoder.state_names, first, strict=True)}
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("seed", range(5))
+def test_greedy_in_torch_is_that_of_the_device_token_by_token(seed: int, cell: Literal["lstm", "gru"]) -> None:
+    decoder, encoded = random_decoder(seed, cell)
+    found = greedy(decoder, encoded, LIMIT)
+    for photo in range(PHOTOS):
+        expected = on_device.greedy(*device_step(decoder, encoded, photo), DECODING)
+        assert found.tokens[photo] == expected.tokens
+        assert found.log_probabilities[photo] == pytest.approx(expected.log_probability, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("width", [2, 3, 20])
+@pytest.mark.parametrize("seed", range(5))
+def test_beam_in_torch_is_that_of_the_device_token_by_token(seed: int, width: int) -> None:
+    decoder, encoded = random_decoder(seed)
+    found = beam(decoder, encoded, LIMIT, width)
+    for photo in range(PHOTOS):
+        expected = on_device.beam(*device_step(decoder, encoded, photo), DECODING, width)
+        assert found.tokens[photo] == expected.tokens
+        assert found.log_probabilities[photo] == pytest.approx(expected.log_probability, abs=TOLERANCE)
+
+
+def test_these_decoders_try_the_search_with_captions_that_end_and_that_do_not() -> None:
+    lengths, changed = set(), 0
+    for seed in range(8):
+        decoder, encoded = random_decoder(seed)
+        one, three = greedy(decoder, encoded, LIMIT), beam(decoder, encoded, LIMIT, 3)
+        lengths |= {len(tokens) for tokens in (*one.tokens, *three.tokens)}
+        changed += sum(a != b for a, b in zip(one.tokens, three.tokens, strict=True))
+    assert {0, 1, 2, 3, LIMIT} <= lengths
+    assert changed >= 8
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_beam_of_one_is_greedy_and_a_wider_beam_is_at_least_as_likely_when_it_keeps_everything(seed: int) -> None:
+    decoder, encoded = random_decoder(seed)
+    assert beam(decoder, encoded, LIMIT, 1) == greedy(decoder, encoded, LIMIT)
+    every = beam(decoder, encoded, 2, VOCABULARY**2)
+    for few in (beam(decoder, encoded, 2, 1), beam(decoder, encoded, 2, 3)):
+        for best, found, ended in zip(every.log_probabilities, few.log_probabilities, few.tokens, strict=True):
+            assert len(ended) == 2 or best >= found - TOLERANCE
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_suppressed_words_never_appear_however_likely(width: int) -> None:
+    decoder, encoded = random_decoder(0)
+    with torch.no_grad():
+        decoder.output.bias[list(SUPPRESSED)] = 100.0
+    tokens = beam(decoder, encoded, LIMIT, width).tokens
+    said = {token for caption in tokens for token in caption}
+    assert len(said) > 3
+    assert not said & {*SUPPRESSED, END}
+    assert float(log_probabilities(torch.zeros(1, 5))[0, 4]) == pytest.approx(-np.log(2))
+
+
+@dataclass
+class Scripted:
+    """A decoder whose scores depend on the words before alone, to build ties with."""
+
+    score: Callable[[int], list[float]]
+    vocabulary: int
+
+    def first_state(self, h: Tensor) -> tuple[Tensor, ...]:
+        return (h,)
+
+    def step(self, token: Tensor, state: Any, keys: Tensor, values: Tensor) -> tuple[Tensor, Any, Tensor]:
+        return torch.tensor([self.score(int(each)) for each in token]), state, torch.ones(len(token), 1)
+
+
+def scripted_step(script: Scripted) -> on_device.Step:
+    def step(token: int, state: on_device.State) -> on_device.StepResult:
+        scores: npt.NDArray[np.float32] = np.array(script.score(token), np.float32)
+        return on_device.StepResult(scores, state, np.ones(1, np.float32))
+
+    return step
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_ties_go_to_the_lower_hypothesis_then_to_the_lower_id(width: int) -> None:
+    many = 40  # topk finds equals in any order once there are enough of them
+
+    def score(token: int) -> list[float]:
+        return [0.0, 0.0, 0.0 if token == START else 1.0, 0.0, *[1.0] * (many - 4)]
+
+    script: Any = Scripted(score, many)
+    encoded = Encoded(torch.zeros(2, 1, 1), torch.zeros(2, 1, 1), torch.zeros(2, 1))
+    found = beam(script, encoded, 3, width)
+    expected = on_device.beam(scripted_step(script), {}, replace(DECODING, max_tokens=3), width)
+    assert found.tokens == [expected.tokens] * 2
+    assert found.tokens[0][0] == 4
+
+
+def test_finished_caption_is_chosen_over_a_likelier_one_that_found_no_end() -> None:
+    def score(token: int) -> list[float]:
+        return [0.0, 0.0, 1.0, 0.0, 1.0 if token == START else 5.0]
+
+    script: Any = Scripted(score, 5)
+    encoded = Encoded(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    found = beam(script, encoded, 3, 4)
+    expected = on_device.beam(scripted_step(script), {}, replace(DECODING, max_tokens=3), 4)
+    assert expected.tokens == ()
+    assert expected.log_probability == pytest.approx(np.log(0.5))
+    assert found.tokens == [()]
+    assert found.log_probabilities == pytest.approx([expected.log_probability])
+
+
+def test_likeliest_caption_is_cut_when_none_found_an_end() -> None:
+    script: Any = Scripted(lambda token: [0.0, -50.0, -50.0, 0.0, 5.0, 1.0], 6)
+    encoded = Encoded(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    assert beam(script, encoded, 3, 2).tokens == [(4, 4, 4)]

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capprune.config import EncoderConfig, RunConfig, parse_config
+from capprune.data.captions import words
+from capprune.data.scenes import draw_scenes
+from capprune.models.caption_model import FeatureExtractor, GridEncoder
+from capprune.models.efficientnet_lite import CHANNELS
+from capprune.training.prepare import Prepared, default_cache, prepare
+from capprune_runtime.errors import DataError, UsageError
+from capprune_runtime.photo import read_photo
+from capprune_runtime.vocabulary import UNKNOWN
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    draw_scenes(folder, count={"train": 6, "val": 4, "test": 1}, seed=0, size=64)
+    return folder
+
+
+def config(folder: Path, *overrides: str) -> RunConfig:
+    tree = {"data": {"folder": str(folder), "minimum_count": 1}, "encoder": {"size": 64}}
+    return parse_config(tree, overrides)
+
+
+class Bars:
+    """Progress bars that remember what they were told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[tuple[int, int]]] = {}
+
+    @contextmanager
+    def __call__(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        told = self.told.setdefault(label, [])
+        yield lambda done, total: told.append((done, total))
+
+
+def prepared(scenes: Path, cache: Path, *overrides: str, bars: Bars | None = None) -> Prepared:
+    return prepare(config(scenes, *overrides), cache=cache, bar=bars or Bars())
+
+
+def test_splits_hold_features_and_ids_of_their_own_photos(scenes: Path, tmp_path: Path) -> None:
+    bars = Bars()
+    data = prepared(scenes, tmp_path, bars=bars)
+    assert data.train.features.shape == (6, 4, CHANNELS)
+    assert data.validation.features.shape == (4, 4, CHANNELS)
+    assert list(data.validation.names) == [photo.name for photo in data.validation_photos]
+    assert not set(data.train.names) & set(data.validation.names)
+    assert all(len(own) == 5 for own in data.train.captions)
+    extract = FeatureExtractor(GridEncoder(EncoderConfig(size=64)))
+    for number, (photo, own) in enumerate(zip(data.validation_photos, data.validation.captions, strict=True)):
+        assert own == [tuple(data.vocabulary.id(word) for word in words(text))[:20] for text in photo.captions]
+        expected = extract(read_photo(scenes / photo.name, 64)[None])[0]
+        np.testing.assert_allclose(data.validation.features[np.array([number])][0], expected, atol=0.01)
+    assert all(UNKNOWN not in ids for own in data.train.captions for ids in own)  # words of train are all known
+    assert float(np.abs(data.train.features[np.arange(6)]).max()) > 0
+    assert bars.told["features of train"][-1] == (6, 6)
+    assert bars.told["features of val"][-1] == (4, 4)
+
+
+def test_limits_keep_the_first_photos(scenes: Path, tmp_path: Path) -> None:
+    whole = prepared(scenes, tmp_path)
+    few = prepared(scenes, tmp_path, "data.limit=3", "training.validation_photos=2", "data.maximum_tokens=4")
+    assert list(few.train.names) == list(whole.train.names)[:3]
+    assert list(few.validation.names) == list(whole.validation.names)[:2]
+    assert max(len(ids) for own in few.train.captions for ids in own) == 4
+
+
+def test_rare_words_are_unknown(scenes: Path, tmp_path: Path) -> None:
+    data = prepared(scenes, tmp_path, "data.minimum_count=8")
+    assert any(UNKNOWN in ids for own in data.train.captions for ids in own)
+
+
+def test_empty_split_is_a_data_error(tmp_path: Path) -> None:
+    draw_scenes(tmp_path / "scenes", count={"train": 2}, seed=0, size=64)
+    with pytest.raises(DataError, match="val"):
+        prepared(tmp_path / "scenes", tmp_path / "cache")
+
+
+def test_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        prepared(tmp_path / "gone", tmp_path / "cache")
+
+
+def test_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CAPPRUNE_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path
+    monkeypatch.setenv("CAPPRUNE_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache() == tmp_path / ".cache" / "capprune"

@@ -1,0 +1,111 @@
+"""A training of a fraction of a second: drawn feature vectors, no network, captions that the features tell.
+
+Run as a program it trains in the folder given and sends itself a signal after a step:
+`python tiny_training.py FOLDER OVERRIDE,OVERRIDE SIGINT 7`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from capprune.config import RunConfig, parse_config
+from capprune.training.loop import Progress, Report, Split, Trainer
+from capprune_runtime.vocabulary import SPECIAL_TOKENS, Vocabulary
+
+PHOTOS, REGIONS, FEATURES, CAPTIONS = 24, 2, 16, 2
+COLOURS, SHAPES = ("red", "green", "blue"), ("disk", "square")
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, "a", *COLOURS, *SHAPES, "here"))
+TREE = {
+    "data": {"folder": "nowhere", "maximum_tokens": 6},
+    "decoder": {"embedding": 8, "hidden": 16, "attention": 8, "context": 12},
+    "training": {"epochs": 4, "photos_per_batch": 5, "learning_rate": 2e-2, "seed": 3},
+}
+SPARSE = ("pruning.method=supermask", "pruning.sparsity=0.8", "training.epochs=24")
+BATCHES = 5  # an epoch
+
+
+class Table:
+    """Features in memory, as the cache would map them from disk."""
+
+    def __init__(self, features: npt.NDArray[np.float16]) -> None:
+        self.features = features
+        photos, regions, channels = features.shape
+        self.shape = photos, regions, channels
+
+    def __getitem__(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        return self.features[photos]
+
+
+def split(seed: int, photos: int = PHOTOS, features: int = FEATURES) -> Split:
+    """Photos of a colour and a shape each, which their features name in noise."""
+    random = np.random.default_rng(seed)
+    colours, shapes = random.integers(len(COLOURS), size=photos), random.integers(len(SHAPES), size=photos)
+    vectors = random.normal(0, 0.1, (photos, REGIONS, features))
+    vectors[np.arange(photos), :, colours] += 1
+    vectors[np.arange(photos), :, len(COLOURS) + shapes] += 1
+    captions = [
+        [ids(f"a {COLOURS[colour]} {SHAPES[shape]}"), ids(f"a {SHAPES[shape]} {COLOURS[colour]} here")]
+        for colour, shape in zip(colours, shapes, strict=True)
+    ]
+    return Split([f"{seed}-{number}" for number in range(photos)], Table(vectors.astype(np.float16)), captions)
+
+
+def ids(caption: str) -> tuple[int, ...]:
+    return tuple(VOCABULARY.id(word) for word in caption.split())
+
+
+def config(*overrides: str) -> RunConfig:
+    return parse_config(TREE, overrides)
+
+
+def share_right(validation: Split) -> Callable[[Mapping[str, str]], float]:
+    """Quality in place of CIDEr: the share of captions that are one of their photo's own."""
+
+    def quality(captions: Mapping[str, str]) -> float:
+        right = [
+            ids(caption) in validation.captions[validation.names.index(name)] for name, caption in captions.items()
+        ]
+        return float(np.mean(right))
+
+    return quality
+
+
+def trainer(folder: Path, *overrides: str, report: Report | None = None, **changed: Any) -> Trainer:
+    """A trainer of this world; `changed` replaces arguments of `Trainer`."""
+    validation = split(2, 12)
+    arguments = {
+        "vocabulary": VOCABULARY,
+        "train": split(1),
+        "validation": validation,
+        "quality": share_right(validation),
+        "report": report,
+    }
+    return Trainer(config(*overrides), folder, **{**arguments, **changed})
+
+
+def main(folder: str, overrides: str, name: str, step: str) -> int:
+    """Train, and send the signal after the step."""
+    torch.set_num_threads(1)
+
+    def report(progress: Progress) -> None:
+        if progress.cider is None and progress.step == int(step):
+            os.kill(os.getpid(), signal.Signals[name])
+
+    try:
+        trainer(Path(folder), *overrides.split(","), report=report).run()
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

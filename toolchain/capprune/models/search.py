@@ -1,0 +1,88 @@
+"""Greedy and beam search over a decoder in torch, many photos at once.
+
+The rules are those of `capprune_runtime.search`, which runs the same search one row at a time on a device; a parity
+test holds the two together. Log-probabilities are summed in float64, without a length penalty.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from capprune.models.soft_attention import Encoded, SoftAttention
+from capprune_runtime.vocabulary import END, PAD, START, UNKNOWN
+
+SUPPRESSED = (PAD, START, UNKNOWN)  # ids that a caption never shows
+
+
+class Captions(NamedTuple):
+    """What a search found for P photos."""
+
+    tokens: list[tuple[int, ...]]  # without `<start>` and `<end>`
+    log_probabilities: list[float]  # summed, `<end>` included
+
+
+def log_probabilities(scores: Tensor) -> Tensor:
+    """Float64 log-softmax of raw scores `(B, V)`, suppressed ids at minus infinity."""
+    wide = scores.double()
+    wide[:, list(SUPPRESSED)] = -torch.inf
+    return torch.log_softmax(wide, -1)
+
+
+@torch.inference_mode()
+def greedy(decoder: SoftAttention, encoded: Encoded, max_tokens: int) -> Captions:
+    """The likeliest word at every step, for every photo of `encoded`."""
+    return beam(decoder, encoded, max_tokens, width=1)
+
+
+@torch.inference_mode()
+def beam(decoder: SoftAttention, encoded: Encoded, max_tokens: int, width: int = 3) -> Captions:
+    """Keep the `width` best hypotheses of every photo; finished ones stay with their score frozen.
+
+    Args:
+        decoder: In evaluation mode.
+        encoded: For P photos.
+        max_tokens: The longest caption, in words.
+        width: K hypotheses; 1 is greedy search.
+    """
+    photos, vocabulary = len(encoded.keys), decoder.vocabulary
+    total = torch.full((photos, width), -torch.inf, dtype=torch.float64)
+    total[:, 0] = 0.0  # the first step expands one hypothesis only
+    finished = torch.zeros(photos, width, dtype=torch.bool)
+    words = torch.full((photos, width, max_tokens), END)
+    state = decoder.first_state(encoded.h.repeat_interleave(width, 0))
+    token = torch.full((photos * width,), START)
+    for t in range(max_tokens):
+        scores, state, _ = decoder.step(token, state, encoded.keys, encoded.values)
+        following = log_probabilities(scores).view(photos, width, vocabulary)
+        following[finished] = -torch.inf
+        following[..., END].masked_fill_(finished, 0.0)  # a finished hypothesis continues as itself
+        total, choice = _best(total.unsqueeze(-1) + following, width)
+        parent, token_grid = choice // vocabulary, choice % vocabulary  # (P, K) each
+        words = words.gather(1, parent.unsqueeze(-1).expand_as(words))
+        words[:, :, t] = token_grid
+        finished = finished.gather(1, parent) | (token_grid == END)
+        if bool(finished.all()):
+            break
+        rows = (parent + torch.arange(photos).unsqueeze(1) * width).flatten()
+        state = tuple(part[rows] for part in state)
+        token = token_grid.flatten()
+    ranked = torch.where(finished | ~finished.any(1, keepdim=True), total, -torch.inf)
+    best = ranked.argmax(1)
+    chosen = words[torch.arange(photos), best].tolist()
+    tokens = [tuple(row[: row.index(END)] if END in row else row) for row in chosen]
+    return Captions(tokens, ranked.gather(1, best.unsqueeze(1)).squeeze(1).tolist())
+
+
+def _best(candidates: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The `width` best of `(P, K, V)` candidates: scores and flat indices `(P, width)`, ties to the lower index."""
+    left = candidates.flatten(1).clone()
+    scores, indices = [], []
+    for _ in range(width):  # argmax finds the first of equals, topk finds any
+        index = left.argmax(1, keepdim=True)
+        scores.append(left.gather(1, index))
+        indices.append(index)
+        left.scatter_(1, index, -torch.inf)
+    return torch.cat(scores, 1), torch.cat(indices, 1)

@@ -1,0 +1,1 @@
+"""Learned sparsity: supermask gates, their schedule and their statistics."""

@@ -1,0 +1,76 @@
+"""Batches of whole photos: a photo's captions share one encoder pass, and photos of like length share a batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from capprune_runtime.vocabulary import END, START
+
+IGNORED = -1  # a target past the end of its caption
+BUCKET_NOISE = 1.0  # words: photos of nearly equal length still meet new neighbours every epoch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some photos and n captions of each.
+
+    Attributes:
+        photos: `(P,)` indices into the split.
+        inputs: `(P * n, T)` ids, `<start>` first, the captions of a photo side by side.
+        targets: `(P * n, T)` ids, `<end>` last, then `IGNORED`.
+    """
+
+    photos: npt.NDArray[np.int64]
+    inputs: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+
+
+class Batches:
+    """The batches of every epoch, the same for the same seed.
+
+    Args:
+        captions: For every photo its captions as ids, without `<start>` and `<end>`.
+        photos_per_batch: P; the last batch may be smaller.
+        seed: Of the order and of the choice where photos have unequal numbers of captions.
+    """
+
+    def __init__(self, captions: Sequence[Sequence[tuple[int, ...]]], *, photos_per_batch: int, seed: int) -> None:
+        self._captions, self._size, self._seed = captions, photos_per_batch, seed
+        self.captions_per_photo = Counter(map(len, captions)).most_common(1)[0][0]
+        self._longest = np.array([max(map(len, own)) for own in captions], dtype=np.float64)
+
+    def __len__(self) -> int:
+        return -(-len(self._captions) // self._size)
+
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `first`-th on."""
+        random = np.random.default_rng([self._seed, number])
+        keys = self._longest + random.uniform(-BUCKET_NOISE, BUCKET_NOISE, len(self._longest))
+        buckets = np.array_split(np.argsort(keys), np.arange(self._size, len(keys), self._size))
+        order = random.permutation(len(buckets))
+        seeds = random.integers(1 << 62, size=len(buckets))
+        for place in order[first:]:
+            yield self._batch(buckets[place], np.random.default_rng(seeds[place]))
+
+    def _batch(self, photos: npt.NDArray[np.int64], random: np.random.Generator) -> Batch:
+        chosen = [caption for photo in photos for caption in self._choose(self._captions[photo], random)]
+        length = max(map(len, chosen)) + 1
+        inputs = np.full((len(chosen), length), END, dtype=np.int64)
+        targets = np.full((len(chosen), length), IGNORED, dtype=np.int64)
+        inputs[:, 0] = START
+        for row, caption in enumerate(chosen):
+            inputs[row, 1 : len(caption) + 1] = caption
+            targets[row, : len(caption) + 1] = (*caption, END)
+        return Batch(photos, inputs, targets)
+
+    def _choose(self, own: Sequence[tuple[int, ...]], random: np.random.Generator) -> Sequence[tuple[int, ...]]:
+        wanted = self.captions_per_photo
+        if len(own) == wanted:
+            return own
+        picks = random.choice(len(own), wanted, replace=len(own) < wanted)
+        return [own[pick] for pick in picks]

@@ -1,0 +1,306 @@
+"""The training loop: cross-entropy on cached features, dense or with a supermask that is learned on the way."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning_fabric as lightning
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from capprune.config import RunConfig
+from capprune.models.search import greedy
+from capprune.models.soft_attention import SoftAttention
+from capprune.pruning.dynamics import sparsity_weight
+from capprune.pruning.supermask import Supermask, plain_state, ramp
+from capprune.training.batches import Batch, Batches
+from capprune.training.interrupt import StopRequest, postponed_signals
+from capprune.training.resume import restore_state, save_state
+from capprune.training.run import (
+    BEST,
+    LAST,
+    STATE,
+    alone_in,
+    append_metrics,
+    finish_run,
+    read_checkpoint,
+    rewind_metrics,
+    save_checkpoint,
+    start_run,
+)
+from capprune_runtime.errors import CapPruneError
+from capprune_runtime.vocabulary import Vocabulary
+
+LOG_EVERY = 50  # steps between two lines of metrics.jsonl
+CAPTION_BATCH = 64  # photos that are captioned together in validation
+
+
+class FeatureTable(Protocol):
+    """Features of a split: indices `(P,)` in, `(P, R, F)` out; memory-mapped or not."""
+
+    shape: tuple[int, int, int]  # (photos, R, F)
+
+    def __getitem__(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[Any]: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split as training needs it.
+
+    Attributes:
+        names: Of the photos.
+        features: Of the photos, in the same order.
+        captions: For every photo its captions as ids.
+    """
+
+    names: Sequence[str]
+    features: FeatureTable
+    captions: Sequence[Sequence[tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, for whoever shows it."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    captions_per_second: float
+    seconds_left: float
+    sparsity: float | None
+    cider: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run reached.
+
+    Attributes:
+        epoch: Of the best checkpoint.
+        cider: Its CIDEr-D on the validation photos, greedy.
+        sparsity: Its share of closed gates; 0 for a dense run.
+        seconds_per_epoch: Median, of this sitting.
+    """
+
+    epoch: int
+    cider: float
+    sparsity: float
+    seconds_per_epoch: float | None
+
+
+Quality = Callable[[Mapping[str, str]], float]  # captions of the validation photos to their CIDEr-D
+Report = Callable[[Progress], None]
+
+
+class Trainer:
+    """One run, from its first step or from where it was interrupted.
+
+    Args:
+        config: Of the run.
+        folder: Of the run; made if it is not there, resumed if it is unfinished.
+        vocabulary: Of the captions.
+        train: What is learned from.
+        validation: What chooses the best epoch.
+        quality: Scores captions of `validation`.
+        report: Is told every step.
+
+    Raises:
+        UnreachableTarget: Before anything is written, if the run could never reach its sparsity.
+        UsageError: If the folder holds something else.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        *,
+        vocabulary: Vocabulary,
+        train: Split,
+        validation: Split,
+        quality: Quality,
+        report: Report | None = None,
+    ) -> None:
+        self.config, self.folder, self.vocabulary = config, Path(folder), vocabulary
+        self.train, self.validation, self.quality, self.report = train, validation, quality, report
+        settings = config.training
+        torch.manual_seed(settings.seed)
+        pruned = config.pruning.method == "supermask"
+        self.decoder = SoftAttention(
+            config.decoder,
+            features=train.features.shape[-1],
+            vocabulary=len(vocabulary.tokens),
+            dropout=settings.dropout.scaled(config.pruning.dropout_factor if pruned else 1.0),
+        )
+        self.batches = Batches(train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed)
+        self.steps = settings.epochs * len(self.batches)
+        self.supermask = Supermask(self.decoder, initial=config.pruning.initial_gate) if pruned else None
+        self.pull = 0.0
+        if self.supermask:
+            self.pull = sparsity_weight(config.pruning, steps=self.steps, size=self.supermask.size)
+        self.optimiser = _optimiser(self.decoder, self.supermask, config)
+        self.step, self.best, self.best_epoch, self.best_sparsity = 0, -math.inf, -1, 0.0
+        start_run(self.folder, config, vocabulary)
+
+    def run(self) -> Outcome:
+        """Train to the end.
+
+        Returns:
+            What the best checkpoint reached.
+
+        Raises:
+            UsageError: If another process trains this run now.
+            BundleError: If the saved state of an interrupted run is broken.
+            CapPruneError: If the loss stops being finite or the disk is full.
+            KeyboardInterrupt, SystemExit: On Ctrl-C or SIGTERM, after the state has been saved.
+        """
+        if (self.folder / LAST).is_file() and not (self.folder / STATE).is_file():
+            return self._finished()
+        with alone_in(self.folder), postponed_signals() as request:
+            if (self.folder / STATE).is_file():
+                self._resume()
+            rewind_metrics(self.folder, self.step)
+            seconds = self._train(request)
+            save_checkpoint(self.folder / LAST, plain_state(self.decoder), {"step": self.step, **self._facts()})
+            finish_run(self.folder)
+            request.obey()
+        return Outcome(self.best_epoch, self.best, self.best_sparsity, float(np.median(seconds)) if seconds else None)
+
+    def _train(self, request: StopRequest) -> list[float]:
+        """Run the epochs that are left; the seconds of those that were run from their start."""
+        fabric = lightning.Fabric(accelerator="cpu", devices=1)
+        module, optimiser = fabric.setup(self.decoder, self.optimiser)
+        durations = []
+        for epoch in range(self.step // len(self.batches), self.config.training.epochs):
+            first, began = self.step % len(self.batches), time.monotonic()
+            self._run_epoch(epoch, first, fabric, module, optimiser, request)
+            seconds = time.monotonic() - began
+            self._end_epoch(epoch, seconds)
+            durations += [seconds] if first == 0 else []
+        return durations
+
+    def captions(self, split: Split, limit: int | None = None) -> dict[str, str]:
+        """Greedy captions of a split's first photos."""
+        self.decoder.eval()
+        names = list(split.names[:limit])
+        found = {}
+        with torch.inference_mode():
+            for start in range(0, len(names), CAPTION_BATCH):
+                some = np.arange(start, min(start + CAPTION_BATCH, len(names)))
+                encoded = self.decoder.encode(torch.from_numpy(split.features[some].astype(np.float32)))
+                with Supermask.one_sample():
+                    tokens = greedy(self.decoder, encoded, self.config.data.maximum_tokens).tokens
+                found.update({names[i]: self.vocabulary.caption(ids) for i, ids in zip(some, tokens, strict=True)})
+        self.decoder.train()
+        return found
+
+    def _run_epoch(
+        self, epoch: int, first: int, fabric: Any, module: Any, optimiser: Any, request: StopRequest
+    ) -> None:
+        self.decoder.train()
+        began, captions = time.monotonic(), 0
+        for batch in self.batches.epoch(epoch, first):
+            if request.signal is not None:  # before a step: after the last one the epoch must end first
+                self._save_state()
+                request.obey()
+            loss, sparsity_loss = self._step(batch, fabric, module, optimiser)
+            captions += len(batch.inputs)
+            if self.step % LOG_EVERY == 0:
+                line = {"step": self.step, "epoch": epoch, "loss": loss, "learning_rate": self._learning_rate()}
+                if self.supermask:
+                    line |= {"sparsity": self.supermask.sparsity(), "sparsity_loss": sparsity_loss}
+                append_metrics(self.folder, line)
+            if self.report:
+                self.report(self._progress(epoch, loss, captions / (time.monotonic() - began), len(batch.inputs)))
+
+    def _step(self, batch: Batch, fabric: Any, module: Any, optimiser: Any) -> tuple[float, float]:
+        features = torch.from_numpy(self.train.features[batch.photos].astype(np.float32))
+        with Supermask.one_sample():
+            loss = module(features, torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+        caption_loss, sparsity_loss = float(loss.detach()), 0.0
+        if not math.isfinite(caption_loss):
+            raise CapPruneError(
+                f"the loss is not finite at step {self.step}",
+                where=self.folder,
+                found=caption_loss,
+                hint="lower training.learning_rate, and choose another --out",
+            )
+        if self.supermask:
+            pulled = self.supermask.loss(self.config.pruning.sparsity)
+            sparsity_loss = float(pulled.detach())
+            loss = loss + self.pull * ramp(self.step, self.steps) * pulled
+        optimiser.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        weights = self.optimiser.param_groups[0]
+        if self.config.training.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(weights["params"], self.config.training.gradient_clip)
+        weights["lr"] = self._learning_rate()  # the rate of the gates stays as it is
+        optimiser.step()
+        self.step += 1
+        return caption_loss, sparsity_loss
+
+    def _end_epoch(self, epoch: int, seconds: float) -> None:
+        captions = self.captions(self.validation, self.config.training.validation_photos)
+        cider = self.quality(captions)
+        sparsity = self.supermask.sparsity() if self.supermask else 0.0
+        line = {"step": self.step, "epoch": epoch, "cider": cider, "seconds": seconds}
+        append_metrics(self.folder, line | ({"sparsity": sparsity} if self.supermask else {}))
+        if cider > self.best and self._at_target(sparsity):
+            self.best, self.best_epoch, self.best_sparsity = cider, epoch, sparsity
+            save_checkpoint(self.folder / BEST, plain_state(self.decoder), {"step": self.step, **self._facts()})
+        if self.report:
+            self.report(self._progress(epoch, math.nan, 0.0, 1, cider))
+        self._save_state()
+
+    def _at_target(self, sparsity: float) -> bool:
+        """Whether the kept weights are within tolerance of the target's; a dense run always is."""
+        target = 1 - self.config.pruning.sparsity
+        return self.supermask is None or abs((1 - sparsity) - target) <= self.config.pruning.tolerance * target
+
+    def _facts(self) -> dict[str, object]:
+        return {"epoch": self.best_epoch, "cider": self.best, "sparsity": self.best_sparsity}
+
+    def _progress(self, epoch: int, loss: float, speed: float, captions: int, cider: float | None = None) -> Progress:
+        left = (self.steps - self.step) * captions / speed if speed else 0.0
+        sparsity = self.supermask.sparsity() if self.supermask and self.step % 10 == 0 else None
+        epochs = self.config.training.epochs
+        return Progress(epoch, epochs, self.step, self.steps, loss, speed, left, sparsity, cider)
+
+    def _learning_rate(self) -> float:
+        """Of the weights, for the next step: half a cosine over the run."""
+        settings, done = self.config.training, min(1.0, self.step / self.steps)
+        final = settings.final_learning_rate
+        return final + (settings.learning_rate - final) * (1 + math.cos(math.pi * done)) / 2
+
+    def _save_state(self) -> None:
+        save_state(self.folder / STATE, self.decoder, self.optimiser, {"step": self.step, **self._facts()})
+
+    def _resume(self) -> None:
+        facts = restore_state(self.folder / STATE, self.decoder, self.optimiser)
+        self.step, self.best_epoch = int(facts["step"]), int(facts["epoch"])
+        self.best, self.best_sparsity = float(facts["cider"]), float(facts["sparsity"])
+
+    def _finished(self) -> Outcome:
+        facts = read_checkpoint(self.folder / LAST).facts
+        return Outcome(int(facts["epoch"]), float(facts["cider"]), float(facts["sparsity"]), None)
+
+
+def _optimiser(decoder: SoftAttention, supermask: Supermask | None, config: RunConfig) -> torch.optim.Adam:
+    """Adam for the weights and, in a group of its own with its own rate and eps, for the gates."""
+    gates = list(supermask.gates.values()) if supermask else []
+    known = set(map(id, gates))
+    weights = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
+    settings, pruning = config.training, config.pruning
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "eps": settings.adam_eps, "weight_decay": settings.weight_decay},
+    ]
+    if gates:
+        groups.append({"params": gates, "lr": pruning.gate_learning_rate, "eps": pruning.gate_adam_eps})
+    return torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)

@@ -1,0 +1,75 @@
+"""From a config to what the loop reads: captions as ids, cached features, the vocabulary."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from capprune.config import DataConfig, RunConfig
+from capprune.data.captions import CaptionedPhoto, load_caption_set
+from capprune.data.features import cached_features
+from capprune.data.photos import open_photos
+from capprune.data.vocabulary import build_vocabulary, encode
+from capprune.models.caption_model import FeatureExtractor, GridEncoder
+from capprune.training.loop import Split
+from capprune_runtime.vocabulary import Vocabulary
+
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # a label to a progress bar
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a run.
+
+    Attributes:
+        train: What is learned from.
+        validation: What chooses the best epoch.
+        validation_photos: The same photos with their human captions.
+        vocabulary: Of the training captions.
+    """
+
+    train: Split
+    validation: Split
+    validation_photos: Sequence[CaptionedPhoto]
+    vocabulary: Vocabulary
+
+
+def default_cache() -> Path:
+    """Where features are kept: `$CAPPRUNE_CACHE`, else `~/.cache/capprune`."""
+    return Path(os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune")
+
+
+def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
+    """Read captions, build the vocabulary, compute features that are not cached yet.
+
+    Args:
+        config: Of the run.
+        cache: Folder of feature caches.
+        bar: Makes a progress bar under a label.
+
+    Raises:
+        UsageError: If the data folder is not there.
+        DataError: If a split is empty, captions name photos that are not there, or a photo cannot be read.
+    """
+    captions = load_caption_set(config.data.folder)
+    train = captions.split("train")[: config.data.limit]
+    validation = captions.split("val")[: config.data.limit][: config.training.validation_photos]
+    vocabulary = build_vocabulary(
+        (caption for photo in train for caption in photo.captions), minimum_count=config.data.minimum_count
+    )
+    extractor = FeatureExtractor(GridEncoder(config.encoder))
+
+    def split(photos: Sequence[CaptionedPhoto], name: str) -> Split:
+        names = [photo.name for photo in photos]
+        with open_photos(config.data.folder) as store, bar(f"features of {name}") as tell:
+            features = cached_features(store, names, encoder=extractor, cache=cache, batch=4, progress=tell)
+        return Split(names, features, _ids(photos, vocabulary, config.data))
+
+    return Prepared(split(train, "train"), split(validation, "val"), validation, vocabulary)
+
+
+def _ids(photos: Sequence[CaptionedPhoto], vocabulary: Vocabulary, settings: DataConfig) -> list[list[tuple[int, ...]]]:
+    return [[encode(text, vocabulary, settings.maximum_tokens) for text in photo.captions] for photo in photos]

@@ -1,0 +1,243 @@
+"""The run folder: what training leaves behind, and the way back from it to a model.
+
+config.yaml           the resolved config
+vocabulary.txt        one word a line
+weights.safetensors   the best checkpoint by validation CIDEr (among those at the target, when pruned)
+last.safetensors      the last one
+metrics.jsonl         one line every few steps and every epoch
+state/                all that is needed to go on; removed when the run is finished
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from capprune.config import RunConfig, load_config
+from capprune.models.caption_model import CaptionModel, GridEncoder
+from capprune.models.efficientnet_lite import CHANNELS
+from capprune.models.soft_attention import SoftAttention
+from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_text
+from capprune_runtime.errors import BundleError, MissingFile, UsageError
+from capprune_runtime.vocabulary import Vocabulary, read_vocabulary
+
+CONFIG, VOCABULARY, METRICS = "config.yaml", "vocabulary.txt", "metrics.jsonl"
+BEST, LAST, STATE = "weights.safetensors", "last.safetensors", "state/state.safetensors"
+LOCK = "state/lock"  # held by the process that trains this run, and gone with it
+GATE_SUFFIX = ".gate"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name and a few facts about them, as strings."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model, masks applied, ready to caption or to export.
+
+    Attributes:
+        folder: The run.
+        config: As resolved when it was trained.
+        vocabulary: Of the decoder.
+        model: In evaluation mode, on the CPU; closed gates are zeros.
+        masks: For every pruned weight which entries were kept; empty for a dense run.
+        facts: Of the checkpoint: epoch, step, CIDEr.
+    """
+
+    folder: Path
+    config: RunConfig
+    vocabulary: Vocabulary
+    model: CaptionModel
+    masks: Mapping[str, Tensor]
+    facts: Mapping[str, str]
+
+    @property
+    def prunable(self) -> int:
+        """Weights that pruning could remove: every matrix of the decoder."""
+        return sum(p.numel() for name, p in self.model.decoder.named_parameters() if name.endswith("weight"))
+
+    @property
+    def kept(self) -> int:
+        """Weights that are left of them."""
+        return sum(int(mask.sum()) for mask in self.masks.values()) if self.masks else self.prunable
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
+    """Write a checkpoint as safetensors, whole or not at all."""
+    with atomic_file(path) as temporary:
+        save_file(
+            {name: value.detach().contiguous() for name, value in tensors.items()},
+            temporary,
+            metadata={key: str(value) for key, value in facts.items()},
+        )
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        MissingFile: If it is not there.
+        BundleError: If it is not safetensors, is cut short or holds values that are not finite.
+    """
+    if not path.is_file():
+        raise MissingFile(
+            "this run has no such checkpoint",
+            where=path,
+            hint="let the training reach the end of an epoch, at its target if it prunes",
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            facts = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise BundleError("this checkpoint cannot be read", where=path, found=error) from error
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise BundleError("this checkpoint holds values that are not finite", where=f"{path}: {name}")
+    return Checkpoint(tensors, facts)
+
+
+def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
+    """Read a run back into a model.
+
+    Args:
+        folder: Of the run.
+        checkpoint: `BEST` or `LAST`.
+
+    Raises:
+        UsageError: If there is no such folder.
+        ConfigError: If its config is broken.
+        BundleError: If a file is missing, broken, or does not fit the others.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError("there is no such run", where=folder, hint="capprune train CONFIG --out RUN makes one")
+    if not (folder / CONFIG).is_file():
+        raise MissingFile("this folder is not a run", where=folder, expected=f"a {CONFIG} in it")
+    config = load_config(folder / CONFIG)
+    vocabulary = read_vocabulary(folder / VOCABULARY)
+    saved = read_checkpoint(folder / checkpoint)
+    decoder = SoftAttention(config.decoder, features=CHANNELS, vocabulary=len(vocabulary.tokens))
+    masks = {name.removesuffix(GATE_SUFFIX): gate > 0 for name, gate in saved.tensors.items() if _is_gate(name)}
+    weights = {name: value for name, value in saved.tensors.items() if not _is_gate(name)}
+    try:
+        weights |= {name: weights[name] * mask for name, mask in masks.items()}
+        decoder.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        raise BundleError(
+            "the weights do not fit the config and the vocabulary of this run",
+            where=folder / checkpoint,
+            expected=f"a decoder with {config.decoder.cell} cells and {len(vocabulary.tokens)} words",
+            found=" ".join(str(error).split()),
+        ) from error
+    model = CaptionModel(GridEncoder(config.encoder), decoder).eval()
+    return LoadedRun(folder, config, vocabulary, model, masks, saved.facts)
+
+
+def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary) -> None:
+    """Write config and vocabulary of a new run; an unfinished run of the same config is left to be resumed.
+
+    Raises:
+        UsageError: If the folder holds something else, or a run of another config.
+    """
+    if (folder / CONFIG).is_file():
+        if load_config(folder / CONFIG) != config:
+            raise UsageError(
+                "this folder holds a run of another config",
+                where=folder,
+                hint="choose another --out, or remove it first",
+            )
+        if read_vocabulary(folder / VOCABULARY) != vocabulary:
+            raise BundleError(
+                "the captions have changed since this run began", where=folder, hint="choose another --out"
+            )
+        return
+    with atomic_folder(folder) as new:
+        write_text(new / CONFIG, config.as_yaml())
+        write_text(new / VOCABULARY, vocabulary.as_text())
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from training a run while the block runs.
+
+    Raises:
+        UsageError: If another process trains it now.
+    """
+    try:
+        (folder / LOCK).parent.mkdir(exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise_if_unwritable(error, folder)
+        raise
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(
+            "another process is training this run", where=folder, hint="wait for it, or choose another --out"
+        ) from error
+
+
+def finish_run(folder: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    shutil.rmtree((folder / STATE).parent, ignore_errors=True)
+
+
+def append_metrics(folder: Path, line: Mapping[str, object]) -> None:
+    """Add one line to metrics.jsonl.
+
+    Raises:
+        CapPruneError: If the disk is full.
+    """
+    try:
+        with (folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise_if_unwritable(error, folder / METRICS)
+        raise
+
+
+def read_metrics(folder: Path) -> list[dict[str, object]]:
+    """The lines of metrics.jsonl, up to the first that a killed process or a full disk cut off."""
+    lines: list[dict[str, object]] = []
+    if (folder / METRICS).is_file():
+        for line in (folder / METRICS).read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+    return lines
+
+
+def rewind_metrics(folder: Path, step: int) -> None:
+    """Drop the lines after `step`, which a resumed run will write again."""
+    if (folder / METRICS).is_file():
+        kept = [line for line in read_metrics(folder) if int(str(line["step"])) <= step]
+        write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _is_gate(name: str) -> bool:
+    return name.endswith(GATE_SUFFIX)
