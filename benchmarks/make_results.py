@@ -1,0 +1,233 @@
+"""RESULTS.md from the JSON that the benchmarks left: every figure stands in a file, and the same files give the same text.
+
+python benchmarks/make_results.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from capprune_runtime.atomic import write_text
+from capprune_runtime.errors import DataError
+
+RESULTS = Path(__file__).parent / "results"
+TEXT = Path(__file__).parent / "RESULTS.md"
+MODELS = ("dense", "sparse")
+
+Document = dict[str, Any]
+
+HEAD = """\
+# Results
+
+Made by `python benchmarks/make_results.py` from the JSON in `benchmarks/results/`; a test holds the two together.
+Times are medians (p50) between the first and the ninth decile (p10, p90). A ratio of medians is printed only where the
+ranges from p10 to p90 do not overlap and the processor is a real one."""
+
+
+def render(results: Path) -> str:
+    """The text of RESULTS.md.
+
+    Args:
+        results: Folder of the JSON; a file that is not there becomes a line that says how to make it.
+
+    Raises:
+        DataError: If two documents hold scores of different photos, beams or tokenizers.
+    """
+    models = {name: _read(results / f"flickr8k_{name}.json") for name in MODELS}
+    found = {name: document for name, document in models.items() if document is not None}
+    return "\n\n".join([HEAD, _decoder_step(_read(results / "decoder_step.json")), _flickr8k(found)]) + "\n"
+
+
+def _decoder_step(document: Document | None) -> str:
+    command = "python benchmarks/decoder_step.py --json > benchmarks/results/decoder_step.json"
+    title = "## One step of a decoder, synthetic weights"
+    if document is None:
+        return f"{title}\n\n{_missing('it', [command])}"
+    settings, rows = document["settings"], document["rows"]
+    what = (
+        f"A Soft-Attention {settings['cell'].upper()} with embedding, hidden, attention and context of "
+        f"{settings['width']}, {settings['vocabulary']:,} words and {settings['regions']} regions. The weights are "
+        f"random, {settings['sparsity']:.1%} of every matrix is zero, and every format holds the same ones. "
+        f"{settings['rounds']} rounds of {settings['steps_per_round']} steps, the formats in turns. "
+        "The error is the largest difference of any output from torch in float32."
+    )
+    emulated = document["environment"]["emulated"]
+    figures = _table(
+        ["format", "bytes", "µs p10", "µs p50", "µs p90", "faster than dense float32", "largest error"],
+        [
+            [
+                f"`{row['format']}`",
+                f"{row['bytes']:,}",
+                f"{row['us_p10']:,.0f}",
+                f"{row['us_p50']:,.0f}",
+                f"{row['us_p90']:,.0f}",
+                _ratio(rows[0], row, emulated=emulated),
+                f"{row['max_abs_err']:.1e}",
+            ]
+            for row in rows
+        ],
+    )
+    sparse = [_sparse_bytes(row, document) for row in rows if "bytes_per_kept" in row]
+    return "\n\n".join([title, what, figures, *sparse, _machine(document["environment"]), _commands([command])])
+
+
+def _sparse_bytes(row: Document, document: Document) -> str:
+    kept = row["kept_weights"]
+    return (
+        f"`{row['format']}` keeps {kept:,} of {document['prunable_weights']:,} weights. Values, column indices and row "
+        f"pointers take {row['weight_bytes']:,} bytes, {row['weight_bytes'] / kept:.2f} a kept weight; the graph with "
+        f"its biases takes {row['graph_bytes']:,}. Together that is {row['bytes_per_kept']:.2f} bytes a kept weight."
+    )
+
+
+def _ratio(base: Document, row: Document, *, emulated: bool) -> str:
+    if row is base:
+        return "1"
+    apart = row["us_p90"] < base["us_p10"] or base["us_p90"] < row["us_p10"]
+    return f"{base['us_p50'] / row['us_p50']:.1f} times" if apart and not emulated else "—"
+
+
+def _flickr8k(models: dict[str, Document]) -> str:
+    title = "## Flickr8k, trained models"
+    how = [_missing(f"the {name} model", _usual_commands(name)) for name in MODELS if name not in models]
+    if not models:
+        return "\n\n".join([title, *how])
+    results = [document["results"] for document in models.values()]
+    data, beam, tokenizer = _same([(r["data"], r["quality"]["beam"], _tokenizer(r)) for r in results])
+    what = (
+        f"Soft-Attention LSTM on {data['name']}: split `{data['split']}`, {data['photos']:,} photos, beam {beam}, "
+        f"{tokenizer} tokens. Intervals hold 95 % of bootstrap draws of the photos. Parity tells how many captions of "
+        "the exported model are those of the trained one, token for token."
+    )
+    figures = _table(["", *models], [[label, *map(figure, models.values())] for label, figure in _figures(models)])
+    curve = "Validation while training, greedy CIDEr-D:\n\n" + _curve(models)
+    machine = _machine(results[0]["environment"])
+    done = [command for document in models.values() for command in document["commands"]]
+    return "\n\n".join([title, what, figures, curve, machine, _commands(done), *how])
+
+
+def _same(settings: Sequence[tuple[Document, int, str]]) -> tuple[Document, int, str]:
+    """Photos, beam and tokenizer, which scores that stand side by side must share."""
+    first, *others = settings
+    for other in others:
+        if other != first:
+            raise DataError(
+                "scores of different photos, beams or tokenizers must not stand side by side",
+                where="flickr8k_dense.json, flickr8k_sparse.json",
+                expected=first,
+                found=other,
+                hint="measure both models with the same benchmarks/flickr8k.py command",
+            )
+    return first
+
+
+def _tokenizer(results: Document) -> str:
+    return str(results["quality"]["scores"]["tokenizer"])
+
+
+def _figures(models: dict[str, Document]) -> list[tuple[str, Callable[[Document], str]]]:
+    """Every line of the table: what it is called, and how to find it in a document."""
+    runtimes = dict.fromkeys(name for document in models.values() for name in document["results"]["parity"])
+    return [
+        ("BLEU-4", lambda d: f"{_scores(d)['bleu_4']:.4f}"),
+        ("CIDEr-D", lambda d: f"{_scores(d)['cider_d']:.4f}"),
+        ("CIDEr-D, interval", lambda d: _interval(d["results"]["quality"]["cider_d_interval"])),
+        ("METEOR", lambda d: "—" if _scores(d)["meteor"] is None else f"{_scores(d)['meteor']:.4f}"),
+        ("CIDEr-D of the trained model", lambda d: f"{d['results']['reference']['scores']['cider_d']:.4f}"),
+        ("CIDEr-D of the best constant caption", lambda d: f"{d['constant_caption']['cider_d']:.4f}"),
+        *((f"parity in {name}", lambda d, name=name: _parity(d, name)) for name in runtimes),
+        ("weights kept", lambda d: f"{d['results']['bundle']['kept_weights']:,}"),
+        ("weights in all", lambda d: f"{d['results']['bundle']['prunable_weights']:,}"),
+        ("decoder, bytes", lambda d: f"{d['results']['bundle']['files']['decoder.tflite']:,}"),
+        ("bundle, bytes", lambda d: f"{d['results']['bundle']['total_bytes']:,}"),
+        ("step, µs p50", lambda d: f"{d['results']['latency']['step']['p50_us']:,.0f}"),
+        ("step, µs p90", lambda d: f"{d['results']['latency']['step']['p90_us']:,.0f}"),
+        ("encode, µs p50", lambda d: f"{d['results']['latency']['encode']['p50_us']:,.0f}"),
+        ("caption, µs p50", lambda d: f"{d['results']['latency']['caption']['p50_us']:,.0f}"),
+        ("training, epochs", lambda d: f"{d['training']['epochs']}"),
+        ("training, seconds per epoch", lambda d: f"{d['training']['seconds_per_epoch']:.0f}"),
+    ]
+
+
+def _scores(document: Document) -> Document:
+    scores: Document = document["results"]["quality"]["scores"]
+    return scores
+
+
+def _interval(interval: Document) -> str:
+    return f"{interval['low']:.3f} to {interval['high']:.3f}"
+
+
+def _parity(document: Document, runtime: str) -> str:
+    parity = document["results"]["parity"].get(runtime)
+    if parity is None:
+        return "—"
+    return f"{parity['identical']:,} of {parity['photos']:,}" + ("" if parity["holds"] else ", does not hold")
+
+
+def _curve(models: dict[str, Document]) -> str:
+    epochs = max(len(document["training"]["validation"]) for document in models.values())
+    pruned = [name for name, document in models.items() if "sparsity" in document["training"]["validation"][0]]
+    rows = []
+    for epoch in range(epochs):
+        lines = {name: _line(document, epoch) for name, document in models.items()}
+        quality = ["" if line is None else f"{line['cider']:.4f}" for line in lines.values()]
+        sparsity = ["" if (line := lines[name]) is None else f"{line['sparsity']:.2%}" for name in pruned]
+        rows.append([str(epoch + 1), *quality, *sparsity])
+    return _table(["epoch", *models, *(f"{name}, zeros" for name in pruned)], rows)
+
+
+def _line(document: Document, epoch: int) -> Document | None:
+    lines: list[Document] = document["training"]["validation"]
+    return lines[epoch] if epoch < len(lines) else None
+
+
+def _missing(what: str, commands: Sequence[str]) -> str:
+    return f"Not measured yet; these commands measure {what}:\n\n{_commands(commands)}"
+
+
+def _usual_commands(name: str) -> list[str]:
+    run, bundle = f"runs/flickr8k-{name}", f"bundles/flickr8k-{name}"
+    return [
+        f"capprune train configs/flickr8k_{name}.yaml data.folder=flickr8k --out {run}",
+        f"capprune export {run} --target tflite --out {bundle}",
+        f"python benchmarks/flickr8k.py --data flickr8k --{name} {run} {bundle}",
+    ]
+
+
+def _machine(environment: Document) -> str:
+    cores = f"{environment['cpu_count']} cores"
+    load = environment.get("load_when_started")
+    if load is not None and load >= 1:
+        cores = f"{environment['cpu_count']} shared cores (load {load} when it started, so that ratios count)"
+    emulated = " It was emulated: the times mean nothing." if environment["emulated"] else ""
+    threads = "one thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
+    return (
+        f"Machine: {environment['cpu_model']}, {environment['machine']}, {cores}; {environment['runtime']} "
+        f"{environment['runtime_version']}, {threads}, Python {environment['python']}.{emulated}"
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; every column but the first is aligned to the right."""
+    rules = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rules, *rows))
+
+
+def _commands(lines: Sequence[str]) -> str:
+    return "\n".join(["```", *lines, "```"])
+
+
+def _read(path: Path) -> Document | None:
+    if not path.is_file():
+        return None
+    document: Document = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+if __name__ == "__main__":
+    write_text(TEXT, render(RESULTS))
+    print(TEXT)
