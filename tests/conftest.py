@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch loads OpenMP, and for every process that a test starts: with more threads than free cores they only wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 REQUIRED = frozenset(filter(None, os.environ.get("CAPPRUNE_REQUIRE", "").split(",")))
 
 

@@ -11,9 +11,10 @@ long run they arrive at the fraction tau where the integral of the ramp from 0 t
 step, which holds for both.
 
 Once they have fallen, lambda alone says where the model settles: short of the target, if the captions lose more by one
-weight less than the lambda / size that it gains. Where the caption loss L is convex in the sparsity s its slope at s is at
-most (L(1) - L(s)) / (1 - s), and between a model that can say nothing but frequent words and a trained one lie about
-3 nats a word. So lambda is never derived below 3 / (1 - s).
+weight less than the lambda / size that it gains. Where the caption loss L is convex in the sparsity s its slope at s is
+at most (L(1) - L(s)) / (1 - s), and between a model that can say nothing but frequent words and a trained one lie about
+3 nats a word. So lambda is not derived below 3 / (1 - s), except for models so small that a step would move their gates
+too far.
 """
 
 from __future__ import annotations
