@@ -13,6 +13,7 @@ import pytest
 
 from capprune.data.captions import load_caption_set
 from capprune.evaluation.health import best_constant_caption
+from capprune_runtime.photo import read_photo
 
 PHOTOS = 600
 TEST_PHOTOS = 200
@@ -76,10 +77,16 @@ def test_a_photo_of_twelve_megapixels_that_lies_on_its_side_is_captioned(
         name = store.names()[0]
         small = Image.open(io.BytesIO(store.read(name))).convert("RGB")
     large = small.resize((4000, 3000), Image.Resampling.BICUBIC)
-    upright, turned = tmp_path / "upright.jpg", tmp_path / "turned.jpg"
-    large.save(upright, quality=95)
+    camera, upright, turned = (tmp_path / name for name in ("camera.jpg", "upright.png", "turned.png"))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it rotated a quarter clockwise
-    large.transpose(Image.Transpose.ROTATE_90).save(turned, quality=95, exif=exif)
-    said = capprune("caption", upright, turned, "--bundle", results["folder"])["captions"]
-    assert said[0]["tokens"] == said[1]["tokens"] and said[0]["caption"]
+    sideways = large.transpose(Image.Transpose.ROTATE_90)
+    sideways.save(camera, quality=95, exif=exif)
+    large.save(upright, compress_level=1)  # lossless: JPEG rounds a photo and its quarter turn differently
+    sideways.save(turned, compress_level=1, exif=exif)
+    said = capprune("caption", camera, upright, turned, "--bundle", results["folder"])["captions"]
+    assert all(one["caption"] for one in said)
+    assert said[1]["tokens"] == said[2]["tokens"]
+    seen = [read_photo(path, 224).astype(int) for path in (camera, upright, turned)]
+    assert (seen[1] == seen[2]).all()
+    assert abs(seen[0] - seen[1]).max() <= 8  # of 255: what JPEG at quality 95 loses

@@ -77,6 +77,7 @@ def export(
         encoder = weight_only_int8(encoder)
     say("converting the decoder")
     decoder = make_sparse(convert(step, STEP_SIGNATURE, step.example()), one_row=True)
+    say("proving the bundle on its golden photos")
     contents = _contents(run, encoder, decoder, encoder_form=form, beam=beam)
     bundle = write_bundle(out, contents, prove=_prove if form == "float32" else None)
     return bundle, decoder.tensors

@@ -9,18 +9,15 @@ import errno
 import importlib
 import json
 import os
-import signal
 import sys
 import traceback
-from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from capprune import __version__
+from capprune.cli import stopping
 from capprune_runtime.errors import CapPruneError
-
-INTERRUPTED, TERMINATED = 130, 143
 
 # command: what `capprune --help` says of it; the module is capprune.cli.<command>
 COMMANDS = {
@@ -73,7 +70,7 @@ def cli(debug: bool) -> None:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stopping.listen()
     # Threads that spin at a barrier while another process has their core made training 20 times slower on a busy machine;
     # sleeping costs a few microseconds on an idle one. Read by OpenMP when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -91,7 +88,7 @@ def _run(arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
-        return INTERRUPTED
+        return stopping.INTERRUPTED
     except CapPruneError as error:
         return _told(error, arguments, debug)
     except BrokenPipeError:
@@ -124,7 +121,3 @@ def _as_defect(error: Exception) -> CapPruneError:
         )
     wrapped.__cause__ = error
     return wrapped
-
-
-def _terminate(number: int, frame: FrameType | None) -> Any:
-    raise SystemExit(TERMINATED)

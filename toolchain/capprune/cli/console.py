@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from capprune.cli import stopping
+
 SCHEMA_VERSION = 1
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -38,7 +40,8 @@ def out_option(what: str) -> Callable[[Command], Command]:
 
 
 def say(message: str) -> None:
-    """A line of progress."""
+    """A line of progress; a command that was asked to stop stops here at the latest."""
+    stopping.raise_if_requested()
     click.echo(message, err=True)
 
 
