@@ -17,6 +17,7 @@ from capprune_runtime.search import Hypothesis, State, Step, StepResult, beam, g
 from capprune_runtime.verify import Bundle
 
 MAX_BEAM = 100
+LOOKED_AT = ("keys", "values")  # inputs of `step` that stay the same for all words of a photo
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,13 @@ class Captioner:
         )
 
     def encode(self, photo: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """Run the encoder.
+        """Run the encoder; the steps that follow look at this photo.
 
         Args:
             photo: (S, S, 3) uint8 RGB.
 
         Returns:
-            `keys` (1, R, A), `values` (1, R, C), and the initial state `h` (1, H), for an LSTM also `c` (1, H).
+            The initial state: `h` (1, H), for an LSTM also `c` (1, H).
         """
         size = self.bundle.manifest.preprocessing.size
         if photo.shape != (size, size, 3) or photo.dtype != np.uint8:
@@ -132,10 +133,12 @@ class Captioner:
                 expected=f"({size}, {size}, 3) uint8",
                 found=f"{photo.shape} {photo.dtype}",
             )
-        return self._encoder.run({"photo": normalise(photo)})
+        encoded = self._encoder.run({"photo": normalise(photo)})
+        self._decoder.hold({name: encoded[name] for name in LOOKED_AT})
+        return {name: encoded[name] for name in self._carried}
 
     def step(self, token: int, state: State) -> StepResult:
-        """Run the decoder once.
+        """Run the decoder once, on the photo that was encoded last.
 
         Args:
             token: The id of the word before; `<start>` at first.
@@ -143,7 +146,7 @@ class Captioner:
         """
         outputs = self._decoder.run({"token": np.array([token], np.int32), **state})
         carried = {name: outputs[name] for name in self._carried}
-        return StepResult(scores=outputs["scores"][0], state={**state, **carried}, attention=outputs["attention"][0])
+        return StepResult(scores=outputs["scores"][0], state=carried, attention=outputs["attention"][0])
 
 
 def _search(step: Step, start_state: State, decoding: DecodingSection, width: int) -> Hypothesis:

@@ -43,6 +43,18 @@ def repeated(encoded: Encoded, times: int) -> Encoded:
     return Encoded(*(part.repeat_interleave(times, 0) for part in encoded))
 
 
+def test_attention_of_one_caption_a_photo_is_that_of_many() -> None:
+    decoder, (features, _, _) = small("lstm"), batch()
+    encoded = decoder.encode(features)
+    h = torch.randn(PHOTOS, 6)
+    singly, together = (
+        decoder.attend_singly(h, encoded.keys, encoded.values),
+        decoder.attend(h, encoded.keys, encoded.values),
+    )
+    for one, many in zip(singly, together, strict=True):
+        assert one.shape == many.shape and torch.allclose(one, many, atol=1e-6)
+
+
 @both_cells
 def test_loss_of_whole_captions_is_that_of_one_step_after_the_other(cell: Cell) -> None:
     decoder, (features, inputs, targets) = small(cell), batch()

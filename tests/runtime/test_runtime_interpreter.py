@@ -48,6 +48,30 @@ def test_results_are_copies_that_the_next_run_leaves_alone(lstm_models: tiny_bun
     assert all(np.array_equal(first[name], kept[name]) for name in kept)
 
 
+def test_held_inputs_stay_from_run_to_run(lstm_models: tiny_bundle.TinyModels) -> None:
+    whole, holding = (open_model(lstm_models.step_tflite, "step") for _ in range(2))
+    for photo in range(2):
+        looked_at = {name: step_inputs(seed=photo)[name] for name in ("keys", "values")}
+        holding.hold(looked_at)
+        for seed in range(5):
+            carried = {name: array for name, array in step_inputs(seed=seed).items() if name not in looked_at}
+            expected, found = whole.run({**carried, **looked_at}), holding.run(carried)
+            assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_what_is_held_must_fit_and_is_no_longer_held_once_it_is_given(lstm_models: tiny_bundle.TinyModels) -> None:
+    model = open_model(lstm_models.step_tflite, "step")
+    with pytest.raises(BundleError):
+        model.hold({"photo": np.zeros(1, np.float32)})
+    with pytest.raises(BundleError):
+        model.hold({"keys": np.zeros((1, 1, 1), np.float32)})
+    inputs = step_inputs()
+    model.hold({"keys": inputs["keys"]})
+    model.run(inputs)
+    with pytest.raises(BundleError, match="keys"):
+        model.run({name: array for name, array in inputs.items() if name != "keys"})
+
+
 @pytest.mark.parametrize(
     "damage",
     [

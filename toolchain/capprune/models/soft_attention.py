@@ -99,6 +99,25 @@ class SoftAttention(nn.Module):
         context = torch.bmm(self.attention_dropout(attention), values)  # (P, n, C)
         return context.flatten(0, 1), attention.view(-1, regions)
 
+    def attend_singly(self, h: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """`attend` for one caption a photo, P = B, in elementwise operators.
+
+        What is exported. The products of `attend` have one row here, and XNNPACK takes these operators in half their time,
+        in one piece with what stands around them.
+
+        Args:
+            h: `(B, H)`.
+            keys: `(B, R, A)`.
+            values: `(B, R, C)`.
+
+        Returns:
+            The context `(B, C)` and the attention `(B, R)`.
+        """
+        query = self.query(h).unsqueeze(1)  # (B, 1, A)
+        scores = (torch.tanh(keys + query) * self.score.weight).sum(-1)  # (B, R)
+        attention = torch.softmax(scores, dim=-1)
+        return (attention.unsqueeze(-1) * values).sum(1), attention
+
     def step(self, token: Tensor, state: State, keys: Tensor, values: Tensor) -> tuple[Tensor, State, Tensor]:
         """One word further.
 
@@ -111,7 +130,8 @@ class SoftAttention(nn.Module):
         Returns:
             Raw scores `(B, V)`, the new state, the attention `(B, R)`.
         """
-        context, attention = self.attend(state[0], keys, values)
+        attend = self.attend_singly if len(keys) == len(state[0]) else self.attend
+        context, attention = attend(state[0], keys, values)
         word = self.rnn_dropout(self.embedding(token))
         state = self._recur(torch.cat([word, context], -1), state)
         return self.output(self.rnn_dropout(state[0])), state, attention
