@@ -138,7 +138,7 @@ def _check_origin(run: LoadedRun, bundle: Bundle) -> None:
     if own != found:
         raise BundleError(
             "this bundle was not made from this run",
-            where=f"{bundle.folder}, {run.folder / CONFIG}",
+            where=f"{bundle.place}, {run.folder / CONFIG}",
             expected="{}, {:,} of {:,} weights".format(*own),
             found="{}, {:,} of {:,} weights".format(*found),
         )

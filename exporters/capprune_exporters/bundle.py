@@ -114,7 +114,7 @@ def write_bundle(folder: Path, contents: BundleContents, prove: Callable[[Bundle
         verified = verify_bundle(temporary)
         if prove is not None:
             prove(verified)
-    return replace(verified, folder=folder)
+    return replace(verified, place=folder)
 
 
 def _files(contents: BundleContents) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from capprune_runtime.errors import CapPruneError
     from capprune_runtime.golden import GoldenPhoto, GoldenProof, prove_golden, read_golden
     from capprune_runtime.interpreter import available_runtimes, open_model
-    from capprune_runtime.manifest import Manifest, parse_manifest, read_manifest
+    from capprune_runtime.manifest import Manifest, parse_manifest
     from capprune_runtime.photo import decode_photo, normalise, read_photo, resize
     from capprune_runtime.search import beam, greedy
     from capprune_runtime.tflite_check import check_tflite
@@ -28,7 +28,7 @@ _MODULES = {
     "errors": ("CapPruneError",),
     "golden": ("GoldenPhoto", "GoldenProof", "prove_golden", "read_golden"),
     "interpreter": ("available_runtimes", "open_model"),
-    "manifest": ("Manifest", "parse_manifest", "read_manifest"),
+    "manifest": ("Manifest", "parse_manifest"),
     "photo": ("decode_photo", "normalise", "read_photo", "resize"),
     "search": ("beam", "greedy"),
     "tflite_check": ("check_tflite",),
@@ -56,7 +56,6 @@ __all__ = [
     "parse_manifest",
     "prove_golden",
     "read_golden",
-    "read_manifest",
     "read_photo",
     "read_vocabulary",
     "resize",

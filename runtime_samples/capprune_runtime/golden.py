@@ -44,8 +44,8 @@ def read_golden(bundle: Bundle) -> tuple[GoldenPhoto, ...]:
     """
     if GOLDEN not in bundle.manifest.files:
         return ()
-    where = bundle.folder / GOLDEN
-    entries = strict_json.parse(where.read_text(encoding="utf-8"))
+    where = bundle.place / GOLDEN
+    entries = strict_json.parse(bundle.files[GOLDEN])
     if not isinstance(entries, list) or not all(_is_entry(entry, bundle) for entry in entries):
         raise BundleError(
             "the golden captions are not as expected",
@@ -56,7 +56,7 @@ def read_golden(bundle: Bundle) -> tuple[GoldenPhoto, ...]:
     return tuple(
         GoldenPhoto(
             entry["photo"],
-            read_photo(bundle.folder / entry["photo"], size),
+            read_photo(bundle.files[entry["photo"]], size),
             entry["beam"],
             tuple(entry["tokens"]),
             entry["caption"],

@@ -10,12 +10,10 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from capprune_runtime import strict_json
 from capprune_runtime.errors import BundleError, NewerFormat
-from capprune_runtime.members import read_member
 from capprune_runtime.vocabulary import END, START
 
 MANIFEST = "manifest.json"
@@ -159,26 +157,17 @@ class Manifest:
         return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read a bundle's manifest.
+def parse_manifest(text: str | bytes, where: object) -> Manifest:
+    """Read the content of a manifest.json.
+
+    Args:
+        text: In UTF-8 where it comes as bytes.
+        where: The file's name, for messages.
 
     Raises:
-        MissingFile: The folder holds none.
         NewerFormat: It was written by a later capprune.
         BundleError: It breaks a rule.
     """
-    content = read_member(folder, MANIFEST, MAX_MANIFEST_BYTES)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BundleError(
-            "the manifest is not UTF-8", where=f"{folder / MANIFEST}, byte {error.start}", found=error.reason
-        ) from None
-    return parse_manifest(text, folder / MANIFEST)
-
-
-def parse_manifest(text: str, where: object) -> Manifest:
-    """Read the text of a manifest.json; errors as of `read_manifest`, with `where` as the file's name."""
     try:
         tree = strict_json.parse(text)
         _check_version(tree)

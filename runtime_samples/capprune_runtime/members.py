@@ -1,10 +1,15 @@
-"""Reading a bundle's files: plain files of an allowed name only, up to a cap, once, into memory."""
+"""Reading a bundle's files: plain files of an allowed name only, up to a cap, once, into memory.
+
+Wherever a bundle lies, a verifier sees it as `Members`: names, and bytes by name.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from capprune_runtime.errors import BundleError, MissingFile
 
@@ -15,6 +20,35 @@ _OPEN_FLAGS = (
     | getattr(os, "O_NONBLOCK", 0)  # a named pipe must not hold the reader up
     | getattr(os, "O_CLOEXEC", 0)
 )
+
+
+class Members(Protocol):
+    """The files of a bundle, in a folder or in an archive."""
+
+    @property
+    def place(self) -> Path:
+        """Where they lie, for messages: a member's place is `place / name`."""
+
+    def names(self, cap: int) -> tuple[str, ...]:
+        """Every name, sorted, with `/` between folders; an error beyond `cap` of them."""
+
+    def read(self, name: str, cap_bytes: int) -> bytes:
+        """One file, whole; an error when it is missing or larger than `cap_bytes`."""
+
+
+@dataclass(frozen=True)
+class FolderMembers:
+    """The files of a bundle that is a folder."""
+
+    place: Path
+
+    def names(self, cap: int) -> tuple[str, ...]:
+        """See `list_members`."""
+        return list_members(self.place, cap)
+
+    def read(self, name: str, cap_bytes: int) -> bytes:
+        """See `read_member`."""
+        return read_member(self.place, name, cap_bytes)
 
 
 def read_member(folder: Path, name: str, cap_bytes: int) -> bytes:

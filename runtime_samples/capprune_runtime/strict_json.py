@@ -9,14 +9,17 @@ from typing import Any, NoReturn
 from capprune_runtime.errors import BundleError
 
 
-def parse(text: str) -> Any:
-    """Read one JSON document.
+def parse(text: str | bytes) -> Any:
+    """Read one JSON document, in UTF-8 where it comes as bytes.
 
     Raises:
-        BundleError: The text is not JSON, or holds one of the traps.
+        BundleError: The text is not UTF-8, is not JSON, or holds one of the traps.
     """
     try:
+        text = text if isinstance(text, str) else text.decode("utf-8")
         return json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise BundleError("a JSON file is not UTF-8", where=f"byte {error.start}", found=error.reason) from None
     except json.JSONDecodeError as error:
         raise BundleError(
             "a file is not JSON", where=f"line {error.lineno}, column {error.colno}", found=error.msg

@@ -1,4 +1,4 @@
-"""Whether a bundle folder is what its manifest says, before anything in it is used.
+"""Whether a bundle is what its manifest says, before anything in it is used.
 
     names and kinds ─▶ sizes and SHA-256 ─▶ vocabulary ─▶ model files ─▶ their signatures against the manifest
 
@@ -18,14 +18,15 @@ from capprune_runtime.manifest import (
     ENCODER,
     GOLDEN,
     MANIFEST,
+    MAX_MANIFEST_BYTES,
     MODEL_CARD,
     QUALITY,
     VOCABULARY,
     FileEntry,
     Manifest,
-    read_manifest,
+    parse_manifest,
 )
-from capprune_runtime.members import list_members, read_member
+from capprune_runtime.members import FolderMembers, Members
 from capprune_runtime.tflite_check import check_tflite
 from capprune_runtime.tflite_file import MAX_MODEL_BYTES, TfliteModel
 from capprune_runtime.vocabulary import MAX_VOCABULARY_BYTES, Vocabulary, decode_vocabulary
@@ -48,23 +49,39 @@ _Signature = Mapping[str, tuple[tuple[int, ...], str]]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that has passed every check: where it lies, what it says, and the bytes of its models."""
+    """A bundle that has passed every check.
 
-    folder: Path
+    Attributes:
+        place: Where it lies.
+        manifest: What it says.
+        vocabulary: Its tokens.
+        files: The checked bytes of every file, by name.
+    """
+
+    place: Path
     manifest: Manifest
     vocabulary: Vocabulary
-    encoder: bytes
-    decoder: bytes
+    files: Mapping[str, bytes]
+
+    @property
+    def encoder(self) -> bytes:
+        """The model file of `encode`."""
+        return self.files[self.manifest.encoder.file]
+
+    @property
+    def decoder(self) -> bytes:
+        """The model file of `step`."""
+        return self.files[self.manifest.decoder.file]
 
 
-def verify_bundle(folder: Path) -> Bundle:
-    """Check a whole bundle and read what a captioner needs of it.
+def verify_bundle(place: Path) -> Bundle:
+    """Check a whole bundle and read it.
 
     Args:
-        folder: The bundle.
+        place: The bundle's folder.
 
     Raises:
-        UsageError: There is no such folder.
+        UsageError: There is no such bundle.
         MissingFile: A file is listed and not there, or there and not listed.
         HashMismatch: A file is not the one that was written.
         NewerFormat: A later capprune wrote the bundle.
@@ -72,24 +89,31 @@ def verify_bundle(folder: Path) -> Bundle:
         BadModelFile: A model file breaks a rule or does not fit the manifest.
         BundleError: The manifest breaks a rule, or the folder holds a link or a device.
     """
-    if not folder.is_dir():
-        raise UsageError("there is no such bundle", where=folder, hint="give the folder that holds manifest.json")
-    manifest = read_manifest(folder)
-    _check_names(folder, manifest)
-    contents = {name: _read_listed(folder, name, entry) for name, entry in manifest.files.items()}
-    vocabulary = decode_vocabulary(contents[VOCABULARY], folder / VOCABULARY)
+    if not place.is_dir():
+        raise UsageError("there is no such bundle", where=place, hint="give the folder that holds manifest.json")
+    return verify_members(FolderMembers(place))
+
+
+def verify_members(members: Members) -> Bundle:
+    """Check the files of a bundle, wherever they lie; errors as of `verify_bundle`."""
+    place = members.place
+    content = members.read(MANIFEST, MAX_MANIFEST_BYTES)
+    manifest = parse_manifest(content, place / MANIFEST)
+    _check_names(members, manifest)
+    files = {MANIFEST: content} | {name: _read_listed(members, name, entry) for name, entry in manifest.files.items()}
+    vocabulary = decode_vocabulary(files[VOCABULARY], place / VOCABULARY)
     if len(vocabulary) != manifest.model.vocabulary:
         raise BadVocabulary(
             "the vocabulary does not fit the model",
-            where=folder / VOCABULARY,
+            where=place / VOCABULARY,
             expected=f"{manifest.model.vocabulary} tokens",
             found=len(vocabulary),
         )
     encode_inputs, encode_outputs = encode_signature(manifest)
     step_inputs, step_outputs = step_signature(manifest)
-    _check_model(contents[ENCODER], folder / ENCODER, manifest.encoder.signature, encode_inputs, encode_outputs)
-    _check_model(contents[DECODER], folder / DECODER, manifest.decoder.signature, step_inputs, step_outputs)
-    return Bundle(folder, manifest, vocabulary, contents[ENCODER], contents[DECODER])
+    _check_model(files[ENCODER], place / ENCODER, manifest.encoder.signature, encode_inputs, encode_outputs)
+    _check_model(files[DECODER], place / DECODER, manifest.decoder.signature, step_inputs, step_outputs)
+    return Bundle(place, manifest, vocabulary, files)
 
 
 def encode_signature(manifest: Manifest) -> tuple[_Signature, _Signature]:
@@ -118,20 +142,20 @@ def _floats(shapes: _Shapes) -> _Signature:
     return {name: (shape, "float32") for name, shape in shapes.items()}
 
 
-def _check_names(folder: Path, manifest: Manifest) -> None:
-    found = set(list_members(folder, MAX_FILES)) - {MANIFEST}
+def _check_names(members: Members, manifest: Manifest) -> None:
+    found = set(members.names(MAX_FILES)) - {MANIFEST}
     if missing := sorted(manifest.files.keys() - found):
-        raise MissingFile("a file of the bundle is missing", where=folder / missing[0])
+        raise MissingFile("a file of the bundle is missing", where=members.place / missing[0])
     if extra := sorted(found - manifest.files.keys()):
-        raise MissingFile("a file in the bundle is not listed in its manifest", where=folder / extra[0])
+        raise MissingFile("a file in the bundle is not listed in its manifest", where=members.place / extra[0])
 
 
-def _read_listed(folder: Path, name: str, entry: FileEntry) -> bytes:
-    content = read_member(folder, name, _MAX_BYTES.get(name, _MAX_GOLDEN_PHOTO_BYTES))
+def _read_listed(members: Members, name: str, entry: FileEntry) -> bytes:
+    content = members.read(name, _MAX_BYTES.get(name, _MAX_GOLDEN_PHOTO_BYTES))
     if len(content) != entry.size_bytes:
         raise HashMismatch(
             "a file of the bundle has another size",
-            where=folder / name,
+            where=members.place / name,
             expected=f"{entry.size_bytes} bytes",
             found=f"{len(content)} bytes",
         )
@@ -139,7 +163,7 @@ def _read_listed(folder: Path, name: str, entry: FileEntry) -> bytes:
     if digest != entry.sha256:
         raise HashMismatch(
             "a file of the bundle is not the one that was written",
-            where=folder / name,
+            where=members.place / name,
             expected=f"sha256 {entry.sha256}",
             found=f"sha256 {digest}",
             hint="copy the bundle again",

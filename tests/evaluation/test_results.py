@@ -80,8 +80,8 @@ def test_every_key_of_the_document_is_described(results: Results, world: World) 
 def test_document_holds_what_was_measured(results: Results, world: World, validation: Validation) -> None:
     document: Any = json.loads(json.dumps(results.as_json()))
     assert document["schema_version"] == 1
-    assert document["bundle"]["name"] == world.bundle.folder.name
-    on_disk = {p.relative_to(world.bundle.folder).as_posix(): p for p in world.bundle.folder.rglob("*") if p.is_file()}
+    assert document["bundle"]["name"] == world.bundle.place.name
+    on_disk = {p.relative_to(world.bundle.place).as_posix(): p for p in world.bundle.place.rglob("*") if p.is_file()}
     assert document["bundle"]["files"] == {name: path.stat().st_size for name, path in on_disk.items()}
     assert document["bundle"]["total_bytes"] == sum(document["bundle"]["files"].values())
     assert document["bundle"]["sparsity"] == 0.75

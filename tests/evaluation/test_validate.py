@@ -137,14 +137,14 @@ def test_worker_and_validation_import_neither_torch_nor_an_interpreter() -> None
 
 
 def test_error_of_the_worker_arrives_as_the_same_error(world: World, tmp_path: Path) -> None:
-    damaged = shutil.copytree(world.bundle.folder, tmp_path / "damaged")
+    damaged = shutil.copytree(world.bundle.place, tmp_path / "damaged")
     (damaged / "decoder.tflite").write_bytes(b"\0" * world.bundle.manifest.files["decoder.tflite"].size_bytes)
     photos = [np.zeros((16, 16, 3), np.uint8)] * 3
     with pytest.raises(HashMismatch, match=r"decoder\.tflite") as failure:
         captions_in_subprocess(damaged, photos, runtime=INSTALLED[0], beam=1)
     assert failure.value.exit_code == 5
     with pytest.raises(UsageError, match="no such runtime"):
-        captions_in_subprocess(world.bundle.folder, photos, runtime="onnx", beam=1)
+        captions_in_subprocess(world.bundle.place, photos, runtime="onnx", beam=1)
 
 
 def test_interpreter_that_dies_takes_only_its_own_process(
@@ -155,7 +155,7 @@ def test_interpreter_that_dies_takes_only_its_own_process(
     dying.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(dying))
     with pytest.raises(BundleError, match=r"died on this bundle(.|\n)*-11: invalid sparse tensor"):
-        captions_in_subprocess(world.bundle.folder, [np.zeros((16, 16, 3), np.uint8)], runtime="any", beam=1)
+        captions_in_subprocess(world.bundle.place, [np.zeros((16, 16, 3), np.uint8)], runtime="any", beam=1)
 
 
 NOISY_WORKER = """
@@ -172,7 +172,7 @@ worker.main()
 
 
 def test_answers_stay_clean_although_an_interpreter_prints_on_stdout(world: World) -> None:
-    command = [sys.executable, "-c", NOISY_WORKER, str(world.bundle.folder), "--runtime", INSTALLED[0], "--beam", "1"]
+    command = [sys.executable, "-c", NOISY_WORKER, str(world.bundle.place), "--runtime", INSTALLED[0], "--beam", "1"]
     done = subprocess.run(command, input=bytes(16 * 16 * 3 * 2), capture_output=True, check=True)
     answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == 2 and answers[0] == answers[1] and list(answers[0]) == ["tokens"]

@@ -26,7 +26,7 @@ from capprune_runtime.manifest import (
     PreprocessingSection,
     PruningSection,
     QuantisationSection,
-    read_manifest,
+    parse_manifest,
 )
 from capprune_runtime.photo import read_photo
 from capprune_runtime.verify import Bundle, verify_bundle
@@ -63,7 +63,7 @@ def contents(lstm_step: Part, encode: Part) -> BundleContents:
 def test_bundle_is_verified_and_captions(tmp_path: Path, contents: BundleContents) -> None:
     bundle = write_bundle(tmp_path / "some" / "bundle", contents)
     assert bundle == verify_bundle(tmp_path / "some" / "bundle")
-    assert bundle.folder == tmp_path / "some" / "bundle"
+    assert bundle.place == tmp_path / "some" / "bundle"
     assert (bundle.encoder, bundle.decoder) == (contents.encoder, contents.decoder)
     caption = Captioner(bundle).caption(PHOTO)
     assert caption.text == bundle.vocabulary.caption(caption.tokens)
@@ -73,7 +73,7 @@ def test_bundle_is_verified_and_captions(tmp_path: Path, contents: BundleContent
 def test_manifest_lists_every_file_with_its_hash_and_size(tmp_path: Path, contents: BundleContents) -> None:
     folder = tmp_path / "bundle"
     write_bundle(folder, contents)
-    manifest = read_manifest(folder)
+    manifest = parse_manifest((folder / "manifest.json").read_bytes(), folder)
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert manifest.files.keys() == names - {"manifest.json"}
     assert names == {
@@ -165,4 +165,4 @@ def test_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path: Path
 
 def test_empty_folder_is_filled(tmp_path: Path, contents: BundleContents) -> None:
     (tmp_path / "bundle").mkdir()
-    assert write_bundle(tmp_path / "bundle", contents).folder == tmp_path / "bundle"
+    assert write_bundle(tmp_path / "bundle", contents).place == tmp_path / "bundle"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_bundle
 
-from capprune_runtime.errors import BundleError, MissingFile, NewerFormat
-from capprune_runtime.manifest import MAX_MANIFEST_BYTES, allowed, parse_manifest, read_manifest
+from capprune_runtime.errors import BundleError, NewerFormat
+from capprune_runtime.manifest import allowed, parse_manifest
 
 ENTRY = {"sha256": "0" * 64, "size_bytes": 1}
 
@@ -159,12 +158,6 @@ def test_json_with_traps_is_refused(text: str, found: str) -> None:
         parse_manifest(text, "m")
 
 
-def test_manifest_that_is_missing_too_large_or_not_utf8_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingFile):
-        read_manifest(tmp_path)
-    (tmp_path / "manifest.json").write_bytes(b'{"format": "\xff"}')
+def test_manifest_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(BundleError, match="UTF-8"):
-        read_manifest(tmp_path)
-    (tmp_path / "manifest.json").write_bytes(b" " * (MAX_MANIFEST_BYTES + 1))
-    with pytest.raises(BundleError, match="too large"):
-        read_manifest(tmp_path)
+        parse_manifest(b'{"format": "\xff"}', "m")

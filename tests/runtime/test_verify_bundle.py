@@ -35,7 +35,7 @@ def test_a_sound_bundle_gives_its_manifest_vocabulary_and_models(
     bundle_folder: Path, lstm_models: tiny_bundle.TinyModels
 ) -> None:
     bundle = verify_bundle(bundle_folder)
-    assert bundle.folder == bundle_folder
+    assert bundle.place == bundle_folder
     assert bundle.manifest.model.cell == "lstm"
     assert bundle.vocabulary.tokens == tiny_bundle.WORDS
     assert (bundle.encoder, bundle.decoder) == (lstm_models.encoder_tflite, lstm_models.step_tflite)

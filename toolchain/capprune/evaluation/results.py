@@ -21,7 +21,6 @@ from capprune.evaluation.intervals import Change, Interval
 from capprune.evaluation.metrics import Scores
 from capprune.evaluation.parity import Parity
 from capprune_runtime.atomic import write_text
-from capprune_runtime.manifest import MANIFEST
 from capprune_runtime.verify import Bundle
 
 SCHEMA_VERSION = 1
@@ -215,11 +214,8 @@ def bundle_facts(bundle: Bundle) -> BundleFacts:
     """The facts of a verified bundle."""
     manifest = bundle.manifest
     return BundleFacts(
-        name=bundle.folder.resolve().name,
-        files={
-            MANIFEST: (bundle.folder / MANIFEST).stat().st_size,
-            **{name: entry.size_bytes for name, entry in manifest.files.items()},
-        },
+        name=bundle.place.resolve().name,
+        files={name: len(content) for name, content in bundle.files.items()},
         kept_weights=manifest.pruning.kept_weights,
         prunable_weights=manifest.pruning.prunable_weights,
     )

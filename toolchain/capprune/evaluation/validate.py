@@ -197,7 +197,7 @@ def parity_in_runtime(
     chosen = first_photos(photos, limit)
     own = _of_photos(reference, chosen)
     sent = _told(pixels(bundle, chosen, store), len(chosen), progress)
-    tokens = captions_in_subprocess(bundle.folder, sent, runtime=runtime, beam=beam, threads=threads)
+    tokens = captions_in_subprocess(bundle.place, sent, runtime=runtime, beam=beam, threads=threads)
     said = {photo.name: photo_tokens for photo, photo_tokens in zip(chosen, tokens, strict=True)}
     return compare_tokens(_token_map(own), said, score_gap)
 
