@@ -1,12 +1,12 @@
-"""One step of a Soft-Attention decoder with synthetic weights: dense float32, dense int8 and sparse, in one run.
+"""One step of a Soft-Attention decoder in every form of storage, in one run: synthetic weights, and trained ones.
 
     python benchmarks/decoder_step.py
+    python benchmarks/decoder_step.py --run runs/flickr8k-sparse --run runs/flickr8k-block
     python benchmarks/decoder_step.py --json > benchmarks/results/decoder_step.json
 
-The weights are random, and the same share of them is zero in every matrix, so that formats can be compared before there
-is a trained model; a trained model prunes its matrices unevenly. A step is timed as a caption pays for it: token and
-state set, model run, outputs copied; keys and values are set once a caption. Rounds of the formats alternate, so that
-other work on the machine meets all of them.
+Synthetic weights are random, and the same share of them is zero in every matrix, singly or in whole 1x16 blocks; a trained
+model prunes its matrices unevenly. A step is timed as a caption pays for it: token and state set, model run, outputs copied;
+keys and values are set once a caption. Rounds of the formats alternate, so that other work on the machine meets all of them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,19 +28,21 @@ from numpy.typing import NDArray
 from capprune.cli.console import table
 from capprune.config import DecoderConfig
 from capprune.evaluation.results import environment
-from capprune.models.exportable import StepCall
+from capprune.models.exportable import StepCall, exportable
 from capprune.models.soft_attention import SoftAttention
-from capprune_exporters.tflite.convert import convert
-from capprune_exporters.tflite.quantise import dynamic_int8
-from capprune_exporters.tflite.sparse import make_sparse
+from capprune.training.run import LoadedRun, load_run
 from capprune_runtime.captioner import LOOKED_AT
 from capprune_runtime.interpreter import Model, open_model
+from step_formats import BLOCK, FORMATS, IN_BLOCKS, MULTIPLIED, Converted, Stored, converted
 
 SCHEMA_VERSION = 1
 RUNTIME, THREADS = "ai-edge-litert", 1
 INPUTS = 8  # different inputs that take turns; the error is the largest over all of them
 STEPS_PER_ROUND = 30  # a caption of ten words at beam 3, so that caches are as warm as they are in use
 WARM_UP = 3  # steps of each format that are not counted
+
+RESULTS = Path(__file__).parent / "results"
+OTHER_REGIONS = 49  # the network's own grid; the configs pool it
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -51,66 +54,91 @@ class Settings:
     cell: str = "lstm"
     width: int = 512
     vocabulary: int = 10_000
-    regions: int = 49
+    regions: int = 16  # as in the configs
     sparsity: float = 0.975
     rounds: int = 40
     seed: int = 8888
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A model file; for a sparse one also what its weights take."""
-
-    data: bytes
-    weight_bytes: int | None = None
-
-
-def _sparse(data: bytes) -> Stored:
-    model = make_sparse(data, one_row=True)
-    return Stored(model.data, model.weight_bytes)
-
-
-# Every format in one table: its name, and how it is made from the converter's dense float32 file.
-FORMATS: dict[str, Callable[[bytes], Stored]] = {
-    "dense_float32": Stored,
-    "dense_int8": lambda data: Stored(dynamic_int8(data)),
-    "csr_float32": _sparse,
-}
-
-
-def measure(settings: Settings) -> dict[str, Any]:
-    """Make the model, store it in every format, and time all of them.
+def measure(settings: Settings, runs: list[Path] | None = None) -> dict[str, Any]:
+    """Make the model, store it in every format, and time all of them; then the same for trained runs.
 
     Returns:
         The document that `--json` prints.
     """
     torch.set_num_threads(1)
-    step = make_step(settings)
-    kept = sum(int((p != 0).sum()) for name, p in step.named_parameters() if _in_step(name))
-    prunable = sum(p.numel() for name, p in step.named_parameters() if _in_step(name))
-    inputs = make_inputs(step, settings.seed)
-    _say("converting")
-    converted = convert(step, "step", step.example())
-    stored = {name: make(converted) for name, make in FORMATS.items()}
-    models = {name: open_model(s.data, "step", runtime=RUNTIME, threads=THREADS) for name, s in stored.items()}
-    errors = {name: max_abs_error(model, step, inputs) for name, model in models.items()}
     load = os.getloadavg()[0]
-    _say(f"timing {settings.rounds} rounds of {STEPS_PER_ROUND} steps")
-    times = time_in_turns(models, inputs, settings.rounds)
+    single, rows = measure_synthetic(settings)
+    _, other_rows = measure_synthetic(replace(settings, regions=OTHER_REGIONS))
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": "decoder_step",
         "settings": {**asdict(settings), "steps_per_round": STEPS_PER_ROUND},
-        "prunable_weights": prunable,
-        "kept_weights": kept,
+        "prunable_weights": single.prunable,
+        "kept_weights": single.kept,
         "threads": THREADS,
         "environment": {**asdict(environment(RUNTIME, THREADS)), "load_when_started": round(load, 1)},
-        "rows": [_row(name, stored[name], times[name], errors[name], kept) for name in FORMATS],
+        "rows": rows,
+        "other_regions": {"regions": OTHER_REGIONS, "rows": other_rows},
+        "trained": [measure_run(load_run(run), settings) for run in runs or []],
     }
 
 
-def make_step(settings: Settings) -> StepCall:
-    """A step with random weights of unit gain; every matrix keeps the same share of them."""
+def measure_synthetic(settings: Settings) -> tuple[Converted, list[dict[str, Any]]]:
+    """The model with single weights, and the rows of all formats."""
+    _say(f"converting, {settings.regions} regions")
+    single, blocked = (converted(make_step(settings, block)) for block in (1, BLOCK))
+    models = {name: blocked if name == IN_BLOCKS else single for name in FORMATS}
+    return single, measure_formats(models, settings)
+
+
+def measure_run(run: LoadedRun, settings: Settings) -> dict[str, Any]:
+    """The rows of a trained run, with the share of zeros of each matrix, and its CIDEr-D."""
+    _say(f"converting {run.folder.name}")
+    model = converted(exportable(run.model)[1])
+    models = {name: model for name in FORMATS if model.blocked or name != IN_BLOCKS}
+    return {
+        "run": run.folder.name,
+        **cider_of(run),
+        "regions": model.step.regions,
+        "prunable_weights": model.prunable,
+        "kept_weights": model.kept,
+        "sparsity": {name: 1 - np.count_nonzero(matrix) / matrix.size for name, matrix in model.matrices.items()},
+        "rows": measure_formats(models, settings),
+    }
+
+
+def cider_of(run: LoadedRun) -> dict[str, Any]:
+    """CIDEr-D on the test split where benchmarks/flickr8k.py measured this run, else on val as its training did."""
+    for path in sorted(RESULTS.glob("flickr8k_*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if (
+            document["training"]["name"] == run.config.name
+            and document["results"]["bundle"]["kept_weights"] == run.kept
+        ):
+            quality = document["results"]["quality"]
+            return {"cider": quality["scores"]["cider_d"], "cider_split": "test", "beam": quality["beam"]}
+    return {"cider": float(run.facts["cider"]), "cider_split": "val", "beam": 1}
+
+
+def measure_formats(models: Mapping[str, Converted], settings: Settings) -> list[dict[str, Any]]:
+    """The row of each format, timed in turns."""
+    stored = {name: FORMATS[name](model) for name, model in models.items()}
+    opened = {name: open_model(s.data, "step", runtime=RUNTIME, threads=THREADS) for name, s in stored.items()}
+    inputs = make_inputs(next(iter(models.values())).step, settings.seed)
+    errors = {name: max_abs_error(opened[name], model.step, inputs) for name, model in models.items()}
+    _say(f"timing {settings.rounds} rounds of {STEPS_PER_ROUND} steps")
+    times = time_in_turns(opened, inputs, settings.rounds)
+    return [_row(name, stored[name], times[name], errors[name]) for name in models]
+
+
+def make_step(settings: Settings, block: int = 1) -> StepCall:
+    """A step with random weights of unit gain; every matrix keeps the same share of them.
+
+    Args:
+        settings: Of the model.
+        block: So many neighbours in a row are kept or dropped together in matrices that are multiplied.
+    """
     torch.manual_seed(settings.seed)
     width = settings.width
     shape = DecoderConfig.model_validate(
@@ -120,10 +148,11 @@ def make_step(settings: Settings) -> StepCall:
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
             if name.endswith("weight"):
-                kept = max(1, round(parameter.numel() * (1 - settings.sparsity)))
-                places = torch.randperm(parameter.numel())[:kept]
-                values = torch.randn(kept) / (parameter.shape[1] * (1 - settings.sparsity)) ** 0.5
-                parameter.zero_().view(-1)[places] = values
+                together = block if name in MULTIPLIED else 1
+                kept = max(1, round(parameter.numel() // together * (1 - settings.sparsity)))
+                places = torch.randperm(parameter.numel() // together)[:kept]
+                values = torch.randn(kept, together) / (parameter.shape[1] * (1 - settings.sparsity)) ** 0.5
+                parameter.zero_().view(-1, together)[places] = values
             else:
                 parameter.normal_(0, 0.1)  # a converter drops biases that are zero
     return StepCall(decoder, settings.regions).eval()
@@ -174,30 +203,41 @@ def time_in_turns(models: dict[str, Model], inputs: list[Arrays], rounds: int) -
     return {name: np.array(found) / 1000 for name, found in times.items()}
 
 
-def _row(name: str, stored: Stored, times_us: NDArray[np.float64], error: float, kept: int) -> dict[str, Any]:
+def _row(name: str, stored: Stored, times_us: NDArray[np.float64], error: float) -> dict[str, Any]:
     p10, p50, p90 = np.quantile(times_us, [0.1, 0.5, 0.9]).round(1).tolist()
     size = len(stored.data)
     row = {"format": name, "bytes": size, "us_p10": p10, "us_p50": p50, "us_p90": p90, "max_abs_err": error}
-    if stored.weight_bytes is None:
+    if stored.weight_bytes is None or stored.kept is None:
         return row
     return row | {
-        "kept_weights": kept,
+        "kept_weights": stored.kept,
         "weight_bytes": stored.weight_bytes,
         "graph_bytes": size - stored.weight_bytes,  # operators, names, biases: what is left when all weights are gone
-        "bytes_per_kept": size / kept,  # of the whole file, graph included
+        "bytes_per_kept": size / stored.kept,  # of the whole file, graph included
     }
-
-
-def _in_step(parameter: str) -> bool:
-    """Whether a parameter is a prunable matrix that `step` uses; the projections belong to `encode`."""
-    encode_only = ("decoder.initial.", "decoder.key.", "decoder.value.")
-    return parameter.endswith("weight") and not parameter.startswith(encode_only)
 
 
 def _show(document: dict[str, Any]) -> None:
     settings, where = document["settings"], document["environment"]
-    base = document["rows"][0]["us_p50"]
-    rows = [
+    title = (
+        f"{settings['cell'].upper()} step, width {settings['width']}, {settings['vocabulary']:,} words, "
+        f"{{regions}} regions, {settings['sparsity']:.1%} zeros in every matrix"
+    )
+    note = (
+        f"{where['cpu_model']}, {where['cpu_count']} cores, load {where['load_when_started']} at the start; "
+        f"{where['runtime']} {where['runtime_version']}, one thread; {settings['rounds']} rounds in turns"
+    )
+    for regions, rows in ((settings["regions"], document["rows"]), tuple(document["other_regions"].values())):
+        _show_rows(title.format(regions=regions), rows, note)
+    for run in document["trained"]:
+        zeros = 1 - run["kept_weights"] / run["prunable_weights"]
+        about = f"{run['run']}: CIDEr-D {run['cider']:.4f} on {run['cider_split']}, {zeros:.1%} zeros, {run['regions']} regions"
+        _show_rows(about, run["rows"], note)
+
+
+def _show_rows(title: str, rows: list[dict[str, Any]], note: str) -> None:
+    base = rows[0]["us_p50"]
+    cells = [
         [
             row["format"],
             f"{row['bytes']:,}",
@@ -207,18 +247,9 @@ def _show(document: dict[str, Any]) -> None:
             f"{row['max_abs_err']:.1e}",
             f"{row['bytes_per_kept']:.2f}" if "bytes_per_kept" in row else "",
         ]
-        for row in document["rows"]
+        for row in rows
     ]
-    title = (
-        f"{settings['cell'].upper()} step, width {settings['width']}, {settings['vocabulary']:,} words, "
-        f"{settings['regions']} regions, {settings['sparsity']:.1%} zeros in every matrix"
-    )
-    note = (
-        f"{where['cpu_model']}, {where['cpu_count']} cores, load {where['load_when_started']} at the start; "
-        f"{where['runtime']} {where['runtime_version']}, one thread; {settings['rounds']} rounds in turns"
-    )
-    columns = ["format", "bytes", "µs p50", "µs p90", "times dense", "max abs error", "bytes / kept"]
-    table(title, columns, rows, note)
+    table(title, ["format", "bytes", "µs p50", "µs p90", "times dense", "max abs error", "bytes / kept"], cells, note)
 
 
 def _say(message: str) -> None:
@@ -237,8 +268,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="also of embedding, attention and context (default %(default)s)",
     )
     parser.add_argument("--vocabulary", type=int, default=default.vocabulary, help="words (default %(default)s)")
-    parser.add_argument("--regions", type=int, default=default.regions, help="49 or 16 (default %(default)s)")
+    parser.add_argument("--regions", type=int, default=default.regions, help="cells of the grid (default %(default)s)")
     parser.add_argument("--cell", choices=("lstm", "gru"), default=default.cell)
+    parser.add_argument("--run", type=Path, action="append", default=[], help="also a trained run; may be repeated")
     return parser.parse_args(arguments)
 
 
@@ -246,7 +278,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark and print what it found."""
     asked = _arguments(arguments)
     settings = Settings(asked.cell, asked.hidden, asked.vocabulary, asked.regions, rounds=asked.repeat)
-    document = measure(settings)
+    document = measure(settings, asked.run)
     if asked.json:
         print(json.dumps(document, indent=1))
     else:

@@ -12,6 +12,11 @@ from typing import Any
 
 from capprune_runtime.atomic import write_text
 from capprune_runtime.errors import DataError
+from export_results import entropy_section, exports_section
+from result_text import commands as _commands
+from result_text import machine as _machine
+from result_text import missing as _missing
+from result_text import table as _table
 
 RESULTS = Path(__file__).parent / "results"
 TEXT = Path(__file__).parent / "RESULTS.md"
@@ -38,7 +43,14 @@ def render(results: Path) -> str:
     """
     models = {name: _read(results / f"flickr8k_{name}.json") for name in MODELS}
     found = {name: document for name, document in models.items() if document is not None}
-    return "\n\n".join([HEAD, _decoder_step(_read(results / "decoder_step.json")), _flickr8k(found)]) + "\n"
+    sections = [
+        HEAD,
+        _decoder_step(_read(results / "decoder_step.json")),
+        _flickr8k(found),
+        exports_section(_read(results / "exports.json")),
+        entropy_section(_read(results / "entropy.json")),
+    ]
+    return "\n\n".join(sections) + "\n"
 
 
 def _decoder_step(document: Document | None) -> str:
@@ -185,10 +197,6 @@ def _line(document: Document, epoch: int) -> Document | None:
     return lines[epoch] if epoch < len(lines) else None
 
 
-def _missing(what: str, commands: Sequence[str]) -> str:
-    return f"Not measured yet; these commands measure {what}:\n\n{_commands(commands)}"
-
-
 def _usual_commands(name: str) -> list[str]:
     run, bundle = f"runs/flickr8k-{name}", f"bundles/flickr8k-{name}"
     return [
@@ -196,29 +204,6 @@ def _usual_commands(name: str) -> list[str]:
         f"capprune export {run} --target tflite --out {bundle}",
         f"python benchmarks/flickr8k.py --data flickr8k --{name} {run} {bundle}",
     ]
-
-
-def _machine(environment: Document) -> str:
-    cores = f"{environment['cpu_count']} cores"
-    load = environment.get("load_when_started")
-    if load is not None and load >= 1:
-        cores = f"{environment['cpu_count']} shared cores (load {load} when it started, so that ratios count)"
-    emulated = " It was emulated: the times mean nothing." if environment["emulated"] else ""
-    threads = "one thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
-    return (
-        f"Machine: {environment['cpu_model']}, {environment['machine']}, {cores}; {environment['runtime']} "
-        f"{environment['runtime_version']}, {threads}, Python {environment['python']}.{emulated}"
-    )
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; every column but the first is aligned to the right."""
-    rules = ["---", *["---:"] * (len(columns) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rules, *rows))
-
-
-def _commands(lines: Sequence[str]) -> str:
-    return "\n".join(["```", *lines, "```"])
 
 
 def _read(path: Path) -> Document | None:

@@ -41,6 +41,8 @@ def test_missing_data_folder_is_named_with_a_way_to_give_it(tree: dict[str, Any]
         ("pruning.kapa=1", "pruning.kapa", "did you mean kappa"),
         ("trainin.epochs=3", "trainin", "did you mean training"),
         ("training.dropout.rn=0.1", "training.dropout.rn", "did you mean rnn"),
+        ("pruning.blocks.outptu=none", "pruning.blocks.outptu", "did you mean output"),
+        ("pruning.blocks.embedding=1x16", "pruning.blocks.embedding", "known keys: rnn, candidate, query, output"),
         ("decoder.zzz=1", "decoder.zzz", "known keys: cell, embedding"),
     ],
 )
@@ -63,6 +65,8 @@ def test_unknown_key_is_refused_with_the_nearest_name(override: str, unknown: st
         "pruning.sparsity=1",
         "pruning.sparsity=0",
         "pruning.method=magic",
+        "pruning.block=4x4",
+        "pruning.blocks.rnn=16",
         "pruning.kappa=-3000",
         "pruning.initial_gate=0",
         "pruning.initial_gate=40",
@@ -109,6 +113,12 @@ def test_overrides_do_not_change_the_tree_they_are_given() -> None:
     tree: dict[str, Any] = {"data": {"folder": "photos"}}
     parse_config(tree, ["data.limit=3", "training.epochs=1"])
     assert tree == {"data": {"folder": "photos"}}
+
+
+def test_blocks_are_set_for_all_layers_and_overridden_for_one() -> None:
+    assert parse_config(LEAST).pruning.block == "none"
+    config = parse_config({**LEAST, "pruning": {"block": "1x16", "blocks": {"output": "none"}}}).pruning
+    assert (config.block, config.blocks.output, config.blocks.rnn) == ("1x16", "none", None)
 
 
 def test_resolved_tree_reads_back_as_the_same_config(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "capprune_runtime": {"capprune_runtime"},
 }
 STAGES = ["config", "data", "models", "pruning", "training", "evaluation", "exporting", "devices", "report", "cli"]
-RUNTIME_NEEDS = {"numpy", "PIL", "ai_edge_litert", "tflite_runtime", "tensorflow"}
+RUNTIME_NEEDS = {"numpy", "PIL", "ai_edge_litert", "tflite_runtime", "tensorflow", "onnxruntime"}
 
 
 def modules(package: str) -> list[Path]:

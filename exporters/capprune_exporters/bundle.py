@@ -16,12 +16,12 @@ from PIL import Image
 
 from capprune_runtime.atomic import atomic_folder
 from capprune_runtime.manifest import (
-    DECODER,
-    ENCODER,
     GOLDEN,
     GOLDEN_FOLDER,
     MANIFEST,
     MODEL_CARD,
+    MODEL_FILES,
+    PLAN,
     VOCABULARY,
     DataSection,
     DecoderSection,
@@ -33,6 +33,7 @@ from capprune_runtime.manifest import (
     PreprocessingSection,
     PruningSection,
     QuantisationSection,
+    model_kind,
 )
 from capprune_runtime.verify import Bundle, verify_bundle
 from capprune_runtime.vocabulary import Vocabulary
@@ -75,6 +76,7 @@ class BundleContents:
     config: Mapping[str, Any]
     golden: Sequence[GoldenCaption]
     model_card: str
+    plan: Mapping[str, Any]
 
 
 def write_bundle(folder: Path, contents: BundleContents, prove: Callable[[Bundle], None] | None = None) -> Bundle:
@@ -92,37 +94,42 @@ def write_bundle(folder: Path, contents: BundleContents, prove: Callable[[Bundle
         UsageError: If the folder exists already.
         BundleError: If what was written breaks a rule of the verifier: a defect of the exporter.
     """
-    files = _files(contents)
-    manifest = Manifest(
-        created_by=contents.created_by,
-        model=contents.model,
-        preprocessing=contents.preprocessing,
-        decoding=contents.decoding,
-        encoder=EncoderSection(),
-        decoder=DecoderSection(state=contents.state),
-        pruning=contents.pruning,
-        quantisation=contents.quantisation,
-        data=contents.data,
-        config=contents.config,
-        files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
-    )
     with atomic_folder(folder) as temporary:
         (temporary / GOLDEN_FOLDER).mkdir()
-        for name, data in files.items():
+        for name, data in assemble(folder, contents).files.items():
             (temporary / name).write_bytes(data)
-        (temporary / MANIFEST).write_text(json.dumps(manifest.as_json(), indent=2) + "\n", encoding="utf-8")
         verified = verify_bundle(temporary)
         if prove is not None:
             prove(verified)
     return replace(verified, place=folder)
 
 
+def assemble(place: Path, contents: BundleContents) -> Bundle:
+    """The bundle as it would be written to `place`; nothing of it is verified yet."""
+    encoder, decoder = MODEL_FILES[model_kind(contents.encoder)]
+    files = {encoder: contents.encoder, decoder: contents.decoder, **_files(contents)}
+    manifest = Manifest(
+        created_by=contents.created_by,
+        model=contents.model,
+        preprocessing=contents.preprocessing,
+        decoding=contents.decoding,
+        encoder=EncoderSection(file=encoder),
+        decoder=DecoderSection(state=contents.state, file=decoder),
+        pruning=contents.pruning,
+        quantisation=contents.quantisation,
+        data=contents.data,
+        config=contents.config,
+        files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
+    )
+    text = json.dumps(manifest.as_json(), indent=2) + "\n"
+    return Bundle(place, manifest, contents.vocabulary, {MANIFEST: text.encode(), **files})
+
+
 def _files(contents: BundleContents) -> dict[str, bytes]:
     files = {
-        ENCODER: contents.encoder,
-        DECODER: contents.decoder,
         VOCABULARY: contents.vocabulary.as_text().encode(),
         MODEL_CARD: contents.model_card.encode(),
+        PLAN: (json.dumps(contents.plan, indent=1) + "\n").encode(),
     }
     entries = []
     for golden in contents.golden:

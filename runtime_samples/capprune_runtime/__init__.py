@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from capprune_runtime.golden import GoldenPhoto, GoldenProof, prove_golden, read_golden
     from capprune_runtime.interpreter import available_runtimes, open_model
     from capprune_runtime.manifest import Manifest, parse_manifest
+    from capprune_runtime.onnx_check import check_onnx
     from capprune_runtime.photo import decode_photo, normalise, read_photo, resize
     from capprune_runtime.search import beam, greedy
     from capprune_runtime.tflite_check import check_tflite
@@ -29,6 +30,7 @@ _MODULES = {
     "golden": ("GoldenPhoto", "GoldenProof", "prove_golden", "read_golden"),
     "interpreter": ("available_runtimes", "open_model"),
     "manifest": ("Manifest", "parse_manifest"),
+    "onnx_check": ("check_onnx",),
     "photo": ("decode_photo", "normalise", "read_photo", "resize"),
     "search": ("beam", "greedy"),
     "tflite_check": ("check_tflite",),
@@ -48,6 +50,7 @@ __all__ = [
     "Vocabulary",
     "available_runtimes",
     "beam",
+    "check_onnx",
     "check_tflite",
     "decode_photo",
     "greedy",

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from capprune_runtime.errors import UsageError
 from capprune_runtime.interpreter import open_model
-from capprune_runtime.manifest import DecodingSection
+from capprune_runtime.manifest import MAX_BEAM, DecodingSection
 from capprune_runtime.photo import normalise
 from capprune_runtime.search import Hypothesis, State, Step, StepResult, beam, greedy
 from capprune_runtime.verify import Bundle
 
-MAX_BEAM = 100
 LOOKED_AT = ("keys", "values")  # inputs of `step` that stay the same for all words of a photo
 
 

@@ -12,7 +12,7 @@
     │   ├── MissingFile          a listed file that is not there, or one that is not listed
     │   ├── HashMismatch         a file that is not the one that was written
     │   ├── NewerFormat          written by a later capprune than this one
-    │   ├── BadModelFile         a .tflite whose structure breaks a rule
+    │   ├── BadModelFile         a model file whose structure breaks a rule
     │   └── BadVocabulary        a vocabulary that cannot belong to the model
     ├── ExportError          6   a model that the target cannot hold
     └── DeviceError          7   a Raspberry Pi or a phone

@@ -165,6 +165,8 @@ class Table:
             return None
         if content[-1] != 0:
             raise self.error("flatbuffer: a string has no end")
+        if 0 in content[:-1]:
+            raise self.error("flatbuffer: a string ends before its end")  # where C code takes it to end
         try:
             return str(content[:-1], "utf-8")
         except UnicodeDecodeError as error:

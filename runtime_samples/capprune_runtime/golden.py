@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capprune_runtime import strict_json
-from capprune_runtime.captioner import MAX_BEAM, Caption, Captioner
-from capprune_runtime.errors import BundleError
-from capprune_runtime.manifest import GOLDEN
+from capprune_runtime.captioner import Caption, Captioner
+from capprune_runtime.golden_file import parse_golden
 from capprune_runtime.photo import read_photo
 from capprune_runtime.verify import Bundle
 
@@ -42,25 +39,10 @@ def read_golden(bundle: Bundle) -> tuple[GoldenPhoto, ...]:
         BundleError: golden.json is not as docs/bundle_format.md says.
         PhotoError: A photo cannot be read.
     """
-    if GOLDEN not in bundle.manifest.files:
-        return ()
-    where = bundle.place / GOLDEN
-    entries = strict_json.parse(bundle.files[GOLDEN])
-    if not isinstance(entries, list) or not all(_is_entry(entry, bundle) for entry in entries):
-        raise BundleError(
-            "the golden captions are not as expected",
-            where=where,
-            expected="a list of {photo, beam, tokens, caption} about photos of this bundle",
-        )
     size = bundle.manifest.preprocessing.size
+    entries = parse_golden(bundle.files, bundle.place, bundle.manifest, bundle.vocabulary)
     return tuple(
-        GoldenPhoto(
-            entry["photo"],
-            read_photo(bundle.files[entry["photo"]], size),
-            entry["beam"],
-            tuple(entry["tokens"]),
-            entry["caption"],
-        )
+        GoldenPhoto(entry.photo, read_photo(bundle.files[entry.photo], size), entry.beam, entry.tokens, entry.caption)
         for entry in entries
     )
 
@@ -87,16 +69,3 @@ def prove_golden(bundle: Bundle, *, runtime: str = "auto", threads: int = 1) -> 
     """
     captioner = Captioner(bundle, runtime=runtime, threads=threads)
     return tuple(GoldenProof(one, captioner.caption(one.photo, beam=one.beam)) for one in read_golden(bundle))
-
-
-def _is_entry(entry: Any, bundle: Bundle) -> bool:
-    return (
-        isinstance(entry, dict)
-        and entry.keys() == {"photo", "beam", "tokens", "caption"}
-        and entry["photo"] in bundle.manifest.files
-        and type(entry["beam"]) is int
-        and 1 <= entry["beam"] <= MAX_BEAM
-        and isinstance(entry["tokens"], list)
-        and all(type(token) is int and 0 <= token < len(bundle.vocabulary) for token in entry["tokens"])
-        and isinstance(entry["caption"], str)
-    )

@@ -1,11 +1,12 @@
-"""One way to run a .tflite signature, over the interpreters that exist for Python.
+"""One way to run a verified model, over the interpreters that exist for Python.
 
-    runtime           package          where
-    ai-edge-litert    ai-edge-litert   64-bit; the one that is installed with capprune
-    tflite-runtime    tflite-runtime   32-bit Raspberry Pi and older images; Python 3.11, numpy below 2
-    tensorflow        tensorflow       a second opinion where TensorFlow is installed anyway
+    runtime           package          runs      where
+    ai-edge-litert    ai-edge-litert   .tflite   64-bit; the one that is installed with capprune
+    tflite-runtime    tflite-runtime   .tflite   32-bit Raspberry Pi and older images; Python 3.11, numpy below 2
+    tensorflow        tensorflow       .tflite   a second opinion where TensorFlow is installed anyway
+    onnxruntime       onnxruntime      .onnx     64-bit
 
-Give it only bytes that `tflite_check.check_tflite` has passed: an interpreter crashes on a bad sparse tensor.
+Give it only bytes that `tflite_check` or `onnx_check` has passed: an interpreter crashes on a bad sparse tensor.
 """
 
 from __future__ import annotations
@@ -17,38 +18,99 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capprune_runtime.errors import BundleError, MissingExtra, UsageError
+from capprune_runtime.manifest import ONNX_STATE_PREFIX, model_kind
 
-# In the order of `auto`: the module that has the class Interpreter, and how to get it.
+
+@dataclass(frozen=True)
+class _Runtime:
+    module: str  # that has the interpreter's class
+    runs: str  # a kind of model file, as `model_kind` tells them
+    install: str
+
+
+# In the order of `auto`.
 _RUNTIMES = {
-    "ai-edge-litert": ("ai_edge_litert.interpreter", "pip install ai-edge-litert"),
-    "tflite-runtime": ("tflite_runtime.interpreter", "pip install 'capprune[tflite-runtime]'"),
-    "tensorflow": ("tensorflow", "pip install 'capprune[tensorflow]'"),
+    "ai-edge-litert": _Runtime("ai_edge_litert.interpreter", "tflite", "pip install ai-edge-litert"),
+    "tflite-runtime": _Runtime("tflite_runtime.interpreter", "tflite", "pip install 'capprune[tflite-runtime]'"),
+    "tensorflow": _Runtime("tensorflow", "tflite", "pip install 'capprune[tensorflow]'"),
+    "onnxruntime": _Runtime("onnxruntime", "onnx", "pip install 'onnxruntime<1.29'"),
 }
 RUNTIMES = tuple(_RUNTIMES)
 
-# What the native code behind all three raises.
+# What the native code behind the TFLite interpreters raises; onnxruntime has classes of its own besides.
 _INTERPRETER_ERRORS = (ValueError, RuntimeError, TypeError, MemoryError)
+_SILENT = 4  # onnxruntime's level of fatal errors
+
+
+class _Engine(Protocol):
+    """An interpreter that has loaded a model."""
+
+    inputs: tuple[str, ...]
+    errors: tuple[type[Exception], ...]
+
+    def set(self, name: str, array: NDArray[Any]) -> None:
+        """Set an input; it stays until it is set again."""
+
+    def invoke(self) -> dict[str, NDArray[Any]]:
+        """Run the model; outputs that a later run leaves alone, by name."""
+
+
+class _Tflite:
+    """Tensors are set and read by index on the primary subgraph.
+
+    The interpreters' own signature runners resize and allocate every tensor at every call, which costs a small decoder more
+    than its arithmetic.
+    """
+
+    errors: tuple[type[Exception], ...] = _INTERPRETER_ERRORS
+
+    def __init__(self, interpreter: Any, signature: str) -> None:
+        self._interpreter = interpreter
+        runner = interpreter.get_signature_runner(signature)
+        self._places = {name: int(tensor["index"]) for name, tensor in runner.get_input_details().items()}
+        self._outputs = {name: int(tensor["index"]) for name, tensor in runner.get_output_details().items()}
+        self.inputs = tuple(self._places)
+
+    def set(self, name: str, array: NDArray[Any]) -> None:
+        self._interpreter.set_tensor(self._places[name], array)
+
+    def invoke(self) -> dict[str, NDArray[Any]]:
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+
+class _Onnx:
+    """An onnxruntime session: contiguous arrays are read where they lie, without a copy."""
+
+    def __init__(self, session: Any, errors: tuple[type[Exception], ...]) -> None:
+        self.errors = errors
+        self._session = session
+        self._set: dict[str, NDArray[Any]] = {}
+        self.inputs = tuple(tensor.name for tensor in session.get_inputs())
+        self._outputs = [tensor.name for tensor in session.get_outputs()]
+        self._names = [name.removeprefix(ONNX_STATE_PREFIX) for name in self._outputs]
+
+    def set(self, name: str, array: NDArray[Any]) -> None:
+        self._set[name] = array
+
+    def invoke(self) -> dict[str, NDArray[Any]]:
+        return dict(zip(self._names, self._session.run(self._outputs, self._set), strict=True))
 
 
 class Model:
-    """A loaded .tflite and one of its signatures.
+    """A loaded model file: arrays in by name, arrays out by name."""
 
-    Tensors are set and read by index on the primary subgraph. The interpreters' own signature runners resize
-    and allocate every tensor at every call, which costs a small decoder more than its arithmetic.
-    """
-
-    def __init__(self, interpreter: Any, signature: str, runtime: str) -> None:
+    def __init__(self, engine: _Engine, runtime: str) -> None:
         self.runtime = runtime
-        self._interpreter = interpreter
-        runner = interpreter.get_signature_runner(signature)
-        self._inputs = {name: int(tensor["index"]) for name, tensor in runner.get_input_details().items()}
-        self._outputs = {name: int(tensor["index"]) for name, tensor in runner.get_output_details().items()}
+        self._engine = engine
+        self._inputs = frozenset(engine.inputs)
         self._held: frozenset[str] = frozenset()
 
     def hold(self, inputs: Mapping[str, NDArray[Any]]) -> None:
@@ -62,19 +124,18 @@ class Model:
         Raises:
             BundleError: An input is unknown or does not fit.
         """
-        if not inputs.keys() <= self._inputs.keys():
-            raise BundleError(
-                "the inputs do not fit the model", expected=", ".join(self._inputs), found=", ".join(inputs)
-            )
+        if not inputs.keys() <= self._inputs:
+            raise self._unfit(inputs)
         self._held = frozenset()
         self._set(inputs)
         self._held = frozenset(inputs)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run the signature once.
+        """Run the model once.
 
         Args:
-            inputs: An array for every input of the signature that is not held, of exactly its shape and type.
+            inputs: An array for every input that is not held, of exactly its shape and type. The `step` of an ONNX model also
+                takes more rows than one, the same number in every input.
 
         Returns:
             A copy of every output, by name.
@@ -82,58 +143,79 @@ class Model:
         Raises:
             BundleError: An input is missing or does not fit, or the interpreter failed.
         """
-        if inputs.keys() | self._held != self._inputs.keys():
-            raise BundleError(
-                "the inputs do not fit the model", expected=", ".join(self._inputs), found=", ".join(inputs)
-            )
+        if inputs.keys() | self._held != self._inputs:
+            raise self._unfit(inputs)
         self._held -= inputs.keys()
         self._set(inputs)
-        interpreter = self._interpreter
         try:
-            interpreter.invoke()
-            return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
-        except _INTERPRETER_ERRORS as error:
+            return self._engine.invoke()
+        except self._engine.errors as error:
             raise BundleError("the interpreter failed to run a model", where=self.runtime, found=error) from error
 
     def _set(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         try:
             for name, array in inputs.items():
-                self._interpreter.set_tensor(self._inputs[name], array)
-        except _INTERPRETER_ERRORS as error:
-            raise BundleError("an input does not fit the model", where=self.runtime, found=error) from error
+                self._engine.set(name, array)
+        except self._engine.errors as error:
+            raise BundleError("the inputs do not fit the model", where=self.runtime, found=error) from error
+
+    def _unfit(self, inputs: Mapping[str, NDArray[Any]]) -> BundleError:
+        expected = ", ".join(self._engine.inputs)
+        return BundleError("the inputs do not fit the model", expected=expected, found=", ".join(inputs))
 
 
-def available_runtimes() -> tuple[str, ...]:
-    """The runtimes that this process could use, best first; none of them is imported by asking."""
-    return tuple(runtime for runtime in RUNTIMES if _obstacle(runtime) is None)
+def available_runtimes(kind: str = "tflite") -> tuple[str, ...]:
+    """The runtimes that this process can use for a kind of model file, the first choice first."""
+    return tuple(name for name, runtime in _RUNTIMES.items() if runtime.runs == kind and _obstacle(name) is None)
 
 
 def open_model(data: bytes, signature: str, *, runtime: str = "auto", threads: int = 1) -> Model:
     """Load a verified model into an interpreter.
 
     Args:
-        data: The bytes of a .tflite that `check_tflite` has passed.
-        signature: The signature to run.
-        runtime: One of `RUNTIMES`, or `auto` for the first that is there.
+        data: The bytes of a model file that `check_tflite` or `check_onnx` has passed.
+        signature: The signature to run; an ONNX file has one call and needs no name for it.
+        runtime: One of `RUNTIMES` that runs this kind of file, or `auto` for the first that is there.
         threads: Threads the interpreter may use.
 
     Raises:
-        UsageError: No such runtime, or fewer than one thread.
+        UsageError: No such runtime, none for this kind of file, or fewer than one thread.
         MissingExtra: The runtime is not installed, or cannot be used in this process.
         BundleError: The interpreter does not accept the model.
     """
     if threads < 1:
         raise UsageError("an interpreter needs at least one thread", where="--threads", found=threads)
-    runtime = _choose(runtime)
-    interpreter_class = _import(runtime)
+    runtime = _choose(runtime, model_kind(data))
+    module = _import(runtime)
+    if runtime == "onnxruntime":
+        return _open_onnx(data, module, threads)
     try:
         with warnings.catch_warnings(), _silent_native_code():
             warnings.simplefilter("ignore")  # tensorflow announces the end of tf.lite at every start
-            interpreter = interpreter_class(model_content=data, num_threads=threads)
+            interpreter = module.Interpreter(model_content=data, num_threads=threads)
             interpreter.allocate_tensors()
-        return Model(interpreter, signature, runtime)
+        return Model(_Tflite(interpreter, signature), runtime)
     except _INTERPRETER_ERRORS as error:
-        raise BundleError("the interpreter does not accept a model", where=runtime, found=error) from error
+        raise _not_accepted(runtime, error) from error
+
+
+def _open_onnx(data: bytes, module: Any, threads: int) -> Model:
+    native: list[object] = list(vars(module.capi.onnxruntime_pybind11_state).values())
+    own = [kind for kind in native if isinstance(kind, type) and issubclass(kind, Exception)]
+    errors: tuple[type[Exception], ...] = (*_INTERPRETER_ERRORS, *own)  # which have no class in common
+    options = module.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = _SILENT
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = module.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return Model(_Onnx(session, errors), "onnxruntime")
+    except errors as error:
+        raise _not_accepted("onnxruntime", error) from error
+
+
+def _not_accepted(runtime: str, error: Exception) -> BundleError:
+    return BundleError("the interpreter does not accept a model", where=runtime, found=error)
 
 
 @contextlib.contextmanager
@@ -154,27 +236,32 @@ def _silent_native_code() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _choose(runtime: str) -> str:
+def _choose(runtime: str, kind: str) -> str:
+    able = [name for name, one in _RUNTIMES.items() if one.runs == kind]
     if runtime == "auto":
-        if not (available := available_runtimes()):
+        if not (available := available_runtimes(kind)):
             raise MissingExtra(
-                "no interpreter for .tflite models is installed",
-                expected=" or ".join(RUNTIMES),
-                hint=_RUNTIMES[RUNTIMES[0]][1],
+                f"no interpreter for .{kind} models is installed",
+                expected=" or ".join(able),
+                hint=_RUNTIMES[able[0]].install,
             )
         return available[0]
     if runtime not in _RUNTIMES:
         raise UsageError(
             "there is no such runtime", where="--runtime", expected=", ".join(("auto", *RUNTIMES)), found=runtime
         )
+    if runtime not in able:
+        raise UsageError(
+            f"this runtime does not run .{kind} models", where="--runtime", expected=", ".join(able), found=runtime
+        )
     if obstacle := _obstacle(runtime):
-        raise MissingExtra(f"the runtime {runtime} cannot be used", found=obstacle, hint=_RUNTIMES[runtime][1])
+        raise MissingExtra(f"the runtime {runtime} cannot be used", found=obstacle, hint=_RUNTIMES[runtime].install)
     return runtime
 
 
 def _obstacle(runtime: str) -> str | None:
     """Why this process cannot use a runtime; None when it can."""
-    module = _RUNTIMES[runtime][0].partition(".")[0]
+    module = _RUNTIMES[runtime].module.partition(".")[0]
     if module not in sys.modules and importlib.util.find_spec(module) is None:
         return "it is not installed"
     if runtime == "tflite-runtime":
@@ -187,11 +274,13 @@ def _obstacle(runtime: str) -> str | None:
 
 
 def _import(runtime: str) -> Any:
-    module, hint = _RUNTIMES[runtime]
+    """The module that has the interpreter's class."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime looks when it is loaded; later versions phone home
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            imported = importlib.import_module(module)
-            return imported.lite.Interpreter if runtime == "tensorflow" else imported.Interpreter
+            module = importlib.import_module(_RUNTIMES[runtime].module)
+            return module.lite if runtime == "tensorflow" else module
     except (ImportError, OSError, AttributeError) as error:
+        hint = _RUNTIMES[runtime].install
         raise MissingExtra(f"the runtime {runtime} cannot be loaded", found=error, hint=hint) from error

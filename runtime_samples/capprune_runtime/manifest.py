@@ -17,17 +17,21 @@ from capprune_runtime.errors import BundleError, NewerFormat
 from capprune_runtime.vocabulary import END, START
 
 MANIFEST = "manifest.json"
-ENCODER = "encoder.tflite"
-DECODER = "decoder.tflite"
+ENCODER, DECODER = "encoder.tflite", "decoder.tflite"
+ONNX_ENCODER, ONNX_DECODER = "encoder.onnx", "decoder.onnx"
 VOCABULARY = "vocabulary.txt"
 MODEL_CARD = "MODEL_CARD.md"
 QUALITY = "quality.json"
+PLAN = "plan.json"
 GOLDEN_FOLDER = "golden"
 GOLDEN = "golden/golden.json"
 GOLDEN_PHOTO = re.compile(r"golden/[a-z0-9][a-z0-9_-]{0,63}\.png")
 
-REQUIRED_FILES = (ENCODER, DECODER, VOCABULARY)
-OPTIONAL_FILES = (GOLDEN, MODEL_CARD, QUALITY)
+# (encoder, decoder) by the kind of model file; a bundle holds the two of one kind.
+MODEL_FILES = {"tflite": (ENCODER, DECODER), "onnx": (ONNX_ENCODER, ONNX_DECODER)}
+ONNX_STATE_PREFIX = "next_"  # of the state outputs of `step` in ONNX, where names of inputs and outputs are one space
+
+OPTIONAL_FILES = (GOLDEN, MODEL_CARD, PLAN, QUALITY)
 
 FORMAT = "capprune-bundle"
 SCHEMA_VERSION = 1
@@ -35,7 +39,9 @@ RESIZE = "squash-triangle-q15"
 ENCODE_SIGNATURE = "encode"
 STEP_SIGNATURE = "step"
 MAX_MANIFEST_BYTES = 1_000_000
+MAX_BEAM = 100
 
+_TFLITE_IDENTIFIER = slice(4, 8), b"TFL3"  # an ONNX file has none
 _STATES = {"lstm": ("h", "c"), "gru": ("h",)}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -78,7 +84,7 @@ class DecodingSection:
 
 @dataclass(frozen=True)
 class EncoderSection:
-    """The encoder's file and the name of its TFLite signature."""
+    """The encoder's file and the name of its call, in TFLite its signature."""
 
     file: str = ENCODER
     signature: str = ENCODE_SIGNATURE
@@ -86,7 +92,7 @@ class EncoderSection:
 
 @dataclass(frozen=True)
 class DecoderSection:
-    """The decoder's file, the name of its TFLite signature, and the state that goes from step to step."""
+    """The decoder's file, the name of its call, and the state that goes from step to step."""
 
     state: tuple[str, ...]
     file: str = DECODER
@@ -179,7 +185,14 @@ def parse_manifest(text: str | bytes, where: object) -> Manifest:
 
 def allowed(name: str) -> bool:
     """Whether a bundle may hold a file of this name, beside the manifest."""
-    return name in REQUIRED_FILES or name in OPTIONAL_FILES or GOLDEN_PHOTO.fullmatch(name) is not None
+    models = {file for files in MODEL_FILES.values() for file in files}
+    return name in {*models, VOCABULARY, *OPTIONAL_FILES} or GOLDEN_PHOTO.fullmatch(name) is not None
+
+
+def model_kind(data: bytes) -> str:
+    """What a model file claims to be, a key of `MODEL_FILES`; only a check of the file tells whether it is."""
+    place, identifier = _TFLITE_IDENTIFIER
+    return "tflite" if data[place] == identifier else "onnx"
 
 
 def _check_version(tree: Any) -> None:
@@ -255,12 +268,11 @@ def _rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
         *_pruning_rules(manifest.pruning),
         ("quantisation.encoder", _is_name(manifest.quantisation.encoder), "a name in a-z, 0-9, _"),
         ("quantisation.decoder", _is_name(manifest.quantisation.decoder), "a name in a-z, 0-9, _"),
-        ("encoder.file", manifest.encoder.file == ENCODER, ENCODER),
+        *_model_file_rules(manifest),
         ("encoder.signature", manifest.encoder.signature == ENCODE_SIGNATURE, ENCODE_SIGNATURE),
-        ("decoder.file", manifest.decoder.file == DECODER, DECODER),
         ("decoder.signature", manifest.decoder.signature == STEP_SIGNATURE, STEP_SIGNATURE),
         *_state_rules(manifest),
-        *_file_rules(manifest.files),
+        *_file_rules(manifest),
     ]
 
 
@@ -292,7 +304,7 @@ def _decoding_rules(decoding: DecodingSection, vocabulary: int) -> list[tuple[st
         ("decoding.suppress", fits, "token ids of the vocabulary, rising"),
         ("decoding.suppress", decoding.end not in ids, "that the end token is not suppressed"),
         ("decoding.max_tokens", 1 <= decoding.max_tokens <= 1000, "1 to 1000"),
-        ("decoding.beam", 1 <= decoding.beam <= 100, "1 to 100"),
+        ("decoding.beam", 1 <= decoding.beam <= MAX_BEAM, f"1 to {MAX_BEAM}"),
     ]
 
 
@@ -314,10 +326,23 @@ def _state_rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
     return [("decoder.state", manifest.decoder.state == state, f"the state of the cell, {state}")]
 
 
-def _file_rules(files: Mapping[str, FileEntry]) -> list[tuple[str, bool, str]]:
-    rules: list[tuple[str, bool, str]] = [("files", name in files, f"an entry for {name}") for name in REQUIRED_FILES]
-    for name, entry in files.items():
-        rules.append((f"files[{name[:80]!a}]", allowed(name), "a file name of the bundle format"))
+def _model_file_rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
+    encoders = dict(MODEL_FILES.values())
+    decoder = encoders.get(manifest.encoder.file)
+    return [
+        ("encoder.file", decoder is not None, " or ".join(encoders)),
+        ("decoder.file", manifest.decoder.file == decoder, f"{decoder}, of the same kind as the encoder"),
+    ]
+
+
+def _file_rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
+    models = {manifest.encoder.file, manifest.decoder.file}
+    others = {file for files in MODEL_FILES.values() for file in files} - models
+    needed = [manifest.encoder.file, manifest.decoder.file, VOCABULARY]
+    rules: list[tuple[str, bool, str]] = [("files", name in manifest.files, f"an entry for {name}") for name in needed]
+    for name, entry in manifest.files.items():
+        known = allowed(name) and name not in others
+        rules.append((f"files[{name[:80]!a}]", known, "a file name of the bundle format"))
         rules.append((f"files[{name[:80]!a}].sha256", _SHA256.fullmatch(entry.sha256) is not None, "64 hex digits"))
         rules.append((f"files[{name[:80]!a}].size_bytes", 0 <= entry.size_bytes <= 1 << 31, "0 to 2^31"))
     return rules

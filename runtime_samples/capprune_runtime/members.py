@@ -74,18 +74,18 @@ def read_member(folder: Path, name: str, cap_bytes: int) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BundleError("a bundle holds plain files only", where=path)
-            content = file.read(cap_bytes + 1)
+            if status.st_size > cap_bytes:
+                raise BundleError(
+                    "a file of the bundle is too large",
+                    where=path,
+                    expected=f"at most {cap_bytes} bytes",
+                    found=f"{status.st_size} bytes",
+                )
+            content = file.read(status.st_size + 1)  # not up to the cap: read() takes all its memory first
     except FileNotFoundError:
         raise MissingFile("a file of the bundle is missing", where=path) from None
     except OSError as error:
         raise BundleError("a file of the bundle cannot be read", where=path, found=error.strerror) from None
-    if len(content) > cap_bytes:
-        raise BundleError(
-            "a file of the bundle is too large",
-            where=path,
-            expected=f"at most {cap_bytes} bytes",
-            found=f"{status.st_size} bytes",
-        )
     return content
 
 

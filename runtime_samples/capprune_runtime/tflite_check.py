@@ -12,20 +12,14 @@ import numpy as np
 from capprune_runtime.errors import BadModelFile
 from capprune_runtime.tflite_file import Operator, Tensor, TfliteModel, read_tflite
 from capprune_runtime.tflite_operators import OPERATORS
+from capprune_runtime.tflite_quantisation import Fault, operator_fault, tensor_fault
 from capprune_runtime.tflite_shapes import DoesNotFit, infer_outputs
-from capprune_runtime.tflite_sparsity import check_sparse_tensor
+from capprune_runtime.tflite_sparsity import check_sparse_tensor, densified_fault, sparse_weight_fault
 
-SPARSE_VERSION = 8  # of FULLY_CONNECTED, the first that knows sparse weights
 MAX_RANK = 4  # some kernels have arrays of four sizes and do not look
 MAX_DIMENSION = 1 << 24
 MAX_TENSOR_BYTES = 256 << 20
 MAX_COMPUTED_BYTES = 1 << 30  # of all tensors that are computed, together
-
-_ZERO_POINTS = {"int8": (-128, 127), "int32": (0, 0)}
-# Kernels take their int8 weights as symmetric and multiply pairs in 16 bits, where two products of -128 overflow.
-_SYMMETRIC_WEIGHTS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "EMBEDDING_LOOKUP")
-_ONE_SCALE = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
-_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
 
 def check_tflite(data: bytes, where: str, signature: str) -> TfliteModel:
@@ -80,7 +74,7 @@ class _Check:
         size_bytes = tensor.elements * np.dtype(tensor.dtype).itemsize  # Python's numbers do not overflow
         if size_bytes > MAX_TENSOR_BYTES:
             raise self._bad("tensor: too large", tensor, f"at most {MAX_TENSOR_BYTES} bytes", size_bytes)
-        self._quantisation(tensor)
+        self._fault(tensor_fault(tensor))
         stored = len(self._model.buffers[tensor.buffer])
         if tensor.sparsity is not None:
             self._rule(check_sparse_tensor(tensor, stored), tensor)
@@ -105,6 +99,8 @@ class _Check:
                 ready.add(index)
                 computed_bytes += tensor.elements * np.dtype(tensor.dtype).itemsize
             self._shapes(operator)
+            self._fault(operator_fault(self._model, operator))
+        self._fault(densified_fault(self._model))
         if computed_bytes > MAX_COMPUTED_BYTES:
             raise self._bad(
                 "model: it needs too much memory", None, f"at most {MAX_COMPUTED_BYTES} bytes", computed_bytes
@@ -155,7 +151,6 @@ class _Check:
                 raise self._bad(f"{name}: input {position} decides a shape and must be stored", tensor)
             if tensor.sparsity is not None:
                 self._sparse_use(operator, position, tensor)
-        self._weights(operator)
 
     def _written(self, operator: Operator, tensor: Tensor, ready: set[int]) -> None:
         if tensor.index in ready or tensor.sparsity is not None:
@@ -180,67 +175,15 @@ class _Check:
 
     def _sparse_use(self, operator: Operator, position: int, tensor: Tensor) -> None:
         if (operator.name, position) == ("FULLY_CONNECTED", 1):
-            if len(tensor.shape) != 2:
-                raise self._bad("sparsity: a sparse weight must have two dimensions", tensor, found=tensor.shape)
-            source = self._get(operator.inputs[0], f"{_name(operator)}: there is no such input tensor")
-            if source.dtype != "float32":
-                raise self._bad("sparsity: a sparse weight needs float32 inputs", source, "float32", source.dtype)
-            if operator.version < SPARSE_VERSION:
-                raise self._bad(
-                    f"{_name(operator)}: of this version, stock runtimes read the sparse weight as a dense one",
-                    tensor,
-                    f"version {SPARSE_VERSION} or later",
-                    operator.version,
-                )
+            self._fault(sparse_weight_fault(self._model, operator))
         elif operator.name != "DENSIFY":
             raise self._bad(
                 f"{_name(operator)}: it cannot read a sparse tensor",
                 tensor,
                 "the weight of FULLY_CONNECTED, or DENSIFY",
             )
-
-    def _weights(self, operator: Operator) -> None:
-        """Quantised weights: symmetric, and not in a form that some stock runtime computes wrongly."""
-        if operator.name not in _SYMMETRIC_WEIGHTS:
-            return
-        weight, source = self._model.tensors[operator.inputs[1]], self._model.tensors[operator.inputs[0]]
-        if weight.dtype != "int8" or not self._model.is_constant(weight):
-            return
-        if weight.quantisation is None or weight.quantisation.zero_points.any():
-            raise self._bad("quantisation: int8 weights must have scales and zero points of 0", weight)
-        if (self._model.stored_values(weight) == -128).any():
-            raise self._bad("quantisation: int8 weights must not hold -128", weight, "-127 to 127")
-        scales = weight.quantisation.scales.size
-        if operator.name in _ONE_SCALE and scales > 1 and source.dtype != "int8":
-            raise self._bad(
-                f"quantisation: int8 weights of {operator.name} with a scale a row and {source.dtype} inputs, "
-                "which tflite-runtime 2.14 computes wrongly without a word",
-                weight,
-                "one scale for the tensor",
-                f"{scales} scales",
-            )
-
-    def _quantisation(self, tensor: Tensor) -> None:
-        quantisation = tensor.quantisation
-        if quantisation is None:
-            if tensor.dtype == "int8":
-                raise self._bad("quantisation: int8 numbers must have a scale", tensor)
-            return
-        if tensor.dtype not in _ZERO_POINTS:
-            raise self._bad(
-                "quantisation: this type cannot be quantised", tensor, ", ".join(_ZERO_POINTS), tensor.dtype
-            )
-        scales, zero_points = quantisation.scales, quantisation.zero_points
-        axis = quantisation.axis
-        if scales.size > 1 and not (0 <= axis < len(tensor.shape) and tensor.shape[axis] == scales.size):
-            raise self._bad(
-                "quantisation: the scales do not fit the shape", tensor, tensor.shape, f"{scales.size} on axis {axis}"
-            )
-        if not (np.isfinite(scales) & (scales >= _SMALLEST_NORMAL)).all():
-            raise self._bad("quantisation: a scale is not a positive number", tensor)
-        low, high = _ZERO_POINTS[tensor.dtype]
-        if not ((zero_points >= low) & (zero_points <= high)).all():
-            raise self._bad("quantisation: a zero point is out of range", tensor, f"{low} to {high}")
+        elif tensor.sparsity is not None and tensor.sparsity.block_map:
+            raise self._bad("sparsity: DENSIFY reads tensors without blocks only", tensor)
 
     def _values(self, tensor: Tensor) -> None:
         key = (tensor.buffer, tensor.dtype)
@@ -259,6 +202,10 @@ class _Check:
     def _rule(self, broken: tuple[str, object, object] | None, tensor: Tensor) -> None:
         if broken is not None:
             raise self._bad(broken[0], tensor, broken[1], broken[2])
+
+    def _fault(self, fault: Fault | None) -> None:
+        if fault is not None:
+            raise self._bad(fault.rule, fault.tensor, fault.expected, fault.found)
 
     def _bad(
         self, rule: str, tensor: Tensor | None = None, expected: object = None, found: object = None

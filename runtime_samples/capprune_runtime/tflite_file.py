@@ -30,6 +30,10 @@ TENSOR_TYPES: dict[int, tuple[str, type[np.generic]]] = {
     4: ("int64", np.int64),
     9: ("int8", np.int8),
 }
+VOCABULARY_METADATA, MODEL_METADATA = "capprune.vocabulary", "capprune.model"
+_MAX_METADATA_BYTES = {VOCABULARY_METADATA: 16 << 20, MODEL_METADATA: 1 << 20}
+# An interpreter acts on some metadata (the order of operators, for one); these it only reads out.
+_UNUSED_METADATA = ("CONVERSION_METADATA", "keep_stablehlo_constant", "min_runtime_version")
 _OPERATORS_BY_CODE = {operator.code: operator for operator in OPERATORS.values()}
 _INDEX_TYPES: dict[int, type[np.integer[Any]]] = {1: np.int32, 2: np.uint16, 3: np.uint8}
 
@@ -117,6 +121,7 @@ class TfliteModel:
         outputs: Tensor indices of the subgraph's outputs.
         signatures: By key.
         buffers: The stored bytes, views into the file; empty for tensors that are computed.
+        metadata: The bytes of `VOCABULARY_METADATA` and `MODEL_METADATA`, those of them that the file holds.
     """
 
     size_bytes: int
@@ -126,6 +131,7 @@ class TfliteModel:
     outputs: tuple[int, ...]
     signatures: Mapping[str, Signature]
     buffers: tuple[memoryview, ...]
+    metadata: Mapping[str, memoryview]
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether the tensor's values are stored in the file."""
@@ -162,7 +168,7 @@ def read_tflite(data: bytes, where: str) -> TfliteModel:
     _read_unused(root, graph)
     buffers = tuple(_buffer(table) for table in root.tables(4))
     codes = tuple(_operator_code(table) for table in root.tables(1))
-    _check_metadata(root, len(buffers))
+    metadata = _metadata(root, buffers)
     signatures = [_signature(table) for table in root.tables(7)]
     if len({signature.key for signature in signatures}) != len(signatures):
         raise root.error("model: two signatures have one name")
@@ -174,6 +180,7 @@ def read_tflite(data: bytes, where: str) -> TfliteModel:
         outputs=_indices(graph, 2),
         signatures={signature.key: signature for signature in signatures},
         buffers=buffers,
+        metadata=metadata,
     )
 
 
@@ -205,18 +212,26 @@ def _operator_code(table: Table) -> tuple[str, int]:
     return _OPERATORS_BY_CODE[code].name, version
 
 
-# An interpreter acts on some metadata (the order of operators, for one); these it only reads out.
-_METADATA = frozenset({"min_runtime_version", "keep_stablehlo_constant", "CONVERSION_METADATA"})
-
-
-def _check_metadata(root: Table, buffers: int) -> None:
+def _metadata(root: Table, buffers: tuple[memoryview, ...]) -> dict[str, memoryview]:
+    names = (*_UNUSED_METADATA, *_MAX_METADATA_BYTES)
+    found: dict[str, memoryview] = {}
     for table in root.tables(6):
         table.require_fields(2)
         name, buffer = table.text(0), table.integer(1, "I")
-        if name not in _METADATA:
-            raise table.error("metadata: this name is not allowed", ", ".join(sorted(_METADATA)), ascii(name))
-        if buffer >= buffers:
-            raise table.error("metadata: there is no such buffer", f"below {buffers}", buffer)
+        if name not in names:
+            raise table.error("metadata: this name is not allowed", ", ".join(names), ascii(name))
+        if buffer >= len(buffers):
+            raise table.error("metadata: there is no such buffer", f"below {len(buffers)}", buffer)
+        if name not in _MAX_METADATA_BYTES:
+            continue
+        if name in found:
+            raise table.error(f"metadata: {name} stands twice")
+        if len(buffers[buffer]) > _MAX_METADATA_BYTES[name]:
+            raise table.error(
+                f"metadata: {name} is too large", f"at most {_MAX_METADATA_BYTES[name]} bytes", len(buffers[buffer])
+            )
+        found[name] = buffers[buffer]
+    return found
 
 
 def _tensor(index: int, table: Table, buffers: int) -> Tensor:

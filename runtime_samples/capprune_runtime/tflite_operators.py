@@ -56,7 +56,8 @@ _MASK = ("i", 0, 15)
 _TYPE = ("b", 0, 127)
 _STRIDE = ("i", 1, 4096)
 
-_ACTIVATION = OptionField("activation", "b", 0, 4)
+_ACTIVATION = OptionField("activation", "b", 0, 3)  # none, RELU, RELU_N1_TO_1, RELU6; kernels leave a fused TANH out
+_NO_ACTIVATION = OptionField("activation", "b", 0, 0)  # where kernels leave any out, without a word
 _POT_SCALE = OptionField("pot_scale_int16", *_FLAG, 1)
 _WINDOW = (
     OptionField("padding", "b", 0, 1),
@@ -82,7 +83,7 @@ _RULES = (
     )),
     OperatorRule(
         "CONCATENATION", 2, 1, _MANY, options_type=10, needs_options=True,
-        options=(OptionField("axis", *_AXIS), _ACTIVATION),
+        options=(OptionField("axis", *_AXIS), _NO_ACTIVATION),
     ),
     OperatorRule(
         "CONV_2D", 3, 2, 3, options_type=1, needs_options=True,

@@ -172,6 +172,8 @@ def _strided_slice(call: _Call) -> tuple[tuple[Shape, str], ...]:
         _require(strides[axis] > 0, f"stride {strides[axis]}")
         if call.option("shrink_axis_mask") & bit:
             _require(-full <= start < full, f"index {start} of {full}")
+            masked = (call.option("begin_mask") | call.option("end_mask")) & bit
+            _require(not masked, f"axis {axis} both masked and shrunk, of which runtimes make different things")
             continue
         taken = slice(
             None if call.option("begin_mask") & bit else start,

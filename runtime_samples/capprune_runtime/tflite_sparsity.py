@@ -4,10 +4,11 @@ Accepted, for a weight of shape (N, K):
 
     name          values   levels                                        traversal   block map
     CSR           float32  dense N, compressed K                         0 1         -
+    CSR           int8     the same, for DENSIFY only                    0 1         -
     1×4 blocks    float32  dense N, compressed K / 4, dense 4            0 1 2       1
     1×16 blocks   int8     dense N, compressed K / 16, dense 16          0 1 2       1
 
-and CSR float32 with more dense levels in front, for DENSIFY. Row pointers (`segments`) and column indices
+and CSR with more dense levels in front, for DENSIFY. Row pointers (`segments`) and column indices
 (`indices`) stand at the compressed level.
 """
 
@@ -17,7 +18,11 @@ from math import prod
 
 import numpy as np
 
-from capprune_runtime.tflite_file import Indices, SparseDimension, Sparsity, Tensor
+from capprune_runtime.tflite_file import Indices, Operator, SparseDimension, Sparsity, Tensor, TfliteModel
+from capprune_runtime.tflite_quantisation import Fault
+
+# Of FULLY_CONNECTED. With any other, the runtimes' delegate takes the operator and reads past the end of the kept values.
+SPARSE_VERSION = 8
 
 # Values of a block, by type of the values; without blocks, float32 only.
 _BLOCKS = {"float32": 4, "int8": 16}
@@ -73,13 +78,24 @@ def _check_form(tensor: Tensor, sparsity: Sparsity) -> Broken | None:
             return (f"sparsity: size of level {axis}", tensor.shape[axis], level.dense_size)
     if blocks:
         return _check_blocks(tensor, sparsity)
-    if tensor.dtype != "float32":
-        return (
-            f"sparsity: {tensor.dtype} values without blocks, which stock runtimes compute wrongly without a word",
-            "float32 values, or int8 in 1×16 blocks",
-            tensor.dtype,
-        )
-    return None
+    if tensor.dtype not in _BLOCKS:
+        return ("sparsity: no stock runtime has a kernel for these values", "float32 or int8", tensor.dtype)
+    return _check_scale(tensor)
+
+
+def _check_scale(tensor: Tensor) -> Broken | None:
+    """What is not kept stands for 0, so int8 has zero point 0; and one scale."""
+    quantisation = tensor.quantisation
+    if tensor.dtype != "int8" or (
+        quantisation is not None and quantisation.scales.size == 1 and not quantisation.zero_points.any()
+    ):
+        return None
+    return (
+        "sparsity: sparse int8 with anything but one scale and zero point 0, "
+        "which stock runtimes compute wrongly without a word",
+        "one scale, zero point 0",
+        "no scale" if quantisation is None else f"{quantisation.scales.size} scales",
+    )
 
 
 def _check_blocks(tensor: Tensor, sparsity: Sparsity) -> Broken | None:
@@ -94,17 +110,7 @@ def _check_blocks(tensor: Tensor, sparsity: Sparsity) -> Broken | None:
         )
     if tensor.shape[1] % size:
         return ("sparsity: the blocks do not fill the rows", f"a multiple of {size}", tensor.shape[1])
-    if tensor.dtype != "int8":
-        return None
-    quantisation = tensor.quantisation
-    if quantisation is None or quantisation.scales.size != 1 or quantisation.zero_points.any():
-        return (
-            "sparsity: 1×16 int8 blocks with anything but one scale and zero point 0, "
-            "which stock runtimes compute wrongly without a word",
-            "one scale, zero point 0",
-            "no scale" if quantisation is None else f"{quantisation.scales.size} scales",
-        )
-    return None
+    return _check_scale(tensor)
 
 
 def _block_size(sparsity: Sparsity) -> int:
@@ -147,3 +153,59 @@ def _check_ledger(level: SparseDimension, columns: int) -> Broken | None:
     if counts.max() > _LEDGER_LIMIT:
         return ("sparsity: too many 1×16 blocks in a row", f"at most {_LEDGER_LIMIT}", int(counts.max()))
     return None
+
+
+def sparse_weight_fault(model: TfliteModel, operator: Operator) -> Fault | None:
+    """What is wrong with a FULLY_CONNECTED whose weight is sparse, if anything."""
+    source, weight = (model.tensors[index] for index in operator.inputs[:2])
+    if len(weight.shape) != 2:
+        return Fault("sparsity: a sparse weight must have two dimensions", weight, None, weight.shape)
+    if source.dtype != "float32":
+        return Fault("sparsity: a sparse weight needs float32 inputs", source, "float32", source.dtype)
+    if operator.version != SPARSE_VERSION:
+        return Fault(
+            f"operator {operator.index} (FULLY_CONNECTED): of this version, stock runtimes read the sparse weight as a dense one",
+            weight,
+            f"version {SPARSE_VERSION}",
+            operator.version,
+        )
+    if weight.dtype == "int8" and weight.sparsity is not None and not weight.sparsity.block_map:
+        return Fault(
+            "sparsity: int8 values without blocks, which stock runtimes compute wrongly without a word",
+            weight,
+            "float32 values, or int8 in 1×16 blocks, or int8 behind DENSIFY",
+        )
+    return None
+
+
+def densified_fault(model: TfliteModel) -> Fault | None:
+    """Where int8 from a DENSIFY is used as stock runtimes do not compute it.
+
+    They expand the weights of their delegate once, ahead of time, and then leave the DENSIFY out. A DEQUANTIZE behind it
+    that the delegate does not take, as its own user is not taken, then reads memory that nothing has written.
+    """
+    users: dict[int, list[tuple[Operator, int]]] = {}
+    for operator in model.operators:
+        for position, index in enumerate(operator.inputs):
+            users.setdefault(index, []).append((operator, position))
+    for operator in model.operators:
+        tensor = model.tensors[operator.outputs[0]]
+        if operator.name != "DENSIFY" or tensor.dtype != "int8":
+            continue
+        for user, position in users.get(tensor.index, ()):
+            if (user.name, position) in (("EMBEDDING_LOOKUP", 1), ("GATHER", 0)):
+                continue
+            behind = users.get(user.outputs[0], ())
+            handed_out = user.outputs[0] in model.outputs
+            if user.name != "DEQUANTIZE" or handed_out or not all(_delegated(other, at) for other, at in behind):
+                return Fault(
+                    "sparsity: int8 from DENSIFY, where stock runtimes read memory that nothing has written",
+                    tensor,
+                    f"EMBEDDING_LOOKUP, GATHER, or DEQUANTIZE to the weight of FULLY_CONNECTED not of version {SPARSE_VERSION}",
+                    f"operator {user.index} ({user.name})",
+                )
+    return None
+
+
+def _delegated(user: Operator, position: int) -> bool:
+    return (user.name, position) == ("FULLY_CONNECTED", 1) and user.version != SPARSE_VERSION

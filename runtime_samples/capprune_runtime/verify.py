@@ -8,37 +8,44 @@ Files are read once, into memory, and what was checked is what is used.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from capprune_runtime.errors import BadModelFile, BadVocabulary, HashMismatch, MissingFile, UsageError
+from capprune_runtime import strict_json
+from capprune_runtime.capz import open_capz
+from capprune_runtime.errors import BadModelFile, BadVocabulary, BundleError, HashMismatch, MissingFile, UsageError
+from capprune_runtime.golden_file import check_golden_photos, parse_golden
 from capprune_runtime.manifest import (
-    DECODER,
-    ENCODER,
     GOLDEN,
     MANIFEST,
     MAX_MANIFEST_BYTES,
     MODEL_CARD,
+    MODEL_FILES,
+    ONNX_STATE_PREFIX,
+    PLAN,
     QUALITY,
+    STEP_SIGNATURE,
     VOCABULARY,
     FileEntry,
     Manifest,
     parse_manifest,
 )
 from capprune_runtime.members import FolderMembers, Members
+from capprune_runtime.onnx_check import check_onnx
 from capprune_runtime.tflite_check import check_tflite
-from capprune_runtime.tflite_file import MAX_MODEL_BYTES, TfliteModel
+from capprune_runtime.tflite_file import MAX_MODEL_BYTES, MODEL_METADATA, VOCABULARY_METADATA, TfliteModel
 from capprune_runtime.vocabulary import MAX_VOCABULARY_BYTES, Vocabulary, decode_vocabulary
 
 MAX_FILES = 256
 _MAX_GOLDEN_PHOTO_BYTES = 16 << 20
 _MAX_BYTES = {
-    ENCODER: MAX_MODEL_BYTES,
-    DECODER: MAX_MODEL_BYTES,
+    **{name: MAX_MODEL_BYTES for names in MODEL_FILES.values() for name in names},
     VOCABULARY: MAX_VOCABULARY_BYTES,
     GOLDEN: 4 << 20,
     MODEL_CARD: 4 << 20,
+    PLAN: 4 << 20,
     QUALITY: 64 << 20,
 }
 
@@ -78,7 +85,7 @@ def verify_bundle(place: Path) -> Bundle:
     """Check a whole bundle and read it.
 
     Args:
-        place: The bundle's folder.
+        place: The bundle's folder, or a packed bundle.
 
     Raises:
         UsageError: There is no such bundle.
@@ -87,8 +94,11 @@ def verify_bundle(place: Path) -> Bundle:
         NewerFormat: A later capprune wrote the bundle.
         BadVocabulary: The vocabulary breaks a rule or does not fit the model.
         BadModelFile: A model file breaks a rule or does not fit the manifest.
-        BundleError: The manifest breaks a rule, or the folder holds a link or a device.
+        BundleError: The manifest or golden.json breaks a rule, or the folder holds a link or a device.
+        PhotoError: A golden photo cannot be read.
     """
+    if place.is_file():
+        return verify_members(open_capz(place))
     if not place.is_dir():
         raise UsageError("there is no such bundle", where=place, hint="give the folder that holds manifest.json")
     return verify_members(FolderMembers(place))
@@ -109,10 +119,15 @@ def verify_members(members: Members) -> Bundle:
             expected=f"{manifest.model.vocabulary} tokens",
             found=len(vocabulary),
         )
-    encode_inputs, encode_outputs = encode_signature(manifest)
-    step_inputs, step_outputs = step_signature(manifest)
-    _check_model(files[ENCODER], place / ENCODER, manifest.encoder.signature, encode_inputs, encode_outputs)
-    _check_model(files[DECODER], place / DECODER, manifest.decoder.signature, step_inputs, step_outputs)
+    for section, (inputs, outputs) in (
+        (manifest.encoder, encode_signature(manifest)),
+        (manifest.decoder, step_signature(manifest)),
+    ):
+        model = _check_model(files[section.file], place / section.file, section.signature, inputs, outputs)
+        if model is not None:
+            _check_metadata(model, place / section.file, manifest, files[VOCABULARY])
+    parse_golden(files, place, manifest, vocabulary)
+    check_golden_photos(files, place)
     return Bundle(place, manifest, vocabulary, files)
 
 
@@ -171,11 +186,33 @@ def _read_listed(members: Members, name: str, entry: FileEntry) -> bytes:
     return content
 
 
-def _check_model(data: bytes, where: Path, key: str, inputs: _Signature, outputs: _Signature) -> None:
+def _check_model(data: bytes, where: Path, key: str, inputs: _Signature, outputs: _Signature) -> TfliteModel | None:
+    if where.name in MODEL_FILES["onnx"]:
+        both = inputs.keys() & outputs.keys()  # ONNX has one space of names for inputs and outputs
+        named = {ONNX_STATE_PREFIX + name if name in both else name: tensor for name, tensor in outputs.items()}
+        check_onnx(data, str(where), inputs, named, rows=key == STEP_SIGNATURE)
+        return None
     model = check_tflite(data, str(where), key)
     signature = model.signatures[key]
     _check_tensors(model, where, "input", signature.inputs, inputs)
     _check_tensors(model, where, "output", signature.outputs, outputs)
+    return model
+
+
+def _check_metadata(model: TfliteModel, where: Path, manifest: Manifest, vocabulary: bytes) -> None:
+    """What a .tflite says of the bundle around it, for those who have only the file, must be so."""
+    if model.metadata.get(VOCABULARY_METADATA, vocabulary) != vocabulary:
+        raise BadModelFile("metadata: another vocabulary than the bundle's", where=where)
+    if (described := model.metadata.get(MODEL_METADATA)) is not None:
+        tree = manifest.as_json()
+        expected = json.dumps({name: tree[name] for name in ("preprocessing", "decoding")}, sort_keys=True)
+        try:
+            found = json.dumps(strict_json.parse(bytes(described)), sort_keys=True)
+        except BundleError as error:
+            raise BadModelFile(f"metadata: {MODEL_METADATA} cannot be read", where=where, found=error.what) from None
+        if found != expected:
+            raise BadModelFile("metadata: another preprocessing or decoding than the manifest's", where=where,
+                               expected=expected, found=found[:400])  # fmt: skip
 
 
 def _check_tensors(model: TfliteModel, where: Path, kind: str, found: Mapping[str, int], expected: _Signature) -> None:

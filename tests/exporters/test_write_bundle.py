@@ -57,6 +57,7 @@ def contents(lstm_step: Part, encode: Part) -> BundleContents:
             GoldenCaption("scene-1", PHOTO[::-1].copy(), 3, (), ""),
         ],
         model_card="# A model\n\nCaptions can be wrong – é.\n",
+        plan={"schema_version": 1, "lines": []},
     )
 
 
@@ -82,6 +83,7 @@ def test_manifest_lists_every_file_with_its_hash_and_size(tmp_path: Path, conten
         "decoder.tflite",
         "vocabulary.txt",
         "MODEL_CARD.md",
+        "plan.json",
         "golden/golden.json",
         "golden/scene-0.png",
         "golden/scene-1.png",

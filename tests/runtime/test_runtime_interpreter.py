@@ -19,6 +19,8 @@ from capprune_runtime.__main__ import main
 from capprune_runtime.errors import BundleError, MissingExtra, UsageError
 from capprune_runtime.interpreter import available_runtimes, open_model
 
+NO_MODEL = b"\0\0\0\0TFL3"  # of the right kind, and nothing else
+
 
 def step_inputs(cell: str = "lstm", seed: int = 0) -> dict[str, NDArray[Any]]:
     generator = np.random.default_rng(seed)
@@ -109,9 +111,9 @@ def test_a_missing_interpreter_names_the_command_that_installs_it(monkeypatch: p
     monkeypatch.setattr(interpreter, "sys", type("Bare", (), {"modules": {}}))
     assert available_runtimes() == ()
     with pytest.raises(MissingExtra, match="pip install ai-edge-litert"):
-        open_model(b"", "step")
+        open_model(NO_MODEL, "step")
     with pytest.raises(MissingExtra, match=r"pip install 'capprune\[tensorflow\]'"):
-        open_model(b"", "step", runtime="tensorflow")
+        open_model(NO_MODEL, "step", runtime="tensorflow")
 
 
 def test_tflite_runtime_is_kept_away_from_tensorflow_and_from_numpy_2(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,11 +121,11 @@ def test_tflite_runtime_is_kept_away_from_tensorflow_and_from_numpy_2(monkeypatc
     monkeypatch.setitem(sys.modules, "tensorflow", np)
     assert "tflite-runtime" not in available_runtimes()
     with pytest.raises(MissingExtra, match="process of its own"):
-        open_model(b"", "step", runtime="tflite-runtime")
+        open_model(NO_MODEL, "step", runtime="tflite-runtime")
     monkeypatch.delitem(sys.modules, "tensorflow")
     monkeypatch.setattr(np, "__version__", "2.1.0")
     with pytest.raises(MissingExtra, match="numpy below 2"):
-        open_model(b"", "step", runtime="tflite-runtime")
+        open_model(NO_MODEL, "step", runtime="tflite-runtime")
 
 
 def in_a_process_of_its_own(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -166,6 +168,6 @@ def test_importing_the_package_loads_no_interpreter_and_no_torch() -> None:
     code = (
         "import sys, capprune_runtime, capprune_runtime.__main__; "
         "print([m for m in sys.modules if m.split('.')[0] in "
-        "('torch', 'tensorflow', 'tflite_runtime', 'ai_edge_litert', 'flatbuffers', 'capprune', 'click')])"
+        "('torch', 'tensorflow', 'tflite_runtime', 'ai_edge_litert', 'onnxruntime', 'flatbuffers', 'capprune', 'click')])"
     )
     assert in_a_process_of_its_own(code).stdout.strip() == "[]"

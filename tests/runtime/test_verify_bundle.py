@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tflite_edit
 import tiny_bundle
 
 from capprune_runtime import verify as verify_module
@@ -54,11 +55,15 @@ def test_the_least_bundle_holds_models_and_vocabulary_only(bundle_folder: Path) 
     assert len(verify_bundle(bundle_folder).manifest.files) == 3
 
 
-@pytest.mark.parametrize("folder", ["absent", "file"])
-def test_a_bundle_that_is_not_there_is_a_usage_error(folder: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
+def test_a_bundle_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        verify_bundle(tmp_path / folder)
+        verify_bundle(tmp_path / "absent")
+
+
+def test_a_file_that_is_no_packed_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BundleError, match="no packed bundle"):
+        verify_bundle(tmp_path / "file")
 
 
 LISTED = ["encoder.tflite", "decoder.tflite", "vocabulary.txt", "MODEL_CARD.md", "golden/golden.json",
@@ -219,4 +224,28 @@ def test_a_model_that_breaks_a_rule_is_refused_though_its_hash_fits(bundle_folde
     (bundle_folder / "decoder.tflite").write_bytes(content[: len(content) // 2])
     resealed(bundle_folder)
     with pytest.raises(BadModelFile, match="byte"):
+        verify_bundle(bundle_folder)
+
+
+def test_models_may_say_what_the_bundle_says(bundle_folder: Path, lstm_models: tiny_bundle.TinyModels) -> None:
+    manifest = tiny_bundle.manifest_json("lstm")
+    described = json.dumps({name: manifest[name] for name in ("preprocessing", "decoding")}, indent=1).encode()
+    words = (bundle_folder / "vocabulary.txt").read_bytes()
+    for name in ("encoder.tflite", "decoder.tflite"):
+        data = (bundle_folder / name).read_bytes()
+        (bundle_folder / name).write_bytes(tflite_edit.with_metadata(data, words, described))
+    resealed(bundle_folder)
+    verify_bundle(bundle_folder)
+
+
+def test_model_that_says_something_else_than_the_manifest_is_refused(bundle_folder: Path) -> None:
+    manifest = tiny_bundle.manifest_json("lstm")
+    described = {name: manifest[name] for name in ("preprocessing", "decoding")}
+    described["decoding"] = {**tiny_bundle.manifest_json("lstm")["decoding"], "beam": 4}  # type: ignore[dict-item]
+    data = (bundle_folder / "decoder.tflite").read_bytes()
+    words = (bundle_folder / "vocabulary.txt").read_bytes()
+    edited = tflite_edit.with_metadata(data, words, json.dumps(described).encode())
+    (bundle_folder / "decoder.tflite").write_bytes(edited)
+    resealed(bundle_folder)
+    with pytest.raises(BadModelFile, match="another preprocessing or decoding"):
         verify_bundle(bundle_folder)

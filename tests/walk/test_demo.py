@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-TARGET = 0.975
+TARGET = 0.965
+
+pytestmark = pytest.mark.xdist_group("demo")  # one worker, one demo
 
 
 @pytest.fixture(scope="module")

@@ -78,11 +78,25 @@ class TrainingConfig(_Tree):
     seed: int = Field(default=8888, ge=0, lt=1 << 63)
 
 
+BlockShape = Literal["none", "1x16"]
+
+
+class BlocksConfig(_Tree):
+    """`pruning.block` for one matrix of a decoder's step; the others have no kernel for blocks and stay single."""
+
+    rnn: BlockShape | None = None
+    candidate: BlockShape | None = Field(default=None, description="of a GRU")
+    query: BlockShape | None = None
+    output: BlockShape | None = None
+
+
 class PruningConfig(_Tree):
     """How weights are removed while the run trains; docs/pruning.md says what to set."""
 
     method: Literal["none", "supermask"] = "none"
     sparsity: float = Field(default=0.975, gt=0, lt=1, description="share of the prunable weights that end as zero")
+    block: BlockShape = Field(default="none", description="weights in a row that go or stay together, in `step`")
+    blocks: BlocksConfig = BlocksConfig()
     kappa: float = Field(default=3000.0, gt=0, description="strength of the pull over the whole run")
     sparsity_weight: float | None = Field(default=None, gt=0, description="lambda; derived from kappa if left out")
     gate_learning_rate: float = Field(default=100.0, gt=0)

@@ -1,34 +1,52 @@
-"""Rewriting the weights of a finished .tflite as sparse tensors that the stock runtimes execute.
+"""Rewriting the weights of a finished .tflite in the forms that the stock runtimes execute.
 
-litert-torch writes pruned weights as dense tensors full of zeros. Here each constant float32 matrix with enough zeros
-becomes
+litert-torch writes pruned weights as dense tensors full of zeros. Here each constant float32 matrix takes the form that a
+plan names for it (see `forms`), or by a fixed rule, with enough zeros,
 
 * CSR, when it is the weight of a FULLY_CONNECTED in a one-row graph: the runtime has a kernel for exactly this;
 * CSR behind a DENSIFY, otherwise: small in the file, expanded once at load, dense speed.
 
-Forms that runtimes accept and compute wrongly (int8 CSR, int8 blocks with a scale a row) are never written.
+Forms that runtimes accept and compute wrongly are never written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import flatbuffers
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
+from capprune_exporters.tflite.forms import DENSIFIED, check_form, encoded, store
+from capprune_exporters.tflite.graph import (
+    BYTES_ALIGNMENT,
+    add_computed,
+    add_metadata,
+    forget_unused_buffers,
+    new_operator,
+    operator_name,
+    pack,
+    set_version,
+    unpack,
+)
 from capprune_runtime.errors import ExportError
+
+__all__ = ["BYTES_ALIGNMENT", "SparseModel", "StoredTensor", "add_metadata", "make_sparse", "pack"]
 
 SMALLEST = 4096  # weights: below this, row pointers and one more operator cost more than zeros do
 SPARSE_KERNEL_PAYS = 0.9  # sparsity from which CSR is about as fast as dense float32; below it only the file gains
 DENSIFY_PAYS = 0.5  # sparsity from which 6 bytes a kept weight are clearly fewer than 4 a weight
-SPARSE_FULLY_CONNECTED_VERSION = 8  # the first operator version whose kernel reads sparse weights
 WEIGHT_INPUT = 1  # of FULLY_CONNECTED; the kernel knows sparse values in no other place
-BYTES_ALIGNMENT = 16  # what the TFLite schema asks of stored weights, and vector units on ARM like
-FILE_IDENTIFIER = b"TFL3"
+
+# The operator versions of these weights. With any other, lower or higher, runtimes read sparse ones as dense without a word.
+SPARSE_FULLY_CONNECTED_VERSION = 8
+HYBRID_FULLY_CONNECTED_VERSION = 3
+HYBRID_EMBEDDING_LOOKUP_VERSION = 2
+INT8_DEQUANTIZE_VERSION = INT8_GATHER_VERSION = 2
+
+Matrix = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -38,9 +56,10 @@ class StoredTensor:
     Attributes:
         operator: The operator that uses it.
         shape: As in the file, (outputs, inputs) for a matrix.
-        kept: Weights that are not zero.
-        form: `dense_float32`, `csr_float32` or `densify_float32`.
+        kept: Weights that are not zero in the file; quantisation may round small ones to zero.
+        form: A name of `capprune_exporters.tflite.forms`.
         size_bytes: Values and, when sparse, indices and row pointers.
+        name: Of the tensor in the file: the parameter's, where `make_sparse` was told of it.
     """
 
     operator: str
@@ -48,6 +67,7 @@ class StoredTensor:
     kept: int
     form: str
     size_bytes: int
+    name: str = ""
 
     @property
     def sparsity(self) -> float:
@@ -73,161 +93,192 @@ class SparseModel:
         return sum(tensor.size_bytes for tensor in self.tensors)
 
 
-def make_sparse(data: bytes, *, one_row: bool) -> SparseModel:
-    """Rewrite the zeros of a .tflite.
+@dataclass(frozen=True)
+class _Weight:
+    """A constant float32 tensor and the operators that use it."""
+
+    index: int
+    name: str
+    values: Matrix
+    users: tuple[Any, ...]
+
+
+def make_sparse(
+    data: bytes,
+    *,
+    one_row: bool,
+    plan: Mapping[str, str] | None = None,
+    weights: str | Mapping[str, str] = "float32",
+    names: Mapping[str, Matrix] | None = None,
+) -> SparseModel:
+    """Rewrite the weights of a .tflite.
 
     Args:
         data: As the converter wrote it: one subgraph, dense float32 weights.
         one_row: Whether its FULLY_CONNECTED operators see one row at a time, as in `step`. With many rows the sparse
             kernel loses to the dense one, and the weight is only stored sparse.
+        plan: The form of a tensor by its name; tensors that it does not name follow the fixed rule.
+        weights: The values of tensors in sparse float32 forms: `float32`, `int8` or `codebook4` (those of `requantised`),
+            for all of them or by tensor name, where a tensor that is not named keeps float32. Tensors in `dense_float32`
+            are not touched.
+        names: Values by parameter name; the stored tensor of these values gets the name.
 
     Raises:
-        ExportError: If the model has more than one subgraph.
+        ExportError: If the model has more than one subgraph; if the plan names a tensor that is not there, a form that does
+            not fit it, or a form that computes wrongly.
     """
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    if len(model.subgraphs) != 1:
-        raise ExportError("only models with one subgraph can be made sparse", found=f"{len(model.subgraphs)} subgraphs")
-    graph = model.subgraphs[0]
+    model = unpack(data)
+    _rename(model, names or {})
+    wanted = dict(plan or {})
     stored, densified = [], []
-    for index, weight, operators in list(_weights(model)):
-        form = _form(index, weight, operators, one_row=one_row)
-        names = sorted({_operator_name(model, operator) for operator in operators})
-        size = weight.nbytes
-        if form == "csr_float32":
-            size = _store_csr(model, graph.tensors[index], weight)
-            for operator in operators:
-                code = model.operatorCodes[operator.opcodeIndex]
-                code.version = max(code.version, SPARSE_FULLY_CONNECTED_VERSION)
-        elif form == "densify_float32":
-            size = _store_csr(model, graph.tensors[index], weight)
-            densified.append((index, operators))
-        stored.append(StoredTensor("+".join(names), weight.shape, int(np.count_nonzero(weight)), form, size))
-    for index, operators in densified:
-        _insert_densify(model, index, operators)
+    for weight in list(_weights(model)):
+        form = wanted.pop(weight.name, None) or _form(model, weight, one_row=one_row)
+        quantised = weights if isinstance(weights, str) else weights.get(weight.name, "float32")
+        stored.append(_rewrite(model, weight, form, quantised))
+        if form in DENSIFIED:
+            densified.append(weight)
+    if wanted:
+        found = ", ".join(tensor.name for tensor in stored)
+        raise ExportError("the plan names a tensor that is not there", where=min(wanted), expected=found)
+    for weight in densified:
+        _insert_densify(model, weight)
+    forget_unused_buffers(model)
     return SparseModel(pack(model), tuple(stored))
 
 
-def pack(model: Any) -> bytes:
-    """A schema object back to the bytes of a .tflite."""
-    builder = _Builder(1 << 20)
-    builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
-    return bytes(builder.Output())
+def _rename(model: Any, names: Mapping[str, Matrix]) -> None:
+    """Give stored tensors the names of the parameters that have their values; each tensor takes one name."""
+    unnamed = [(tensor, values) for tensor, values in _constants(model) if tensor.type == schema.TensorType.FLOAT32]
+    for name, expected in names.items():
+        for place, (tensor, values) in enumerate(unnamed):
+            if (
+                values.size == expected.size
+                and np.array_equal(values, expected.ravel())
+                and _same_shape(tensor, expected)
+            ):
+                tensor.name = name.encode()
+                del unnamed[place]
+                break
 
 
-class _Builder(flatbuffers.Builder):  # type: ignore[misc]  # the package has no types
-    """Aligns vectors of bytes as the schema demands; the schema's Python classes do not."""
-
-    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
-        """See the base; called for every vector."""
-        start: int = super().StartVector(elemSize, numElems, BYTES_ALIGNMENT if elemSize == 1 else alignment)
-        return start
+def _same_shape(tensor: Any, expected: Matrix) -> bool:
+    """Converters put ones in front."""
+    return [size for size in tensor.shape if size != 1] == [size for size in expected.shape if size != 1]
 
 
-def _weights(model: Any) -> Iterator[tuple[int, npt.NDArray[np.float32], list[Any]]]:
-    """Constant float32 matrices and filters: tensor index, values, and the operators that use them."""
-    graph = model.subgraphs[0]
-    for index, tensor in enumerate(graph.tensors):
+def _constants(model: Any) -> Iterator[tuple[Any, Matrix]]:
+    """Stored float32 tensors and their values, flat."""
+    for tensor in model.subgraphs[0].tensors:
         data = model.buffers[tensor.buffer].data
-        if tensor.type != schema.TensorType.FLOAT32 or data is None or len(data) == 0 or len(tensor.shape) < 2:
+        if tensor.type == schema.TensorType.FLOAT32 and data is not None and len(data):
+            yield tensor, np.frombuffer(bytes(data), np.float32)
+
+
+def _weights(model: Any) -> Iterator[_Weight]:
+    """Constant float32 matrices and filters that operators use."""
+    graph = model.subgraphs[0]
+    stored = {id(tensor): values for tensor, values in _constants(model)}
+    for index, tensor in enumerate(graph.tensors):
+        if id(tensor) not in stored or len(tensor.shape) < 2:
             continue
-        users = [operator for operator in graph.operators if index in list(operator.inputs)]
+        users = tuple(operator for operator in graph.operators if index in list(operator.inputs))
         if users and index not in list(graph.outputs):
-            yield index, np.frombuffer(bytes(data), np.float32).reshape(tensor.shape), users
+            yield _Weight(index, _name(tensor), stored[id(tensor)].reshape(tensor.shape), users)
 
 
-def _form(index: int, weight: npt.NDArray[np.float32], operators: list[Any], *, one_row: bool) -> str:
-    sparsity = 1 - np.count_nonzero(weight) / weight.size
-    if weight.ndim != 2 or weight.size < SMALLEST or sparsity < DENSIFY_PAYS:
+def _name(tensor: Any) -> str:
+    name = tensor.name or b""
+    return name if isinstance(name, str) else name.decode()
+
+
+def _form(model: Any, weight: _Weight, *, one_row: bool) -> str:
+    """The fixed rule."""
+    sparsity = 1 - np.count_nonzero(weight.values) / weight.values.size
+    if weight.values.ndim != 2 or weight.values.size < SMALLEST or sparsity < DENSIFY_PAYS:
         return "dense_float32"
-    multiplied = all(
-        isinstance(operator.builtinOptions, schema.FullyConnectedOptionsT)
-        and [place for place, used in enumerate(operator.inputs) if used == index] == [WEIGHT_INPUT]
-        for operator in operators
-    )
+    multiplied = all(use == ("FULLY_CONNECTED", WEIGHT_INPUT) for use in _uses(model, weight))
     return "csr_float32" if one_row and multiplied and sparsity >= SPARSE_KERNEL_PAYS else "densify_float32"
 
 
-def _store_csr(model: Any, tensor: Any, weight: npt.NDArray[np.float32]) -> int:
-    """Replace a dense matrix (rows, columns) by its kept values; returns the bytes it takes."""
-    rows, columns = weight.shape
-    kept = weight != 0
-    if not kept.any():
-        kept[0, 0] = True  # runtimes read past the end of a tensor without values; one stored zero is safe
-    pointers = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
-    indices = np.nonzero(kept)[1]
-    values = weight[kept]
-
-    dense = schema.DimensionMetadataT()
-    dense.format, dense.denseSize = schema.DimensionType.DENSE, rows
-    compressed = schema.DimensionMetadataT()
-    compressed.format = schema.DimensionType.SPARSE_CSR
-    compressed.arraySegmentsType = schema.SparseIndexVector.Int32Vector
-    compressed.arraySegments = schema.Int32VectorT()
-    compressed.arraySegments.values = pointers
-    kind, vector, dtype = _index_vector(columns)
-    compressed.arrayIndicesType, compressed.arrayIndices = kind, vector
-    compressed.arrayIndices.values = indices.astype(dtype)
-
-    tensor.sparsity = schema.SparsityParametersT()
-    tensor.sparsity.traversalOrder = [0, 1]
-    tensor.sparsity.dimMetadata = [dense, compressed]
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-    model.buffers.append(buffer)  # a buffer of its own: another tensor may share the old one
-    tensor.buffer = len(model.buffers) - 1
-    _forget_unused_buffers(model)
-    return int(values.nbytes + pointers.nbytes + indices.size * np.dtype(dtype).itemsize)
+def _uses(model: Any, weight: _Weight) -> list[tuple[str, int]]:
+    """Every use of a weight: operator and place among its inputs."""
+    return [
+        (operator_name(model, operator), place)
+        for operator in weight.users
+        for place, used in enumerate(operator.inputs)
+        if used == weight.index
+    ]
 
 
-def _index_vector(columns: int) -> tuple[int, Any, type[np.integer[Any]]]:
-    """The narrowest index type that reaches every column."""
-    if columns <= 1 << 8:
-        return schema.SparseIndexVector.Uint8Vector, schema.Uint8VectorT(), np.uint8
-    if columns <= 1 << 16:
-        return schema.SparseIndexVector.Uint16Vector, schema.Uint16VectorT(), np.uint16
-    return schema.SparseIndexVector.Int32Vector, schema.Int32VectorT(), np.int32
+def _rewrite(model: Any, weight: _Weight, form: str, quantised: str) -> StoredTensor:
+    uses = _uses(model, weight)
+    check_form(form, weight.values, uses, weight.name)
+    operator, shape = "+".join(sorted({name for name, _ in uses})), weight.values.shape
+    if form == "dense_float32":
+        kept = int(np.count_nonzero(weight.values))
+        return StoredTensor(operator, shape, kept, form, weight.values.nbytes, weight.name)
+    content = encoded(form, weight.values, quantised)
+    size = store(model, model.subgraphs[0].tensors[weight.index], content)
+    if form not in DENSIFIED:
+        for user in weight.users:
+            _let_read(model, user, form)
+    return StoredTensor(operator, shape, content.kept, form, size, weight.name)
 
 
-def _forget_unused_buffers(model: Any) -> None:
-    """Empty the buffers that no tensor and no metadata refers to any more."""
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used |= {entry.buffer for entry in model.metadata or []}
-    for number, buffer in enumerate(model.buffers):
-        if number not in used:
-            buffer.data = None
+def _let_read(model: Any, operator: Any, form: str) -> None:
+    """Give an operator the version and options that its weight's form needs."""
+    if operator_name(model, operator) == "EMBEDDING_LOOKUP":
+        set_version(model, operator, HYBRID_EMBEDDING_LOOKUP_VERSION)
+        return
+    hybrid = form == "dense_int8"
+    set_version(model, operator, HYBRID_FULLY_CONNECTED_VERSION if hybrid else SPARSE_FULLY_CONNECTED_VERSION)
+    operator.builtinOptions.asymmetricQuantizeInputs = False
 
 
-def _insert_densify(model: Any, index: int, operators: list[Any]) -> None:
-    """Put a DENSIFY between a sparse constant and the operators that use it."""
+def _insert_densify(model: Any, weight: _Weight) -> None:
+    """Put a DENSIFY, and for int8 a DEQUANTIZE, between a sparse constant and the operators that use it.
+
+    Rows of int8 are looked up first and dequantised then: of a whole table, runtimes dequantise everything in every step, or
+    read memory that was never written.
+    """
     graph = model.subgraphs[0]
-    source = graph.tensors[index]
-    expanded = schema.TensorT()
-    expanded.shape, expanded.type = source.shape, source.type
-    expanded.buffer = 0  # by convention the empty buffer
-    expanded.name = (source.name or b"weight") + b"_dense"
-    graph.tensors.append(expanded)
-    operator = schema.OperatorT()
-    operator.opcodeIndex = _operator_code(model, schema.BuiltinOperator.DENSIFY)
-    operator.inputs, operator.outputs = [index], [len(graph.tensors) - 1]
-    operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
-    operator.builtinOptions = schema.DensifyOptionsT()
-    for user in operators:
-        user.inputs = [len(graph.tensors) - 1 if i == index else i for i in user.inputs]
-    graph.operators.insert(0, operator)
+    source = graph.tensors[weight.index]
+    expanded = add_computed(model, source, b"_dense", source.type)
+    graph.tensors[expanded].quantization = source.quantization
+    added = [new_operator(model, schema.BuiltinOperator.DENSIFY, [weight.index], [expanded])]
+    multiplied = []
+    for user in weight.users:
+        name = operator_name(model, user)
+        _read_instead(user, weight.index, expanded)
+        if source.type == schema.TensorType.INT8:
+            if name == "EMBEDDING_LOOKUP":
+                set_version(model, user, HYBRID_EMBEDDING_LOOKUP_VERSION)
+            elif name == "GATHER":
+                _dequantise_gathered(model, user, source.quantization)
+            else:
+                multiplied.append(user)
+    if multiplied:
+        whole = add_computed(model, source, b"_float", schema.TensorType.FLOAT32)
+        added.append(_dequantize(model, expanded, whole))
+        for user in multiplied:
+            _read_instead(user, expanded, whole)
+    graph.operators[:0] = added
 
 
-def _operator_code(model: Any, builtin: int) -> int:
-    """The index of a builtin operator's code, added if it is not there."""
-    for number, code in enumerate(model.operatorCodes):
-        if code.builtinCode == builtin:
-            return number
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin
-    code.version = 1
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
+def _dequantise_gathered(model: Any, gather: Any, quantisation: Any) -> None:
+    """Let a GATHER give int8, and what it gave before come from a DEQUANTIZE behind it."""
+    graph = model.subgraphs[0]
+    (before,) = gather.outputs
+    codes = add_computed(model, graph.tensors[before], b"_int8", schema.TensorType.INT8)
+    graph.tensors[codes].quantization = quantisation
+    gather.outputs = [codes]
+    set_version(model, gather, INT8_GATHER_VERSION)
+    graph.operators.insert(graph.operators.index(gather) + 1, _dequantize(model, codes, before))
 
 
-def _operator_name(model: Any, operator: Any) -> str:
-    code = model.operatorCodes[operator.opcodeIndex].builtinCode
-    return next(str(name) for name, value in vars(schema.BuiltinOperator).items() if value == code)
+def _dequantize(model: Any, codes: int, floats: int) -> Any:
+    return new_operator(model, schema.BuiltinOperator.DEQUANTIZE, [codes], [floats], INT8_DEQUANTIZE_VERSION)
+
+
+def _read_instead(operator: Any, before: int, now: int) -> None:
+    operator.inputs = [now if used == before else used for used in operator.inputs]

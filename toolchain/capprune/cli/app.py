@@ -25,6 +25,8 @@ COMMANDS = {
     "data": "Check a folder of photos and captions, or draw scenes.",
     "train": "Train a captioning model, dense or pruned while it trains.",
     "export": "Turn a run into a bundle that a device can run.",
+    "pack": "Pack a bundle into one small file, for download.",
+    "unpack": "Expand a packed bundle into a folder.",
     "validate": "Caption a test split with a bundle; quality, parity, size and speed.",
     "caption": "Say what is in photos.",
     "inspect": "Show what a run or a bundle consists of.",

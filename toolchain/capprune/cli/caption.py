@@ -12,10 +12,13 @@ from capprune.cli.console import emit, json_option, say, threads_option
 
 @click.command()
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--bundle", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the bundle.")
+@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="The bundle, a folder or packed.")
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept in the search.  [default: the bundle's]")
 @click.option(
-    "--runtime", default="auto", show_default=True, help="auto, ai-edge-litert, tflite-runtime or tensorflow."
+    "--runtime",
+    default="auto",
+    show_default=True,
+    help="auto, ai-edge-litert, tflite-runtime, tensorflow or onnxruntime.",
 )
 @threads_option
 @json_option

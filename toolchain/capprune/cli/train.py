@@ -69,6 +69,8 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
         quality=lambda captions: cider_d({name: human[name] for name in captions}, captions),
         report=_Reporter(),
     )
+    for layer, reason in trainer.blocks.left_single.items():
+        say(f"{layer} keeps single gates: {reason}")
     outcome = trainer.run()
     if outcome.epoch < 0:
         raise DataError(

@@ -10,7 +10,7 @@ from capprune.cli.console import emit, json_option
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--golden/--no-golden", default=True, help="Also caption the golden photos and compare the tokens.")
 @json_option
 def command(bundle: Path, golden: bool, as_json: bool) -> None:

@@ -34,6 +34,7 @@ RUNTIME_DISTRIBUTIONS = {
     "ai-edge-litert": ("ai-edge-litert",),
     "tflite-runtime": ("tflite-runtime",),
     "tensorflow": ("tensorflow", "tensorflow-cpu"),
+    "onnxruntime": ("onnxruntime",),
 }
 
 

@@ -130,7 +130,7 @@ class SoftAttention(nn.Module):
         Returns:
             Raw scores `(B, V)`, the new state, the attention `(B, R)`.
         """
-        attend = self.attend_singly if len(keys) == len(state[0]) else self.attend
+        attend = self.attend_singly if keys.shape[0] == state[0].shape[0] else self.attend  # no len(): it fixes B
         context, attention = attend(state[0], keys, values)
         word = self.rnn_dropout(self.embedding(token))
         state = self._recur(torch.cat([word, context], -1), state)

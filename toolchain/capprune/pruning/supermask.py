@@ -1,4 +1,4 @@
-"""Supermask pruning: a learned gate for every weight.
+"""Supermask pruning: a learned gate for every weight, or one for a block of weights in a row.
 
 Tan, Chan, Chuah, "End-to-End Supermask Pruning" (2021). Each prunable weight tensor W has a gate tensor M of the same
 shape, trained with it. In training a mask drawn from Bernoulli(sigmoid(M)) multiplies the weights; in evaluation a
@@ -6,6 +6,12 @@ weight is kept where M > 0. Drawing and rounding pass gradients straight through
 differentiated as usual. The sparsity loss is taken on the hard masks:
 
     L = L_caption + lambda * a(t) * |s_target - s|,    a(t) = (1 - cos(pi * t / T)) / 2
+
+Block gates are ours: a gate of width B masks B neighbours along the input and M has shape (N, K / B). Sparsity counts
+weights all the same. The gradient of a block gate is the mean over its weights, not their sum: so the sparsity loss
+pulls at every gate with lambda * a(t) * s(1 - s) / size, single and block gates fall together, and where they settle a
+weight is worth the same in either. (With the sum, blocks fall long before single gates; with the mean of one loss and
+the sum of the other, a block costs no more than a single weight, and all that has no blocks starves.)
 """
 
 from __future__ import annotations
@@ -36,37 +42,60 @@ class _MaskedWeight(torch.autograd.Function):
         return gradient * mask, slope.mul_(weight).mul_(gradient)
 
 
+class _MaskedBlocks(torch.autograd.Function):
+    """`_MaskedWeight` with a gate `(N, K / B)` for blocks of B weights: one draw a gate, and the mean of its gradients."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, weight: Tensor, gate: Tensor) -> Tensor:
+        probability = torch.sigmoid(gate)
+        mask = torch.bernoulli(probability)
+        ctx.save_for_backward(weight, probability, mask)
+        return _in_blocks(weight, gate).mul(mask.unsqueeze(-1)).flatten(-2)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        weight, probability, mask = ctx.saved_tensors  # type: ignore[attr-defined]
+        slope = torch.addcmul(probability, probability, probability, value=-1)  # s (1 - s)
+        blocks = _in_blocks(gradient, mask)  # (N, K / B, B)
+        mean = torch.linalg.vecdot(blocks, _in_blocks(weight, mask)).div_(blocks.shape[-1])
+        return blocks.mul(mask.unsqueeze(-1)).flatten(-2), slope.mul_(mean)
+
+
 class _KeptCount(torch.autograd.Function):
-    """The number of open gates, with the gradient of the probability."""
+    """The number of weights behind open gates, with the gradient of the probability, the mean over a gate's weights."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, gate: Tensor) -> Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, gate: Tensor, width: int) -> Tensor:
         ctx.save_for_backward(gate)
-        return (gate > 0).sum().to(torch.float64)  # float32 would round past 2**24 weights
+        return width * (gate > 0).sum().to(torch.float64)  # float32 would round past 2**24 weights
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         probability = torch.sigmoid(ctx.saved_tensors[0])  # type: ignore[attr-defined]
-        return torch.addcmul(probability, probability, probability, value=-1).mul_(gradient)
+        return torch.addcmul(probability, probability, probability, value=-1).mul_(gradient), None
 
 
 class Gate(nn.Module):
     """A parametrization that multiplies a weight by its supermask.
 
     Attributes:
-        gate: M, the shape of the weight.
+        gate: M, of shape `(N, K / width)` for a weight `(N, K)`.
+        width: Neighbours in a row that share a gate; divides K.
     """
 
-    def __init__(self, weight: Tensor, initial: float = 5.0) -> None:
+    def __init__(self, weight: Tensor, initial: float = 5.0, width: int = 1) -> None:
         super().__init__()
-        self.gate = nn.Parameter(torch.full_like(weight, initial))
+        *rows, columns = weight.shape
+        self.gate = nn.Parameter(weight.new_full((*rows, columns // width), initial))
+        self.width = width
 
     def forward(self, weight: Tensor) -> Tensor:
         """A sampled mask in training, the hard mask in evaluation."""
         if self.training:
-            masked: Tensor = _MaskedWeight.apply(weight, self.gate)  # type: ignore[no-untyped-call]
+            function = _MaskedWeight if self.width == 1 else _MaskedBlocks
+            masked: Tensor = function.apply(weight, self.gate)  # type: ignore[no-untyped-call]
             return masked
-        return weight * (self.gate > 0)
+        return weight * hard_mask(self.gate, weight, self.width)
 
 
 class Supermask:
@@ -76,15 +105,23 @@ class Supermask:
         model: Gates are added to its matrices in place; biases and normalisation stay free.
         initial: Where every gate starts.
         modules: The modules whose `weight` is gated; every linear layer and embedding when left out.
+        widths: How many neighbours in a row share a gate in these modules; 1 elsewhere.
     """
 
-    def __init__(self, model: nn.Module, *, initial: float = 5.0, modules: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        initial: float = 5.0,
+        modules: Iterable[str] | None = None,
+        widths: Mapping[str, int] | None = None,
+    ) -> None:
         wanted = None if modules is None else set(modules)
         self._gated: dict[str, Gate] = {}
         for name, module in list(model.named_modules()):
             prunable = isinstance(module, nn.Linear | nn.Embedding) if wanted is None else name in wanted
             if prunable:
-                gate = Gate(module.weight, initial)
+                gate = Gate(module.weight, initial, (widths or {}).get(name, 1))
                 parametrize.register_parametrization(module, "weight", gate)
                 self._gated[f"{name}.weight"] = gate
 
@@ -96,11 +133,11 @@ class Supermask:
     @property
     def size(self) -> int:
         """Prunable weights in all."""
-        return sum(gate.numel() for gate in self.gates.values())
+        return sum(gate.gate.numel() * gate.width for gate in self._gated.values())
 
     def kept(self) -> dict[str, int]:
-        """Open gates in each tensor."""
-        return {name: int((gate > 0).sum()) for name, gate in self.gates.items()}
+        """Weights behind open gates in each tensor."""
+        return {name: int((gate.gate > 0).sum()) * gate.width for name, gate in self._gated.items()}
 
     def sparsity(self) -> float:
         """Share of the prunable weights whose gate is closed."""
@@ -108,7 +145,7 @@ class Supermask:
 
     def loss(self, target: float) -> Tensor:
         """|target - sparsity| over all layers together, on hard masks, with straight-through gradients."""
-        counts = [_KeptCount.apply(gate) for gate in self.gates.values()]  # type: ignore[no-untyped-call]
+        counts = [_KeptCount.apply(gate.gate, gate.width) for gate in self._gated.values()]  # type: ignore[no-untyped-call]
         kept = torch.stack(counts).sum()
         return (target - (1 - kept / self.size)).abs()
 
@@ -122,6 +159,23 @@ class Supermask:
 def ramp(step: int, steps: int) -> float:
     """a(t): the pull of the sparsity loss, from 0 to 1 over the run along an inverted cosine."""
     return (1 - math.cos(math.pi * min(1.0, step / steps))) / 2
+
+
+def hard_mask(gate: Tensor, weight: Tensor, width: int = 1) -> Tensor:
+    """Which entries of a weight `(N, K)` its gates `(N, K / width)` keep, as booleans of the weight's shape.
+
+    Raises:
+        ValueError: If the gates do not fit the weight.
+    """
+    if gate.ndim == 0 or (*gate.shape[:-1], gate.shape[-1] * width) != weight.shape:
+        raise ValueError(f"gates {tuple(gate.shape)} of width {width} do not fit weights {tuple(weight.shape)}")
+    kept = gate > 0
+    return kept if width == 1 else kept.repeat_interleave(width, dim=-1)
+
+
+def _in_blocks(weight: Tensor, gate: Tensor) -> Tensor:
+    """A weight `(N, K)` as `(N, K / B, B)`, without a copy."""
+    return weight.view(*gate.shape, -1)
 
 
 _ORIGINAL, _GATE = ".parametrizations.weight.original", ".parametrizations.weight.0.gate"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import torch
 from capprune.config import RunConfig
 from capprune.models.search import greedy
 from capprune.models.soft_attention import SoftAttention
+from capprune.pruning.blocks import Blocks, find_blocks
 from capprune.pruning.dynamics import sparsity_weight
 from capprune.pruning.supermask import Supermask, plain_state, ramp
 from capprune.training.batches import Batch, Batches
@@ -30,6 +31,7 @@ from capprune.training.run import (
     append_metrics,
     finish_run,
     read_checkpoint,
+    read_metrics,
     rewind_metrics,
     save_checkpoint,
     start_run,
@@ -141,9 +143,10 @@ class Trainer:
         )
         self.batches = Batches(train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed)
         self.steps = settings.epochs * len(self.batches)
-        self.supermask = Supermask(self.decoder, initial=config.pruning.initial_gate) if pruned else None
-        self.pull = 0.0
-        if self.supermask:
+        self.blocks = find_blocks(self.decoder, config.pruning) if pruned else Blocks()
+        self.supermask, self.pull = None, 0.0
+        if pruned:
+            self.supermask = Supermask(self.decoder, initial=config.pruning.initial_gate, widths=self.blocks.widths)
             self.pull = sparsity_weight(config.pruning, steps=self.steps, size=self.supermask.size)
         self.optimiser = _optimiser(self.decoder, self.supermask, config)
         self.step, self.best, self.best_epoch, self.best_sparsity = 0, -math.inf, -1, 0.0
@@ -167,6 +170,7 @@ class Trainer:
             if (self.folder / STATE).is_file():
                 self._resume()
             rewind_metrics(self.folder, self.step)
+            self._note_blocks()
             seconds = self._train(request)
             save_checkpoint(self.folder / LAST, plain_state(self.decoder), {"step": self.step, **self._facts()})
             finish_run(self.folder)
@@ -278,6 +282,11 @@ class Trainer:
         settings, done = self.config.training, min(1.0, self.step / self.steps)
         final = settings.final_learning_rate
         return final + (settings.learning_rate - final) * (1 + math.cos(math.pi * done)) / 2
+
+    def _note_blocks(self) -> None:
+        """Where gates stand for blocks and where they could not, as the first line of the metrics."""
+        if self.blocks != Blocks() and not read_metrics(self.folder):
+            append_metrics(self.folder, {"step": 0, **asdict(self.blocks)})
 
     def _save_state(self) -> None:
         save_state(self.folder / STATE, self.decoder, self.optimiser, {"step": self.step, **self._facts()})

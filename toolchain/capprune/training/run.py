@@ -28,6 +28,8 @@ from capprune.config import RunConfig, load_config
 from capprune.models.caption_model import CaptionModel, GridEncoder
 from capprune.models.efficientnet_lite import CHANNELS
 from capprune.models.soft_attention import SoftAttention
+from capprune.pruning.blocks import find_blocks
+from capprune.pruning.supermask import hard_mask
 from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_text
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
 from capprune_runtime.vocabulary import Vocabulary, read_vocabulary
@@ -57,6 +59,7 @@ class LoadedRun:
         model: In evaluation mode, on the CPU; closed gates are zeros.
         masks: For every pruned weight which entries were kept; empty for a dense run.
         facts: Of the checkpoint: epoch, step, CIDEr.
+        widths: For every pruned weight how many neighbours in a row share a gate.
     """
 
     folder: Path
@@ -65,6 +68,7 @@ class LoadedRun:
     model: CaptionModel
     masks: Mapping[str, Tensor]
     facts: Mapping[str, str]
+    widths: Mapping[str, int]
 
     @property
     def prunable(self) -> int:
@@ -133,12 +137,15 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
     vocabulary = read_vocabulary(folder / VOCABULARY)
     saved = read_checkpoint(folder / checkpoint)
     decoder = SoftAttention(config.decoder, features=CHANNELS, vocabulary=len(vocabulary.tokens))
-    masks = {name.removesuffix(GATE_SUFFIX): gate > 0 for name, gate in saved.tensors.items() if _is_gate(name)}
+    gates = {name.removesuffix(GATE_SUFFIX): gate for name, gate in saved.tensors.items() if _is_gate(name)}
     weights = {name: value for name, value in saved.tensors.items() if not _is_gate(name)}
+    blocks = find_blocks(decoder, config.pruning).widths if gates else {}
+    widths = {name: blocks.get(name.removesuffix(".weight"), 1) for name in gates}
     try:
+        masks = {name: hard_mask(gate, weights[name], widths[name]) for name, gate in gates.items()}
         weights |= {name: weights[name] * mask for name, mask in masks.items()}
         decoder.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         raise BundleError(
             "the weights do not fit the config and the vocabulary of this run",
             where=folder / checkpoint,
@@ -146,7 +153,7 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
             found=" ".join(str(error).split()),
         ) from error
     model = CaptionModel(GridEncoder(config.encoder), decoder).eval()
-    return LoadedRun(folder, config, vocabulary, model, masks, saved.facts)
+    return LoadedRun(folder, config, vocabulary, model, masks, saved.facts, widths)
 
 
 def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary) -> None:

@@ -1,0 +1,174 @@
+"""What each export of a trained run costs: every target and weight format, on the same photos, in one table.
+
+    python benchmarks/exports.py --data flickr8k --run runs/flickr8k-sparse --run runs/flickr8k-block
+
+Exports each run in every format, captions the test split with each bundle, and compares with the trained model in torch:
+token by token for float32, in every interpreter that is installed, and by CIDEr-D with a paired interval for the rest.
+Writes benchmarks/results/exports.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from capprune.data.captions import CaptionedPhoto, load_caption_set
+from capprune.data.photos import PhotoStore, open_photos
+from capprune.evaluation.results import environment
+from capprune.evaluation.trained import TrainedCaptioner
+from capprune.evaluation.validate import Reference, first_photos, parity_in_runtime, validate_bundle
+from capprune.exporting import Wanted, export
+from capprune.training.run import LoadedRun, load_run
+from capprune_exporters.capz import pack
+from capprune_runtime.atomic import write_text
+from capprune_runtime.errors import CapPruneError
+from capprune_runtime.interpreter import available_runtimes
+from capprune_runtime.verify import Bundle
+
+SCHEMA_VERSION = 1
+SPLIT, BEAM = "test", 3
+RESULTS = Path(__file__).parent / "results"
+
+# Every row of the table: what `capprune export` is asked for.
+VARIANTS: dict[str, dict[str, str]] = {
+    "tflite float32": {},
+    "tflite int8": {"weights": "int8"},
+    "tflite int8, encoder float32": {"weights": "int8", "encoder_weights": "float32"},
+    "tflite int8, fastest plan": {"weights": "int8", "plan": "auto"},
+    "tflite int8, encoder static int8": {"weights": "int8", "encoder_weights": "static_int8"},
+    "tflite codebook4": {"weights": "codebook4"},
+    "tflite codebook4, encoder float32": {"weights": "codebook4", "encoder_weights": "float32"},
+    "onnx float32": {"target": "onnx"},
+    "onnx int8": {"target": "onnx", "weights": "int8"},
+    "onnx codebook4": {"target": "onnx", "weights": "codebook4"},
+}
+
+
+@dataclass(frozen=True)
+class Test:
+    """The photos that all exports of a run are tried on, and what the trained model says of them."""
+
+    photos: tuple[CaptionedPhoto, ...]
+    store: PhotoStore
+    captioner: TrainedCaptioner
+    said: dict[str, Reference]
+
+    def gap(self, name: str, reference: tuple[int, ...], other: tuple[int, ...]) -> float:
+        """How close the trained model was to the other caption."""
+        return self.captioner.score_gap(self.store, name, reference, other, BEAM)
+
+
+def measure(
+    runs: list[Path], data: Path, *, limit: int | None, photos: int, variants: tuple[str, ...] = ("",)
+) -> dict[str, Any]:
+    """Export and validate every variant of every run.
+
+    Args:
+        runs: Trained runs.
+        data: Flickr8k.
+        limit: Only the first so many photos of the test split.
+        photos: Of val, for choosing what stays in float32.
+        variants: Beginnings of the names of `VARIANTS` that are wanted.
+
+    Returns:
+        The document that is written.
+    """
+    chosen = tuple(first_photos(load_caption_set(data).split(SPLIT), limit))
+    rows: list[dict[str, Any]] = []
+    with open_photos(data) as store, tempfile.TemporaryDirectory() as folder:
+        for place in runs:
+            run = load_run(place)
+            _say(f"{place.name}: captioning {len(chosen)} photos in torch")
+            captioner = TrainedCaptioner(run)
+            said = captioner.captions([photo.name for photo in chosen], store, BEAM)
+            test = Test(chosen, store, captioner, said)
+            for name, asked in VARIANTS.items():
+                if not name.startswith(variants):
+                    continue
+                _say(f"{place.name}: {name}")
+                out = Path(folder) / f"{place.name}-{name.replace(' ', '-').replace(',', '')}"
+                wanted = Wanted(**asked, data=data, photos=photos)  # type: ignore[arg-type]
+                rows.append({"run": run.config.name, "variant": name, **_row(run, wanted, out, test)})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": "exports",
+        "split": SPLIT,
+        "photos": len(chosen),
+        "beam": BEAM,
+        "command": f"python benchmarks/exports.py --data flickr8k {' '.join(f'--run runs/{run.name}' for run in runs)}",
+        "environment": asdict(environment(available_runtimes()[0], 1)),
+        "rows": rows,
+    }
+
+
+def _row(run: LoadedRun, wanted: Wanted, out: Path, test: Test) -> dict[str, Any]:
+    made = export(run, out, wanted, _say)
+    bundle = made.bundle
+    exact = bundle.manifest.quantisation.encoder == bundle.manifest.quantisation.decoder == "float32"
+    first, *others = available_runtimes(Path(bundle.manifest.decoder.file).suffix[1:])
+    found = validate_bundle(
+        bundle, test.photos, test.store, beam=BEAM, runtime=first, reference=test.said, score_gap=test.gap, meteor=False
+    )
+    assert found.change is not None and found.change.relative is not None and found.parity is not None
+    parity = {first: found.parity}
+    if exact:
+        for runtime in others:
+            parity[runtime] = parity_in_runtime(
+                bundle, test.photos, test.store, test.said, test.gap, runtime=runtime, beam=BEAM
+            )
+    packed = pack(out, out.with_name(out.name + ".capz"))
+    return {
+        "tokenizer": found.scores.tokenizer,
+        "encoder": bundle.manifest.quantisation.encoder,
+        "decoder": bundle.manifest.quantisation.decoder,
+        "kept_float": [line.tensor for line in made.plan.lines if line.weights != made.plan.weights],
+        "forms": made.plan.forms,
+        "decoder_bytes": len(bundle.decoder),
+        "bundle_bytes": packed.bundle_bytes,
+        "packed_bytes": packed.packed_bytes,
+        "packed_decoder_bytes": _packed(bundle, packed.files),
+        "cider_d": found.scores.cider_d,
+        "cider_d_interval": asdict(found.cider_d),
+        "relative_change": asdict(found.change.relative),
+        "parity": {runtime: one.as_json() for runtime, one in parity.items()},
+        "exact": exact,
+    }
+
+
+def _packed(bundle: Bundle, files: tuple[Any, ...]) -> int:
+    return next(int(one.packed_bytes) for one in files if one.name == bundle.manifest.decoder.file)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure the runs that are named; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k")
+    parser.add_argument("--run", type=Path, action="append", required=True, help="a trained run; may be repeated")
+    parser.add_argument("--limit", type=int, help="only the first photos of the test split")
+    parser.add_argument("--photos", type=int, default=1000, help="of val, to choose what stays in float32 by")
+    parser.add_argument("--variant", action="append", help="rows that begin so; may be repeated (default: all)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "exports.json", help="the JSON")
+    asked = parser.parse_args(arguments)
+    try:
+        document = measure(
+            asked.run, asked.data, limit=asked.limit, photos=asked.photos, variants=tuple(asked.variant or [""])
+        )
+        write_text(asked.out, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    except CapPruneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(asked.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

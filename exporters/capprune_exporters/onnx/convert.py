@@ -1,0 +1,80 @@
+"""A torch module to the bytes of an .onnx file, through torch's own exporter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from capprune_exporters.onnx import graph
+from capprune_exporters.quiet import quiet
+from capprune_runtime.errors import ExportError, MissingExtra
+from capprune_runtime.manifest import ONNX_STATE_PREFIX
+from capprune_runtime.onnx_file import OPSET
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LONGEST_REASON = 300  # characters; torch explains itself in pages
+MOST_ROWS = 1 << 16
+ROWS = "batch"  # the name of the free dimension
+
+
+def convert_onnx(module: nn.Module, inputs: Mapping[str, Tensor], *, rows: bool = False) -> bytes:
+    """Convert a module whose `forward` takes keyword tensors and returns a dictionary of tensors.
+
+    Inputs and outputs of an ONNX graph share one space of names, so that an output whose name is also an input's gets the
+    prefix `next_`.
+
+    Args:
+        module: In evaluation mode. The keys of what it returns become the names of the outputs.
+        inputs: Example tensors of one row; their names, shapes and types become those of the inputs. Tokens must be int32.
+        rows: Whether the first dimension of every input is free, so that beams may run as rows of one call.
+
+    Returns:
+        A file that passes the checker: float32, dense, standard operators only, everything inside.
+
+    Raises:
+        MissingExtra: If torch's exporter lacks a package.
+        ExportError: If the exporter cannot lower the module.
+    """
+    import torch
+
+    with torch.inference_mode():
+        outputs = [ONNX_STATE_PREFIX + name if name in inputs else name for name in module(**inputs)]
+    example, free = dict(inputs), None
+    if rows:
+        # More than one row, as torch takes a size of 1 for fixed.
+        example = {name: torch.cat([value] * 2) for name, value in inputs.items()}
+        size = torch.export.Dim(ROWS, min=1, max=MOST_ROWS)
+        free = {name: {0: size} for name in inputs}
+    with quiet():
+        try:
+            program = torch.onnx.export(
+                module,
+                kwargs=example,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(example),
+                output_names=outputs,
+                dynamic_shapes=free,
+                verbose=False,
+            )
+            assert program is not None  # only without dynamo
+            data = graph.save(program.model_proto)
+        except MemoryError:
+            raise
+        except ImportError as error:
+            raise MissingExtra(
+                "the ONNX exporter is not installed", found=error, hint="pip install 'capprune[onnx]'"
+            ) from error
+        except Exception as error:  # torch's own, onnxscript's and the checker's have no common base
+            raise ExportError("torch cannot lower this model to ONNX", found=_reason(error)) from error
+    return data
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong first; torch wraps it in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first if len(first) <= LONGEST_REASON else first[:LONGEST_REASON] + "…"

@@ -1,0 +1,121 @@
+"""Int8 encoders: only stored as int8, or computed in int8 by ranges that real photos give."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capprune_exporters.onnx import graph
+from capprune_exporters.quantise import int8_per_row
+from capprune_exporters.quiet import quiet
+from capprune_runtime.atomic import raise_if_unwritable
+from capprune_runtime.errors import ExportError, MissingExtra
+
+SMALLEST = 1024  # weights: below this, two more operators cost more than three bytes a weight
+SPARSE = 0.5  # share of zeros from which gaps take fewer bytes than a code for every weight
+
+
+def weight_only_int8(data: bytes) -> bytes:
+    """Store the filters of convolutions as int8 with one scale a channel; compute stays float32.
+
+    A quarter of the bytes. onnxruntime expands them once, when it loads the file.
+
+    Args:
+        data: A float32 .onnx.
+    """
+    model = graph.load(data)
+    for tensor in list(model.graph.initializer):
+        values = graph.values_of(tensor)
+        operators = graph.users(model, tensor.name)
+        if values.ndim < 3 or values.size < SMALLEST or {one.op_type for one in operators} != {"Conv"}:
+            continue
+        codes, scales = int8_per_row(values.reshape(len(values), -1))
+        name = tensor.name
+        model.graph.initializer.remove(tensor)
+        model.graph.initializer.append(graph.stored(f"{name}.codes", codes.reshape(values.shape)))
+        shape = (-1, *(1 for _ in values.shape[1:]))
+        model.graph.initializer.append(graph.stored(f"{name}.scales", scales.reshape(shape)))
+        cast = graph.node("Cast", [f"{name}.codes"], f"{name}.numbers", to=graph.element_type("float32"))
+        model.graph.node.insert(0, cast)
+        model.graph.node.insert(1, graph.node("Mul", [f"{name}.numbers", f"{name}.scales"], name))
+    return graph.save(model)
+
+
+def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]]]) -> bytes:
+    """Compute in int8, with weights of a scale a channel and activations of ranges found on photos; float inputs, outputs.
+
+    Weights have 7 bits: onnxruntime adds products in pairs of 16 bits on x86 without VNNI, and more would saturate. Matrices
+    with many zeros stay in float32, for `make_gapped`.
+
+    Args:
+        data: A float32 .onnx.
+        calibration: Inputs by name, a few dozen times; read once.
+
+    Raises:
+        MissingExtra: If onnxruntime is not installed.
+        ExportError: If there is nothing to calibrate on.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime looks when it is loaded
+    try:
+        with quiet():
+            from onnxruntime import quantization
+    except ImportError as error:
+        raise MissingExtra(
+            "the int8 quantizer is not installed",
+            found=error,
+            expected="onnxruntime",
+            hint="pip install 'capprune[onnx]'",
+        ) from error
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # the package has no types
+        """Hands the photos over, one by one."""
+
+        def __init__(self, photos: Iterator[Mapping[str, npt.NDArray[Any]]]) -> None:
+            self.read = 0
+            self._photos = photos
+
+        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+            """The next photo, or None."""
+            photo = next(self._photos, None)
+            self.read += photo is not None
+            return None if photo is None else dict(photo)
+
+    reader = Reader(iter(calibration))
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        source, prepared, made = (Path(folder) / f"{name}.onnx" for name in ("source", "prepared", "made"))
+        try:
+            source.write_bytes(graph.with_names(data))
+            quantization.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            excluded = _sparse_products(graph.load(prepared.read_bytes()))
+            quantization.quantize_static(
+                str(prepared),
+                str(made),
+                reader,
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                per_channel=True,
+                reduce_range=True,
+                nodes_to_exclude=excluded,
+            )
+            return graph.save(graph.load(made.read_bytes()))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise_if_unwritable(error, Path(folder))
+            reason = "no photos to calibrate on" if not reader.read else error
+            raise ExportError("the encoder cannot be quantised", found=reason) from error
+
+
+def _sparse_products(model: Any) -> list[str]:
+    """Names of the products whose weight has many zeros."""
+    zeros = {tensor.name: float(np.mean(graph.values_of(tensor) == 0)) for tensor in model.graph.initializer}
+    return [
+        one.name
+        for one in model.graph.node
+        if one.op_type in ("MatMul", "Gemm") and any(zeros.get(name, 0) >= SPARSE for name in one.input)
+    ]

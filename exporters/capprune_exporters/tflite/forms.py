@@ -1,0 +1,176 @@
+"""The forms in which a .tflite can hold a weight matrix, which of them fit where, and how each is stored.
+
+    form               used by                              in the file
+    dense_float32      anything                             every value
+    csr_float32        FULLY_CONNECTED                      kept values, columns, row pointers
+    densify_float32    anything, through a DENSIFY          the same
+    dense_int8         FULLY_CONNECTED, EMBEDDING_LOOKUP    every code, one scale
+    block_1x16_int8    FULLY_CONNECTED                      kept blocks of codes, their places, row pointers, one scale
+    densify_int8       FULLY_CONNECTED, EMBEDDING_LOOKUP,   kept codes, columns, row pointers, one scale
+                       GATHER, through a DENSIFY
+
+FULLY_CONNECTED with int8 weights takes and gives float32 and rounds its input to int8 itself (a hybrid kernel).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from capprune_exporters.quantise import requantised
+from capprune_exporters.tflite.graph import add_buffer
+from capprune_exporters.weights import BlockWeights, CsrWeights, DenseWeights, Float32Values, Int8Values, SparseWeights
+from capprune_runtime.errors import ExportError
+
+FORMS = ("dense_float32", "csr_float32", "densify_float32", "dense_int8", "block_1x16_int8", "densify_int8")
+DENSIFIED = ("densify_float32", "densify_int8")
+BLOCK = 16
+MOST_COLUMNS = 4096  # of a matrix in blocks, whose kernel keeps the place of a block in a byte
+MOST_BLOCKS = 255  # in a row, which the kernel counts in a byte
+
+# An operator and the place of the weight among its inputs; forms that are not here can be used by anything.
+FITS = {
+    "csr_float32": {("FULLY_CONNECTED", 1)},
+    "dense_int8": {("FULLY_CONNECTED", 1), ("EMBEDDING_LOOKUP", 1)},
+    "block_1x16_int8": {("FULLY_CONNECTED", 1)},
+    "densify_int8": {("FULLY_CONNECTED", 1), ("EMBEDDING_LOOKUP", 1), ("GATHER", 0)},
+}
+# What somebody may well ask for, and why they do not get it; the verifier refuses the same, and a test runs each.
+COMPUTED_WRONGLY = {
+    "csr_int8": "ai-edge-litert 2.3, tf.lite 2.21 and tflite-runtime 2.14 compute int8 without blocks wrongly",
+    "block_1x16_int8_per_row": "tflite-runtime 2.14 computes blocks with a scale a row wrongly",
+    "dense_int8_per_row": "tflite-runtime 2.14 computes a hybrid FULLY_CONNECTED with a scale a row wrongly",
+}
+
+Matrix = npt.NDArray[np.float32]
+
+
+def check_form(form: str, matrix: Matrix, used_by: Iterable[tuple[str, int]], name: str) -> None:
+    """Refuse a form that a matrix, or an operator that uses it, cannot take.
+
+    Args:
+        form: One of `FORMS`, or what somebody took for one.
+        matrix: `(N, K)`.
+        used_by: Operators and the place of the matrix among their inputs.
+        name: Of the tensor.
+
+    Raises:
+        ExportError: With the reason.
+    """
+    if reason := COMPUTED_WRONGLY.get(form):
+        raise ExportError(
+            "a form that computes wrongly is never written",
+            where=name,
+            expected=", ".join(FORMS),
+            found=f"{form}: {reason}",
+        )
+    if form not in FORMS:
+        raise ExportError("there is no such form of storage", where=name, expected=", ".join(FORMS), found=form)
+    if matrix.ndim != 2 and form != "dense_float32":
+        raise ExportError(f"{form} is for matrices", where=name, expected="two dimensions", found=matrix.shape)
+    for operator, place in used_by:
+        if (fitting := FITS.get(form)) and (operator, place) not in fitting:
+            expected = " or ".join(f"input {place} of {operator}" for operator, place in sorted(fitting))
+            raise ExportError(
+                f"{form} does not fit where the matrix is used",
+                where=name,
+                expected=expected,
+                found=f"input {place} of {operator}",
+            )
+    if form == "block_1x16_int8":
+        _check_blocks(matrix, name)
+
+
+def encoded(form: str, matrix: Matrix, weights: str) -> SparseWeights:
+    """What a form holds of a matrix.
+
+    Args:
+        form: One of `FORMS` but `dense_float32`.
+        matrix: `(N, K)`.
+        weights: `float32`, `int8` or `codebook4`; the values of sparse float32 forms are exactly those of `requantised`.
+    """
+    if form == "dense_int8":
+        return DenseWeights.from_dense(matrix, "int8")
+    if form == "block_1x16_int8":
+        return BlockWeights.from_dense(matrix, BLOCK, "int8")
+    if form == "densify_int8":
+        return CsrWeights.from_dense(matrix, "int8")
+    return CsrWeights.from_dense(requantised(matrix, weights))
+
+
+def store(model: Any, tensor: Any, weights: SparseWeights) -> int:
+    """Replace the content of a tensor; returns the bytes that values, columns and row pointers take."""
+    match weights:
+        case DenseWeights(values=values):
+            size = 0
+        case CsrWeights(values=values):
+            size = _set_sparsity(tensor, weights.shape[1], weights.row_pointers, weights.columns)
+        case BlockWeights(values=values):
+            places = weights.shape[1] // weights.block
+            size = _set_sparsity(tensor, places, weights.row_pointers, weights.block_columns, weights.block)
+        case _:
+            raise TypeError(f"a .tflite cannot hold {type(weights).__name__}")
+    match values:
+        case Float32Values(data):
+            content = data.tobytes()
+        case Int8Values(codes, scales):
+            content = codes.tobytes()
+            tensor.type = schema.TensorType.INT8
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale, tensor.quantization.zeroPoint = scales, np.zeros(scales.size, np.int64)
+        case _:
+            raise TypeError(f"a .tflite cannot hold {type(values).__name__}")
+    tensor.buffer = add_buffer(model, content)  # a buffer of its own: another tensor may share the old one
+    return len(content) + size
+
+
+def _set_sparsity(
+    tensor: Any, columns: int, row_pointers: npt.NDArray[np.int64], places: npt.NDArray[np.int64], block: int = 1
+) -> int:
+    """Describe compressed rows, or blocks along them; returns the bytes of pointers and places."""
+    rows = schema.DimensionMetadataT()
+    rows.format, rows.denseSize = schema.DimensionType.DENSE, len(row_pointers) - 1
+    kept = schema.DimensionMetadataT()
+    kept.format = schema.DimensionType.SPARSE_CSR
+    kept.arraySegmentsType, kept.arraySegments, segment_bytes = _index_vector(row_pointers, int(row_pointers[-1]))
+    kept.arrayIndicesType, kept.arrayIndices, place_bytes = _index_vector(places, columns - 1)
+    tensor.sparsity = schema.SparsityParametersT()
+    tensor.sparsity.dimMetadata = [rows, kept]
+    if block > 1:
+        inner = schema.DimensionMetadataT()
+        inner.format, inner.denseSize = schema.DimensionType.DENSE, block
+        tensor.sparsity.dimMetadata.append(inner)
+        tensor.sparsity.blockMap = [1]
+    tensor.sparsity.traversalOrder = list(range(len(tensor.sparsity.dimMetadata)))
+    return segment_bytes + place_bytes
+
+
+def _index_vector(numbers: npt.NDArray[np.int64], largest: int) -> tuple[int, Any, int]:
+    """The narrowest type that reaches `largest`: its number in the schema, the vector, its bytes."""
+    dtype: type[np.integer[Any]]
+    if largest < 1 << 8:
+        kind, vector, dtype = schema.SparseIndexVector.Uint8Vector, schema.Uint8VectorT(), np.uint8
+    elif largest < 1 << 16:
+        kind, vector, dtype = schema.SparseIndexVector.Uint16Vector, schema.Uint16VectorT(), np.uint16
+    else:
+        kind, vector, dtype = schema.SparseIndexVector.Int32Vector, schema.Int32VectorT(), np.int32
+    vector.values = numbers.astype(dtype)
+    return kind, vector, int(vector.values.nbytes)
+
+
+def _check_blocks(matrix: Matrix, name: str) -> None:
+    rows, columns = matrix.shape
+    if columns % BLOCK or columns > MOST_COLUMNS:
+        raise ExportError(
+            "rows of this length cannot be stored in blocks",
+            where=name,
+            expected=f"a multiple of {BLOCK}, at most {MOST_COLUMNS}",
+            found=columns,
+        )
+    most = int(matrix.reshape(rows, -1, BLOCK).any(-1).sum(1).max())
+    if most > MOST_BLOCKS:
+        raise ExportError("a row keeps too many blocks", where=name, expected=f"at most {MOST_BLOCKS}", found=most)

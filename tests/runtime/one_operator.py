@@ -1,0 +1,128 @@
+"""Model files of one operator each, over all operators of the bundle format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tflite_edit
+
+from capprune_runtime.tflite_file import TENSOR_TYPES
+from capprune_runtime.tflite_operators import OPERATORS
+
+schema, flatbuffers = tflite_edit.schema, tflite_edit.flatbuffers
+TYPE_CODES = {name: code for code, (name, _) in TENSOR_TYPES.items()}
+FIRST_VERSION = {"BROADCAST_TO": 2}  # of those whose first is not 1
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator: float32 inputs by shape, stored int32 or float32 ones by value, options, expected outputs."""
+
+    operator: str
+    inputs: tuple[Shape | np.ndarray[Any, Any], ...]
+    outputs: tuple[Shape, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+
+
+def ints(*values: int) -> np.ndarray[Any, Any]:
+    return np.array(values, np.int32)
+
+
+def one_operator_file(case: Case, outputs: tuple[Shape, ...] | None = None, dtype: str | None = None) -> bytes:
+    rule = OPERATORS[case.operator]
+    model, graph, code, operator = schema.ModelT(), schema.SubGraphT(), schema.OperatorCodeT(), schema.OperatorT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = (
+        rule.code,
+        min(rule.code, 127),
+        FIRST_VERSION.get(rule.name, 1),
+    )
+    model.version, model.operatorCodes, model.subgraphs, model.buffers = 3, [code], [graph], [schema.BufferT()]
+    graph.tensors, graph.operators = [], [operator]
+    computed = [(shape, dtype or case.dtype) for shape in outputs or case.outputs]
+    for value in (*case.inputs, *computed):
+        tensor, buffer = schema.TensorT(), schema.BufferT()
+        tensor.name = f"t{len(graph.tensors)}".encode()
+        tensor.shape, kind = (value.shape, str(value.dtype)) if isinstance(value, np.ndarray) else (value, "float32")
+        if not isinstance(value, np.ndarray) and value in computed:
+            tensor.shape, kind = value
+        if isinstance(value, np.ndarray):
+            buffer.data = np.frombuffer(value.tobytes(), np.uint8)
+        tensor.type, tensor.buffer, tensor.shape = TYPE_CODES[kind], len(model.buffers), list(tensor.shape)
+        graph.tensors.append(tensor)
+        model.buffers.append(buffer)
+    operator.inputs = list(range(len(case.inputs)))
+    operator.outputs = list(range(len(case.inputs), len(graph.tensors)))
+    if rule.options_type:
+        names = {number: name for name, number in vars(schema.BuiltinOptions).items() if not name.startswith("_")}
+        operator.builtinOptionsType = rule.options_type
+        operator.builtinOptions = getattr(schema, names[rule.options_type] + "T")()
+        vars(operator.builtinOptions).update(case.options)
+    graph.inputs = [n for n, value in enumerate(case.inputs) if not isinstance(value, np.ndarray)]
+    graph.outputs = operator.outputs
+    signature = schema.SignatureDefT()
+    signature.signatureKey = b"run"
+    signature.inputs, signature.outputs = entries(graph.inputs), entries(graph.outputs)
+    model.signatureDefs = [signature]
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def entries(indices: list[int]) -> list[Any]:
+    maps = [schema.TensorMapT() for _ in indices]
+    for entry, index in zip(maps, indices, strict=True):
+        entry.name, entry.tensorIndex = f"t{index}".encode(), index
+    return maps
+
+
+def weights(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+SAME, VALID = 0, 1
+CONV = {"strideW": 2, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 2}
+SLICED = (ints(0, 1, 5), ints(2, 4, 9), ints(1, 2, 1))
+CASES = [
+    Case("ADD", ((2, 1, 4), (3, 1)), ((2, 3, 4),)),
+    Case("MUL", ((4,), (2, 3, 4)), ((2, 3, 4),)),
+    Case("MAXIMUM", ((2, 3), (2, 3)), ((2, 3),)),
+    Case("MINIMUM", ((2, 3), (1, 3)), ((2, 3),)),
+    Case("SUB", ((2, 3), (2, 3)), ((2, 3),)),
+    Case("DIV", ((2, 3), weights(2, 3)), ((2, 3),)),
+    Case("TANH", ((2, 3),), ((2, 3),)),
+    Case("LOGISTIC", ((2, 3),), ((2, 3),)),
+    Case("RELU", ((2, 3),), ((2, 3),)),
+    Case("RELU6", ((2, 3),), ((2, 3),)),
+    Case("SOFTMAX", ((2, 3),), ((2, 3),), {"beta": 1.0}),
+    Case("RESHAPE", ((2, 3, 4), ints(4, -1)), ((4, 6),)),
+    Case("TRANSPOSE", ((2, 3, 4), ints(2, 0, 1)), ((4, 2, 3),)),
+    Case("EXPAND_DIMS", ((2, 3), ints(-1)), ((2, 3, 1),)),
+    Case("MEAN", ((2, 3, 4), ints(0, -1)), ((3,),)),
+    Case("SUM", ((2, 3, 4), ints(1)), ((2, 1, 4),), {"keepDims": True}),
+    Case("SLICE", ((2, 5, 9), ints(0, 2, 4), ints(1, 3, -1)), ((1, 3, 5),)),
+    Case("STRIDED_SLICE", ((3, 5, 9), *SLICED), ((2, 2, 4),)),
+    Case("STRIDED_SLICE", ((3, 5, 9), *SLICED), ((3, 4),), {"beginMask": 1, "endMask": 1, "shrinkAxisMask": 2}),
+    Case("STRIDED_SLICE", ((3, 5, 9), ints(-2, 0, -4), ints(3, 99, -1), ints(1, 1, 1)), ((2, 5, 3),)),
+    Case("PAD", ((2, 3), np.array([[0, 1], [2, 0]], np.int32)), ((3, 5),)),
+    Case("CONCATENATION", ((2, 3), (2, 4), (2, 1)), ((2, 8),), {"axis": -1}),
+    Case("PACK", ((2, 3), (2, 3)), ((2, 2, 3),), {"valuesCount": 2, "axis": 1}),
+    Case("UNPACK", ((2, 3),), ((2,), (2,), (2,)), {"num": 3, "axis": 1}),
+    Case("SPLIT", (ints(1), (2, 6)), ((2, 2), (2, 2), (2, 2)), {"numSplits": 3}),
+    Case("GATHER", ((4, 5, 6), ints(1, 3, 0)), ((4, 3, 6),), {"axis": 1}),
+    Case("BROADCAST_TO", ((1, 3), ints(2, 4, 3)), ((2, 4, 3),)),
+    Case("BATCH_MATMUL", ((2, 3, 4), (2, 4, 5)), ((2, 3, 5),)),
+    Case("BATCH_MATMUL", ((2, 4, 3), (2, 5, 4)), ((2, 3, 5),), {"adjX": True, "adjY": True}),
+    Case("FULLY_CONNECTED", ((2, 3, 4), weights(5, 4), weights(5)), ((6, 5),)),
+    Case("FULLY_CONNECTED", ((2, 3, 4), weights(5, 4), weights(5)), ((2, 3, 5),), {"keepNumDims": True}),
+    Case("CONV_2D", ((1, 7, 9, 3), weights(5, 3, 2, 3), weights(5)), ((1, 7, 5, 5),), {**CONV, "padding": SAME}),
+    Case("CONV_2D", ((1, 7, 9, 3), weights(5, 3, 2, 3), weights(5)), ((1, 3, 4, 5),), {**CONV, "padding": VALID}),
+    Case("DEPTHWISE_CONV_2D", ((1, 8, 8, 3), weights(1, 3, 3, 6), weights(6)), ((1, 3, 3, 6),),
+         {"padding": VALID, "strideW": 2, "strideH": 2, "depthMultiplier": 2}),
+    Case("AVERAGE_POOL_2D", ((1, 7, 7, 2),), ((1, 4, 3, 2),),
+         {"padding": SAME, "strideW": 3, "strideH": 2, "filterWidth": 2, "filterHeight": 3}),
+    Case("CAST", ((2, 3),), ((2, 3),), {"inDataType": 0, "outDataType": 2}, dtype="int32"),
+]  # fmt: skip

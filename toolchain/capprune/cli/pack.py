@@ -1,0 +1,61 @@
+"""`capprune pack`: a bundle as one file, entropy coded, for download."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from capprune.cli.console import emit, json_option, say, table
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.capz",
+    help="The packed bundle; replaced when it is there.  [default: BUNDLE.capz, beside the bundle]",
+)
+@json_option
+def command(bundle: Path, out: Path | None, as_json: bool) -> None:
+    """Pack a bundle into one small file.
+
+    The places and values of its weights are entropy coded, the rest is compressed by zlib. It expands to exactly the same
+    bytes, which is proven before the file takes its place.
+
+    \b
+    Example:
+      capprune pack bundles/sparse --out sparse.capz
+    """
+    from capprune_exporters.capz import pack
+    from capprune_runtime.capz import CAPZ_SUFFIX
+
+    place = bundle.resolve()  # "." has no name to add an ending to
+    say("packing")
+    report = pack(bundle, out or place.with_name(place.name + CAPZ_SUFFIX))
+    tensors = [one for one in report.tensors if len(one.shape) > 1]
+
+    def show() -> None:
+        rows = [
+            [one.file, "x".join(map(str, one.shape)), *(f"{n:,}" for n in (one.kept, one.file_bytes, one.coded_bytes))]
+            for one in sorted(tensors, key=lambda one: -one.coded_bytes)[:8]
+        ]
+        table("largest weights", ["file", "weights", "kept", "bytes", "packed"], rows)
+        files = [[one.name, one.coding, f"{one.size_bytes:,}", f"{one.packed_bytes:,}"] for one in report.files]
+        table("files", ["file", "coded as", "bytes", "packed"], files)
+        share = report.packed_bytes / report.bundle_bytes
+        click.echo(f"packed {report.place}: {report.packed_bytes:,} of {report.bundle_bytes:,} bytes ({share:.1%})")
+        click.echo(f"next: capprune verify {report.place}")
+
+    document: dict[str, Any] = {
+        "bundle": str(bundle),
+        "file": str(report.place),
+        "bundle_bytes": report.bundle_bytes,
+        "packed_bytes": report.packed_bytes,
+        "files": [asdict(one) for one in report.files],
+        "tensors": [asdict(one) for one in report.tensors],
+    }
+    emit(document, as_json, show)

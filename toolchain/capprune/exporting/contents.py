@@ -1,0 +1,133 @@
+"""What goes into a bundle beside its models: manifest sections, model card, golden photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capprune import __version__
+from capprune.data.scenes import golden_scenes
+from capprune.evaluation.trained import TrainedCaptioner
+from capprune.models.caption_model import region_count
+from capprune.models.search import SUPPRESSED
+from capprune.training.run import LoadedRun
+from capprune_exporters.bundle import BundleContents, GoldenCaption, assemble
+from capprune_runtime.captioner import Captioner
+from capprune_runtime.manifest import (
+    DataSection,
+    DecodingSection,
+    ModelSection,
+    PreprocessingSection,
+    PruningSection,
+    QuantisationSection,
+)
+from capprune_runtime.vocabulary import END, START
+
+DEFAULT_BEAM = 3
+GOLDEN_SCENES = 4
+GOLDEN_CANDIDATES = 24  # scenes among which a quantised bundle finds those that it says as torch does
+
+
+def preprocessing_section(run: LoadedRun) -> PreprocessingSection:
+    """How a photo becomes the encoder's input."""
+    return PreprocessingSection(size=run.config.encoder.size)
+
+
+def decoding_section(run: LoadedRun, beam: int) -> DecodingSection:
+    """How captions are searched."""
+    limit = run.config.data.maximum_tokens
+    return DecodingSection(start=START, end=END, suppress=SUPPRESSED, max_tokens=limit, beam=beam)
+
+
+def bundle_contents(
+    run: LoadedRun,
+    encoder: bytes,
+    decoder: bytes,
+    *,
+    encoder_weights: str,
+    weights: str,
+    beam: int,
+    plan: dict[str, Any],
+) -> BundleContents:
+    """Everything but the golden photos.
+
+    Args:
+        run: What is exported.
+        encoder: Its model file.
+        decoder: Its model file.
+        encoder_weights: How the encoder's weights are stored.
+        weights: How the decoder's are quantised.
+        beam: K that the bundle uses when nobody says otherwise.
+        plan: The document plan.json.
+    """
+    config = run.config
+    tree = config.as_tree()
+    tree["data"]["folder"] = config.data.folder.name  # the rest of the path is nobody's business
+    kept, prunable = run.kept, run.prunable
+    return BundleContents(
+        created_by=f"capprune {__version__}",
+        encoder=encoder,
+        decoder=decoder,
+        vocabulary=run.vocabulary,
+        model=ModelSection(
+            family="soft_attention",
+            regions=region_count(config.encoder),
+            vocabulary=len(run.vocabulary),
+            **config.decoder.model_dump(),
+        ),
+        preprocessing=preprocessing_section(run),
+        decoding=decoding_section(run, beam),
+        state=run.model.decoder.state_names,
+        pruning=PruningSection(
+            method=config.pruning.method, sparsity=1 - kept / prunable, kept_weights=kept, prunable_weights=prunable
+        ),
+        quantisation=QuantisationSection(encoder=encoder_weights, decoder=weights),
+        data=DataSection(name=config.data.folder.name or "unknown", licence=config.data.licence),
+        config=tree,
+        golden=(),
+        model_card=_model_card(run, encoder_weights, weights),
+        plan=plan,
+    )
+
+
+def with_golden(run: LoadedRun, contents: BundleContents, *, quantised: bool) -> BundleContents:
+    """Add drawn scenes with what the trained model says of them, greedy and by beam in turn.
+
+    A quantised model may say another word where the trained one was in doubt, on one processor and not on another. So it
+    gets scenes on which it agrees with the trained model here; others would prove nothing.
+    """
+    scenes = golden_scenes(GOLDEN_CANDIDATES if quantised else GOLDEN_SCENES, run.config.encoder.size)
+    golden = golden_captions(run, scenes)
+    if quantised:
+        captioner = Captioner(assemble(Path(), contents))
+        golden = [one for one in golden if captioner.caption(one.photo, one.beam).tokens == one.tokens][:GOLDEN_SCENES]
+    return replace(contents, golden=golden)
+
+
+def golden_captions(run: LoadedRun, scenes: Sequence[tuple[npt.NDArray[np.uint8], str]]) -> list[GoldenCaption]:
+    """What the trained model says of scenes, greedy and by beam in turn."""
+    captioner = TrainedCaptioner(run)
+    found = []
+    for number, (photo, name) in enumerate(scenes):
+        beam = 1 if number % 2 == 0 else DEFAULT_BEAM
+        said = captioner.caption(photo[None], beam)[0]
+        found.append(GoldenCaption(name, photo, beam, said.tokens, said.caption))
+    return found
+
+
+def _model_card(run: LoadedRun, encoder_weights: str, weights: str) -> str:
+    config, kept = run.config, run.kept
+    return (
+        f"# {config.name}\n\n"
+        f"A {config.decoder.cell.upper()} captioner with soft attention over the features of {config.encoder.name}.\n\n"
+        f"- Data: {config.data.folder.name}. Terms: {config.data.licence}.\n"
+        f"- Decoder: {kept:,} of {run.prunable:,} weights kept ({1 - kept / run.prunable:.2%} sparse), {weights}.\n"
+        f"- Encoder weights: {encoder_weights}.\n"
+        f"- CIDEr-D on the validation photos when trained, greedy: {float(run.facts['cider']):.3f}.\n\n"
+        "Captions can be wrong. Do not rely on them where a mistake does harm.\n"
+    )

@@ -1,0 +1,171 @@
+"""From a trained run to a proven bundle: convert, plan, store, check, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from capprune.evaluation.intervals import Change, bootstrap_change
+from capprune.exporting.contents import DEFAULT_BEAM, bundle_contents, decoding_section, with_golden
+from capprune.exporting.quality import ValidationPhotos, costs_too_much, first_pixels, settle_plan, told
+from capprune.exporting.target_models import MODELS, TargetModels
+from capprune.training.run import LoadedRun
+from capprune_exporters.bundle import write_bundle
+from capprune_exporters.plan import WEIGHTS, Plan
+from capprune_exporters.targets import Target, find_target
+from capprune_exporters.tflite.sparse import StoredTensor
+from capprune_runtime.errors import ExportError, UsageError
+from capprune_runtime.golden import prove_golden
+from capprune_runtime.photo import normalise
+from capprune_runtime.verify import Bundle
+
+CALIBRATION_PHOTOS = 64
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user asks of an export.
+
+    Attributes:
+        target: A name of `capprune_exporters.targets`.
+        weights: How the decoder's weights are quantised, one of `plan.WEIGHTS`.
+        encoder_weights: A form that the target's encoder can take; None for the one that goes with `weights`.
+        plan: `size`, `auto` (by measurement), or the form of some tensors by name.
+        beam: K that the bundle uses when nobody says otherwise.
+        data: A data folder, for what quantisation costs on its val photos and for calibration on its train photos; None
+            leaves both out.
+        photos: At most so many of val.
+    """
+
+    target: str = "tflite"
+    weights: str = "float32"
+    encoder_weights: str | None = None
+    plan: str | Mapping[str, str] = "size"
+    beam: int = DEFAULT_BEAM
+    data: Path | None = None
+    photos: int = 1000
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made.
+
+    Attributes:
+        bundle: Verified, at its place.
+        tensors: What became of each weight tensor of the decoder.
+        plan: How and why.
+        change: CIDEr-D on val from float32 to what was written, where it was measured.
+    """
+
+    bundle: Bundle
+    tensors: tuple[StoredTensor, ...]
+    plan: Plan
+    change: Change | None
+
+
+def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = lambda message: None) -> Exported:
+    """Convert, rewrite, write, verify and prove a bundle; it appears under its name once all of that is done.
+
+    Args:
+        run: What to export.
+        out: Folder of the bundle, to be made.
+        wanted: What is asked of it.
+        say: Is told what is being done.
+
+    Raises:
+        UsageError: If the target, a form or a tensor of the plan is unknown, or `out` exists.
+        MissingExtra: If the converter is not installed.
+        ExportError: If the graph cannot be converted, or a golden photo gives other tokens.
+        DataError: If `wanted.data` has no photos to check on.
+    """
+    wanted = wanted or Wanted()
+    target = find_target(wanted.target)
+    _check(target, wanted, out)
+    models = MODELS[target.name](run, wanted.beam, say)
+    plan, encoder_weights, change = _settled(run, models, target, wanted, say)
+    decoder = models.decoder(plan)
+    plan = plan.as_stored({tensor.name: tensor.form for tensor in decoder.tensors})
+    contents = bundle_contents(
+        run,
+        models.encoder(encoder_weights),
+        decoder.data,
+        encoder_weights=encoder_weights,
+        weights=wanted.weights,
+        beam=wanted.beam,
+        plan=plan.as_json() | {"encoder": encoder_weights, "change": None if change is None else asdict(change)},
+    )
+    say("proving the bundle on its golden photos")
+    quantised = wanted.weights != "float32" or encoder_weights != "float32"
+    bundle = write_bundle(out, with_golden(run, contents, quantised=quantised), prove=_prove)
+    return Exported(bundle, decoder.tensors, plan, change)
+
+
+def _check(target: Target, wanted: Wanted, out: Path) -> None:
+    """Refuse before minutes of work what would be refused after them."""
+    for option, found, known in (
+        ("--weights", wanted.weights, WEIGHTS),
+        ("--encoder-weights", wanted.encoder_weights, (None, *target.encoder_weights)),
+    ):
+        if found not in known:
+            expected = ", ".join(name for name in known if name)
+            raise UsageError("there is no such form", where=option, expected=expected, found=found)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("this folder exists already", where=out, hint="choose another --out, or remove it first")
+
+
+def _settled(
+    run: LoadedRun, models: TargetModels, target: Target, wanted: Wanted, say: Say
+) -> tuple[Plan, str, Change | None]:
+    """The plan and the encoder's form after measuring on val what they cost, if there are photos."""
+    plan = models.plan(wanted.weights, wanted.plan)
+    form = wanted.encoder_weights or (target.encoder_weights[0 if wanted.weights == "float32" else 1])
+    folder = wanted.data
+    if folder is not None:
+        models.encoder(form, lambda: _calibration(run, folder))
+    if folder is None or (wanted.weights == "float32" and form == "float32"):
+        return plan, form, None
+    photos = ValidationPhotos(
+        folder,
+        "val",
+        wanted.photos,
+        size=run.config.encoder.size,
+        decoding=decoding_section(run, wanted.beam),
+        vocabulary=run.vocabulary,
+    )
+    plain = models.encoder("float32")
+    before = photos.cider_d(plain, models.decoder(models.plan("float32", "size")).data)
+    change = None
+    if wanted.weights != "float32":
+        plan, change = settle_plan(
+            plan, models.matrices, photos, before, plain, lambda plan: models.decoder(plan).data, say
+        )
+    if form != "float32":
+        whole = bootstrap_change(before, photos.cider_d(models.encoder(form), models.decoder(plan).data))
+        say(f"with the encoder in {form}: {told(whole)}")
+        if costs_too_much(whole) and wanted.encoder_weights is None:
+            say("keeping the encoder in float32")
+            return plan, "float32", change
+        change = whole
+    return plan, form, change
+
+
+def _calibration(run: LoadedRun, folder: Path) -> Iterator[dict[str, Any]]:
+    for photo in first_pixels(folder, "train", CALIBRATION_PHOTOS, run.config.encoder.size):
+        yield {"photo": normalise(photo)}
+
+
+def _prove(bundle: Bundle) -> None:
+    """Refuse a bundle whose golden photos give other tokens than torch gave."""
+    for proof in prove_golden(bundle):
+        if not proof.same:
+            raise ExportError(
+                "the exported model says something else than the trained one",
+                where=f"golden photo {proof.golden.name}",
+                expected=proof.golden.caption,
+                found=proof.said.text,
+                hint="this is a defect; please report it with the run's config",
+            )

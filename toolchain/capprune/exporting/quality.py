@@ -1,0 +1,151 @@
+"""What quantisation costs in CIDEr-D, and the way back, tensor by tensor, where it costs too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capprune.data.captions import load_caption_set
+from capprune.data.photos import open_photos
+from capprune.evaluation.intervals import Change, bootstrap_change
+from capprune.evaluation.metrics import score
+from capprune_exporters.plan import Matrix, Plan
+from capprune_exporters.quantise import requantised
+from capprune_runtime.errors import DataError
+from capprune_runtime.interpreter import open_model
+from capprune_runtime.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE, DecodingSection
+from capprune_runtime.photo import decode_photo, normalise, resize
+from capprune_runtime.search import State, StepResult, beam
+from capprune_runtime.vocabulary import Vocabulary
+
+LARGEST_LOSS = 0.005  # of CIDEr-D, relative: beyond it with the whole interval, quantisation costs too much
+
+Encoded = Mapping[str, NDArray[Any]]
+Say = Callable[[str], None]
+
+
+class ValidationPhotos:
+    """Photos with captions, for scoring pairs of model files; each encoder sees the photos once.
+
+    Args:
+        folder: A data folder.
+        split: Of its photos.
+        limit: At most so many.
+        size: Side of the photos in pixels.
+        decoding: Token ids, limits and beam.
+        vocabulary: Of the decoder.
+
+    Raises:
+        DataError: The folder cannot be read, or the split is empty.
+        PhotoError: A photo cannot be read.
+    """
+
+    def __init__(
+        self, folder: Path, split: str, limit: int, *, size: int, decoding: DecodingSection, vocabulary: Vocabulary
+    ) -> None:
+        chosen = load_caption_set(folder).split(split)[:limit]
+        if not chosen:
+            raise DataError("there are no photos to measure on", where=folder, expected=f"a split {split}")
+        self.captions = {photo.name: photo.captions for photo in chosen}
+        self.pixels = list(first_pixels(folder, split, limit, size))
+        self._decoding, self._vocabulary = decoding, vocabulary
+        self._encoded: dict[bytes, list[Encoded]] = {}
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def cider_d(self, encoder: bytes, decoder: bytes) -> Sequence[float]:
+        """CIDEr-D of every photo, with plain tokens, in the order of the photos."""
+        step = open_model(decoder, STEP_SIGNATURE)
+        said = {
+            name: self._caption(step, encoded)
+            for name, encoded in zip(self.captions, self._encode(encoder), strict=True)
+        }
+        return score(self.captions, said, tokenizer="plain", meteor=False).per_photo_cider
+
+    def _encode(self, encoder: bytes) -> list[Encoded]:
+        if encoder not in self._encoded:
+            model = open_model(encoder, ENCODE_SIGNATURE)
+            self._encoded[encoder] = [model.run({"photo": normalise(photo)}) for photo in self.pixels]
+        return self._encoded[encoder]
+
+    def _caption(self, step: Any, encoded: Encoded) -> str:
+        looked_at = {name: encoded[name] for name in ("keys", "values")}
+        step.hold(looked_at)
+        first = {name: array for name, array in encoded.items() if name not in looked_at}
+
+        def one_step(token: int, state: State) -> StepResult:
+            outputs = step.run({"token": np.array([token], np.int32), **state})
+            carried = {name: outputs[name] for name in first}
+            return StepResult(outputs["scores"][0], carried, outputs["attention"][0])
+
+        return self._vocabulary.caption(beam(one_step, first, self._decoding, self._decoding.beam).tokens)
+
+
+def first_pixels(folder: Path, split: str, limit: int, size: int) -> Iterator[NDArray[np.uint8]]:
+    """The first photos of a split, (S, S, 3) uint8, as the encoder sees them."""
+    names = [photo.name for photo in load_caption_set(folder).split(split)[:limit]]
+    with open_photos(folder) as store:
+        for name in names:
+            yield resize(decode_photo(store.read(name), name), size)
+
+
+def costs_too_much(change: Change) -> bool:
+    """Whether the whole interval of the relative change lies beyond the largest loss that is taken."""
+    return change.relative is not None and change.relative.high < -LARGEST_LOSS
+
+
+def settle_plan(
+    plan: Plan,
+    matrices: Mapping[str, Matrix],
+    photos: ValidationPhotos,
+    before: Sequence[float],
+    encoder: bytes,
+    decoder_of: Callable[[Plan], bytes],
+    say: Say,
+) -> tuple[Plan, Change]:
+    """Keep tensors in float32, the worst quantised first, until quantisation costs no more than is taken.
+
+    Args:
+        plan: As wanted.
+        matrices: The masked weights of `step`, by name.
+        photos: To measure on.
+        before: CIDEr-D of each photo with the decoder in float32.
+        encoder: The encoder's model file.
+        decoder_of: Writes the decoder that a plan describes.
+        say: Is told what is found.
+
+    Returns:
+        The plan that holds, and what it costs.
+    """
+    remaining = _worst_first(plan, matrices)
+    while True:
+        change = bootstrap_change(before, photos.cider_d(encoder, decoder_of(plan)))
+        say(f"{plan.weights} costs on {len(photos)} photos of val: {told(change)}")
+        if not remaining or not costs_too_much(change):
+            return plan, change
+        worst = remaining.pop(0)
+        say(f"keeping {worst} in float32")
+        plan = plan.with_float(worst, f"{plan.weights} cost more than {LARGEST_LOSS:.1%} of CIDEr-D")
+
+
+def told(change: Change) -> str:
+    """A change of CIDEr-D in words."""
+    if change.relative is None:
+        return f"CIDEr-D {change.difference.estimate:+.4f}"
+    relative = change.relative
+    return f"CIDEr-D {relative.estimate:+.2%} [{relative.low:+.2%}, {relative.high:+.2%}]"
+
+
+def _worst_first(plan: Plan, matrices: Mapping[str, Matrix]) -> list[str]:
+    errors = {}
+    for line in plan.lines:
+        if line.weights != "float32":
+            matrix = matrices[line.tensor]
+            lost = requantised(matrix, line.weights) - matrix
+            errors[line.tensor] = float(np.square(lost).sum() / max(np.square(matrix).sum(), 1e-30))
+    return sorted(errors, key=lambda name: -errors[name])

@@ -1,0 +1,154 @@
+"""The two model files of a bundle, in every form that a target can hold; each graph is converted once."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from capprune.exporting.contents import decoding_section, preprocessing_section
+from capprune.models.exportable import exportable
+from capprune.training.run import LoadedRun
+from capprune_exporters.onnx.convert import convert_onnx
+from capprune_exporters.onnx.models import encoder_onnx
+from capprune_exporters.onnx.weights import make_gapped
+from capprune_exporters.plan import Matrix, Plan, plan_as_given, plan_by_measurement, plan_by_size
+from capprune_exporters.tflite.convert import convert
+from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
+from capprune_exporters.tflite.sparse import SparseModel, add_metadata, make_sparse
+from capprune_runtime.errors import UsageError
+from capprune_runtime.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE
+
+LOOKED_UP = ("embedding.weight",)  # by row; every other matrix of `step` is multiplied
+ONCE_A_PHOTO = ("initial.weight", "key.weight", "value.weight")  # belong to `encode`
+
+Calibration = Callable[[], Iterable[Mapping[str, Any]]]
+
+
+class TargetModels(ABC):
+    """Encoder and decoder of one run, for one target.
+
+    Args:
+        run: What is exported.
+        beam: K that the bundle uses when nobody says otherwise.
+        say: Is told what is being done.
+
+    Attributes:
+        matrices: The masked weight matrices of `step`, (N, K) float32, by parameter name.
+    """
+
+    def __init__(self, run: LoadedRun, beam: int, say: Callable[[str], None]) -> None:
+        self._run, self._beam = run, beam
+        weights = {
+            name: parameter.detach().numpy()
+            for name, parameter in run.model.decoder.named_parameters()
+            if name.endswith("weight")
+        }
+        self._projections = {name: weights[name] for name in ONCE_A_PHOTO}
+        self.matrices: dict[str, Matrix] = {name: weights[name] for name in weights if name not in ONCE_A_PHOTO}
+        self._encoders: dict[str, bytes] = {}
+        self._convert(say)
+
+    def encoder(self, form: str, calibration: Calibration | None = None) -> bytes:
+        """The encoder's file with its weights in one of the target's forms.
+
+        Raises:
+            UsageError: The form needs photos to calibrate on, and there are none.
+        """
+        if form not in self._encoders:
+            if form == "static_int8" and calibration is None:
+                hint = "add --data FOLDER"
+                raise UsageError("static int8 needs photos to calibrate on", where="--encoder-weights", hint=hint)
+            self._encoders[form] = self._make_encoder(form, calibration() if calibration else ())
+        return self._encoders[form]
+
+    @abstractmethod
+    def plan(self, weights: str, wanted: str | Mapping[str, str]) -> Plan:
+        """The plan that is asked for: `size`, `auto`, or forms by tensor name.
+
+        Raises:
+            UsageError: A plan, a tensor or a form is unknown.
+        """
+
+    @abstractmethod
+    def decoder(self, plan: Plan) -> SparseModel:
+        """The decoder's file as a plan describes it."""
+
+    @abstractmethod
+    def _convert(self, say: Callable[[str], None]) -> None: ...
+
+    @abstractmethod
+    def _make_encoder(self, form: str, calibration: Iterable[Mapping[str, Any]]) -> bytes: ...
+
+
+class TfliteModels(TargetModels):
+    """For the runtimes of TFLite files."""
+
+    def plan(self, weights: str, wanted: str | Mapping[str, str]) -> Plan:
+        """See `TargetModels.plan`."""
+        if wanted == "size":
+            return plan_by_size(self.matrices, LOOKED_UP, weights)
+        if wanted == "auto":
+            return plan_by_measurement(self.matrices, LOOKED_UP, weights)
+        if isinstance(wanted, str):
+            raise UsageError("there is no such plan", where="--plan", expected="size, auto or a file", found=wanted)
+        return plan_as_given(self.matrices, LOOKED_UP, weights, wanted)
+
+    def decoder(self, plan: Plan) -> SparseModel:
+        """See `TargetModels.decoder`."""
+        made = make_sparse(self._step, one_row=True, plan=plan.forms, weights=plan.quantised, names=self.matrices)
+        return SparseModel(self._with_metadata(made.data), made.tensors)
+
+    def _convert(self, say: Callable[[str], None]) -> None:
+        encode, step = exportable(self._run.model)
+        say("converting the encoder")
+        self._encode = convert(encode, ENCODE_SIGNATURE, encode.example())
+        say("converting the decoder")
+        self._step = convert(step, STEP_SIGNATURE, step.example())
+
+    def _make_encoder(self, form: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
+        if form == "static_int8":
+            return static_int8(self._encode, calibration)
+        sparse = make_sparse(self._encode, one_row=False, names=self._projections).data
+        return sparse if form == "float32" else weight_only_int8(sparse)
+
+    def _with_metadata(self, data: bytes) -> bytes:
+        """For whoever gets the file without its bundle: the words, and how to feed the model."""
+        described = {
+            "preprocessing": asdict(preprocessing_section(self._run)),
+            "decoding": asdict(decoding_section(self._run, self._beam)),
+        }
+        return add_metadata(data, self._run.vocabulary.as_text().encode(), json.dumps(described).encode())
+
+
+class OnnxModels(TargetModels):
+    """For onnxruntime, which computes everything dense: a plan is only about bytes."""
+
+    def plan(self, weights: str, wanted: str | Mapping[str, str]) -> Plan:
+        """See `TargetModels.plan`."""
+        if wanted != "size":
+            raise UsageError(
+                "an ONNX export has one plan, the smallest", where="--plan", expected="size", found="another"
+            )
+        plan = plan_by_size(self.matrices, LOOKED_UP, weights)
+        lines = (replace(line, weights=weights, reason="the fewest bytes; computed dense") for line in plan.lines)
+        return replace(plan, lines=tuple(lines))
+
+    def decoder(self, plan: Plan) -> SparseModel:
+        """See `TargetModels.decoder`."""
+        return make_gapped(self._step, weights=plan.quantised, names=self.matrices, dynamic=True)
+
+    def _convert(self, say: Callable[[str], None]) -> None:
+        encode, step = exportable(self._run.model)
+        say("converting the encoder")
+        self._encode = convert_onnx(encode, encode.example())
+        say("converting the decoder")
+        self._step = convert_onnx(step, step.example(), rows=True)
+
+    def _make_encoder(self, form: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
+        return encoder_onnx(self._encode, form, calibration, self._projections)
+
+
+MODELS: dict[str, type[TargetModels]] = {"tflite": TfliteModels, "onnx": OnnxModels}
