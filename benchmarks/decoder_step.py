@@ -109,7 +109,7 @@ def measure_run(run: LoadedRun, settings: Settings) -> dict[str, Any]:
 
 
 def cider_of(run: LoadedRun) -> dict[str, Any]:
-    """CIDEr-D on the test split where benchmarks/flickr8k.py measured this run, else on val as its training did."""
+    """CIDEr-D on the test split where another benchmark measured this run, else on val as its training did."""
     for path in sorted(RESULTS.glob("flickr8k_*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         if (
@@ -118,6 +118,11 @@ def cider_of(run: LoadedRun) -> dict[str, Any]:
         ):
             quality = document["results"]["quality"]
             return {"cider": quality["scores"]["cider_d"], "cider_split": "test", "beam": quality["beam"]}
+    exports = RESULTS / "exports.json"
+    document = json.loads(exports.read_text(encoding="utf-8")) if exports.is_file() else {"rows": []}
+    for row in document["rows"]:
+        if (row["run"], row["variant"]) == (run.config.name, "tflite float32"):
+            return {"cider": row["cider_d"], "cider_split": document["split"], "beam": document["beam"]}
     return {"cider": float(run.facts["cider"]), "cider_split": "val", "beam": 1}
 
 

@@ -36,7 +36,7 @@ def exports_section(document: Document | None) -> str:
         "\n".join(back),
         parity,
         machine(document["environment"]),
-        commands([document["command"]]),
+        commands(document["commands"]),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -47,7 +47,7 @@ def _figures(row: Document) -> list[str]:
         row["run"],
         row["variant"],
         f"{row['cider_d']:.4f}",
-        f"{change['estimate']:+.1%} [{change['low']:+.1%}, {change['high']:+.1%}]",
+        "—" if change is None else f"{change['estimate']:+.1%} [{change['low']:+.1%}, {change['high']:+.1%}]",
         f"{row['decoder_bytes']:,}",
         f"{row['bundle_bytes']:,}",
         f"{row['packed_bytes']:,}",

@@ -4,7 +4,7 @@
 
 Exports each run in every format, captions the test split with each bundle, and compares with the trained model in torch:
 token by token for float32, in every interpreter that is installed, and by CIDEr-D with a paired interval for the rest.
-Writes benchmarks/results/exports.json.
+Writes benchmarks/results/exports.json, beside the rows of other runs that stand there.
 """
 
 from __future__ import annotations
@@ -100,10 +100,26 @@ def measure(
         "split": SPLIT,
         "photos": len(chosen),
         "beam": BEAM,
-        "command": f"python benchmarks/exports.py --data flickr8k {' '.join(f'--run runs/{run.name}' for run in runs)}",
+        "commands": [_command(run, photos, variants) for run in runs],
         "environment": asdict(environment(available_runtimes()[0], 1)),
         "rows": rows,
     }
+
+
+def joined(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
+    """A new document with the rows of other runs that an earlier one of the same photos holds."""
+    same = ("schema_version", "split", "photos", "beam")
+    if before is None or any(before[key] != now[key] for key in same):
+        return now
+    measured = {row["run"] for row in now["rows"]}
+    others = [row for row in before["rows"] if row["run"] not in measured]
+    commands = [one for one in before["commands"] if one not in now["commands"]] if others else []
+    return now | {"rows": [*others, *now["rows"]], "commands": [*commands, *now["commands"]]}
+
+
+def _command(run: Path, photos: int, variants: tuple[str, ...]) -> str:
+    wanted = "".join(f' --variant "{name}"' for name in variants if name)
+    return f"python benchmarks/exports.py --data flickr8k --run runs/{run.name} --photos {photos}{wanted}"
 
 
 def _row(run: LoadedRun, wanted: Wanted, out: Path, test: Test) -> dict[str, Any]:
@@ -114,7 +130,8 @@ def _row(run: LoadedRun, wanted: Wanted, out: Path, test: Test) -> dict[str, Any
     found = validate_bundle(
         bundle, test.photos, test.store, beam=BEAM, runtime=first, reference=test.said, score_gap=test.gap, meteor=False
     )
-    assert found.change is not None and found.change.relative is not None and found.parity is not None
+    assert found.change is not None and found.parity is not None
+    relative = found.change.relative
     parity = {first: found.parity}
     if exact:
         for runtime in others:
@@ -134,7 +151,7 @@ def _row(run: LoadedRun, wanted: Wanted, out: Path, test: Test) -> dict[str, Any
         "packed_decoder_bytes": _packed(bundle, packed.files),
         "cider_d": found.scores.cider_d,
         "cider_d_interval": asdict(found.cider_d),
-        "relative_change": asdict(found.change.relative),
+        "relative_change": None if relative is None else asdict(relative),
         "parity": {runtime: one.as_json() for runtime, one in parity.items()},
         "exact": exact,
     }
@@ -162,6 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
         document = measure(
             asked.run, asked.data, limit=asked.limit, photos=asked.photos, variants=tuple(asked.variant or [""])
         )
+        before = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.is_file() else None
+        document = joined(before, document)
         write_text(asked.out, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     except CapPruneError as error:
         print(f"error: {error}", file=sys.stderr)

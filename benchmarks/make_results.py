@@ -12,6 +12,7 @@ from typing import Any
 
 from capprune_runtime.atomic import write_text
 from capprune_runtime.errors import DataError
+from decoder_step_results import decoder_step_section
 from export_results import entropy_section, exports_section
 from result_text import commands as _commands
 from result_text import machine as _machine
@@ -45,61 +46,12 @@ def render(results: Path) -> str:
     found = {name: document for name, document in models.items() if document is not None}
     sections = [
         HEAD,
-        _decoder_step(_read(results / "decoder_step.json")),
+        decoder_step_section(_read(results / "decoder_step.json")),
         _flickr8k(found),
         exports_section(_read(results / "exports.json")),
         entropy_section(_read(results / "entropy.json")),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _decoder_step(document: Document | None) -> str:
-    command = "python benchmarks/decoder_step.py --json > benchmarks/results/decoder_step.json"
-    title = "## One step of a decoder, synthetic weights"
-    if document is None:
-        return f"{title}\n\n{_missing('it', [command])}"
-    settings, rows = document["settings"], document["rows"]
-    what = (
-        f"A Soft-Attention {settings['cell'].upper()} with embedding, hidden, attention and context of "
-        f"{settings['width']}, {settings['vocabulary']:,} words and {settings['regions']} regions. The weights are "
-        f"random, {settings['sparsity']:.1%} of every matrix is zero, and every format holds the same ones. "
-        f"{settings['rounds']} rounds of {settings['steps_per_round']} steps, the formats in turns. "
-        "The error is the largest difference of any output from torch in float32."
-    )
-    emulated = document["environment"]["emulated"]
-    figures = _table(
-        ["format", "bytes", "µs p10", "µs p50", "µs p90", "faster than dense float32", "largest error"],
-        [
-            [
-                f"`{row['format']}`",
-                f"{row['bytes']:,}",
-                f"{row['us_p10']:,.0f}",
-                f"{row['us_p50']:,.0f}",
-                f"{row['us_p90']:,.0f}",
-                _ratio(rows[0], row, emulated=emulated),
-                f"{row['max_abs_err']:.1e}",
-            ]
-            for row in rows
-        ],
-    )
-    sparse = [_sparse_bytes(row, document) for row in rows if "bytes_per_kept" in row]
-    return "\n\n".join([title, what, figures, *sparse, _machine(document["environment"]), _commands([command])])
-
-
-def _sparse_bytes(row: Document, document: Document) -> str:
-    kept = row["kept_weights"]
-    return (
-        f"`{row['format']}` keeps {kept:,} of {document['prunable_weights']:,} weights. Values, column indices and row "
-        f"pointers take {row['weight_bytes']:,} bytes, {row['weight_bytes'] / kept:.2f} a kept weight; the graph with "
-        f"its biases takes {row['graph_bytes']:,}. Together that is {row['bytes_per_kept']:.2f} bytes a kept weight."
-    )
-
-
-def _ratio(base: Document, row: Document, *, emulated: bool) -> str:
-    if row is base:
-        return "1"
-    apart = row["us_p90"] < base["us_p10"] or base["us_p90"] < row["us_p10"]
-    return f"{base['us_p50'] / row['us_p50']:.1f} times" if apart and not emulated else "—"
 
 
 def _flickr8k(models: dict[str, Document]) -> str:
