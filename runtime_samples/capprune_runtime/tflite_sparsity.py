@@ -197,15 +197,20 @@ def densified_fault(model: TfliteModel) -> Fault | None:
                 continue
             behind = users.get(user.outputs[0], ())
             handed_out = user.outputs[0] in model.outputs
-            if user.name != "DEQUANTIZE" or handed_out or not all(_delegated(other, at) for other, at in behind):
+            if user.name != "DEQUANTIZE" or handed_out or not all(_delegated(model, other, at) for other, at in behind):
                 return Fault(
                     "sparsity: int8 from DENSIFY, where stock runtimes read memory that nothing has written",
                     tensor,
-                    f"EMBEDDING_LOOKUP, GATHER, or DEQUANTIZE to the weight of FULLY_CONNECTED not of version {SPARSE_VERSION}",
+                    "EMBEDDING_LOOKUP, GATHER, or DEQUANTIZE to the weight of FULLY_CONNECTED, "
+                    f"not of version {SPARSE_VERSION}, with a stored bias of one dimension or none",
                     f"operator {user.index} ({user.name})",
                 )
     return None
 
 
-def _delegated(user: Operator, position: int) -> bool:
-    return (user.name, position) == ("FULLY_CONNECTED", 1) and user.version != SPARSE_VERSION
+def _delegated(model: TfliteModel, user: Operator, position: int) -> bool:
+    """Whether every runtime's delegate takes a user of dequantised weights."""
+    if (user.name, position) != ("FULLY_CONNECTED", 1) or user.version == SPARSE_VERSION:
+        return False
+    biases = [model.tensors[index] for index in user.inputs[2:] if index >= 0]
+    return all(model.is_constant(bias) and len(bias.shape) == 1 for bias in biases)

@@ -10,8 +10,6 @@ import pytest
 
 from cli.conftest import Walk, capprune
 
-pytestmark = pytest.mark.xdist_group("walk")
-
 
 def test_help_costs_little_and_imports_no_torch() -> None:
     import resource

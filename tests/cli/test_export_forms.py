@@ -9,8 +9,6 @@ import pytest
 
 from cli.conftest import Walk, capprune
 
-pytestmark = pytest.mark.xdist_group("walk")
-
 
 @pytest.fixture(scope="module")
 def small(walk: Walk) -> Path:

@@ -16,8 +16,6 @@ import torch
 from capprune.training.run import BEST, read_checkpoint
 from cli.conftest import Walk, capprune
 
-pytestmark = pytest.mark.xdist_group("walk")
-
 PATIENCE = 120.0  # seconds until a command must have reached the place where it is stopped
 
 

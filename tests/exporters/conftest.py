@@ -30,12 +30,17 @@ def encode() -> Part:
 
 
 @pytest.fixture(scope="session")
+def dead_channels() -> Part:
+    return real_parts.make_dead_channels()
+
+
+@pytest.fixture(scope="session")
 def shared() -> Part:
     return real_parts.make_shared()
 
 
 @pytest.fixture(scope="session")
-def cases(lstm_step: Part, gru_step: Part, encode: Part, shared: Part) -> dict[str, Case]:
+def cases(lstm_step: Part, gru_step: Part, encode: Part, dead_channels: Part, shared: Part) -> dict[str, Case]:
     """Every model that is run in every interpreter."""
     odd = {name: odd_matrix(name) for name in ODD_MATRICES}
     return {
@@ -43,7 +48,7 @@ def cases(lstm_step: Part, gru_step: Part, encode: Part, shared: Part) -> dict[s
         "gru step": gru_step.case(gru_step.sparse.data, "step"),
         "encode": encode.case(encode.sparse.data, "encode"),
         "shared weights": shared.case(shared.sparse.data, "shared"),
-        **real_parts.int8_cases(encode),
+        **real_parts.int8_cases(encode, dead_channels),
         **{
             name: matrix_model.matrix_case(weight, make_sparse(matrix_model.packed(weight), one_row=True).data)
             for name, weight in odd.items()

@@ -80,6 +80,31 @@ def random_matrix(shape: tuple[int, int], sparsity: float, seed: int = 0) -> NDA
     return weight
 
 
+def random_blocks(shape: tuple[int, int], sparsity: float, seed: int = 0) -> NDArray[np.float32]:
+    """The same with whole 1x16 blocks of zeros."""
+    rows, columns = shape
+    kept = random_matrix((rows, columns // 16), sparsity, seed) != 0
+    return random_matrix(shape, 0.0, seed + 1) * np.repeat(kept, 16, axis=1)
+
+
+def lookup_model(weight: NDArray[np.float32], operator: str) -> Any:
+    """EMBEDDING_LOOKUP or GATHER of row `x` (1,) from a table to `y` (1, K), as a schema object."""
+    model = matrix_model(weight)
+    graph = model.subgraphs[0]
+    graph.tensors[X].type, graph.tensors[X].shape = schema.TensorType.INT32, [1]
+    graph.tensors[Y].shape = [1, weight.shape[1]]
+    builtin = getattr(schema.BuiltinOperator, operator)
+    model.operatorCodes[0].builtinCode = model.operatorCodes[0].deprecatedBuiltinCode = builtin
+    (user,) = graph.operators
+    if operator == "GATHER":
+        user.inputs = [WEIGHT, X]
+        user.builtinOptionsType, user.builtinOptions = schema.BuiltinOptions.GatherOptions, schema.GatherOptionsT()
+    else:
+        user.inputs = [X, WEIGHT]
+        user.builtinOptionsType, user.builtinOptions = schema.BuiltinOptions.NONE, None
+    return model
+
+
 def odd_matrix(name: str) -> NDArray[np.float32]:
     shape, sparsity = ODD_MATRICES[name]
     return random_matrix(shape, sparsity)
@@ -91,14 +116,19 @@ def checked(data: bytes, signature: str = SIGNATURE) -> TfliteModel:
 
 def decoded(model: TfliteModel, tensor: Tensor) -> NDArray[np.float32]:
     """The plain reference: a stored matrix, element by element."""
-    values = model.stored_values(tensor)
+    values = model.stored_values(tensor).astype(np.float32)
+    if tensor.quantisation is not None:
+        (scale,) = tensor.quantisation.scales
+        values = scale * values
     if tensor.sparsity is None:
-        return values.reshape(tensor.shape).astype(np.float32)
+        return values.reshape(tensor.shape)
     dense = np.zeros(tensor.shape, np.float32)
     level = tensor.sparsity.dimensions[1]
+    block = tensor.sparsity.dimensions[2].dense_size if tensor.sparsity.block_map else 1
     for row in range(tensor.shape[0]):
         for place in range(int(level.segments[row]), int(level.segments[row + 1])):
-            dense[row, int(level.indices[place])] = values[place]
+            column = block * int(level.indices[place])
+            dense[row, column : column + block] = values[block * place : block * (place + 1)]
     return dense
 
 

@@ -22,7 +22,7 @@ from capprune.models.efficientnet_lite import EfficientNetLite0
 from capprune.models.exportable import EncodeCall, StepCall
 from capprune.models.soft_attention import SoftAttention
 from capprune_exporters.tflite.convert import convert
-from capprune_exporters.tflite.quantise import weight_only_int8
+from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
 from capprune_exporters.tflite.sparse import SparseModel, make_sparse
 from capprune_runtime.interpreter import open_model
 
@@ -126,15 +126,50 @@ def prune(module: nn.Module) -> None:
         for name, parameter in module.named_parameters():
             if name.endswith("weight"):
                 kept = torch.rand_like(parameter) >= SPARSITY
+                kept.view(-1)[0] = True  # converters fold what a matrix of zeros gives
                 parameter.normal_(0, (parameter.shape[-1] * (1 - SPARSITY)) ** -0.5).mul_(kept)
             else:
                 parameter.normal_(0, 0.1)
 
 
-def int8_cases(encode: Part) -> dict[str, Case]:
+class DeadChannels(nn.Module):
+    """A network of which a channel has hardly any weights and a large bias, and whose first output is read inside as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 8, 1)
+        self.inner = nn.Linear(8, 16)
+        with torch.no_grad():
+            for layer in (self.first, self.second):
+                layer.weight[:2] = 0
+                layer.weight[1].view(-1)[0] = 1e-9
+                layer.bias[:2] = torch.tensor([1.5, -0.7])
+
+    def forward(self, photo: Tensor) -> dict[str, Tensor]:
+        found = self.second(nn.functional.relu6(self.first(photo.permute(0, 3, 1, 2))))
+        values = found.permute(0, 2, 3, 1).reshape(1, -1, 8)
+        return {"values": values, "keys": self.inner(values)}
+
+
+def make_dead_channels() -> Part:
+    torch.manual_seed(14)
+    return _part(DeadChannels().eval(), {"photo": torch.rand(1, 17, 17, 3) * 2 - 1}, "encode", one_row=False)
+
+
+def calibration(part: Part, count: int = 8) -> list[Arrays]:
+    """Random photos of the size that a part takes."""
+    draw = np.random.default_rng(3)
+    shape = tuple(part.inputs["photo"].shape)
+    return [{"photo": draw.uniform(-1, 1, shape).astype(np.float32)} for _ in range(count)]
+
+
+def int8_cases(encode: Part, dead_channels: Part) -> dict[str, Case]:
     return {
         "int8": encode.case(weight_only_int8(encode.converted), "encode"),
         "int8 and sparse": encode.case(weight_only_int8(encode.sparse.data), "encode"),
+        "static": encode.case(static_int8(encode.converted, calibration(encode)), "encode"),
+        "static and sparse": encode.case(static_int8(encode.sparse.data, calibration(encode)), "encode"),
+        "dead channels": dead_channels.case(static_int8(dead_channels.converted, calibration(dead_channels)), "encode"),
     }
 
 

@@ -10,11 +10,11 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_quantizer import quantizer, recipe
 from matrix_model import checked, matrix_case, packed, random_matrix
-from real_parts import RUNTIMES, Arrays, Case, Part
+from real_parts import RUNTIMES, Arrays, Case, Part, calibration
 
 from capprune_exporters.quiet import quiet
-from capprune_exporters.tflite.quantise import dynamic_int8, weight_only_int8
-from capprune_runtime.errors import BadModelFile, MissingExtra
+from capprune_exporters.tflite.quantise import dynamic_int8, static_int8, weight_only_int8
+from capprune_runtime.errors import BadModelFile, ExportError, MissingExtra
 from capprune_runtime.interpreter import open_model
 from capprune_runtime.tflite_check import check_tflite
 
@@ -22,6 +22,8 @@ from capprune_runtime.tflite_check import check_tflite
 # 0.5 % after two layers; float32 must stay float32.
 INT8_ERROR = 0.01
 DYNAMIC_ERROR = 0.03  # activations are rounded as well
+
+STATIC_ERROR = 0.05  # three layers of it
 
 FILTERS, POOLING = ((32, 8, 8, 3), (96, 4, 4, 32)), (4, 9)  # of the tiny encoder
 
@@ -84,6 +86,72 @@ def test_dynamic_step_is_close_in_litert_and_refused_by_the_verifier(lstm_step: 
     errors = _relative_errors(open_model(data, "step", runtime="ai-edge-litert").run(case.inputs), case.expected)
     assert 0 < max(errors.values()) <= DYNAMIC_ERROR
     assert len(data) < 0.4 * len(lstm_step.converted)
+
+
+STATIC = ("static", "static and sparse", "dead channels")
+
+
+@pytest.mark.parametrize("name", STATIC)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_static_encoder_stays_close_in_every_interpreter(
+    runtime: str, name: str, cases: dict[str, Case], computed: Callable[[str], dict[str, Arrays]]
+) -> None:
+    errors = _relative_errors(computed(runtime)[name], cases[name].expected)
+    assert 0 < max(errors.values()) <= STATIC_ERROR
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_static_encoder_passes_the_verifier_with_float_inputs_and_outputs(name: str, cases: dict[str, Case]) -> None:
+    model = check_tflite(cases[name].data, "encoder.tflite", "encode")
+    signature = model.signatures["encode"]
+    ends = [*signature.inputs.values(), *signature.outputs.values()]
+    assert {model.tensors[index].dtype for index in ends} == {"float32"}
+    assert {model.tensors[op.inputs[0]].dtype for op in model.operators if op.name == "CONV_2D"} == {"int8"}
+    assert {model.tensors[op.outputs[0]].dtype for op in model.operators if op.name == "CONV_2D"} == {"int8"}
+
+
+def test_static_encoder_computes_the_projections_in_float(cases: dict[str, Case]) -> None:
+    model = check_tflite(cases["static"].data, "encoder.tflite", "encode")
+    products = [op for op in model.operators if op.name == "FULLY_CONNECTED"]
+    assert {model.tensors[op.inputs[0]].dtype for op in products} == {"float32"}
+    int8 = {tensor.shape for tensor in model.tensors if tensor.dtype == "int8" and model.is_constant(tensor)}
+    assert int8 >= {*FILTERS, (64, 96)}
+
+
+def test_static_encoder_keeps_the_projections_sparse(encode: Part, cases: dict[str, Case]) -> None:
+    model = check_tflite(cases["static and sparse"].data, "encoder.tflite", "encode")
+    sparse = [tensor for tensor in model.tensors if tensor.sparsity is not None]
+    assert [(tensor.shape, tensor.dtype) for tensor in sparse] == [((64, 96), "float32")] * 3
+    assert len(cases["static and sparse"].data) < len(cases["static"].data) < 0.4 * len(encode.converted)
+
+
+def test_bias_of_a_dead_channel_is_not_cut_off(dead_channels: Part, cases: dict[str, Case]) -> None:
+    model = check_tflite(cases["dead channels"].data, "encoder.tflite", "encode")
+    first = next(op for op in model.operators if op.name == "CONV_2D")
+    bias = model.tensors[first.inputs[2]]
+    assert bias.quantisation is not None
+    codes, scales = model.stored_values(bias), bias.quantisation.scales
+    assert np.allclose(codes[:2] * scales[:2], [1.5, -0.7], rtol=1e-4)
+    with quiet():
+        work = quantizer.Quantizer(bytearray(dead_channels.converted))
+        work.load_quantization_recipe(recipe.static_wi8_ai8())
+        raw = work.quantize(work.calibrate({"encode": calibration(dead_channels)})).quantized_model
+    biases = [
+        np.frombuffer(bytes(found.buffers[tensor.buffer].data), np.int32)
+        for found in [schema.ModelT.InitFromPackedBuf(bytes(raw), 0)]
+        for tensor in found.subgraphs[0].tensors
+        if tensor.type == schema.TensorType.INT32 and tensor.quantization and tensor.quantization.scale is not None
+    ]
+    assert any((np.abs(values.astype(float)) >= 2**31 - 1).any() for values in biases), "the rewrite can go"
+
+
+def test_static_int8_without_examples_is_refused(encode: Part) -> None:
+    with pytest.raises(ExportError, match="needs examples"):
+        static_int8(encode.converted, [])
+
+
+def test_static_int8_of_the_same_model_gives_the_same_bytes(encode: Part, cases: dict[str, Case]) -> None:
+    assert static_int8(encode.sparse.data, calibration(encode)) == cases["static and sparse"].data
 
 
 @pytest.mark.parametrize("quantise", [weight_only_int8, dynamic_int8])

@@ -59,7 +59,7 @@ def test_every_matrix_of_an_lstm_step_gets_the_form_that_pays(lstm_step: Part) -
         ("FULLY_CONNECTED", (300, 64), "csr_float32"),  # output
         ("FULLY_CONNECTED", (256, 192), "csr_float32"),  # rnn
         ("FULLY_CONNECTED", (64, 64), "csr_float32"),  # query
-        ("FULLY_CONNECTED", (1, 64), "dense_float32"),  # score: too small to gain
+        ("MUL", (1, 1, 64), "dense_float32"),  # score: too small to gain
         ("EMBEDDING_LOOKUP", (300, 64), "densify_float32"),
     }
 
@@ -70,7 +70,7 @@ def test_every_matrix_of_a_gru_step_gets_the_form_that_pays(gru_step: Part) -> N
         ("FULLY_CONNECTED", (128, 192), "csr_float32"),  # rnn: reset and update
         ("FULLY_CONNECTED", (64, 192), "csr_float32"),  # candidate
         ("FULLY_CONNECTED", (64, 64), "csr_float32"),
-        ("FULLY_CONNECTED", (1, 64), "dense_float32"),
+        ("MUL", (1, 1, 64), "dense_float32"),
         ("EMBEDDING_LOOKUP", (300, 64), "densify_float32"),
     }
 

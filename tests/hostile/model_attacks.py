@@ -211,6 +211,14 @@ def details(model: Any) -> None:
     tensor.quantization.details.custom = [1, 2, 3]
 
 
+def computed_bias(model: Any) -> None:
+    user = edit.scores_operator(model)
+    bias = edit.computed_like(model, graph(model).tensors[user.inputs[2]], b"bias")
+    twice = [user.inputs[2], user.inputs[2]]
+    graph(model).operators.insert(0, edit.new_operator(model, 0, twice, [bias], 11, schema.AddOptionsT()))
+    user.inputs = [*user.inputs[:2], bias]
+
+
 def table_of(model: Any) -> tuple[Any, Any]:
     """The sparse embedding behind a DENSIFY, and something dense of its shape."""
     table = graph(model).tensors[edit.first_operator(model, 124).inputs[0]]
@@ -276,6 +284,8 @@ SPARSE: list[Entry] = [
     ("blocks of a later version", [BLOCKS, edit.make_version(12)], "read the sparse weight as a dense one"),
     ("int8 embedding behind DENSIFY and DEQUANTIZE", [edit.make_dequantised_embedding], "memory that nothing has written"),
     ("int8 weight behind DENSIFY and DEQUANTIZE, of version 8", [edit.make_densified_int8_weight, edit.make_version(8)],
+     "memory that nothing has written"),
+    ("int8 weight behind DENSIFY and DEQUANTIZE, with a computed bias", [edit.make_densified_int8_weight, computed_bias],
      "memory that nothing has written"),
     ("blocks behind DENSIFY", [DENSIFY, lambda m: edit.store_sparse(m, *table_of(m), 4)], "without blocks only"),
     ("sparse embedding without DENSIFY", [DENSIFY, lambda m: setattr(

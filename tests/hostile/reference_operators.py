@@ -8,15 +8,21 @@ import numpy as np
 from reference_values import (
     FUNCTION_ERROR,
     HYBRID_STEPS,
+    LARGEST,
     LOOKUP_STEPS,
     MAX_ELEMENTS,
     ROUNDING,
+    SMALLEST,
     Array,
     Call,
     Known,
     OutOfRange,
     Step,
     Unknown,
+)
+
+LOGISTIC_LIMIT = (
+    1e12  # the kernel of XNNPACK gives NaN somewhere beyond; scores that are not finite are an error anyway
 )
 
 # --- one number in, one number out -------------------------------------------------------------------------------------
@@ -40,8 +46,9 @@ def tanh(call: Call) -> list[Known]:
 
 
 def logistic(call: Call) -> list[Known]:
-    value = 1 / (1 + np.exp(-call[0].value))
-    return [Known(value, _at_most(1, call[0].error / 4) + FUNCTION_ERROR + _lookup(call))]
+    x = call[0]
+    error = _at_most(1, x.error / 4) + FUNCTION_ERROR + _lookup(call)
+    return [Known(1 / (1 + np.exp(-x.value)), np.where(x.largest > LOGISTIC_LIMIT, np.inf, error))]
 
 
 def softmax(call: Call) -> list[Known]:
@@ -102,7 +109,7 @@ def divide(call: Call) -> list[Known]:
     if call.output.dtype != "float32":
         raise Unknown(f"DIV {call.output.dtype}")
     a, b = call[0], call[1]
-    least = np.abs(b.value) - b.error
+    least = np.abs(b.value) - b.error - SMALLEST
     value = a.value / b.value
     error = np.where(least > 0, (a.error + np.abs(value) * b.error) / least, np.inf)
     return [activated(call, Known(value, error))]
@@ -204,7 +211,7 @@ def total(call: Call) -> list[Known]:
     axes = tuple(sorted({axis % call[0].value.ndim for axis in call.whole(1)}))
     count = int(np.prod([call[0].value.shape[axis] for axis in axes], dtype=np.int64))
     rounded = _rounded(call[0], count)
-    return [Known(call[0].value.sum(axes), rounded.sum(axes))]
+    return [Known(call[0].value.sum(axes), _summed(rounded.sum(axes), count))]
 
 
 def mean(call: Call) -> list[Known]:
@@ -218,6 +225,11 @@ def _rounded(x: Known, terms: int) -> Array:
     return x.error + terms * ROUNDING * x.largest
 
 
+def _summed(error: Array, terms: int) -> Array:
+    """The error of a sum of `_rounded` numbers; infinite where the sum might overflow on the way."""
+    return np.where(error >= terms * ROUNDING * LARGEST, np.inf, error)
+
+
 def batch_matmul(call: Call) -> list[Known]:
     a, b = call[0], call[1]
     if call.option("transpose_x"):
@@ -228,7 +240,7 @@ def batch_matmul(call: Call) -> list[Known]:
     if a.value.size * b.value.shape[-1] > MAX_ELEMENTS:
         raise Unknown("a large product")
     error = _rounded(a, terms) @ np.abs(b.value) + a.largest @ b.error
-    return [Known(a.value @ b.value, error)]
+    return [Known(a.value @ b.value, _summed(error, terms))]
 
 
 Linear = Callable[[Array, Array], Array]
@@ -256,7 +268,7 @@ def _weighted(call: Call, apply: Linear, terms: int, rows: int) -> list[Known]:
     if len(call.inputs) > 2 and call.inputs[2] is not None:
         bias = call[2].value.ravel()
         value, error = value + bias, error + call[2].error.ravel() + terms * ROUNDING * np.abs(bias)
-    return [activated(call, Known(value, error))]
+    return [activated(call, Known(value, _summed(error, terms)))]
 
 
 def _activation_step(x: Known, rows: int) -> Array:

@@ -13,8 +13,6 @@ from world import World
 
 from capprune_runtime import verify_bundle
 
-pytestmark = pytest.mark.xdist_group("hostile")  # one worker, one world of sound files
-
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.id)
 def test_attack_is_refused_by_its_rule(attack: Attack, world: World, tmp_path: Path) -> None:

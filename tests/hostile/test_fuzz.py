@@ -10,8 +10,6 @@ import fuzz
 import pytest
 from fuzz import Report, run_cases
 
-pytestmark = pytest.mark.xdist_group("hostile")  # one worker, one world of sound files
-
 CASES = int(os.environ.get("CAPPRUNE_FUZZ_CASES", "10000"))
 SEED = int(os.environ.get("CAPPRUNE_FUZZ_SEED", "1"))
 

@@ -20,8 +20,6 @@ from world import World
 from capprune_runtime import check_tflite
 from capprune_runtime.tflite_operators import OPERATORS
 
-pytestmark = pytest.mark.xdist_group("hostile")  # one worker, one world of sound files
-
 CODE = """
 import json, sys
 from pathlib import Path

@@ -13,8 +13,6 @@ from write_attacks import write_attacks
 from capprune_runtime import verify_bundle
 from capprune_runtime.errors import CapPruneError
 
-pytestmark = pytest.mark.xdist_group("hostile")  # one worker, one world of sound files
-
 
 def test_every_file_of_the_index_meets_the_error_that_it_names(world: World, tmp_path: Path) -> None:
     write_attacks(world, tmp_path)

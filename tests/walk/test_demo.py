@@ -12,8 +12,6 @@ import pytest
 
 TARGET = 0.965
 
-pytestmark = pytest.mark.xdist_group("demo")  # one worker, one demo
-
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

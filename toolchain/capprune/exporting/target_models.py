@@ -109,9 +109,9 @@ class TfliteModels(TargetModels):
         self._step = convert(step, STEP_SIGNATURE, step.example())
 
     def _make_encoder(self, form: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
-        if form == "static_int8":
-            return static_int8(self._encode, calibration)
         sparse = make_sparse(self._encode, one_row=False, names=self._projections).data
+        if form == "static_int8":
+            return static_int8(sparse, calibration)
         return sparse if form == "float32" else weight_only_int8(sparse)
 
     def _with_metadata(self, data: bytes) -> bytes:
