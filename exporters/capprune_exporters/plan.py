@@ -205,9 +205,9 @@ def _looked_up_forms(weights: str) -> tuple[str, ...]:
 def _float_form(line: PlanLine) -> str:
     """The form without quantisation that is nearest to a quantised one."""
     sparsity = 1 - line.kept / int(np.prod(line.shape))
-    if line.form == "densify_int8":
-        return "densify_float32"
-    return "csr_float32" if sparsity >= SPARSE_KERNEL_PAYS else "dense_float32"
+    if sparsity >= SPARSE_KERNEL_PAYS and line.form != "densify_int8":
+        return "csr_float32"
+    return "densify_float32" if sparsity >= DENSIFY_PAYS else "dense_float32"
 
 
 def _measured(line: PlanLine, matrix: Matrix, forms: Sequence[str], weights: str) -> PlanLine:

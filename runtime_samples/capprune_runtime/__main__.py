@@ -9,9 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from capprune_runtime.captioner import Captioner
@@ -22,6 +25,8 @@ from capprune_runtime.verify import verify_bundle
 
 SCHEMA_VERSION = 1  # of the JSON documents
 _INTERRUPTED = 130
+# Ctrl-C raises at once, but native code in between may drop what a handler raises: then the next photo stops the command.
+_interrupted = threading.Event()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +71,8 @@ def _caption(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     rows: list[dict[str, Any]] = []
     exit_code = 0
     for photo in options.photos:
+        if _interrupted.is_set():
+            raise KeyboardInterrupt
         try:
             row = _caption_row(captioner, photo, options.beam)
         except CapPruneError as error:
@@ -113,7 +120,13 @@ def _printable(value: object) -> str:
     )
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
 def _run() -> int:
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         exit_code = main()
         sys.stdout.flush()

@@ -48,8 +48,10 @@ def test_inspect_shows_how_a_run_was_pruned(walk: Walk) -> None:
 
 def test_inspect_shows_how_a_bundle_is_stored(walk: Walk) -> None:
     document = capprune("inspect", walk.bundle, "--json").document
-    forms = {one["form"] for one in document["models"]["decoder.tflite"]}
-    assert any("CSR float32" in form for form in forms)
+    decoder = next(file for file in document["ledger"] if file["file"] == "decoder.tflite")
+    lines = {line["tensor"]: line for line in decoder["lines"]}
+    assert (lines["rnn.weight"]["form"], lines["rnn.weight"]["kernel"]) == ("densify_float32", "dense, expanded")
+    assert lines["rnn.weight"]["file_bytes"] < lines["rnn.weight"]["dense_bytes"]
     assert "decoder.tflite" in capprune("inspect", walk.bundle).out
 
 

@@ -83,7 +83,7 @@ def test_a_plan_with_unknown_tensors_or_forms_is_refused(given: dict[str, str]) 
 
 def test_falling_back_keeps_a_form_without_quantisation() -> None:
     plan = plan_by_size(MATRICES, ("embedding",), "int8")
-    for name, form in (("embedding", "densify_float32"), ("blocks", "csr_float32"), ("denser", "dense_float32")):
+    for name, form in (("embedding", "densify_float32"), ("blocks", "csr_float32"), ("denser", "densify_float32")):
         back = plan.with_float(name, "why")
         assert (back.forms[name], back.quantised[name]) == (form, "float32")
         assert all(back.forms[other] == plan.forms[other] for other in MATRICES if other != name)
