@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from capprune.cli.console import table
 from capprune.config import DecoderConfig
-from capprune.evaluation.results import environment
 from capprune.models.exportable import StepCall, exportable
 from capprune.models.soft_attention import SoftAttention
 from capprune.training.run import LoadedRun, load_run
 from capprune_runtime.captioner import LOOKED_AT
+from capprune_runtime.environment import environment
 from capprune_runtime.interpreter import Model, open_model
 from step_formats import BLOCK, FORMATS, IN_BLOCKS, MULTIPLIED, Converted, Stored, converted
 

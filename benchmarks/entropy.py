@@ -27,7 +27,6 @@ import torch
 from numpy.typing import NDArray
 
 from capprune.cli.console import table
-from capprune.evaluation.results import environment
 from capprune.models.exportable import StepCall, exportable
 from capprune.training.run import load_run
 from capprune_exporters.capz import pack, pack_file
@@ -38,6 +37,7 @@ from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.sparse import SparseModel, make_sparse
 from capprune_runtime.capz import PIECES, open_capz
 from capprune_runtime.capz_pieces import expand_pieces
+from capprune_runtime.environment import environment
 from capprune_runtime.manifest import DECODER
 from capprune_runtime.tflite_file import MAX_MODEL_BYTES
 from capprune_runtime.verify import MAX_FILES

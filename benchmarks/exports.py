@@ -19,13 +19,13 @@ from typing import Any
 
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.photos import PhotoStore, open_photos
-from capprune.evaluation.results import environment
 from capprune.evaluation.trained import TrainedCaptioner
 from capprune.evaluation.validate import Reference, first_photos, parity_in_runtime, validate_bundle
 from capprune.exporting import Wanted, export
 from capprune.training.run import LoadedRun, load_run
 from capprune_exporters.capz import pack
 from capprune_runtime.atomic import write_text
+from capprune_runtime.environment import environment
 from capprune_runtime.errors import CapPruneError
 from capprune_runtime.interpreter import available_runtimes
 from capprune_runtime.verify import Bundle

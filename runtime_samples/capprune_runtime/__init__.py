@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from capprune_runtime.verify import Bundle, verify_bundle
     from capprune_runtime.vocabulary import Vocabulary, read_vocabulary
 
+__version__ = "0.1.0"
+
 _MODULES = {
     "captioner": ("Caption", "Captioner"),
     "errors": ("CapPruneError",),

@@ -1,80 +1,103 @@
-"""`python -m capprune_runtime`: caption photos with a bundle, or verify one, on any device that has Python.
+"""`python -m capprune_runtime`: caption photos with a bundle, measure it or verify it, on any device that has Python.
 
-Results go to stdout (with `--json` as one JSON document), messages to stderr. Exit codes: 0 ok, 2 usage,
-4 a photo, 5 a bundle, 130 interrupted.
+Results go to stdout (with `--json` as one JSON document), messages to stderr. Exit codes: 1 a defect or a full disk, 2 usage,
+4 a photo, 5 a bundle, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from capprune_runtime.captioner import Captioner
-from capprune_runtime.errors import CapPruneError, UsageError
-from capprune_runtime.interpreter import RUNTIMES
-from capprune_runtime.photo import read_photo
-from capprune_runtime.verify import verify_bundle
+from capprune_runtime import stopping
+from capprune_runtime.environment import RUNTIME_DISTRIBUTIONS
+from capprune_runtime.errors import CapPruneError, MissingExtra, UsageError
 
-SCHEMA_VERSION = 1  # of the JSON documents
-_INTERRUPTED = 130
-# Ctrl-C raises at once, but native code in between may drop what a handler raises: then the next photo stops the command.
-_interrupted = threading.Event()
+SCHEMA_VERSION = 1  # of the JSON documents but results, which have their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `arguments` are those of the process when not given."""
     options = _parser().parse_args(arguments)
     try:
-        document, exit_code = (_caption if options.command == "caption" else _verify)(options)
+        document, exit_code = _COMMANDS[options.command](options)
     except CapPruneError as error:
-        _complain(error)
-        document, exit_code = error.as_json(), error.exit_code
+        return _failed(error, options)
+    except ModuleNotFoundError as error:
+        return _failed(_missing(error), options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
-    if options.json:
+        return stopping.INTERRUPTED
+    if _streams(options):
+        print(json.dumps({"document": document}, ensure_ascii=False), flush=True)
+    elif options.json:
         print(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2))
     return exit_code
+
+
+def _failed(error: CapPruneError, options: argparse.Namespace) -> int:
+    _complain(error)
+    if _streams(options):
+        print(json.dumps({"failure": error.as_json()}), flush=True)
+    elif options.json:
+        print(json.dumps({"schema_version": SCHEMA_VERSION, **error.as_json()}, indent=2))
+    return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="capprune_runtime", description="Caption photos with a capprune bundle.")
     commands = parser.add_subparsers(dest="command", required=True)
     caption = commands.add_parser("caption", help="say what is on photos")
-    caption.add_argument("bundle", type=Path, help="the bundle's folder")
+    caption.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
     caption.add_argument("photos", type=Path, nargs="+", metavar="photo")
-    caption.add_argument("--beam", type=int, metavar="K", help="width of the beam; without it, the bundle's own")
-    caption.add_argument("--runtime", choices=("auto", *RUNTIMES), default="auto")
-    caption.add_argument("--threads", type=int, default=1, metavar="N")
+    run = commands.add_parser("run", help="caption a folder of photos and measure it")
+    run.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
+    run.add_argument("photos", type=Path, help="the folder of photos")
+    run.add_argument("--limit", type=int, metavar="N", help="only the first photos")
+    bench = commands.add_parser("bench", help="time bundles on their golden photos")
+    bench.add_argument("bundles", type=Path, nargs="+", metavar="bundle", help="a folder or a packed bundle")
+    bench.add_argument("--rounds", type=int, default=30, metavar="N", help="captions of each bundle  [30]")
+    bench.add_argument("--warm-up", type=int, default=3, metavar="N", help="rounds before them  [3]")
     verify = commands.add_parser("verify", help="check every file of a bundle")
-    verify.add_argument("bundle", type=Path, help="the bundle's folder")
-    for command in (caption, verify):
+    verify.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
+    doctor = commands.add_parser("doctor", help="what this device has and lacks")
+    doctor.add_argument("--kind", choices=("tflite", "onnx"), default="tflite", help="of model file  [tflite]")
+    for command in (caption, run, bench):
+        command.add_argument("--beam", type=int, metavar="K", help="width of the beam; without it, the bundle's own")
+        command.add_argument("--runtime", choices=("auto", *RUNTIME_DISTRIBUTIONS), default="auto")
+        command.add_argument("--threads", type=int, default=1, metavar="N")
+    for command in (run, bench):
+        command.add_argument("--out", type=Path, metavar="FILE", help="write the results document")
+        command.add_argument("--stream", action="store_true", help="a line of JSON for everything as it is done")
+    for command in (caption, run, bench, verify, doctor):
         command.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
 
 def _caption(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Caption every photo that can be read; the exit code is that of the first that cannot."""
+    from capprune_runtime.captioner import Captioner
+    from capprune_runtime.photo import read_photo
+    from capprune_runtime.verify import verify_bundle
+
     for photo in options.photos:
         if not photo.is_file():
             raise UsageError("there is no such photo", where=photo)
     bundle = verify_bundle(options.bundle)
     captioner = Captioner(bundle, options.runtime, options.threads)
+    size = bundle.manifest.preprocessing.size
     rows: list[dict[str, Any]] = []
     exit_code = 0
     for photo in options.photos:
-        if _interrupted.is_set():
-            raise KeyboardInterrupt
+        stopping.raise_if_requested()
         try:
-            row = _caption_row(captioner, photo, options.beam)
+            row = captioner.caption(read_photo(photo, size), options.beam).as_json()
         except CapPruneError as error:
             _complain(error)
             row, exit_code = error.as_json(), exit_code or error.exit_code
@@ -84,11 +107,92 @@ def _caption(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     return {"bundle": str(options.bundle), "runtime": captioner.runtime, "captions": rows}, exit_code
 
 
-def _caption_row(captioner: Captioner, photo: Path, beam: int | None) -> dict[str, Any]:
-    return captioner.caption(read_photo(photo, captioner.bundle.manifest.preprocessing.size), beam).as_json()
+def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Caption a folder; captions go to stdout as they are made."""
+    from capprune_runtime.journal import Line
+    from capprune_runtime.results import SaidPhoto
+    from capprune_runtime.run import run_photos
+
+    def tell(line: Line) -> None:
+        if options.stream:
+            print(line.text(), end="", flush=True)
+        elif isinstance(line.photo, SaidPhoto) and not options.json:
+            print(f"{_printable(line.photo.photo)}\t{line.photo.caption}", flush=True)
+        elif line.photo is not None and not isinstance(line.photo, SaidPhoto):
+            print(_printable(line.photo.message), file=sys.stderr)
+
+    measurement = run_photos(
+        options.bundle,
+        options.photos,
+        out=options.out,
+        beam=options.beam,
+        runtime=options.runtime,
+        threads=options.threads,
+        limit=options.limit,
+        tell=tell,
+    )
+    if not _streams(options) and not options.json:
+        _show([measurement], options.out)
+    document = measurement.as_json()
+    if _streams(options):
+        document |= {"captions": [], "failures": []}  # the stream has them already
+    return document, 4 if measurement.failures else 0
+
+
+def _bench(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Time bundles."""
+    from capprune_runtime.bench import bench_bundles, bench_document
+    from capprune_runtime.results import write_document
+
+    def progress(done: int, rounds: int) -> None:
+        if options.stream:
+            print(json.dumps({"round": done, "rounds": rounds}), flush=True)
+
+    measurements = bench_bundles(
+        options.bundles,
+        rounds=options.rounds,
+        warm_up=options.warm_up,
+        beam=options.beam,
+        runtime=options.runtime,
+        threads=options.threads,
+        progress=progress,
+    )
+    document = bench_document(measurements)
+    if options.out is not None:
+        write_document(document, options.out)
+    if not _streams(options) and not options.json:
+        _show(measurements, options.out)
+    return document, 0
+
+
+def _streams(options: argparse.Namespace) -> bool:
+    return bool(getattr(options, "stream", False))
+
+
+def _show(measurements: Sequence[Any], out: Path | None) -> None:
+    """Times and verdict for a person, on stderr beside the captions of a run."""
+    for one in measurements:
+        where, latency, memory = one.environment, one.latency, one.memory.peak_rss_bytes
+        print(
+            f"{one.bundle.name}: {len(one.captions)} captions in {where.runtime} {where.runtime_version}, "
+            f"{where.threads} thread(s); ms p50/p90/p99: "
+            + ", ".join(
+                f"{name} {part.p50_us / 1000:.2f}/{part.p90_us / 1000:.2f}/{part.p99_us / 1000:.2f}"
+                for name, part in (("encode", latency.encode), ("step", latency.step), ("caption", latency.caption))
+            )
+            + ("" if memory is None else f"; memory {memory / 1e6:.0f} MB")
+            + ("" if one.golden is None else f"; golden photos {one.golden.identical}/{one.golden.photos}"),
+            file=sys.stderr,
+        )
+        for reason in one.verdict.reasons:
+            print(f"  do not trust these times: {reason.text}", file=sys.stderr)
+    if out is not None:
+        print(f"results: {out}", file=sys.stderr)
 
 
 def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from capprune_runtime.verify import verify_bundle
+
     bundle = verify_bundle(options.bundle)
     manifest = bundle.manifest
     size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
@@ -108,6 +212,29 @@ def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     return document, 0
 
 
+def _doctor(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from capprune_runtime.doctor import equipment
+
+    found = equipment(options.kind)
+    if not options.json:
+        runtimes = ", ".join(f"{name} {version}" for name, version in found.runtimes.items()) or "no interpreter"
+        print(f"{found.machine}, Python {found.python}, numpy {found.numpy}, Pillow {found.pillow}, {runtimes}")
+        if found.missing:
+            print(f"missing: {', '.join(found.missing)}\n  try       {found.install or 'another device'}")
+    return dataclasses.asdict(found), 2 if found.missing else 0
+
+
+_COMMANDS = {"caption": _caption, "run": _run, "bench": _bench, "verify": _verify, "doctor": _doctor}
+
+
+def _missing(error: ModuleNotFoundError) -> CapPruneError:
+    """The message for a device without NumPy or Pillow."""
+    from capprune_runtime.doctor import equipment
+
+    found = equipment()
+    return MissingExtra(f"{error.name} is not installed", expected=", ".join(found.missing), hint=found.install)
+
+
 def _complain(error: CapPruneError) -> None:
     print(_printable(error), file=sys.stderr)
 
@@ -120,13 +247,8 @@ def _printable(value: object) -> str:
     )
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    _interrupted.set()
-    raise KeyboardInterrupt
-
-
-def _run() -> int:
-    signal.signal(signal.SIGINT, _interrupt)
+def _process() -> int:
+    stopping.listen()
     try:
         exit_code = main()
         sys.stdout.flush()
@@ -137,4 +259,4 @@ def _run() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_run())
+    sys.exit(_process())

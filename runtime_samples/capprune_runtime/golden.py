@@ -67,5 +67,14 @@ def prove_golden(bundle: Bundle, *, runtime: str = "auto", threads: int = 1) -> 
         MissingExtra: No interpreter is installed.
         BundleError: golden.json is broken, or the interpreter does not accept a model.
     """
-    captioner = Captioner(bundle, runtime=runtime, threads=threads)
-    return tuple(GoldenProof(one, captioner.caption(one.photo, beam=one.beam)) for one in read_golden(bundle))
+    return prove_with(Captioner(bundle, runtime=runtime, threads=threads))
+
+
+def prove_with(captioner: Captioner) -> tuple[GoldenProof, ...]:
+    """The same with a bundle that is loaded already.
+
+    Raises:
+        BundleError: golden.json is broken, or the interpreter fails.
+    """
+    golden = read_golden(captioner.bundle)
+    return tuple(GoldenProof(one, captioner.caption(one.photo, beam=one.beam)) for one in golden)

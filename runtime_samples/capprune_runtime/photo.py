@@ -24,6 +24,7 @@ MAX_SIDE = 65_535  # JPEG's own limit; keeps every weight of the resize far insi
 
 # Photo formats only: Pillow also opens formats that start other programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})  # of the files that count as photos in a folder
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {

@@ -61,7 +61,7 @@ def test_greedy_captions_that_are_a_reference_score_high_and_are_timed(world: Wo
     assert validation.scores.bleu[3] == pytest.approx(1)
     assert validation.cider_d.low < validation.cider_d.estimate == pytest.approx(validation.scores.cider_d)
     assert validation.health.captions == PHOTOS
-    assert (validation.runtime, validation.threads, validation.beam) == (INSTALLED[0], 1, 1)
+    assert (validation.runtime, validation.measurement.environment.threads, validation.beam) == (INSTALLED[0], 1, 1)
     assert validation.parity is None and validation.change is None
     latency = validation.latency
     assert latency.encode.count == latency.caption.count == PHOTOS

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 import capprune_runtime
-from capprune_runtime import __main__ as command
+from capprune_runtime import verify
 from capprune_runtime.__main__ import main
+from capprune_runtime.results import parse_measurements
 
 COMMAND = [sys.executable, "-m", "capprune_runtime"]
 
@@ -124,7 +125,7 @@ def test_an_interrupt_ends_in_130_without_a_traceback(
     def interrupted(folder: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "verify_bundle", interrupted)
+    monkeypatch.setattr(verify, "verify_bundle", interrupted)
     assert main(["caption", str(bundle_folder), str(photo)]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -149,6 +150,65 @@ def test_a_closed_pipe_is_no_traceback(bundle_folder: Path, photo: Path) -> None
     done = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+def test_run_writes_a_document_and_prints_captions(
+    bundle_folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results.json"
+    assert main(["run", str(bundle_folder), str(photo.parent), "--out", str(out), "--beam", "2", "--limit", "2"]) == 0
+    captured = capsys.readouterr()
+    (found,) = parse_measurements(out.read_text(), out)
+    assert captured.out.splitlines() == [f"{one.photo}\t{one.caption}" for one in found.captions]
+    assert "do not trust these times" in captured.err and str(out) in captured.err and found.settings.beam == 2
+
+
+def test_run_json_is_the_document_alone(bundle_folder: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photo.parent / "bad.png").write_bytes(b"no photo")
+    assert main(["run", str(bundle_folder), str(photo.parent), "--json"]) == 4
+    (found,) = parse_measurements(capsys.readouterr().out, "stdout")
+    assert [failed.photo for failed in found.failures] == ["bad.png"]
+
+
+def test_a_stream_has_every_caption_and_then_the_document(
+    bundle_folder: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(bundle_folder), str(photo.parent), "--stream"]) == 0
+    first, *rows, last = capsys.readouterr().out.splitlines()
+    assert json.loads(first)["session"]["threads"] == 1
+    assert all("caption" in json.loads(row)["said"] for row in rows) and len(rows) >= 1
+    assert json.loads(last)["document"]["latency"]["caption"]["count"] == len(rows)
+    assert main(["run", str(bundle_folder), "absent", "--stream"]) == 2
+    assert json.loads(capsys.readouterr().out)["failure"]["error"] == "UsageError"
+
+
+def test_bench_times_bundles(bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", str(bundle_folder), str(bundle_folder), "--rounds", "2", "--warm-up", "0"]
+    assert main([*arguments, "--out", str(tmp_path / "bench.json"), "--stream"]) == 0
+    *rounds, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert rounds == [{"round": 1, "rounds": 2}, {"round": 2, "rounds": 2}]
+    assert json.loads((tmp_path / "bench.json").read_text()) == last["document"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().err.count("2 captions in ai-edge-litert") == 2
+
+
+def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["missing"] == [] and found["numpy"] and "ai-edge-litert" in found["runtimes"]
+    assert main(["doctor"]) == 0
+    assert "ai-edge-litert" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["caption", "doctor"])
+def test_a_device_without_numpy_is_told_what_to_install(command: str, bundle_folder: Path, photo: Path) -> None:
+    arguments = {"caption": [str(bundle_folder), str(photo)], "doctor": []}[command]
+    bare = [sys.executable, "-S", "-c", "import runpy, sys; sys.argv[0] = 'capprune_runtime'; "
+            "runpy.run_module('capprune_runtime', run_name='__main__')", command, *arguments]  # fmt: skip
+    path = str(Path(capprune_runtime.__file__).parents[1])
+    done = subprocess.run(bare, capture_output=True, text=True, env={"PYTHONPATH": path}, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "pip install numpy Pillow ai-edge-litert" in done.stdout + done.stderr
 
 
 def test_the_main_api_is_exported_in_order() -> None:

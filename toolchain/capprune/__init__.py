@@ -1,3 +1,5 @@
 """capprune: from photos with captions to a captioning model of a few megabytes, proven on its device."""
 
-__version__ = "0.1.0"
+from capprune_runtime import __version__
+
+__all__ = ["__version__"]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from capprune.cli import stopping
+from capprune_runtime import stopping
 
 SCHEMA_VERSION = 1
 

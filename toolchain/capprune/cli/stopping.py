@@ -1,41 +1,5 @@
-"""Ctrl-C and SIGTERM, so that a library in between cannot swallow them.
+"""Ctrl-C and SIGTERM for the commands, as for what runs on a device."""
 
-The handlers raise at once, as Python's own does for Ctrl-C. But they run wherever the interpreter happens to be, and a
-converter that catches everything, or a callback from C++, may drop what they raise. So the request is kept as well, and
-raised again at the next line of progress.
-"""
+from capprune_runtime.stopping import INTERRUPTED, TERMINATED, listen, raise_if_requested
 
-from __future__ import annotations
-
-import signal
-from types import FrameType
-
-INTERRUPTED, TERMINATED = 130, 143
-
-_CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
-_requested: int | None = None  # the exit code that a signal asked for
-
-
-def listen() -> None:
-    """Take over SIGINT and SIGTERM."""
-    for number in _CODES:
-        signal.signal(number, _stop)
-
-
-def raise_if_requested() -> None:
-    """Stop here if a signal asked for it.
-
-    Raises:
-        KeyboardInterrupt: After Ctrl-C.
-        SystemExit: After SIGTERM.
-    """
-    if _requested == INTERRUPTED:
-        raise KeyboardInterrupt
-    if _requested is not None:
-        raise SystemExit(_requested)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    global _requested
-    _requested = _CODES[signal.Signals(number)]
-    raise_if_requested()
+__all__ = ["INTERRUPTED", "TERMINATED", "listen", "raise_if_requested"]

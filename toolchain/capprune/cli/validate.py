@@ -164,7 +164,7 @@ def validate(
                     )
     facts = DataFacts(captions.name, split, len(photos))
     name = None if reference is None else reference.name
-    return results_of(bundle, validation, facts, reference_name=name, other_parity=others), validation
+    return results_of(validation, facts, reference_name=name, other_parity=others), validation
 
 
 def show(results: Results, validation: Validation) -> None:

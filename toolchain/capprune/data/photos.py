@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Final
 
 from capprune_runtime.errors import DataError, UsageError
+from capprune_runtime.photo import ENDINGS
 
-ENDINGS: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 NAMED_IN_ERRORS: Final = 3  # of the photos that are not there
 
 

@@ -1,74 +1,23 @@
-"""The results document of `capprune validate`: quality, parity, speed and where they were measured.
+"""The results document of `capprune validate`: what a device measured, and the quality and parity of what it said.
 
-docs/results_schema.md describes it for readers of the JSON.
+docs/results_schema.md describes it for readers of the JSON; what the device wrote is `capprune_runtime.results`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import json
-import os
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from capprune.evaluation.health import Health
 from capprune.evaluation.intervals import Change, Interval
 from capprune.evaluation.metrics import Scores
 from capprune.evaluation.parity import Parity
-from capprune_runtime.atomic import write_text
-from capprune_runtime.verify import Bundle
+from capprune_runtime.environment import Environment
+from capprune_runtime.results import BundleFacts, Latency, Measurement, write_document
 
-SCHEMA_VERSION = 1
-
-CPUINFO = Path("/proc/cpuinfo")
-ARM_MACHINES = ("aarch64", "arm")
-X86_MACHINES = ("x86_64", "amd64", "i386", "i686")
-
-# The distributions that may hold each interpreter.
-RUNTIME_DISTRIBUTIONS = {
-    "ai-edge-litert": ("ai-edge-litert",),
-    "tflite-runtime": ("tflite-runtime",),
-    "tensorflow": ("tensorflow", "tensorflow-cpu"),
-    "onnxruntime": ("onnxruntime",),
-}
-
-
-@dataclass(frozen=True)
-class BundleFacts:
-    """What was measured.
-
-    Attributes:
-        name: Name of the bundle's folder.
-        files: Size of each file in bytes, the manifest included.
-        kept_weights: Prunable weights that are not zero.
-        prunable_weights: Prunable weights in all.
-    """
-
-    name: str
-    files: Mapping[str, int]
-    kept_weights: int
-    prunable_weights: int
-
-    @property
-    def total_bytes(self) -> int:
-        """What the bundle takes on a device."""
-        return sum(self.files.values())
-
-    def as_json(self) -> dict[str, object]:
-        """All attributes by name, the sum of the sizes and the sparsity."""
-        return {
-            "name": self.name,
-            "files": dict(sorted(self.files.items())),
-            "total_bytes": self.total_bytes,
-            "kept_weights": self.kept_weights,
-            "prunable_weights": self.prunable_weights,
-            "sparsity": 1 - self.kept_weights / self.prunable_weights if self.prunable_weights else 0.0,
-        }
+VALIDATION = "validation"  # the document's `kind`
 
 
 @dataclass(frozen=True)
@@ -121,58 +70,6 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Percentiles:
-    """Times of many runs of one thing, in microseconds."""
-
-    p50_us: float
-    p90_us: float
-    p99_us: float
-    count: int
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Times measured while the captions were made; reading and resizing the photo is not in them.
-
-    Attributes:
-        encode: One photo through the encoder.
-        step: One call of the decoder (one row; a beam of 3 makes up to 3 calls a word).
-        caption: One photo to one caption, encoder, search and all steps.
-    """
-
-    encode: Percentiles
-    step: Percentiles
-    caption: Percentiles
-
-
-@dataclass(frozen=True)
-class Environment:
-    """Where it was measured.
-
-    Attributes:
-        platform: Operating system and version.
-        machine: Instruction set, as `uname -m` names it.
-        cpu_model: What the processor calls itself, or "unknown".
-        cpu_count: Logical processors.
-        python: Version of Python.
-        runtime: The interpreter's name.
-        runtime_version: Its version, or "unknown".
-        threads: How many threads it was allowed.
-        emulated: Whether the processor is an emulated one; its times then mean nothing.
-    """
-
-    platform: str
-    machine: str
-    cpu_model: str
-    cpu_count: int
-    python: str
-    runtime: str
-    runtime_version: str
-    threads: int
-    emulated: bool
-
-
-@dataclass(frozen=True)
 class ReferenceFacts:
     """The model the bundle was made from, on the same photos: its run's name, scores, and what changed."""
 
@@ -187,105 +84,38 @@ class ReferenceFacts:
 
 @dataclass(frozen=True)
 class Results:
-    """One validation. Attributes are the sections of docs/results_schema.md."""
+    """One validation. Attributes are the sections of docs/results_schema.md; the measurement holds several of them."""
 
-    bundle: BundleFacts
+    measurement: Measurement
     data: DataFacts
     quality: Quality
-    latency: Latency
-    environment: Environment
     parity: Mapping[str, Parity] = field(default_factory=dict)
     reference: ReferenceFacts | None = None
 
-    def as_json(self) -> dict[str, object]:
+    @property
+    def bundle(self) -> BundleFacts:
+        """What was measured."""
+        return self.measurement.bundle
+
+    @property
+    def latency(self) -> Latency:
+        """How long it took."""
+        return self.measurement.latency
+
+    @property
+    def environment(self) -> Environment:
+        """Where."""
+        return self.measurement.environment
+
+    def as_json(self) -> dict[str, Any]:
         """The document, ready for `json.dumps`."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "bundle": self.bundle.as_json(),
+        return self.measurement.as_json() | {
+            "kind": VALIDATION,
             "data": asdict(self.data),
             "quality": self.quality.as_json(),
             "parity": {runtime: parity.as_json() for runtime, parity in self.parity.items()},
-            "latency": asdict(self.latency),
-            "environment": asdict(self.environment),
             "reference": None if self.reference is None else self.reference.as_json(),
         }
-
-
-def bundle_facts(bundle: Bundle) -> BundleFacts:
-    """The facts of a verified bundle."""
-    manifest = bundle.manifest
-    return BundleFacts(
-        name=bundle.place.resolve().name,
-        files={name: len(content) for name, content in bundle.files.items()},
-        kept_weights=manifest.pruning.kept_weights,
-        prunable_weights=manifest.pruning.prunable_weights,
-    )
-
-
-def percentiles(times_us: Sequence[float]) -> Percentiles:
-    """Summarises times in microseconds; at least one of them."""
-    p50, p90, p99 = np.quantile(np.asarray(times_us, dtype=np.float64), [0.5, 0.9, 0.99]).tolist()
-    return Percentiles(p50, p90, p99, len(times_us))
-
-
-def environment(runtime: str, threads: int) -> Environment:
-    """Describes this machine.
-
-    Args:
-        runtime: Name of the interpreter in use.
-        threads: How many threads it was allowed.
-    """
-    cpuinfo = CPUINFO.read_text(errors="replace") if CPUINFO.is_file() else ""
-    machine = platform.machine()
-    return Environment(
-        platform=f"{platform.system()} {platform.release().partition('-')[0]}",  # not the kernel builder's own name
-        machine=machine,
-        cpu_model=cpu_model(cpuinfo) or platform.processor() or "unknown",
-        cpu_count=os.cpu_count() or 1,
-        python=platform.python_version(),
-        runtime=runtime,
-        runtime_version=runtime_version(runtime),
-        threads=threads,
-        emulated=is_emulated(machine, cpuinfo, os.environ),
-    )
-
-
-def runtime_version(runtime: str) -> str:
-    """The installed version of an interpreter, without importing it; "unknown" when it has none."""
-    for distribution in RUNTIME_DISTRIBUTIONS.get(runtime, ()):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(distribution)
-    return "unknown"
-
-
-def cpu_model(cpuinfo: str) -> str | None:
-    """The processor's (x86) or the board's (ARM) own name in the text of /proc/cpuinfo."""
-    fields = dict(reversed([_cpuinfo_field(line) for line in cpuinfo.splitlines() if ":" in line]))
-    for key in ("model name", "Model", "Hardware"):
-        if fields.get(key):
-            return fields[key]
-    return None
-
-
-def is_emulated(machine: str, cpuinfo: str, variables: Mapping[str, str]) -> bool:
-    """Whether QEMU plays the processor: it was told which one, or /proc/cpuinfo tells of another kind.
-
-    Args:
-        machine: Instruction set, as `uname -m` names it.
-        cpuinfo: Text of /proc/cpuinfo.
-        variables: The environment variables.
-    """
-    if variables.get("QEMU_CPU"):
-        return True
-    keys = {_cpuinfo_field(line)[0] for line in cpuinfo.splitlines() if ":" in line}
-    if machine.lower().startswith(ARM_MACHINES):
-        return "vendor_id" in keys
-    return machine.lower() in X86_MACHINES and "CPU implementer" in keys
-
-
-def _cpuinfo_field(line: str) -> tuple[str, str]:
-    key, _, value = line.partition(":")
-    return key.strip(), value.strip()
 
 
 def write_results(results: Results, path: Path) -> None:
@@ -295,5 +125,4 @@ def write_results(results: Results, path: Path) -> None:
         CapPruneError: The disk is full.
         UsageError: The folder cannot be written to.
     """
-    # allow_nan: NaN is not JSON, and a result that is no number is a defect to be seen here
-    write_text(path, json.dumps(results.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_document(results.as_json(), path)

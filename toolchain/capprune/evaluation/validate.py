@@ -5,7 +5,7 @@ Nothing here needs torch. The captions of the model the bundle was made from are
 
 from __future__ import annotations
 
-import time
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,21 +19,12 @@ from capprune.evaluation.health import Health, caption_health
 from capprune.evaluation.intervals import Change, Interval, bootstrap_change, bootstrap_mean
 from capprune.evaluation.metrics import Scores, score
 from capprune.evaluation.parity import Parity, ScoreGap, compare_tokens
-from capprune.evaluation.results import (
-    ConstantCaption,
-    DataFacts,
-    Latency,
-    Quality,
-    ReferenceFacts,
-    Results,
-    bundle_facts,
-    environment,
-    percentiles,
-)
+from capprune.evaluation.results import ConstantCaption, DataFacts, Quality, ReferenceFacts, Results
 from capprune.evaluation.worker import captions_in_subprocess
-from capprune_runtime.captioner import Caption, Captioner
 from capprune_runtime.errors import DataError
+from capprune_runtime.measure import WARM_UP, Photo, Session, measured
 from capprune_runtime.photo import decode_photo, resize
+from capprune_runtime.results import RUN, Latency, Measurement, SaidPhoto, Settings
 from capprune_runtime.verify import Bundle
 
 Progress = Callable[[int, int], None]  # photos done, photos in all
@@ -52,36 +43,135 @@ class Validation:
     """What a bundle said over a set of photos.
 
     Attributes:
-        runtime: The interpreter that was used.
-        threads: Its threads.
-        beam: Beam width (1 for greedy).
-        captions: For each photo its caption.
-        tokens: For each photo its token ids, without start and end.
-        unfinished: How many captions reached the longest length without an end.
+        measurement: What the device said and measured.
         scores: Metrics over all photos.
         cider_d: CIDEr-D with its bootstrap interval.
         health: Signs of sick captions.
-        latency: Times of encoder, step and caption.
         reference: What the trained model says of the same photos, when it was given.
         reference_scores: Metrics of the trained model, likewise.
         change: CIDEr-D from the trained model to the bundle, likewise.
         parity: Token by token against the trained model, likewise.
     """
 
-    runtime: str
-    threads: int
-    beam: int
-    captions: Mapping[str, str]
-    tokens: Mapping[str, tuple[int, ...]]
-    unfinished: int
+    measurement: Measurement
     scores: Scores
     cider_d: Interval
     health: Health
-    latency: Latency
     reference: Mapping[str, Reference] | None = None
     reference_scores: Scores | None = None
     change: Change | None = None
     parity: Parity | None = None
+
+    @property
+    def runtime(self) -> str:
+        """The interpreter that was used."""
+        return self.measurement.environment.runtime
+
+    @property
+    def beam(self) -> int:
+        """Beam width (1 for greedy)."""
+        return self.measurement.settings.beam
+
+    @property
+    def captions(self) -> dict[str, str]:
+        """For each photo its caption."""
+        return {one.photo: one.caption for one in self.measurement.captions}
+
+    @property
+    def tokens(self) -> dict[str, tuple[int, ...]]:
+        """For each photo its token ids, without start and end."""
+        return {one.photo: one.tokens for one in self.measurement.captions}
+
+    @property
+    def unfinished(self) -> int:
+        """How many captions reached the longest length without an end."""
+        return sum(not one.finished for one in self.measurement.captions)
+
+    @property
+    def latency(self) -> Latency:
+        """Times of encoder, step and caption."""
+        return self.measurement.latency
+
+
+def measure_here(
+    bundle: Bundle,
+    photos: Sequence[CaptionedPhoto],
+    store: PhotoStore,
+    *,
+    beam: int | None = None,
+    runtime: str = "auto",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Measurement:
+    """Captions photos with a bundle in this process and times the parts.
+
+    Args:
+        bundle: A verified bundle.
+        photos: Photos to caption; at least one.
+        store: Where their pixels are.
+        beam: Beam width; None for the bundle's own.
+        runtime: Interpreter, see `capprune_runtime.interpreter`.
+        threads: Threads of the interpreter.
+        progress: Told after each photo.
+
+    Raises:
+        PhotoError: A photo cannot be read.
+        BundleError: The bundle cannot be run.
+    """
+    session = Session(bundle, runtime, threads)
+    width = session.beam(beam)
+    pictures = pixels(bundle, photos, store)  # each is made when its turn comes
+    said: list[SaidPhoto] = []
+    for one in session.say((Photo(photo.name, lambda: next(pictures)) for photo in photos), width, strict=True):
+        if isinstance(one, SaidPhoto):
+            said.append(one)
+        if progress is not None:
+            progress(len(said), len(photos))
+    return measured(RUN, session, said, Settings(width, WARM_UP, 1))
+
+
+def score_measurement(
+    measurement: Measurement,
+    photos: Sequence[CaptionedPhoto],
+    *,
+    reference: Mapping[str, Reference] | None = None,
+    score_gap: ScoreGap | None = None,
+    tokenizer: Literal["ptb", "plain", "auto"] = "auto",
+    meteor: bool | None = None,
+) -> Validation:
+    """Scores what a bundle said on a device, this machine or another.
+
+    Args:
+        measurement: What it said, of all the photos.
+        photos: The photos with their human captions.
+        reference: For at least these photos what the trained model says.
+        score_gap: See `parity.compare_tokens`; needed with `reference`.
+        tokenizer: See `metrics.score`.
+        meteor: See `metrics.score`.
+
+    Raises:
+        DataError: The measurement or the reference lacks some of the photos.
+    """
+    captions = {one.photo: one.caption for one in measurement.captions}
+    if missing := [photo.name for photo in photos if photo.name not in captions]:
+        raise DataError(
+            f"the device has no caption for {len(missing)} of {len(photos)} photos", where=", ".join(missing[:3])
+        )
+    human = {photo.name: photo.captions for photo in photos}
+    scores = score(human, captions, tokenizer=tokenizer, meteor=meteor)
+    found = Validation(measurement, scores, bootstrap_mean(scores.per_photo_cider), caption_health(captions.values()))
+    if reference is None:
+        return found
+    own = _of_photos(reference, photos)
+    said = {name: trained.caption for name, trained in own.items()}
+    reference_scores = score(human, said, tokenizer=tokenizer, meteor=meteor)
+    return dataclasses.replace(
+        found,
+        reference=own,
+        reference_scores=reference_scores,
+        change=bootstrap_change(reference_scores.per_photo_cider, scores.per_photo_cider),
+        parity=None if score_gap is None else compare_tokens(_token_map(own), found.tokens, score_gap),
+    )
 
 
 def validate_bundle(
@@ -99,24 +189,7 @@ def validate_bundle(
     tokenizer: Literal["ptb", "plain", "auto"] = "auto",
     meteor: bool | None = None,
 ) -> Validation:
-    """Captions photos with a bundle, scores the captions and times the parts.
-
-    Args:
-        bundle: A verified bundle.
-        photos: Photos with their human captions.
-        store: Where their pixels are.
-        beam: Beam width; None for the bundle's own.
-        runtime: Interpreter, see `capprune_runtime.interpreter`.
-        threads: Threads of the interpreter.
-        limit: Only the first so many photos.
-        progress: Told after each photo.
-        reference: For at least these photos what the trained model says.
-        score_gap: See `parity.compare_tokens`; needed with `reference`.
-        tokenizer: See `metrics.score`.
-        meteor: See `metrics.score`.
-
-    Returns:
-        Captions, scores, times, and the comparison with the trained model.
+    """`measure_here`, then `score_measurement`, on the first `limit` photos or on all.
 
     Raises:
         DataError: There are no photos, or the reference lacks some.
@@ -124,40 +197,9 @@ def validate_bundle(
         BundleError: The bundle cannot be run.
     """
     chosen = first_photos(photos, limit)
-    captioner = Captioner(bundle, runtime=runtime, threads=threads)
-    width = bundle.manifest.decoding.beam if beam is None else beam
-    said, caption_us = _caption_photos(captioner, chosen, pixels(bundle, chosen, store), width, progress)
-    captions = {name: caption.text for name, caption in said.items()}
-    tokens = {name: tuple(caption.tokens) for name, caption in said.items()}
-    human = {photo.name: photo.captions for photo in chosen}
-    scores = score(human, captions, tokenizer=tokenizer, meteor=meteor)
-    own, reference_scores, change, parity = None, None, None, None
-    if reference is not None:
-        own = _of_photos(reference, chosen)
-        reference_scores = score(
-            human,
-            {name: trained.caption for name, trained in own.items()},
-            tokenizer=tokenizer,
-            meteor=meteor,
-        )
-        change = bootstrap_change(reference_scores.per_photo_cider, scores.per_photo_cider)
-        if score_gap is not None:
-            parity = compare_tokens(_token_map(own), tokens, score_gap)
-    return Validation(
-        runtime=captioner.runtime,
-        threads=threads,
-        beam=width,
-        captions=captions,
-        tokens=tokens,
-        unfinished=sum(not caption.finished for caption in said.values()),
-        scores=scores,
-        cider_d=bootstrap_mean(scores.per_photo_cider),
-        health=caption_health(captions.values()),
-        latency=_latency(said.values(), caption_us),
-        reference=own,
-        reference_scores=reference_scores,
-        change=change,
-        parity=parity,
+    measurement = measure_here(bundle, chosen, store, beam=beam, runtime=runtime, threads=threads, progress=progress)
+    return score_measurement(
+        measurement, chosen, reference=reference, score_gap=score_gap, tokenizer=tokenizer, meteor=meteor
     )
 
 
@@ -203,7 +245,6 @@ def parity_in_runtime(
 
 
 def results_of(
-    bundle: Bundle,
     validation: Validation,
     data: DataFacts,
     *,
@@ -214,15 +255,11 @@ def results_of(
     """The results document of a validation.
 
     Args:
-        bundle: What was validated.
         validation: What came out.
         data: What it was validated on.
         reference_name: Name of the run whose captions were the reference.
         other_parity: Parity in further interpreters, by their names.
         constant_caption: The yardstick, where it was computed.
-
-    Returns:
-        The document, with this machine as its environment.
     """
     parity = {} if validation.parity is None else {validation.runtime: validation.parity}
     reference = None
@@ -230,7 +267,7 @@ def results_of(
         name = "reference" if reference_name is None else reference_name
         reference = ReferenceFacts(name, validation.reference_scores, validation.change)
     return Results(
-        bundle=bundle_facts(bundle),
+        measurement=validation.measurement,
         data=data,
         quality=Quality(
             validation.scores,
@@ -240,8 +277,6 @@ def results_of(
             validation.unfinished,
             constant_caption,
         ),
-        latency=validation.latency,
-        environment=environment(validation.runtime, validation.threads),
         parity={**parity, **(other_parity or {})},
         reference=reference,
     )
@@ -270,40 +305,12 @@ def pixels(bundle: Bundle, photos: Iterable[CaptionedPhoto], store: PhotoStore) 
         yield resize(decode_photo(store.read(photo.name), photo.name), size)
 
 
-def _caption_photos(
-    captioner: Captioner,
-    photos: Sequence[CaptionedPhoto],
-    pictures: Iterator[NDArray[np.uint8]],
-    beam: int,
-    progress: Progress | None,
-) -> tuple[dict[str, Caption], list[float]]:
-    """The caption of each photo, and the microseconds each took."""
-    said: dict[str, Caption] = {}
-    caption_us: list[float] = []
-    for photo, picture in zip(photos, _told(pictures, len(photos), progress), strict=True):
-        if not said:  # the first run pays for lazy allocation; it is made and not counted
-            captioner.caption(picture, beam=beam)
-        start = time.perf_counter_ns()
-        said[photo.name] = captioner.caption(picture, beam=beam)
-        caption_us.append((time.perf_counter_ns() - start) / 1000)
-    return said, caption_us
-
-
 def _told(pictures: Iterator[NDArray[np.uint8]], count: int, progress: Progress | None) -> Iterator[NDArray[np.uint8]]:
     """Passes pictures on and tells after each, when the next one is asked for, that it is done."""
     for done, picture in enumerate(pictures, start=1):
         yield picture
         if progress is not None:
             progress(done, count)
-
-
-def _latency(said: Iterable[Caption], caption_us: Sequence[float]) -> Latency:
-    captions = list(said)
-    return Latency(
-        encode=percentiles([caption.encode_us for caption in captions]),
-        step=percentiles([us for caption in captions for us in caption.step_us]),
-        caption=percentiles(caption_us),
-    )
 
 
 def _of_photos(reference: Mapping[str, Reference], photos: Sequence[CaptionedPhoto]) -> dict[str, Reference]:
