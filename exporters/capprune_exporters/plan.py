@@ -31,6 +31,7 @@ Matrix = npt.NDArray[np.float32]
 
 WEIGHTS = ("float32", "int8", "codebook4")
 FILLED = 0.5  # share of kept weights in kept blocks from which a mask counts as one of blocks
+EMPTY = 0.5  # share of blocks without a weight from which the block kernel is worth it; a dense matrix has none
 AS_FAST = 1.1  # a form within a tenth of the fastest counts as fast as it, and then the smaller file wins
 ROUNDS, CALLS = 15, 20
 
@@ -167,7 +168,7 @@ def in_blocks(matrix: Matrix) -> bool:
         return False
     kept = matrix != 0
     blocks = kept.reshape(rows, -1, BLOCK).any(-1)
-    return bool(kept.sum() >= FILLED * BLOCK * blocks.sum() > 0)
+    return bool(kept.sum() >= FILLED * BLOCK * blocks.sum() > 0 and blocks.mean() <= 1 - EMPTY)
 
 
 def _by_rule(name: str, matrix: Matrix, looked_up: bool, weights: str) -> PlanLine:

@@ -48,6 +48,7 @@ def make_gapped(
     weights: str | Mapping[str, str] = "float32",
     names: Mapping[str, Matrix] | None = None,
     dynamic: bool = False,
+    sparse: bool = True,
 ) -> SparseModel:
     """Store every float32 weight matrix in the smallest form.
 
@@ -56,6 +57,7 @@ def make_gapped(
         weights: How values are quantised, `float32`, `int8` or `codebook4`; for all, or by name and float32 for the rest.
         names: Parameters by name: a stored matrix of the same values, or of the transposed ones, gets that name.
         dynamic: Whether int8 matrices that are not sparse and only multiplied are computed in int8 too.
+        sparse: Whether zeros are left out; without it every weight is stored, as a model without pruning would be.
 
     Raises:
         ExportError: If there is no such quantisation.
@@ -72,7 +74,9 @@ def make_gapped(
         if wanted not in WEIGHTS:
             raise ExportError("there is no such form", where="weights", expected=", ".join(WEIGHTS), found=wanted)
         pattern = int8_per_tensor(values)[0] if wanted == "int8" else values  # small weights may round to zero
-        form = _form(pattern, wanted, dynamic=dynamic and all(_multiplies(one, tensor.name) for one in operators))
+        form = _form(
+            pattern, wanted, dynamic=dynamic and all(_multiplies(one, tensor.name) for one in operators), sparse=sparse
+        )
         used = "+".join(sorted({one.op_type for one in operators}))
         size = _store(model, tensor.name, values, form)
         kept = int(np.count_nonzero(values if form.endswith("float32") else pattern))
@@ -115,14 +119,14 @@ def _multiplies(operator: Any, weight: str) -> bool:
     return not scaled and turned == [False, True]
 
 
-def _form(matrix: npt.NDArray[Any], weights: str, *, dynamic: bool) -> str:
-    """The smallest form of a matrix with these zeros."""
+def _form(matrix: npt.NDArray[Any], weights: str, *, dynamic: bool, sparse: bool) -> str:
+    """The smallest form of a matrix with these zeros, or of one whose zeros count like other weights."""
     if matrix.size < SMALLEST:
         return "dense_float32"
     entries = len(gaps_of(matrix)[0])
     if weights == "float32":
-        return "gap_float32" if 5 * entries < 4 * matrix.size else "dense_float32"
-    if 2 * entries < matrix.size:
+        return "gap_float32" if sparse and 5 * entries < 4 * matrix.size else "dense_float32"
+    if sparse and 2 * entries < matrix.size:
         return f"gap_{weights}"
     return "dynamic_int8" if dynamic and weights == "int8" else f"dense_{weights}"
 

@@ -1,0 +1,191 @@
+"""The honest rivals of a bundle: the same model, its weights stored in every other way that its runtime takes.
+
+    dense float32      every zero computed with, as a converter writes it
+    dense int8         the same in int8: what one gets without any pruning
+    sparse float32     kept weights in rows (.tflite), as gaps that are expanded at load (.onnx)
+    1x16 int8 blocks   for matrices that keep their weights in whole blocks; .tflite only
+
+The encoder is the bundle's own in all of them, so that what differs is what pruning changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from capprune_exporters.plan import in_blocks, plan_by_size
+from capprune_exporters.tflite.dense import make_dense
+from capprune_exporters.tflite.forms import FITS
+from capprune_exporters.tflite.sparse import SMALLEST, make_sparse
+from capprune_runtime.errors import ExportError
+from capprune_runtime.manifest import (
+    GOLDEN_FOLDER,
+    MANIFEST,
+    MODEL_FILES,
+    VOCABULARY,
+    DecoderSection,
+    EncoderSection,
+    FileEntry,
+    QuantisationSection,
+    model_kind,
+)
+from capprune_runtime.tflite_file import read_tflite
+from capprune_runtime.verify import Bundle
+
+DENSE_FLOAT32, DENSE_INT8, SPARSE_FLOAT32, BLOCKS_INT8 = (
+    "dense float32",
+    "dense int8",
+    "sparse float32",
+    "1x16 int8 blocks",
+)
+LOOKUPS = ("EMBEDDING_LOOKUP", "GATHER")
+
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One way to store the model.
+
+    Attributes:
+        name: What a table calls it.
+        decoder: Its model file of `step`.
+        weights: How its values are quantised, as a manifest names it.
+    """
+
+    name: str
+    decoder: bytes
+    weights: str
+
+    @property
+    def kind(self) -> str:
+        """`tflite` or `onnx`."""
+        return model_kind(self.decoder)
+
+
+def tflite_rivals(step: bytes) -> tuple[Rival, ...]:
+    """Every form of a `step` in TFLite.
+
+    Args:
+        step: A verified .tflite in any form; its values are taken as they are stored there.
+
+    Raises:
+        ExportError: If it has more than one subgraph.
+    """
+    dense = make_dense(step)
+    matrices, looked_up = _matrices(dense)
+    forms: dict[str, Mapping[str, str]] = {
+        DENSE_FLOAT32: dict.fromkeys(matrices, "dense_float32"),
+        DENSE_INT8: _in_int8(dense, matrices),
+        SPARSE_FLOAT32: plan_by_size(matrices, looked_up, "float32").forms,
+    }
+    if any(in_blocks(matrix) for name, matrix in matrices.items() if name not in looked_up):
+        forms[BLOCKS_INT8] = plan_by_size(matrices, looked_up, "int8").forms
+    found: dict[object, Rival] = {}  # by their forms: a model without zeros has no sparse ones
+    for name, plan in forms.items():
+        decoder = make_sparse(dense, one_row=True, plan=plan).data
+        weights = "int8" if name in (DENSE_INT8, BLOCKS_INT8) else "float32"
+        found.setdefault(stored_forms(decoder), Rival(name, decoder, weights))
+    return tuple(found.values())
+
+
+def onnx_rivals(step: bytes, names: Mapping[str, Matrix]) -> tuple[Rival, ...]:
+    """Every form of a `step` in ONNX, which are all computed dense.
+
+    Args:
+        step: As `convert_onnx` wrote it.
+        names: Parameters by name.
+    """
+    from capprune_exporters.onnx.weights import make_gapped
+
+    return (
+        Rival(DENSE_FLOAT32, make_gapped(step, names=names, sparse=False).data, "float32"),
+        Rival(DENSE_INT8, make_gapped(step, weights="int8", names=names, dynamic=True, sparse=False).data, "int8"),
+        Rival(SPARSE_FLOAT32, make_gapped(step, names=names).data, "float32"),
+    )
+
+
+def own_form(bundle: Bundle, rivals: tuple[Rival, ...]) -> str | None:
+    """The name of the rival that a bundle is itself: the one whose tensors are stored as the bundle's are."""
+    own = stored_forms(bundle.decoder)
+    return next((one.name for one in rivals if one.kind == "tflite" and stored_forms(one.decoder) == own), None)
+
+
+def stored_forms(step: bytes) -> tuple[tuple[tuple[int, ...], str, str], ...]:
+    """Shape, type and layout of every stored matrix of a .tflite, in the order of the file; nothing of an .onnx."""
+    if model_kind(step) != "tflite":
+        return ()
+    model = read_tflite(step, "step")
+    return tuple(
+        (tensor.shape, tensor.dtype, "dense" if tensor.sparsity is None else f"sparse {tensor.sparsity.block_map}")
+        for tensor in model.tensors
+        if len(tensor.shape) == 2 and model.is_constant(tensor)
+    )
+
+
+def rival_bundle(bundle: Bundle, rival: Rival, encoder: bytes) -> Bundle:
+    """A bundle that holds a rival: models, vocabulary, manifest, and the bundle's own golden photos to be timed on.
+
+    A rival in int8 may say other words of them than the manifest promises; it is for measuring, not for use.
+
+    Args:
+        bundle: Whose rival it is.
+        rival: Its decoder.
+        encoder: An encoder of the same kind.
+
+    Raises:
+        ExportError: If the two models are not of one kind.
+    """
+    if model_kind(encoder) != rival.kind:
+        raise ExportError("encoder and decoder of a rival are not of one kind", where=rival.name, expected=rival.kind)
+    names = MODEL_FILES[rival.kind]
+    kept = {name: data for name, data in bundle.files.items() if name.startswith(f"{GOLDEN_FOLDER}/")}
+    files = {names[0]: encoder, names[1]: rival.decoder, VOCABULARY: bundle.files[VOCABULARY], **kept}
+    manifest = replace(
+        bundle.manifest,
+        encoder=EncoderSection(file=names[0]),
+        decoder=DecoderSection(state=bundle.manifest.decoder.state, file=names[1]),
+        quantisation=QuantisationSection(encoder=bundle.manifest.quantisation.encoder, decoder=rival.weights),
+        files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
+    )
+    text = json.dumps(manifest.as_json(), indent=2) + "\n"
+    return Bundle(bundle.place, manifest, bundle.vocabulary, {MANIFEST: text.encode(), **files})
+
+
+def save(bundle: Bundle, folder: Path) -> Path:
+    """Write the files of a bundle into a folder, to be made; returns it."""
+    for name, data in bundle.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def _matrices(dense: bytes) -> tuple[dict[str, Matrix], tuple[str, ...]]:
+    """The stored matrices by name, and the names of those that are looked up by row."""
+    model = read_tflite(dense, "step")
+    users = {index: operator.name for operator in model.operators for index in operator.inputs}
+    found = {
+        tensor.name: (model.stored_values(tensor).reshape(tensor.shape), users[tensor.index])
+        for tensor in model.tensors
+        if len(tensor.shape) == 2 and tensor.dtype == "float32" and model.is_constant(tensor) and tensor.index in users
+    }
+    matrices = {name: matrix for name, (matrix, _) in found.items()}
+    return matrices, tuple(name for name, (_, user) in found.items() if user in LOOKUPS)
+
+
+def _in_int8(dense: bytes, matrices: Mapping[str, Matrix]) -> dict[str, str]:
+    """Dense int8 wherever an operator takes it and it is worth it."""
+    stored = make_sparse(dense, one_row=True, plan=dict.fromkeys(matrices, "dense_float32")).tensors
+    able = {operator for operator, _ in FITS["dense_int8"]}
+    return {
+        one.name: "dense_int8" if one.operator in able and int(np.prod(one.shape)) >= SMALLEST else "dense_float32"
+        for one in stored
+        if one.name in matrices
+    }
