@@ -12,7 +12,8 @@ from capprune.config import DecoderConfig, PruningConfig
 from capprune.models.soft_attention import SoftAttention
 from capprune.pruning.blocks import Blocks, find_blocks
 from capprune.pruning.dynamics import crossing
-from capprune.pruning.supermask import Supermask, hard_mask, load_plain_state, plain_state, ramp
+from capprune.pruning.state import load_plain_state, plain_state
+from capprune.pruning.supermask import Supermask, hard_mask, ramp
 from capprune_runtime.errors import ConfigError
 
 WIDTH = 16

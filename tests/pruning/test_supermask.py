@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from capprune.config import DecoderConfig
 from capprune.models.soft_attention import SoftAttention
-from capprune.pruning.supermask import Gate, Supermask, load_plain_state, plain_state, ramp
+from capprune.pruning.state import load_plain_state, plain_state
+from capprune.pruning.supermask import Gate, Supermask, ramp
 
 
 def original(layer: nn.Linear) -> nn.Parameter:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from capprune.models.efficientnet_lite import CHANNELS
-from capprune.pruning.supermask import plain_state
+from capprune.pruning.state import plain_state
 from capprune.training.run import (
     BEST,
     CONFIG,

@@ -104,8 +104,7 @@ def test_sparse_training_ends_at_its_target_and_still_learns(tmp_path: Path, spa
         "decoder.hidden=48",
     )
     outcome = trainer.run()
-    assert trainer.supermask is not None
-    assert trainer.supermask.sparsity() == pytest.approx(sparsity, abs=1e-3)
+    assert trainer.pruner.sparsity() == pytest.approx(sparsity, abs=1e-3)
     assert outcome.sparsity == pytest.approx(sparsity, abs=0.05 * (1 - sparsity))
     assert outcome.cider > 0.8
 
@@ -337,11 +336,10 @@ def test_gates_keep_their_rate_while_the_weights_follow_a_cosine(tmp_path: Path)
             rates.append(tuple(group["lr"] for group in trainer.optimiser.param_groups))
 
     trainer = tiny.trainer(tmp_path / "run", *tiny.SPARSE, "training.weight_decay=0.001", report=note)
-    assert trainer.supermask is not None
     weights, gates = trainer.optimiser.param_groups
     assert (weights["eps"], weights["weight_decay"], weights["betas"]) == (1e-8, 0.001, (0.9, 0.999))
     assert (gates["eps"], gates["weight_decay"], gates["betas"]) == (1e-2, 0.0, (0.9, 0.999))
-    assert {id(gate) for gate in gates["params"]} == {id(gate) for gate in trainer.supermask.gates.values()}
+    assert {id(gate) for gate in gates["params"]} == {id(gate) for gate in trainer.pruner.gates.values()}
     trainer.run()
     assert {rate for _, rate in rates} == {100.0}
     expected = [1e-5 + (2e-2 - 1e-5) * (1 + math.cos(math.pi * step / 120)) / 2 for step in range(120)]

@@ -63,8 +63,36 @@ class DropoutConfig(_Tree):
         return DropoutConfig(rnn=self.rnn * factor, attention=self.attention * factor)
 
 
+class DistillationConfig(_Tree):
+    """Learning from another run's scores beside the human captions (Hinton et al., 2015)."""
+
+    teacher: Path | None = Field(
+        default=None, description="a run of the same vocabulary; none learns from people alone"
+    )
+    weight: float = Field(default=0.5, gt=0, le=1, description="share of the teacher's scores in the loss")
+    temperature: float = Field(
+        default=1.0, gt=0, le=20, description="scores are divided by it, the loss times its square"
+    )
+    captions: bool = Field(default=False, description="the teacher's own caption of every photo joins the human ones")
+
+
+class RewardConfig(_Tree):
+    """Self-critical sequence training (Rennie et al., 2017), with `<end>` as a word of the reward."""
+
+    samples: int = Field(default=5, ge=2, le=100, description="sampled captions of a photo")
+    baseline: Literal["sample_mean", "greedy"] = Field(
+        default="sample_mean", description="what a sample must beat: the mean of the others, or the greedy caption"
+    )
+    cider: float = Field(default=1.0, ge=0, description="weight of CIDEr-D (0 to 10) in the reward")
+    bleu4: float = Field(default=1.0, ge=0, description="weight of BLEU-4 (0 to 1) in the reward")
+
+
 class TrainingConfig(_Tree):
     """Optimiser, schedule and batches. Adam with a cosine from `learning_rate` to `final_learning_rate`."""
+
+    objective: Literal["cross_entropy", "scst"] = "cross_entropy"
+    distillation: DistillationConfig = DistillationConfig()
+    reward: RewardConfig = RewardConfig()
 
     epochs: int = Field(default=10, ge=1)
     photos_per_batch: int = Field(default=10, ge=1, description="a batch holds all captions of so many photos")
@@ -74,6 +102,9 @@ class TrainingConfig(_Tree):
     weight_decay: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=5.0, ge=0, description="largest norm of the weights' gradient; 0 is no limit")
     dropout: DropoutConfig = DropoutConfig()
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of products; bfloat16 is twice as fast where the processor has it"
+    )
     validation_photos: int = Field(default=500, ge=1, description="of val; greedy CIDEr on them chooses the epoch")
     seed: int = Field(default=8888, ge=0, lt=1 << 63)
 
@@ -90,11 +121,27 @@ class BlocksConfig(_Tree):
     output: BlockShape | None = None
 
 
-class PruningConfig(_Tree):
-    """How weights are removed while the run trains; docs/pruning.md says what to set."""
+Method = Literal["none", "supermask", "gradual", "hard", "lottery", "snip", "keep"]
+Scope = Literal["blind", "uniform", "distribution"]
 
-    method: Literal["none", "supermask"] = "none"
+
+class GradualConfig(_Tree):
+    """The cubic schedule of Zhu and Gupta (2017), in shares of the run."""
+
+    begin: float | None = Field(default=None, ge=0, lt=1, description="first update; after the first epoch if left out")
+    end: float = Field(default=0.5, gt=0, le=1, description="last update; the rest of the run trains what is left")
+    updates: int = Field(default=100, ge=1, description="of the masks, evenly spaced")
+
+
+class PruningConfig(_Tree):
+    """How weights are removed; docs/pruning.md says what to set."""
+
+    method: Method = "none"
     sparsity: float = Field(default=0.975, gt=0, lt=1, description="share of the prunable weights that end as zero")
+    scope: Scope | None = Field(default=None, description="how magnitudes of different layers are compared")
+    exclude: tuple[str, ...] = Field(default=(), description="layers that stay dense and do not count")
+    least_kept: float = Field(default=0.0, ge=0, lt=1, description="no layer keeps less than this share of its weights")
+    gradual: GradualConfig = GradualConfig()
     block: BlockShape = Field(default="none", description="weights in a row that go or stay together, in `step`")
     blocks: BlocksConfig = BlocksConfig()
     kappa: float = Field(default=3000.0, gt=0, description="strength of the pull over the whole run")
@@ -113,6 +160,7 @@ class RunConfig(_Tree):
     """Everything that makes a run."""
 
     name: str = "run"
+    start: Path | None = Field(default=None, description="a run whose weights this one starts from")
     data: DataConfig
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()

@@ -24,6 +24,8 @@ COMMANDS = {
     "demo": "Draw scenes, train, prune, export, validate: the whole walk, with no data of your own.",
     "data": "Check a folder of photos and captions, or draw scenes.",
     "train": "Train a captioning model, dense or pruned while it trains.",
+    "prune": "Prune a trained model and train what is left.",
+    "finetune": "Train a run further with its masks as they are: cross-entropy, a teacher, whole captions.",
     "export": "Turn a run into a bundle that a device can run.",
     "pack": "Pack a bundle into one small file, for download.",
     "unpack": "Expand a packed bundle into a folder.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,19 +34,53 @@ def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | N
     """
     from capprune.config import load_config
 
-    resolved = load_config(config, overrides)
-    outcome = train(resolved, out, cache)
+    train_and_show(load_config(config, overrides), out, cache, as_json)
+
+
+def train_and_show(config: RunConfig, out: Path, cache: Path | None, as_json: bool) -> None:
+    """Train a config and say what came of it; what `train`, `prune` and `finetune` share."""
+    outcome = train(config, out, cache)
 
     def show() -> None:
         click.echo(
             f"trained {out}: CIDEr-D {outcome.cider:.3f} on val (greedy), best after epoch {outcome.epoch + 1}"
-            + (f", {outcome.sparsity:.2%} sparse" if resolved.pruning.method != "none" else "")
+            + (f", {outcome.sparsity:.2%} sparse" if config.pruning.method != "none" else "")
         )
         click.echo(f"next: capprune export {out} --target tflite --out {out.name}-bundle")
 
     document: dict[str, Any] = {"run": str(out), "best_epoch": outcome.epoch, "cider_d_val": outcome.cider}
     document |= {"sparsity": outcome.sparsity, "seconds_per_epoch": outcome.seconds_per_epoch}
     emit(document, as_json, show)
+
+
+def derived(
+    run: Path,
+    changed: Mapping[str, Any],
+    pruning: Mapping[str, Any],
+    training: Mapping[str, Any],
+    overrides: Sequence[str],
+) -> RunConfig:
+    """The config of a run that starts from another: that one's own, changed, then overridden.
+
+    Args:
+        run: To start from.
+        changed: Keys of the tree's top.
+        pruning: Keys of `pruning`; a run without masks has none to keep and stays dense.
+        training: Keys of `training`.
+        overrides: `key=value`, which win.
+
+    Raises:
+        UsageError: If the run is not there.
+    """
+    from capprune.config import parse_config
+    from capprune.training.run import read_run
+
+    parent = read_run(run)
+    tree = parent.config.as_tree()
+    method = "none" if pruning["method"] == "keep" and not parent.masks else pruning["method"]
+    own = {**tree["training"], "objective": "cross_entropy", "distillation": {}, **training}
+    changes = {**changed, "pruning": {**tree["pruning"], **pruning, "method": method}, "training": own}
+    return parse_config({**tree, **changes}, overrides, where=str(run))
 
 
 def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
@@ -58,6 +94,7 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
     from capprune.training.prepare import default_cache, prepare
     from capprune_runtime.errors import DataError
 
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it announces its precision
     prepared = prepare(config, cache=cache or default_cache(), bar=bar)
     human = {photo.name: photo.captions for photo in prepared.validation_photos}
     trainer = Trainer(
@@ -69,7 +106,7 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
         quality=lambda captions: cider_d({name: human[name] for name in captions}, captions),
         report=_Reporter(),
     )
-    for layer, reason in trainer.blocks.left_single.items():
+    for layer, reason in trainer.pruner.blocks.left_single.items():
         say(f"{layer} keeps single gates: {reason}")
     outcome = trainer.run()
     if outcome.epoch < 0:

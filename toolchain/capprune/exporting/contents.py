@@ -84,7 +84,7 @@ def bundle_contents(
         decoding=decoding_section(run, beam),
         state=run.model.decoder.state_names,
         pruning=PruningSection(
-            method=config.pruning.method, sparsity=1 - kept / prunable, kept_weights=kept, prunable_weights=prunable
+            method=run.method, sparsity=1 - kept / prunable, kept_weights=kept, prunable_weights=prunable
         ),
         quantisation=QuantisationSection(encoder=encoder_weights, decoder=weights),
         data=DataSection(name=config.data.folder.name or "unknown", licence=config.data.licence),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import DecoderConfig, DropoutConfig
+from capprune.models.repeated import Repeated
 
 FORGET_BIAS = 1.0  # the gate starts open, so that gradients reach back from the first step on
 
@@ -29,6 +30,14 @@ class Encoded(NamedTuple):
     keys: Tensor  # (P, R, A)
     values: Tensor  # (P, R, C)
     h: Tensor  # (P, H)
+
+
+class Layers(NamedTuple):
+    """The layers that run at every word, as `forward` runs them."""
+
+    query: Repeated
+    rnn: Repeated
+    candidate: Repeated | None = None  # of a GRU
 
 
 class SoftAttention(nn.Module):
@@ -81,19 +90,23 @@ class SoftAttention(nn.Module):
         """The state before the first word, from the projected `h` `(B, H)`; an LSTM's cell starts at zero."""
         return (h, torch.zeros_like(h)) if self.shape.cell == "lstm" else (h,)
 
-    def attend(self, h: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _each_word(self) -> tuple[nn.Linear, ...]:
+        return (self.query, self.rnn, self.candidate) if self.shape.cell == "gru" else (self.query, self.rnn)
+
+    def attend(self, h: Tensor, keys: Tensor, values: Tensor, layers: Layers | None = None) -> tuple[Tensor, Tensor]:
         """Look at the photo.
 
         Args:
             h: `(P * n, H)`: n captions for each photo, those of a photo side by side.
             keys: `(P, R, A)`.
             values: `(P, R, C)`.
+            layers: What stands in for the layers of a word in training.
 
         Returns:
             The context `(P * n, C)` and the attention `(P * n, R)`, which sums to 1.
         """
         photos, regions, width = keys.shape
-        query = self.query(h).view(photos, -1, 1, width)  # (P, n, 1, A)
+        query = (layers or self).query(h).view(photos, -1, 1, width)  # (P, n, 1, A)
         scores = self.score(torch.tanh(keys.unsqueeze(1) + query)).squeeze(-1)  # (P, n, R)
         attention = torch.softmax(scores, dim=-1)
         context = torch.bmm(self.attention_dropout(attention), values)  # (P, n, C)
@@ -147,25 +160,32 @@ class SoftAttention(nn.Module):
         Returns:
             A scalar, in nats a word.
         """
+        return nn.functional.cross_entropy(self.scores(features, inputs, targets), targets[targets >= 0])
+
+    def scores(self, features: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Raw scores `(words, V)` of every word that `targets` holds, in its order; see `forward` for shapes."""
         keys, values, h = self.encode(features)
         state = self.first_state(h.repeat_interleave(len(inputs) // len(features), 0))
         words = self.rnn_dropout(self.embedding(inputs))  # (B, T, E)
+        layers = Layers(*(Repeated(layer) for layer in self._each_word()))
         hidden = []
         for t in range(inputs.shape[1]):
-            context, _ = self.attend(state[0], keys, values)
-            state = self._recur(torch.cat([words[:, t], context], -1), state)
+            context, _ = self.attend(state[0], keys, values, layers)
+            state = self._recur(torch.cat([words[:, t], context], -1), state, layers)
             hidden.append(state[0])
         spoken = targets >= 0
         kept = self.rnn_dropout(torch.stack(hidden, 1)[spoken])  # (words, H): padding costs no output layer
-        return nn.functional.cross_entropy(self.output(kept), targets[spoken])
+        scores: Tensor = self.output(kept)
+        return scores
 
-    def _recur(self, x: Tensor, state: State) -> State:
-        h = state[0]
-        gates = self.rnn(torch.cat([x, h], -1))
+    def _recur(self, x: Tensor, state: State, layers: Layers | None = None) -> State:
+        h, through = state[0], layers or self
+        gates = through.rnn(torch.cat([x, h], -1))
         if self.shape.cell == "lstm":
             into, forget, cell, out = gates.chunk(4, -1)
             c = torch.sigmoid(forget) * state[1] + torch.sigmoid(into) * torch.tanh(cell)
             return torch.sigmoid(out) * torch.tanh(c), c
         reset, update = torch.sigmoid(gates).chunk(2, -1)
-        candidate = torch.tanh(self.candidate(torch.cat([x, reset * h], -1)))
+        assert through.candidate is not None
+        candidate = torch.tanh(through.candidate(torch.cat([x, reset * h], -1)))
         return (update * h + (1 - update) * candidate,)

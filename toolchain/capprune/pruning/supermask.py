@@ -176,20 +176,3 @@ def hard_mask(gate: Tensor, weight: Tensor, width: int = 1) -> Tensor:
 def _in_blocks(weight: Tensor, gate: Tensor) -> Tensor:
     """A weight `(N, K)` as `(N, K / B, B)`, without a copy."""
     return weight.view(*gate.shape, -1)
-
-
-_ORIGINAL, _GATE = ".parametrizations.weight.original", ".parametrizations.weight.0.gate"
-
-
-def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state with `X.weight` and, where pruned, `X.weight.gate`, whatever parametrizations call them."""
-    return {
-        name.replace(_ORIGINAL, ".weight").replace(_GATE, ".weight.gate"): value
-        for name, value in model.state_dict().items()
-    }
-
-
-def load_plain_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """The way back from `plain_state`, into a model with the same gates."""
-    own = dict(zip(plain_state(model), model.state_dict(), strict=True))
-    model.load_state_dict({own.get(name, name): value for name, value in state.items()})

@@ -17,12 +17,15 @@ import torch
 from capprune.config import RunConfig
 from capprune.models.search import greedy
 from capprune.models.soft_attention import SoftAttention
-from capprune.pruning.blocks import Blocks, find_blocks
-from capprune.pruning.dynamics import sparsity_weight
-from capprune.pruning.supermask import Supermask, plain_state, ramp
+from capprune.pruning.blocks import Blocks
+from capprune.pruning.pruner import Pruner
+from capprune.pruning.state import plain_state
+from capprune.pruning.supermask import Supermask
 from capprune.training.batches import Batch, Batches
 from capprune.training.interrupt import StopRequest, postponed_signals
+from capprune.training.objectives import CrossEntropy, Distillation, Objective, SelfCritical
 from capprune.training.resume import restore_state, save_state
+from capprune.training.reward import CaptionReward
 from capprune.training.run import (
     BEST,
     LAST,
@@ -30,12 +33,14 @@ from capprune.training.run import (
     alone_in,
     append_metrics,
     finish_run,
+    load_teacher,
     read_checkpoint,
     read_metrics,
     rewind_metrics,
     save_checkpoint,
     start_run,
 )
+from capprune.training.start import make_pruner, read_parent
 from capprune_runtime.errors import CapPruneError
 from capprune_runtime.vocabulary import Vocabulary
 
@@ -133,22 +138,21 @@ class Trainer:
         self.config, self.folder, self.vocabulary = config, Path(folder), vocabulary
         self.train, self.validation, self.quality, self.report = train, validation, quality, report
         settings = config.training
+        parent = read_parent(config, vocabulary)
+        self.batches = Batches(train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed)
+        self.steps = settings.epochs * len(self.batches)
         torch.manual_seed(settings.seed)
-        pruned = config.pruning.method == "supermask"
         self.decoder = SoftAttention(
             config.decoder,
             features=train.features.shape[-1],
             vocabulary=len(vocabulary.tokens),
-            dropout=settings.dropout.scaled(config.pruning.dropout_factor if pruned else 1.0),
+            dropout=settings.dropout.scaled(1.0 if config.pruning.method == "none" else config.pruning.dropout_factor),
         )
-        self.batches = Batches(train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed)
-        self.steps = settings.epochs * len(self.batches)
-        self.blocks = find_blocks(self.decoder, config.pruning) if pruned else Blocks()
-        self.supermask, self.pull = None, 0.0
-        if pruned:
-            self.supermask = Supermask(self.decoder, initial=config.pruning.initial_gate, widths=self.blocks.widths)
-            self.pull = sparsity_weight(config.pruning, steps=self.steps, size=self.supermask.size)
-        self.optimiser = _optimiser(self.decoder, self.supermask, config)
+        self.pruner = make_pruner(self.decoder, config, parent=parent, steps=self.steps, epoch=len(self.batches))
+        keeps = parent is not None and config.pruning.method == "keep"
+        self.method = parent.method if parent and keeps else config.pruning.method
+        self.objective = self._objective()
+        self.optimiser = _optimiser(self.decoder, self.pruner, config)
         self.step, self.best, self.best_epoch, self.best_sparsity = 0, -math.inf, -1, 0.0
         start_run(self.folder, config, vocabulary)
 
@@ -169,6 +173,8 @@ class Trainer:
         with alone_in(self.folder), postponed_signals() as request:
             if (self.folder / STATE).is_file():
                 self._resume()
+            else:
+                self.pruner.begin(self._first_loss if self.pruner.needs_loss else None)
             rewind_metrics(self.folder, self.step)
             self._note_blocks()
             seconds = self._train(request)
@@ -179,8 +185,10 @@ class Trainer:
 
     def _train(self, request: StopRequest) -> list[float]:
         """Run the epochs that are left; the seconds of those that were run from their start."""
-        fabric = lightning.Fabric(accelerator="cpu", devices=1)
+        fast = self.config.training.precision == "bfloat16"
+        fabric = lightning.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if fast else "32-true")
         module, optimiser = fabric.setup(self.decoder, self.optimiser)
+        module.mark_forward_method("scores")
         durations = []
         for epoch in range(self.step // len(self.batches), self.config.training.epochs):
             first, began = self.step % len(self.batches), time.monotonic()
@@ -218,16 +226,19 @@ class Trainer:
             captions += len(batch.inputs)
             if self.step % LOG_EVERY == 0:
                 line = {"step": self.step, "epoch": epoch, "loss": loss, "learning_rate": self._learning_rate()}
-                if self.supermask:
-                    line |= {"sparsity": self.supermask.sparsity(), "sparsity_loss": sparsity_loss}
+                sparsity = self.pruner.sparsity()
+                if sparsity is not None:
+                    line |= {"sparsity": sparsity, "sparsity_loss": sparsity_loss}
                 append_metrics(self.folder, line)
             if self.report:
                 self.report(self._progress(epoch, loss, captions / (time.monotonic() - began), len(batch.inputs)))
 
     def _step(self, batch: Batch, fabric: Any, module: Any, optimiser: Any) -> tuple[float, float]:
         features = torch.from_numpy(self.train.features[batch.photos].astype(np.float32))
+        self.pruner.before(self.step)
+        batch = self.objective.prepare(features, batch)
         with Supermask.one_sample():
-            loss = module(features, torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets))
+            loss = self.objective.loss(module.scores, features, batch)
         caption_loss, sparsity_loss = float(loss.detach()), 0.0
         if not math.isfinite(caption_loss):
             raise CapPruneError(
@@ -236,10 +247,10 @@ class Trainer:
                 found=caption_loss,
                 hint="lower training.learning_rate, and choose another --out",
             )
-        if self.supermask:
-            pulled = self.supermask.loss(self.config.pruning.sparsity)
+        pulled = self.pruner.loss(self.step)
+        if pulled is not None:
             sparsity_loss = float(pulled.detach())
-            loss = loss + self.pull * ramp(self.step, self.steps) * pulled
+            loss = loss + self.pruner.weight(self.step) * pulled
         optimiser.zero_grad(set_to_none=True)
         fabric.backward(loss)
         weights = self.optimiser.param_groups[0]
@@ -247,33 +258,46 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(weights["params"], self.config.training.gradient_clip)
         weights["lr"] = self._learning_rate()  # the rate of the gates stays as it is
         optimiser.step()
+        self.pruner.after(self.step)
         self.step += 1
         return caption_loss, sparsity_loss
 
     def _end_epoch(self, epoch: int, seconds: float) -> None:
         captions = self.captions(self.validation, self.config.training.validation_photos)
         cider = self.quality(captions)
-        sparsity = self.supermask.sparsity() if self.supermask else 0.0
+        sparsity = self.pruner.sparsity()
         line = {"step": self.step, "epoch": epoch, "cider": cider, "seconds": seconds}
-        append_metrics(self.folder, line | ({"sparsity": sparsity} if self.supermask else {}))
-        if cider > self.best and self._at_target(sparsity):
-            self.best, self.best_epoch, self.best_sparsity = cider, epoch, sparsity
+        append_metrics(self.folder, line if sparsity is None else {**line, "sparsity": sparsity})
+        if cider > self.best and self.pruner.at_target():
+            self.best, self.best_epoch, self.best_sparsity = cider, epoch, sparsity or 0.0
             save_checkpoint(self.folder / BEST, plain_state(self.decoder), {"step": self.step, **self._facts()})
         if self.report:
             self.report(self._progress(epoch, math.nan, 0.0, 1, cider))
         self._save_state()
 
-    def _at_target(self, sparsity: float) -> bool:
-        """Whether the kept weights are within tolerance of the target's; a dense run always is."""
-        target = 1 - self.config.pruning.sparsity
-        return self.supermask is None or abs((1 - sparsity) - target) <= self.config.pruning.tolerance * target
+    def _objective(self) -> Objective:
+        settings = self.config.training
+        if settings.objective == "scst":
+            reward = CaptionReward(self.train.captions, cider=settings.reward.cider, bleu4=settings.reward.bleu4)
+            return SelfCritical(self.decoder, settings.reward, reward, self.config.data.maximum_tokens)
+        if settings.distillation.teacher is not None:
+            teacher = load_teacher(settings.distillation.teacher, self.vocabulary, self.decoder.feature_channels)
+            return Distillation(teacher, settings.distillation, bfloat16=settings.precision == "bfloat16")
+        return CrossEntropy()
+
+    def _first_loss(self) -> torch.Tensor:
+        """The caption loss of the first batch, with a gradient."""
+        batch = next(self.batches.epoch(0))
+        features = torch.from_numpy(self.train.features[batch.photos].astype(np.float32))
+        return CrossEntropy().loss(self.decoder.scores, features, batch)
 
     def _facts(self) -> dict[str, object]:
-        return {"epoch": self.best_epoch, "cider": self.best, "sparsity": self.best_sparsity}
+        facts = {"epoch": self.best_epoch, "cider": self.best, "sparsity": self.best_sparsity}
+        return {**facts, "method": self.method}
 
     def _progress(self, epoch: int, loss: float, speed: float, captions: int, cider: float | None = None) -> Progress:
         left = (self.steps - self.step) * captions / speed if speed else 0.0
-        sparsity = self.supermask.sparsity() if self.supermask and self.step % 10 == 0 else None
+        sparsity = self.pruner.sparsity() if self.step % 10 == 0 else None
         epochs = self.config.training.epochs
         return Progress(epoch, epochs, self.step, self.steps, loss, speed, left, sparsity, cider)
 
@@ -285,8 +309,8 @@ class Trainer:
 
     def _note_blocks(self) -> None:
         """Where gates stand for blocks and where they could not, as the first line of the metrics."""
-        if self.blocks != Blocks() and not read_metrics(self.folder):
-            append_metrics(self.folder, {"step": 0, **asdict(self.blocks)})
+        if self.pruner.blocks != Blocks() and not read_metrics(self.folder):
+            append_metrics(self.folder, {"step": 0, **asdict(self.pruner.blocks)})
 
     def _save_state(self) -> None:
         save_state(self.folder / STATE, self.decoder, self.optimiser, {"step": self.step, **self._facts()})
@@ -301,9 +325,9 @@ class Trainer:
         return Outcome(int(facts["epoch"]), float(facts["cider"]), float(facts["sparsity"]), None)
 
 
-def _optimiser(decoder: SoftAttention, supermask: Supermask | None, config: RunConfig) -> torch.optim.Adam:
+def _optimiser(decoder: SoftAttention, pruner: Pruner, config: RunConfig) -> torch.optim.Adam:
     """Adam for the weights and, in a group of its own with its own rate and eps, for the gates."""
-    gates = list(supermask.gates.values()) if supermask else []
+    gates = list(pruner.gates.values())
     known = set(map(id, gates))
     weights = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
     settings, pruning = config.training, config.pruning

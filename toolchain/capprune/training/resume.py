@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from capprune.pruning.supermask import load_plain_state, plain_state
+from capprune.pruning.state import load_plain_state, plain_state
 from capprune.training.run import read_checkpoint, save_checkpoint
 from capprune_runtime.errors import BundleError
 

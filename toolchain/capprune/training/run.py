@@ -29,6 +29,7 @@ from capprune.models.caption_model import CaptionModel, GridEncoder
 from capprune.models.efficientnet_lite import CHANNELS
 from capprune.models.soft_attention import SoftAttention
 from capprune.pruning.blocks import find_blocks
+from capprune.pruning.state import GATE, MASK
 from capprune.pruning.supermask import hard_mask
 from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_text
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
@@ -37,7 +38,6 @@ from capprune_runtime.vocabulary import Vocabulary, read_vocabulary
 CONFIG, VOCABULARY, METRICS = "config.yaml", "vocabulary.txt", "metrics.jsonl"
 BEST, LAST, STATE = "weights.safetensors", "last.safetensors", "state/state.safetensors"
 LOCK = "state/lock"  # held by the process that trains this run, and gone with it
-GATE_SUFFIX = ".gate"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,38 @@ class Checkpoint:
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run as its files have it.
+
+    Attributes:
+        folder: The run.
+        config: As resolved when it was trained.
+        vocabulary: Of the decoder.
+        weights: Of the decoder, as trained: what its masks remove is still there.
+        masks: For every pruned weight which entries are kept; empty for a dense run.
+        facts: Of the checkpoint: epoch, step, CIDEr.
+        widths: For every pruned weight how many neighbours in a row share a gate.
+    """
+
+    folder: Path
+    config: RunConfig
+    vocabulary: Vocabulary
+    weights: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    facts: Mapping[str, str]
+    widths: Mapping[str, int]
+
+    @property
+    def method(self) -> str:
+        """The method that made the masks; a run that keeps another's remembers it."""
+        return self.facts.get("method", self.config.pruning.method)
+
+    def pruned(self) -> dict[str, Tensor]:
+        """The weights that have masks, with zeros where these are closed."""
+        return {name: self.weights[name] * mask for name, mask in self.masks.items()}
 
 
 @dataclass(frozen=True)
@@ -69,6 +101,11 @@ class LoadedRun:
     masks: Mapping[str, Tensor]
     facts: Mapping[str, str]
     widths: Mapping[str, int]
+
+    @property
+    def method(self) -> str:
+        """See `SavedRun.method`."""
+        return self.facts.get("method", self.config.pruning.method)
 
     @property
     def prunable(self) -> int:
@@ -128,6 +165,18 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
         ConfigError: If its config is broken.
         BundleError: If a file is missing, broken, or does not fit the others.
     """
+    found = read_run(folder, checkpoint)
+    decoder = SoftAttention(found.config.decoder, features=CHANNELS, vocabulary=len(found.vocabulary.tokens))
+    try:
+        decoder.load_state_dict({**found.weights, **found.pruned()})
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise _unfit(folder / checkpoint, found.config, found.vocabulary, error) from error
+    model = CaptionModel(GridEncoder(found.config.encoder), decoder).eval()
+    return LoadedRun(found.folder, found.config, found.vocabulary, model, found.masks, found.facts, found.widths)
+
+
+def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
+    """Read a run's files, without a model; see `load_run`."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError("there is no such run", where=folder, hint="capprune train CONFIG --out RUN makes one")
@@ -136,24 +185,55 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
     config = load_config(folder / CONFIG)
     vocabulary = read_vocabulary(folder / VOCABULARY)
     saved = read_checkpoint(folder / checkpoint)
-    decoder = SoftAttention(config.decoder, features=CHANNELS, vocabulary=len(vocabulary.tokens))
-    gates = {name.removesuffix(GATE_SUFFIX): gate for name, gate in saved.tensors.items() if _is_gate(name)}
-    weights = {name: value for name, value in saved.tensors.items() if not _is_gate(name)}
-    blocks = find_blocks(decoder, config.pruning).widths if gates else {}
-    widths = {name: blocks.get(name.removesuffix(".weight"), 1) for name in gates}
+    weights = {name: value for name, value in saved.tensors.items() if not name.endswith((GATE, MASK))}
+    gates = {name.removesuffix(GATE): gate for name, gate in saved.tensors.items() if name.endswith(GATE)}
+    masks = {name.removesuffix(MASK): mask for name, mask in saved.tensors.items() if name.endswith(MASK)}
     try:
-        masks = {name: hard_mask(gate, weights[name], widths[name]) for name, gate in gates.items()}
-        weights |= {name: weights[name] * mask for name, mask in masks.items()}
-        decoder.load_state_dict(weights)
+        with torch.device("meta"):
+            shape = SoftAttention(config.decoder, features=CHANNELS, vocabulary=len(vocabulary.tokens))
+        blocks = find_blocks(shape, config.pruning).widths if gates or masks else {}
+        widths = {name: blocks.get(name.removesuffix(".weight"), 1) for name in (*gates, *masks)}
+        masks |= {name: hard_mask(gate, weights[name], widths[name]) for name, gate in gates.items()}
+    except (KeyError, ValueError) as error:
+        raise _unfit(folder / checkpoint, config, vocabulary, error) from error
+    return SavedRun(folder, config, vocabulary, weights, masks, saved.facts, widths)
+
+
+def _unfit(path: Path, config: RunConfig, vocabulary: Vocabulary, error: Exception) -> BundleError:
+    return BundleError(
+        "the weights do not fit the config and the vocabulary of this run",
+        where=path,
+        expected=f"a decoder with {config.decoder.cell} cells and {len(vocabulary.tokens)} words",
+        found=" ".join(str(error).split()),
+    )
+
+
+def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> SoftAttention:
+    """The decoder of a run that another one learns from, masks applied, in evaluation mode.
+
+    Args:
+        folder: Of the teacher's run.
+        vocabulary: Of the run that learns.
+        features: F, channels of a region.
+
+    Raises:
+        UsageError: If there is no such run, or it has other words.
+        BundleError: If it is broken.
+    """
+    found = read_run(folder)
+    if found.vocabulary != vocabulary:
+        raise UsageError(
+            "the teacher has other words than this run",
+            where=folder,
+            expected=f"{len(vocabulary.tokens)} words of the same captions",
+            found=f"{len(found.vocabulary.tokens)} words",
+        )
+    decoder = SoftAttention(found.config.decoder, features=features, vocabulary=len(vocabulary.tokens))
+    try:
+        decoder.load_state_dict({**found.weights, **found.pruned()})
     except (KeyError, ValueError, RuntimeError) as error:
-        raise BundleError(
-            "the weights do not fit the config and the vocabulary of this run",
-            where=folder / checkpoint,
-            expected=f"a decoder with {config.decoder.cell} cells and {len(vocabulary.tokens)} words",
-            found=" ".join(str(error).split()),
-        ) from error
-    model = CaptionModel(GridEncoder(config.encoder), decoder).eval()
-    return LoadedRun(folder, config, vocabulary, model, masks, saved.facts, widths)
+        raise _unfit(folder, found.config, vocabulary, error) from error
+    return decoder.eval()
 
 
 def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary) -> None:
@@ -244,7 +324,3 @@ def rewind_metrics(folder: Path, step: int) -> None:
     if (folder / METRICS).is_file():
         kept = [line for line in read_metrics(folder) if int(str(line["step"])) <= step]
         write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
-
-
-def _is_gate(name: str) -> bool:
-    return name.endswith(GATE_SUFFIX)

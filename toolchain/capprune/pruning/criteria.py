@@ -1,0 +1,83 @@
+"""Which weights go: exact top-k over saliencies, layer by layer or over all layers pooled.
+
+The scopes are those of Tan, Chan and Chuah (2021): *blind* pools all layers, *uniform* takes the same share of each,
+*distribution* pools what is left after every layer's mean and standard deviation are taken out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from capprune.config import Scope
+
+
+def magnitudes(weights: Mapping[str, Tensor], scope: Scope) -> dict[str, Tensor]:
+    """The saliency of every weight: |w|, or under `distribution` |(w - mean) / std| of its layer."""
+    if scope != "distribution":
+        return {name: weight.detach().abs() for name, weight in weights.items()}
+    return {
+        name: ((weight.detach() - weight.mean()) / weight.std(correction=0).clamp_min(1e-12)).abs()
+        for name, weight in weights.items()
+    }
+
+
+def in_blocks(saliency: Mapping[str, Tensor], widths: Mapping[str, int]) -> dict[str, Tensor]:
+    """Saliencies `(N, K)` of single weights to the means `(N, K / B)` of blocks where a layer has blocks."""
+    return {
+        name: value if widths.get(name, 1) == 1 else value.view(*value.shape[:-1], -1, widths[name]).mean(-1)
+        for name, value in saliency.items()
+    }
+
+
+def keep_largest(
+    saliency: Mapping[str, Tensor],
+    sparsity: float,
+    *,
+    pooled: bool,
+    least_kept: float = 0.0,
+    widths: Mapping[str, int] | None = None,
+) -> dict[str, Tensor]:
+    """Masks that keep the most salient gates, exactly as many as the sparsity says.
+
+    Args:
+        saliency: For every layer one number a gate, of any shape.
+        sparsity: Share of the weights that go, 0 to 1.
+        pooled: Rank all layers together; otherwise each loses the same share.
+        least_kept: Share of every layer that stays whatever the ranking says.
+        widths: Weights a gate; 1 where left out. A pooled count is exact to one block.
+
+    Returns:
+        Booleans of the saliencies' shapes.
+    """
+    sizes = widths or {}
+    if not pooled:
+        return {
+            name: _largest(value, max(_kept(value.numel(), sparsity), math.ceil(least_kept * value.numel())))
+            for name, value in saliency.items()
+        }
+    floors = {name: _largest(value, math.ceil(least_kept * value.numel())) for name, value in saliency.items()}
+    wanted = _kept(sum(value.numel() * sizes.get(name, 1) for name, value in saliency.items()), sparsity)
+    ranks = torch.cat([value.masked_fill(floors[name], torch.inf).flatten() for name, value in saliency.items()])
+    weights = torch.cat([torch.full((value.numel(),), sizes.get(name, 1)) for name, value in saliency.items()])
+    order = torch.argsort(ranks, descending=True, stable=True)
+    affordable = int((weights[order].cumsum(0) <= wanted).sum())
+    count = max(affordable, sum(int(floor.sum()) for floor in floors.values()))
+    kept = torch.zeros_like(ranks, dtype=torch.bool)
+    kept[order[:count]] = True
+    parts = torch.split(kept, [value.numel() for value in saliency.values()])
+    return {name: part.view_as(value) for (name, value), part in zip(saliency.items(), parts, strict=True)}
+
+
+def _kept(size: int, sparsity: float) -> int:
+    """Of `size` weights, those that are left when `int(sparsity * size)` go."""
+    return size - int(sparsity * size + 1e-6)
+
+
+def _largest(value: Tensor, count: int) -> Tensor:
+    kept = torch.zeros(value.numel(), dtype=torch.bool)
+    kept[torch.argsort(value.flatten(), descending=True, stable=True)[:count]] = True
+    return kept.view_as(value)

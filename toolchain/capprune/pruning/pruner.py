@@ -1,0 +1,89 @@
+"""One interface for every way to remove weights; a dense run is the one that removes none.
+
+The training loop asks a pruner the same few things whatever the method: what to do before the first step, before and
+after each one, what to add to the loss, which parameters learn at a rate of their own, and how sparse the model is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from capprune.config import PruningConfig
+from capprune.pruning.blocks import Blocks, find_blocks
+from capprune.pruning.layers import prunable_layers
+
+
+class Pruner:
+    """Removes nothing: a dense run.
+
+    Attributes:
+        blocks: Which layers go in blocks.
+        gates: What is learned beside the weights, by the name of its weight.
+        pull: Lambda, the weight of the sparsity loss; 0 where there is none.
+        needs_loss: Whether `begin` needs the caption loss of a batch.
+    """
+
+    needs_loss = False
+
+    def __init__(self) -> None:
+        self.blocks = Blocks()
+        self.gates: Mapping[str, Tensor] = {}
+        self.pull = 0.0
+
+    def begin(self, loss: Callable[[], Tensor] | None) -> None:
+        """Choose what can be chosen before the first step.
+
+        Args:
+            loss: The caption loss of one batch at the model as it is, if `needs_loss`.
+        """
+
+    def before(self, step: int) -> None:
+        """Change the masks as the schedule says before a step, counted from 0."""
+
+    def loss(self, step: int) -> Tensor | None:
+        """What is added to the caption loss in a step, without its weight; None adds nothing."""
+        return None
+
+    def weight(self, step: int) -> float:
+        """The weight of `loss` in a step."""
+        return 0.0
+
+    def after(self, step: int) -> None:
+        """Mend what the optimiser's step may have broken."""
+
+    def sparsity(self) -> float | None:
+        """Share of the prunable weights that are removed; None for a dense run."""
+        return None
+
+    def kept(self) -> Mapping[str, int]:
+        """Weights that each pruned tensor keeps."""
+        return {}
+
+    def at_target(self) -> bool:
+        """Whether a checkpoint of now is as sparse as was asked for."""
+        return True
+
+
+class TargetedPruner(Pruner):
+    """What all methods share that aim at a share of the weights.
+
+    Args:
+        model: Whose layers are pruned.
+        config: Of the run.
+
+    Raises:
+        ConfigError: If the config names layers that the model does not have.
+    """
+
+    def __init__(self, model: nn.Module, config: PruningConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = prunable_layers(model, config)
+        self.blocks = find_blocks(model, config)
+
+    def at_target(self) -> bool:
+        """Within `pruning.tolerance` of the weights that should be left."""
+        sparsity, wanted = self.sparsity(), 1 - self.config.sparsity
+        return sparsity is not None and abs((1 - sparsity) - wanted) <= self.config.tolerance * wanted

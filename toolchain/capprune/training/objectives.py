@@ -1,0 +1,163 @@
+"""What a step minimises: people's words, a teacher's scores beside them, or the reward of whole captions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from capprune.config import DistillationConfig, RewardConfig
+from capprune.models.soft_attention import SoftAttention
+from capprune.pruning.supermask import Supermask
+from capprune.training.batches import IGNORED, Batch
+from capprune.training.reward import CaptionReward
+from capprune_runtime.vocabulary import END, PAD, START, UNKNOWN
+
+Scores = Callable[[Tensor, Tensor, Tensor], Tensor]  # features, inputs, targets to the scores (words, V) of all targets
+
+
+class Objective(Protocol):
+    """Anything that a step can minimise."""
+
+    def prepare(self, features: Tensor, batch: Batch) -> Batch:
+        """What is learned from in this step: the batch, or captions of the objective's own."""
+        ...
+
+    def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
+        """A scalar with a gradient, for the batch that `prepare` gave."""
+        ...
+
+
+class CrossEntropy:
+    """Mean cross-entropy of the next word, in nats."""
+
+    def prepare(self, features: Tensor, batch: Batch) -> Batch:
+        """The batch as it is."""
+        return batch
+
+    def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
+        """In nats a word."""
+        targets = torch.from_numpy(batch.targets)
+        found = scores(features, torch.from_numpy(batch.inputs), targets)
+        return nn.functional.cross_entropy(found.float(), targets[targets >= 0])
+
+
+class Distillation(CrossEntropy):
+    """Cross-entropy with people's words and with a teacher's scores, under teacher forcing of the same captions.
+
+    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015): the soft part is taken at a
+    temperature and multiplied by its square, so that its gradient keeps its size.
+
+    Args:
+        teacher: In evaluation mode, of the same vocabulary, reading the same features.
+        config: Weight and temperature.
+        bfloat16: Whether the teacher's products may be of that type.
+    """
+
+    def __init__(self, teacher: SoftAttention, config: DistillationConfig, *, bfloat16: bool) -> None:
+        self._teacher, self._config, self._bfloat16 = teacher, config, bfloat16
+
+    def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
+        """In nats a word; the soft part is a divergence, 0 where both agree."""
+        inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+        heat, share = self._config.temperature, self._config.weight
+        with torch.no_grad():
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+                taught = self._teacher.scores(features, inputs, targets)
+            taught = torch.log_softmax(taught.float() / heat, -1)
+        found = scores(features, inputs, targets).float()
+        soft = nn.functional.kl_div(torch.log_softmax(found / heat, -1), taught, reduction="batchmean", log_target=True)
+        hard = nn.functional.cross_entropy(found, targets[targets >= 0])
+        return share * heat**2 * soft + (1 - share) * hard
+
+
+class SelfCritical:
+    """Policy gradient on sampled captions: those that score above their baseline become likelier.
+
+    Rennie et al. (2017), with the mean of a photo's other samples as the baseline or the greedy caption. `<end>` is a
+    word of sample and references alike: without it a caption is rewarded for stopping at "in front of a".
+
+    Args:
+        decoder: That samples; its masks are its own.
+        config: Of the reward.
+        reward: Of captions as ids, `<end>` not included.
+        max_tokens: The longest sample, in words.
+    """
+
+    def __init__(self, decoder: SoftAttention, config: RewardConfig, reward: CaptionReward, max_tokens: int) -> None:
+        self._decoder, self._config, self._reward, self._max_tokens = decoder, config, reward, max_tokens
+        self._advantage = torch.zeros(0)
+        self.mean_reward = math.nan
+
+    def prepare(self, features: Tensor, batch: Batch) -> Batch:
+        """Sample captions of the batch's photos and weigh them against their baseline."""
+        count = self._config.samples
+        words = self._sample(features, count)  # (P * n, T)
+        captions = [_spoken(row) for row in words]
+        photos = np.repeat(batch.photos, count)
+        rewards = self._reward(photos, captions).reshape(-1, count)  # (P, n)
+        self.mean_reward = float(rewards.mean())
+        if self._config.baseline == "greedy":
+            greedy = [_spoken(row) for row in self._sample(features, 1, greedy=True)]
+            baseline = self._reward(batch.photos, greedy)[:, None]
+        else:
+            baseline = (rewards.sum(1, keepdims=True) - rewards) / (count - 1)
+        self._advantage = torch.from_numpy((rewards - baseline).reshape(-1)).float()
+        return _as_batch(batch.photos, captions, self._max_tokens)
+
+    def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
+        """-sum(log p * (reward - baseline)) / words."""
+        targets = torch.from_numpy(batch.targets)
+        spoken = targets >= 0
+        found = scores(features, torch.from_numpy(batch.inputs), targets).float()
+        found = found.index_fill(1, torch.tensor((PAD, START, UNKNOWN)), -torch.inf)
+        picked = -nn.functional.cross_entropy(found, targets[spoken], reduction="none")
+        weights = self._advantage.unsqueeze(1).expand_as(targets)[spoken]
+        return -(picked * weights).sum() / len(picked)
+
+    @torch.no_grad()
+    def _sample(self, features: Tensor, count: int, *, greedy: bool = False) -> npt.NDArray[np.int64]:
+        was_training = self._decoder.training
+        self._decoder.eval()
+        with Supermask.one_sample():
+            keys, values, h = self._decoder.encode(features)
+            state = self._decoder.first_state(h.repeat_interleave(count, 0))
+            token = torch.full((len(features) * count,), START)
+            over = torch.zeros(len(token), dtype=torch.bool)
+            words = torch.full((len(token), self._max_tokens), END)
+            for t in range(self._max_tokens):
+                scores, state, _ = self._decoder.step(token, state, keys, values)
+                scores = scores.float().index_fill(1, torch.tensor((PAD, START, UNKNOWN)), -torch.inf)
+                likely = torch.softmax(scores, -1)
+                token = likely.argmax(-1) if greedy else torch.multinomial(likely, 1).squeeze(1)
+                token = torch.where(over, END, token)
+                words[:, t] = token
+                over |= token == END
+                if bool(over.all()):
+                    break
+        self._decoder.train(was_training)
+        found: npt.NDArray[np.int64] = words.numpy()
+        return found
+
+
+def _spoken(row: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], bool]:
+    """A sampled caption and whether it ended by itself."""
+    ids = row.tolist()
+    return (tuple(ids[: ids.index(END)]), True) if END in ids else (tuple(ids), False)
+
+
+def _as_batch(photos: npt.NDArray[np.int64], captions: list[tuple[tuple[int, ...], bool]], max_tokens: int) -> Batch:
+    length = min(max_tokens, max(len(ids) for ids, _ in captions) + 1)
+    inputs = np.full((len(captions), length), END, dtype=np.int64)
+    targets = np.full((len(captions), length), IGNORED, dtype=np.int64)
+    inputs[:, 0] = START
+    for row, (ids, ended) in enumerate(captions):
+        words = (*ids, END) if ended else ids
+        inputs[row, 1 : len(words)] = words[: length - 1][: len(words) - 1]
+        targets[row, : len(words)] = words
+    return Batch(photos, inputs, targets)

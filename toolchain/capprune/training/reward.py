@@ -1,0 +1,112 @@
+"""The reward of a caption: CIDEr-D and BLEU-4 against its photo's captions, as ids, with `<end>` as a word.
+
+Thousands of captions are rewarded a minute, so that n-grams stay ids and every photo's references are counted once.
+A test holds CIDEr-D equal to pycocoevalcap's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from capprune_runtime.vocabulary import END
+
+N = 4  # the longest n-gram, for both
+SIGMA = 6.0  # of CIDEr-D's penalty on length
+CIDER_SCALE = 10.0
+TINY, SMALL = 1e-15, 1e-9  # BLEU of a caption without a 4-gram is small, not undefined
+
+Ngrams = Counter[tuple[int, ...]]
+Caption = tuple[tuple[int, ...], bool]  # ids, and whether `<end>` follows
+
+
+class CaptionReward:
+    """Rewards captions of photos whose references it knows.
+
+    Args:
+        references: For every photo its captions as ids, without `<end>`.
+        cider: Weight of CIDEr-D.
+        bleu4: Weight of BLEU-4, of single captions.
+    """
+
+    def __init__(self, references: Sequence[Sequence[tuple[int, ...]]], *, cider: float, bleu4: float) -> None:
+        self._cider, self._bleu4 = cider, bleu4
+        counted = [[ngrams((*ids, END)) for ids in own] for own in references]
+        frequency = Counter(ngram for own in counted for ngram in {ngram for one in own for ngram in one})
+        self._log_photos = math.log(len(references))
+        self._idf = {ngram: self._log_photos - math.log(count) for ngram, count in frequency.items()}
+        self._counted = counted
+        self._vectors = [[self._vector(one) for one in own] for own in counted]
+        self._most = [_at_most(own) for own in counted]
+        self._lengths = [[len(ids) + 1 for ids in own] for own in references]
+
+    def __call__(self, photos: npt.NDArray[np.int64], captions: Sequence[Caption]) -> npt.NDArray[np.float64]:
+        """The rewards `(B,)` of captions of the photos `(B,)`."""
+        found = [self._reward(int(photo), caption) for photo, caption in zip(photos, captions, strict=True)]
+        return np.array(found, dtype=np.float64)
+
+    def _reward(self, photo: int, caption: Caption) -> float:
+        ids, ended = caption
+        words = (*ids, END) if ended else ids
+        counts = ngrams(words)
+        reward = 0.0
+        if self._cider:
+            reward += self._cider * self.cider_d(photo, counts, len(words))
+        if self._bleu4:
+            reward += self._bleu4 * self.bleu(photo, counts, len(words))
+        return reward
+
+    def cider_d(self, photo: int, counts: Ngrams, length: int) -> float:
+        """CIDEr-D (0 to 10) of one caption's n-grams."""
+        vector, norms = self._vector(counts)
+        total = 0.0
+        for (reference, reference_norms), words in zip(self._vectors[photo], self._lengths[photo], strict=True):
+            products = [0.0] * N
+            for ngram, weight in vector.items():
+                other = reference.get(ngram)
+                if other is not None:
+                    products[len(ngram) - 1] += min(weight, other) * other
+            alike = sum(
+                product / (own * theirs)
+                for product, own, theirs in zip(products, norms, reference_norms, strict=True)
+                if own and theirs
+            )
+            total += alike * math.exp(-((length - words) ** 2) / (2 * SIGMA**2))
+        return CIDER_SCALE / N * total / len(self._vectors[photo])
+
+    def bleu(self, photo: int, counts: Ngrams, length: int) -> float:
+        """BLEU-4 (0 to 1) of one caption's n-grams, against the reference of the closest length."""
+        most, matched, guessed = self._most[photo], [0] * N, [max(0, length - n) for n in range(N)]
+        for ngram, count in counts.items():
+            matched[len(ngram) - 1] += min(count, most.get(ngram, 0))
+        product = math.prod((hit + TINY) / (tried + SMALL) for hit, tried in zip(matched, guessed, strict=True))
+        closest = min((abs(words - length), words) for words in self._lengths[photo])[1]
+        ratio = (length + TINY) / (closest + SMALL)
+        return product ** (1 / N) * (math.exp(1 - 1 / ratio) if ratio < 1 else 1.0)
+
+    def _vector(self, counts: Ngrams) -> tuple[dict[tuple[int, ...], float], list[float]]:
+        """Weights of n-grams by frequency and rarity, and their norms for each n."""
+        idf, unseen = self._idf, self._log_photos
+        vector = {ngram: count * idf.get(ngram, unseen) for ngram, count in counts.items()}
+        squares = [0.0] * N
+        for ngram, weight in vector.items():
+            squares[len(ngram) - 1] += weight * weight
+        return vector, [math.sqrt(square) for square in squares]
+
+
+def ngrams(words: Sequence[int]) -> Ngrams:
+    """How often every n-gram of 1 to 4 ids stands in a caption."""
+    ids = tuple(words)
+    return Counter(ids[i : i + n] for n in range(1, N + 1) for i in range(len(ids) - n + 1))
+
+
+def _at_most(references: Sequence[Ngrams]) -> Ngrams:
+    """The largest count of every n-gram in any one reference."""
+    most: Ngrams = Counter()
+    for counts in references:
+        most |= counts
+    return most
