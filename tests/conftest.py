@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,21 @@ def data_folder() -> Path:
     if not (folder / "flickr8k" / "dataset_flickr8k.json").is_file():
         absent("data", f"there is no flickr8k/dataset_flickr8k.json under CAPPRUNE_DATA ({folder})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def android_parts() -> Path:
+    """The fetched parts of the Android build, on a machine that has all the rest of it."""
+    offline = str(Path(__file__).parents[1] / "android_demo" / "offline")
+    if offline not in sys.path:
+        sys.path.append(offline)
+    import machine
+
+    if missing := machine.missing_packages():
+        absent("android", f"these Debian packages are not installed: {', '.join(missing)}")
+    parts = machine.parts_folder()
+    if parts is None:
+        absent(
+            "android", f"{machine.PARTS_VARIABLE} names no folder that android_demo/offline/fetch_parts.py has filled"
+        )
+    return Path(str(parts))

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from capprune.data.captions import load_caption_set
+from capprune.data.photos import open_photos
 from capprune.evaluation.health import best_constant_caption
-from capprune_runtime.photo import read_photo
+from capprune_runtime import Captioner, verify_bundle
+from capprune_runtime.photo import decode_photo, read_photo, resize
+
+sys.path.append(str(Path(__file__).parents[1] / "android"))
 
 PHOTOS = 600
 TEST_PHOTOS = 200
@@ -64,14 +68,30 @@ def test_bundle_says_of_real_photos_what_torch_says(results: dict[str, Any]) -> 
     assert parity["photos"] == TEST_PHOTOS and parity["identical"] >= TEST_PHOTOS - 1
 
 
+def test_the_app_says_of_real_photos_what_python_says(
+    results: dict[str, Any], data_folder: Path, android_parts: Path, tmp_path: Path
+) -> None:
+    from desktop_jvm import DesktopJvm
+
+    captioner = Captioner(verify_bundle(Path(results["folder"])))
+    size = captioner.bundle.manifest.preprocessing.size
+    names = [photo.name for photo in load_caption_set(data_folder / "flickr8k").split("test")[:TEST_PHOTOS]]
+    with open_photos(data_folder / "flickr8k") as store:
+        photos = [(name, decode_photo(store.read(name), name), 1 + 2 * (n % 2)) for n, name in enumerate(names)]
+    expected = [captioner.caption(resize(rgb, size), beam).tokens for _, rgb, beam in photos]
+    (tmp_path / "photos").mkdir()
+    jvm = DesktopJvm.build(android_parts, tmp_path / "classes")
+    said = jvm.captions(Path(results["folder"]), photos, tmp_path / "photos")
+    assert len(said) == TEST_PHOTOS
+    assert [tuple(row["tokens"]) for row in said] == expected
+
+
 def test_a_photo_of_twelve_megapixels_that_lies_on_its_side_is_captioned(
     results: dict[str, Any], data_folder: Path, tmp_path: Path
 ) -> None:
     import io
 
     from PIL import Image
-
-    from capprune.data.photos import open_photos
 
     with open_photos(data_folder / "flickr8k") as store:
         name = store.names()[0]

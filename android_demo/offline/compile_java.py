@@ -1,0 +1,35 @@
+"""Compile the app's Java, every warning an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from machine import ANDROID_DEMO, JUNIT, class_path, run
+
+CORE = ANDROID_DEMO / "core/src/main/java"
+CORE_TESTS = ANDROID_DEMO / "core/src/test/java"
+_STRICT = ("-Xlint:all", "-Werror", "-encoding", "UTF-8", "--release", "17")
+
+
+def compile_folder(sources: list[Path], out: Path, *libraries: Path) -> Path:
+    """Compile all sources below some folders into a folder of classes, which is returned."""
+    files = sorted(file for folder in sources for file in folder.rglob("*.java"))
+    out.mkdir(parents=True, exist_ok=True)
+    libraries_path = ["-cp", class_path(*libraries)] if libraries else []
+    run(["javac", *_STRICT, *libraries_path, "-d", out, *files])
+    return out
+
+
+def compile_core(out: Path) -> tuple[Path, Path]:
+    """Compile `:core` and its tests; the folders of their classes."""
+    core = compile_folder([CORE], out / "core")
+    return core, compile_folder([CORE_TESTS], out / "core-tests", core, *JUNIT)
+
+
+def run_junit(core: Path, tests: Path, files: Path) -> str:
+    """Run every test of `:core` on the files that Python wrote for it; what JUnit said."""
+    names = [file.stem for file in sorted(CORE_TESTS.rglob("*Test.java"))]
+    return run(
+        ["java", f"-Dcapprune.files={files}", "-cp", class_path(core, tests, *JUNIT), "org.junit.runner.JUnitCore"]
+        + [f"dev.capprune.core.{name}" for name in names]
+    )

@@ -1,0 +1,80 @@
+"""The app's core on a desktop JVM: the classes of the APK, its shim, and the real TFLite library of this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.append(str(Path(__file__).parents[2] / "android_demo" / "offline"))
+
+import compile_java
+import compile_native
+import machine
+
+
+@dataclass(frozen=True)
+class DesktopJvm:
+    """Compiled classes of `:core`, of its tests, and the shim for this machine.
+
+    Args:
+        parts: The folder of the fetched parts.
+        core: Classes of `:core`.
+        tests: Classes of its tests.
+        shim: The folder of the shim.
+    """
+
+    _PROGRAM: ClassVar[str] = "dev.capprune.core.DesktopCaptions"
+
+    parts: Path
+    core: Path
+    tests: Path
+    shim: Path
+
+    @classmethod
+    def build(cls, parts: Path, out: Path) -> DesktopJvm:
+        core, tests = compile_java.compile_core(out)
+        return cls(parts, core, tests, compile_native.compile_desktop(parts, out / "shim"))
+
+    def junit(self, files: Path) -> str:
+        """Run all JUnit tests; what JUnit printed."""
+        return compile_java.run_junit(self.core, self.tests, files)
+
+    def captions(
+        self, bundle: Path, photos: Iterable[tuple[str, NDArray[np.uint8], int]], folder: Path
+    ) -> list[dict[str, Any]]:
+        """What the app's core says of decoded photos.
+
+        Args:
+            bundle: A folder or a packed bundle.
+            photos: (name, (H, W, 3) uint8 RGB, beam).
+            folder: An empty folder for the photos.
+        """
+        index = []
+        for name, rgb, beam in photos:
+            (folder / name).write_bytes(rgb.tobytes())
+            index.append({"file": name, "width": rgb.shape[1], "height": rgb.shape[0], "beam": beam})
+        (folder / "index.json").write_text(json.dumps(index))
+        classes = machine.class_path(self.core, self.tests, *machine.JUNIT)
+        library = {"LD_LIBRARY_PATH": str(self.parts / machine.DESKTOP)}
+        machine.run(
+            [
+                "java",
+                f"-Djava.library.path={self.shim}",
+                "-cp",
+                classes,
+                self._PROGRAM,
+                bundle,
+                folder,
+                folder / "said.json",
+            ],
+            environment=library,
+        )
+        said: list[dict[str, Any]] = json.loads((folder / "said.json").read_text())["captions"]
+        return said

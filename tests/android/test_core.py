@@ -1,0 +1,39 @@
+"""The app's core, in Java: equal to Python's runtime, and as strict."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import tiny_bundle
+from desktop_jvm import DesktopJvm
+
+from capprune_runtime import Captioner, resize, verify_bundle
+
+PHOTOS = 12
+
+
+def test_junit_tests_hold_on_the_files_that_python_made(jvm: DesktopJvm, junit_files: Path) -> None:
+    said = jvm.junit(junit_files)
+    found = re.search(r"^OK \((\d+) tests\)$", said, re.MULTILINE)
+    assert found, said
+    assert int(found[1]) >= 20
+
+
+def test_tiny_models_say_on_a_desktop_jvm_what_they_say_in_python(
+    jvm: DesktopJvm, models: tiny_bundle.TinyModels, tmp_path: Path
+) -> None:
+    place = tiny_bundle.write_bundle(tmp_path / "bundle", models)
+    captioner = Captioner(verify_bundle(place))
+    random = np.random.default_rng(5)
+    photos = [
+        (str(n), random.integers(0, 256, (int(random.integers(9, 90)), 40, 3), np.uint8), n % 4 + 1)
+        for n in range(PHOTOS)
+    ]
+    (tmp_path / "photos").mkdir()
+    said = jvm.captions(place, photos, tmp_path / "photos")
+    size = captioner.bundle.manifest.preprocessing.size
+    expected = [captioner.caption(resize(rgb, size), beam) for _, rgb, beam in photos]
+    assert [row["tokens"] for row in said] == [list(caption.tokens) for caption in expected]
+    assert [row["caption"] for row in said] == [caption.text for caption in expected]
