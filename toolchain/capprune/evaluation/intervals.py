@@ -99,7 +99,7 @@ def bootstrap_mean(
     """
     scores = _columns(per_photo)
     means = _resampled_means(scores, seed=seed, resamples=resamples)[:, 0]
-    return _interval(float(scores.mean()), means, confidence)
+    return interval_of(float(scores.mean()), means, confidence)
 
 
 def bootstrap_change(
@@ -135,10 +135,10 @@ def bootstrap_change(
     means = _resampled_means(scores, seed=seed, resamples=resamples)
     mean_before, mean_after = scores.mean(axis=0).tolist()
     differences = np.diff(means, axis=1)[:, 0]
-    difference = _interval(mean_after - mean_before, differences, confidence)
+    difference = interval_of(mean_after - mean_before, differences, confidence)
     relative = None
     if mean_before > 0 and (means[:, 0] > 0).all():
-        relative = _interval(difference.estimate / mean_before, differences / means[:, 0], confidence)
+        relative = interval_of(difference.estimate / mean_before, differences / means[:, 0], confidence)
     return Change(mean_before, mean_after, difference, relative)
 
 
@@ -162,7 +162,8 @@ def _resampled_means(scores: NDArray[np.float64], *, seed: int, resamples: int) 
     return np.concatenate(chunks)
 
 
-def _interval(estimate: float, values: NDArray[np.float64], confidence: float) -> Interval:
+def interval_of(estimate: float, values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Interval:
+    """An estimate with the percentile interval of its resampled values."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail]).tolist()
     return Interval(estimate, low, high, confidence, len(values))

@@ -125,7 +125,7 @@ def _settled(
     form = wanted.encoder_weights or (target.encoder_weights[0 if wanted.weights == "float32" else 1])
     folder = wanted.data
     if folder is not None:
-        models.encoder(form, lambda: _calibration(run, folder))
+        models.encoder(form, lambda: calibration_photos(run, folder))
     if folder is None or (wanted.weights == "float32" and form == "float32"):
         return plan, form, None
     photos = ValidationPhotos(
@@ -153,7 +153,8 @@ def _settled(
     return plan, form, change
 
 
-def _calibration(run: LoadedRun, folder: Path) -> Iterator[dict[str, Any]]:
+def calibration_photos(run: LoadedRun, folder: Path) -> Iterator[dict[str, Any]]:
+    """Inputs of the encoder, from the first photos of the training split."""
     for photo in first_pixels(folder, "train", CALIBRATION_PHOTOS, run.config.encoder.size):
         yield {"photo": normalise(photo)}
 

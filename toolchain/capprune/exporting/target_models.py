@@ -15,6 +15,7 @@ from capprune_exporters.onnx.convert import convert_onnx
 from capprune_exporters.onnx.models import encoder_onnx
 from capprune_exporters.onnx.weights import make_gapped
 from capprune_exporters.plan import Matrix, Plan, plan_as_given, plan_by_measurement, plan_by_size
+from capprune_exporters.rivals import Rival, onnx_rivals, tflite_rivals
 from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
 from capprune_exporters.tflite.sparse import SparseModel, add_metadata, make_sparse
@@ -77,6 +78,10 @@ class TargetModels(ABC):
         """The decoder's file as a plan describes it."""
 
     @abstractmethod
+    def rivals(self) -> tuple[Rival, ...]:
+        """The decoder in every form that the target has, for a comparison; none goes into a bundle for use."""
+
+    @abstractmethod
     def _convert(self, say: Callable[[str], None]) -> None: ...
 
     @abstractmethod
@@ -100,6 +105,11 @@ class TfliteModels(TargetModels):
         """See `TargetModels.decoder`."""
         made = make_sparse(self._step, one_row=True, plan=plan.forms, weights=plan.quantised, names=self.matrices)
         return SparseModel(self._with_metadata(made.data), made.tensors)
+
+    def rivals(self) -> tuple[Rival, ...]:
+        """See `TargetModels.rivals`."""
+        plan = dict.fromkeys(self.matrices, "dense_float32")
+        return tflite_rivals(make_sparse(self._step, one_row=True, plan=plan, names=self.matrices).data)
 
     def _convert(self, say: Callable[[str], None]) -> None:
         encode, step = exportable(self._run.model)
@@ -139,6 +149,10 @@ class OnnxModels(TargetModels):
     def decoder(self, plan: Plan) -> SparseModel:
         """See `TargetModels.decoder`."""
         return make_gapped(self._step, weights=plan.quantised, names=self.matrices, dynamic=True)
+
+    def rivals(self) -> tuple[Rival, ...]:
+        """See `TargetModels.rivals`."""
+        return onnx_rivals(self._step, self.matrices)
 
     def _convert(self, say: Callable[[str], None]) -> None:
         encode, step = exportable(self._run.model)

@@ -1,0 +1,83 @@
+"""`capprune bench`: a bundle in turns with the same model in every other form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from capprune.cli import bench as bench_command
+from capprune_runtime import bench as on_device
+from capprune_runtime.errors import UsageError
+from capprune_runtime.results import parse_measurements
+from capprune_runtime.verify import verify_bundle
+from cli.conftest import Walk, capprune
+
+ROUNDS = 12
+
+
+def test_rivals_are_made_from_the_bundle_alone_and_timed_in_the_same_rounds(walk: Walk) -> None:
+    done = capprune("bench", walk.bundle, "--baselines", "--rounds", ROUNDS, "--json")
+    assert done.code == 0, done.err
+    document = done.document
+    assert (document["schema_version"], document["kind"]) == (2, "bench")
+    assert document["names"][0].startswith("this bundle: ")
+    assert document["names"][1:] == ["tflite dense float32", "tflite dense int8"]
+    measurements = parse_measurements(done.out, "stdout")
+    assert [len(one.captions) for one in measurements] == [ROUNDS] * 3
+    said = [[one.photo for one in measurement.captions] for measurement in measurements]
+    assert said[0] == said[1] == said[2] and len(set(said[0])) == 4  # the golden photos of the bundle
+    own, dense, int8 = document["comparison"]
+    assert own["faster"] is None and own["reason"] == "the bundle itself"
+    assert own["decoder_bytes"] < dense["decoder_bytes"] and int8["decoder_bytes"] < dense["decoder_bytes"]
+    assert all((row["faster"] is None) == bool(row["reason"]) for row in document["comparison"])
+    assert all(one.bundle.files["encoder.tflite"] == measurements[0].bundle.files["encoder.tflite"] for one in measurements)
+    float32 = [one for one, row in zip(measurements, document["names"], strict=True) if "int8" not in row]
+    assert len({tuple(said.tokens for said in one.captions) for one in float32}) == 1  # the same model
+
+
+def test_the_run_brings_its_onnx_forms(walk: Walk) -> None:
+    done = capprune("bench", walk.bundle, "--baselines", "--run", walk.run, "--rounds", 2, "--json")
+    assert done.code == 0, done.err
+    rows = {row["name"]: row for row in done.document["comparison"]}
+    assert {"onnx dense float32", "onnx dense int8", "onnx sparse float32", "tflite dense float32"} <= rows.keys()
+    assert {rows[name]["runtime"] for name in rows if name.startswith("onnx")} == {"onnxruntime"}
+    assert all("fewer than" in row["reason"] for row in list(rows.values())[1:])
+    assert rows["onnx sparse float32"]["decoder_bytes"] < rows["onnx dense float32"]["decoder_bytes"]
+
+
+def test_alone_a_bundle_is_timed_and_what_to_doubt_is_said(walk: Walk) -> None:
+    done = capprune("bench", walk.bundle, "--rounds", 3)
+    assert done.code == 0, done.err
+    assert "this bundle" in done.out and "3 rounds in turns" in done.out
+    assert "do not trust these times" in done.out and "at least 20 are needed" in done.out
+    assert "ONNX" not in done.out
+
+
+def test_a_run_without_baselines_is_refused(walk: Walk) -> None:
+    done = capprune("bench", walk.bundle, "--run", walk.run, "--json")
+    assert done.code == 2 and "--baselines" in json.loads(done.out)["try"]
+
+
+def test_the_rivals_of_an_onnx_bundle_need_its_run(walk: Walk) -> None:
+    bundle = verify_bundle(walk.bundle)
+    files = {**bundle.files, bundle.manifest.decoder.file: b"\x08\x0a no TFL3 here"}
+    with pytest.raises(UsageError, match="made from its run") as refused:
+        bench_command._rivals(dataclasses.replace(bundle, files=files), None)
+    assert refused.value.hint == "add --run RUN"
+
+
+def test_a_run_that_the_bundle_was_not_made_from_is_refused(walk: Walk) -> None:
+    from capprune.exporting.rivals import rivals_of_run
+    from capprune.training.run import load_run
+
+    bundle = verify_bundle(walk.bundle)
+    pruning = dataclasses.replace(bundle.manifest.pruning, kept_weights=bundle.manifest.pruning.kept_weights - 1)
+    other = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, pruning=pruning))
+    with pytest.raises(UsageError, match="not made from this run"):
+        rivals_of_run(load_run(walk.run), other, lambda message: None)
+
+
+def test_the_help_names_the_rounds_that_a_device_makes() -> None:
+    assert bench_command.ROUNDS == on_device.ROUNDS

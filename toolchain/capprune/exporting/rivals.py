@@ -1,0 +1,57 @@
+"""The rivals of a bundle from the run that it was made from, TFLite and ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from capprune.exporting.export import calibration_photos
+from capprune.exporting.target_models import MODELS
+from capprune.training.run import LoadedRun
+from capprune_exporters.rivals import Rival
+from capprune_runtime.errors import UsageError
+from capprune_runtime.manifest import model_kind
+from capprune_runtime.verify import Bundle
+
+Say = Callable[[str], None]
+
+
+def rivals_of_run(run: LoadedRun, bundle: Bundle, say: Say) -> list[tuple[Rival, bytes]]:
+    """Every form of a run's decoder for every target, each with an encoder in the bundle's form.
+
+    Args:
+        run: What the bundle was made from.
+        bundle: Whose encoder, and whose form of one, is taken.
+        say: Is told what is being done.
+
+    Raises:
+        UsageError: The run is not the bundle's.
+        MissingExtra: A converter is not installed.
+    """
+    _check(run, bundle)
+    found = []
+    for target, models_of in MODELS.items():
+        models = models_of(run, bundle.manifest.decoding.beam, say)
+        encoder = bundle.encoder
+        if model_kind(encoder) != target:
+            form = bundle.manifest.quantisation.encoder
+            folder = run.config.data.folder
+            if form == "static_int8" and not folder.is_dir():
+                say(f"{target}: the encoder stays in float32, as the photos to calibrate on are not there: {folder}")
+                form = "float32"
+            encoder = models.encoder(form, partial(calibration_photos, run, folder))
+        found += [(rival, encoder) for rival in models.rivals()]
+    return found
+
+
+def _check(run: LoadedRun, bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    mine = (run.prunable, run.kept, len(run.vocabulary))
+    its = (manifest.pruning.prunable_weights, manifest.pruning.kept_weights, manifest.model.vocabulary)
+    if mine != its:
+        raise UsageError(
+            "the bundle was not made from this run",
+            where=run.folder,
+            expected="{:,} prunable weights, {:,} kept, {:,} words".format(*its),
+            found="{:,}, {:,}, {:,}".format(*mine),
+        )
