@@ -235,3 +235,17 @@ def test_reward_does_not_see_photos_of_other_captions() -> None:
     reward = CaptionReward(captions, cider=1.0, bleu4=1.0)
     own = reward(np.arange(4), [(captions[photo][0], True) for photo in range(4)])
     assert (own > 1).all()
+
+
+@pytest.mark.parametrize(("key", "limit"), [("bytes", 4000), ("step_us", 14.5)])
+def test_a_limit_in_bytes_or_microseconds_is_met(key: str, limit: float, tmp_path: Path) -> None:
+    trainer = pruned(tmp_path / "run", "supermask", f"pruning.{key}={limit}")
+    outcome = trainer.run()
+    last = [line for line in read_metrics(tmp_path / "run") if "cider" in line][-1]
+    fixed = trainer.pruner.goals[0].costs.fixed  # type: ignore[attr-defined]
+    assert float(str(last[key])) - fixed == pytest.approx(limit - fixed, rel=0.05)
+    assert outcome.epoch >= 0
+    kept, sizes = trainer.pruner.kept(), {name: gate.numel() for name, gate in trainer.pruner.gates.items()}
+    if key == "step_us":  # what costs no time stays
+        assert kept["embedding.weight"] > 0.9 * sizes["embedding.weight"]
+        assert kept["rnn.weight"] < 0.5 * sizes["rnn.weight"]

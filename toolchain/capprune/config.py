@@ -138,6 +138,11 @@ class PruningConfig(_Tree):
 
     method: Method = "none"
     sparsity: float = Field(default=0.975, gt=0, lt=1, description="share of the prunable weights that end as zero")
+    bytes: int | None = Field(
+        default=None, ge=1, description="instead of sparsity: what the kept weights may take in the bundle's files"
+    )
+    step_us: float | None = Field(default=None, gt=0, description="instead of sparsity: time of a word, microseconds")
+    costs: str = Field(default="x86-64", description="what a kept weight costs: a table that ships, or a file")
     scope: Scope | None = Field(default=None, description="how magnitudes of different layers are compared")
     exclude: tuple[str, ...] = Field(default=(), description="layers that stay dense and do not count")
     least_kept: float = Field(default=0.0, ge=0, lt=1, description="no layer keeps less than this share of its weights")

@@ -1,19 +1,37 @@
-"""Supermask pruning as a pruner: the gates, their pull and their floor."""
+"""Supermask pruning as a pruner: the gates, what they are pulled to, and their floor."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from capprune.config import PruningConfig
+from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_costs
 from capprune.pruning.dynamics import sparsity_weight
 from capprune.pruning.pruner import TargetedPruner
 from capprune.pruning.supermask import Supermask, ramp
+from capprune_runtime.errors import ConfigError
 
 JUST_OPEN = 1e-3  # where a gate is put that the floor keeps: open, and free to rise or be chosen again
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One thing that the gates are pulled to.
+
+    Attributes:
+        sparsity: Share of the weights, or of what they cost, that goes.
+        pull: Lambda.
+        costs: Of the weights; None counts them.
+    """
+
+    sparsity: float
+    pull: float
+    costs: Costs | None
 
 
 class SupermaskPruner(TargetedPruner):
@@ -23,25 +41,28 @@ class SupermaskPruner(TargetedPruner):
         model: Gets gates in place.
         config: Of the run.
         steps: T, training steps in all.
+        attended: Regions times the channels of key and value, for a limit in microseconds.
 
     Raises:
-        UnreachableTarget: If the run is too short or its pull too weak.
+        UnreachableTarget: If the run is too short, its pull too weak, or a limit out of reach.
+        ConfigError: If there is no such table of costs.
     """
 
-    def __init__(self, model: nn.Module, config: PruningConfig, *, steps: int) -> None:
+    def __init__(self, model: nn.Module, config: PruningConfig, *, steps: int, attended: int = 0) -> None:
         super().__init__(model, config)
         self.supermask = Supermask(model, initial=config.initial_gate, modules=self.layers, widths=self.blocks.widths)
         self.gates = self.supermask.gates
-        self.pull = sparsity_weight(config, steps=steps, size=self.supermask.size)
         self._steps = steps
+        self.goals = tuple(self._goal(costs, limit) for costs, limit in self._limits(model, attended))
+        self.pull = self.goals[0].pull
 
-    def loss(self, step: int) -> Tensor:
-        """|target - sparsity| on hard masks."""
-        return self.supermask.loss(self.config.sparsity)
-
-    def weight(self, step: int) -> float:
-        """lambda * a(t)."""
-        return self.pull * ramp(step, self._steps)
+    def losses(self, step: int) -> list[tuple[float, Tensor]]:
+        """lambda * a(t) and |target - sparsity| on hard masks, for every goal."""
+        rise = ramp(step, self._steps)
+        return [
+            (goal.pull * rise, self.supermask.loss(goal.sparsity, goal.costs.weight if goal.costs else None))
+            for goal in self.goals
+        ]
 
     @torch.no_grad()
     def after(self, step: int) -> None:
@@ -61,3 +82,44 @@ class SupermaskPruner(TargetedPruner):
     def kept(self) -> Mapping[str, int]:
         """Weights behind open gates in each tensor."""
         return self.supermask.kept()
+
+    def costs(self) -> dict[str, float]:
+        """What the model costs now in every unit that has a limit."""
+        kept = self.kept()
+        return {goal.costs.unit: goal.costs.total(kept) for goal in self.goals if goal.costs}
+
+    def at_target(self) -> bool:
+        """Within `pruning.tolerance` of what should be left, of every goal."""
+        kept = self.kept()
+        for goal in self.goals:
+            if goal.costs is None:
+                if not super().at_target():
+                    return False
+                continue
+            most = goal.costs.total(self._sizes()) - goal.costs.fixed
+            left, wanted = (goal.costs.total(kept) - goal.costs.fixed) / most, 1 - goal.sparsity
+            if abs(left - wanted) > self.config.tolerance * wanted:
+                return False
+        return True
+
+    def _sizes(self) -> dict[str, int]:
+        widths = {f"{name}.weight": width for name, width in self.blocks.widths.items()}
+        return {name: gate.numel() * widths.get(name, 1) for name, gate in self.gates.items()}
+
+    def _limits(self, model: nn.Module, attended: int) -> list[tuple[Costs | None, float]]:
+        config, widths = self.config, self.blocks.widths
+        found: list[tuple[Costs | None, float]] = []
+        if config.bytes is not None:
+            found.append((byte_costs(model, self.layers, widths), float(config.bytes)))
+        if config.step_us is not None:
+            table = read_cost_table(config.costs)
+            costs = time_costs(model, self.layers, widths, table, attended)
+            if not any(costs.weight.values()):
+                raise ConfigError("no layer of a step is pruned, so time cannot be the limit", where="pruning.step_us")
+            found.append((costs, config.step_us))
+        return found or [(None, config.sparsity)]
+
+    def _goal(self, costs: Costs | None, limit: float) -> Goal:
+        sparsity = limit if costs is None else costs.sparsity(limit, self._sizes())
+        own = self.config.model_copy(update={"sparsity": sparsity})
+        return Goal(sparsity, sparsity_weight(own, steps=self._steps, size=self.supermask.size), costs)

@@ -42,13 +42,9 @@ class Pruner:
     def before(self, step: int) -> None:
         """Change the masks as the schedule says before a step, counted from 0."""
 
-    def loss(self, step: int) -> Tensor | None:
-        """What is added to the caption loss in a step, without its weight; None adds nothing."""
-        return None
-
-    def weight(self, step: int) -> float:
-        """The weight of `loss` in a step."""
-        return 0.0
+    def losses(self, step: int) -> list[tuple[float, Tensor]]:
+        """What is added to the caption loss in a step: weights and what they multiply."""
+        return []
 
     def after(self, step: int) -> None:
         """Mend what the optimiser's step may have broken."""
@@ -59,6 +55,10 @@ class Pruner:
 
     def kept(self) -> Mapping[str, int]:
         """Weights that each pruned tensor keeps."""
+        return {}
+
+    def costs(self) -> dict[str, float]:
+        """What the model costs now, in bytes or microseconds, where these have a limit."""
         return {}
 
     def at_target(self) -> bool:

@@ -12,6 +12,9 @@ weights all the same. The gradient of a block gate is the mean over its weights,
 pulls at every gate with lambda * a(t) * s(1 - s) / size, single and block gates fall together, and where they settle a
 weight is worth the same in either. (With the sum, blocks fall long before single gates; with the mean of one loss and
 the sum of the other, a block costs no more than a single weight, and all that has no blocks starves.)
+
+Costs are ours too: with them s is the share of all that weights can cost which is gone, and a gate of a layer whose weights
+cost c times the mean is pulled c times as hard.
 """
 
 from __future__ import annotations
@@ -143,11 +146,27 @@ class Supermask:
         """Share of the prunable weights whose gate is closed."""
         return 1 - sum(self.kept().values()) / self.size
 
-    def loss(self, target: float) -> Tensor:
-        """|target - sparsity| over all layers together, on hard masks, with straight-through gradients."""
-        counts = [_KeptCount.apply(gate.gate, gate.width) for gate in self._gated.values()]  # type: ignore[no-untyped-call]
+    def loss(self, target: float, costs: Mapping[str, float] | None = None) -> Tensor:
+        """|target - sparsity| over all layers together, on hard masks, with straight-through gradients.
+
+        Args:
+            target: Share of the weights that go; with costs, of all that they cost.
+            costs: Of a kept weight of each tensor; only their ratios count, and equal ones change nothing.
+        """
+        shares = self.shares(costs) if costs else {}
+        counts = [
+            shares.get(name, 1.0) * _KeptCount.apply(gate.gate, gate.width)  # type: ignore[no-untyped-call]
+            for name, gate in self._gated.items()
+        ]
         kept = torch.stack(counts).sum()
         return (target - (1 - kept / self.size)).abs()
+
+    def shares(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """Costs so scaled that the mean over all weights is 1: exactly 1 for each where all are equal."""
+        highest = max(costs[name] for name in self._gated)
+        relative = {name: costs[name] / highest for name in self._gated}
+        mean = sum(relative[name] * gate.gate.numel() * gate.width for name, gate in self._gated.items()) / self.size
+        return {name: one / mean for name, one in relative.items()}
 
     @staticmethod
     def one_sample() -> AbstractContextManager[None]:

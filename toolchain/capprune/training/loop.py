@@ -247,10 +247,9 @@ class Trainer:
                 found=caption_loss,
                 hint="lower training.learning_rate, and choose another --out",
             )
-        pulled = self.pruner.loss(self.step)
-        if pulled is not None:
-            sparsity_loss = float(pulled.detach())
-            loss = loss + self.pruner.weight(self.step) * pulled
+        for weight, pulled in self.pruner.losses(self.step):
+            sparsity_loss += float(pulled.detach())
+            loss = loss + weight * pulled
         optimiser.zero_grad(set_to_none=True)
         fabric.backward(loss)
         weights = self.optimiser.param_groups[0]
@@ -267,7 +266,7 @@ class Trainer:
         cider = self.quality(captions)
         sparsity = self.pruner.sparsity()
         line = {"step": self.step, "epoch": epoch, "cider": cider, "seconds": seconds}
-        append_metrics(self.folder, line if sparsity is None else {**line, "sparsity": sparsity})
+        append_metrics(self.folder, line if sparsity is None else {**line, "sparsity": sparsity, **self.pruner.costs()})
         if cider > self.best and self.pruner.at_target():
             self.best, self.best_epoch, self.best_sparsity = cider, epoch, sparsity or 0.0
             save_checkpoint(self.folder / BEST, plain_state(self.decoder), {"step": self.step, **self._facts()})

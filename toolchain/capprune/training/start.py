@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import RunConfig
+from capprune.models.caption_model import region_count
 from capprune.models.soft_attention import SoftAttention
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.pruner import Pruner
@@ -107,7 +108,8 @@ def make_pruner(model: SoftAttention, config: RunConfig, *, parent: Parent | Non
     masks = parent.masks if parent else {}
     match pruning.method:
         case "supermask":
-            return SupermaskPruner(model, pruning, steps=steps)
+            attended = region_count(config.encoder) * (config.decoder.attention + config.decoder.context)
+            return SupermaskPruner(model, pruning, steps=steps, attended=attended)
         case "gradual":
             return GradualPruner(model, pruning, steps=steps, epoch=epoch)
         case "hard":

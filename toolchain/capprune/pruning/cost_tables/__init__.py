@@ -1,0 +1,1 @@
+"""Measured tables of what a kept weight costs in time, one JSON a target."""
