@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from capprune_runtime.atomic import atomic_folder
+from capprune_runtime.atomic import atomic_folder, write_bytes
+from capprune_runtime.errors import UsageError
 from capprune_runtime.manifest import (
     GOLDEN,
     GOLDEN_FOLDER,
@@ -22,6 +23,7 @@ from capprune_runtime.manifest import (
     MODEL_CARD,
     MODEL_FILES,
     PLAN,
+    QUALITY,
     VOCABULARY,
     DataSection,
     DecoderSection,
@@ -123,6 +125,28 @@ def assemble(place: Path, contents: BundleContents) -> Bundle:
     )
     text = json.dumps(manifest.as_json(), indent=2) + "\n"
     return Bundle(place, manifest, contents.vocabulary, {MANIFEST: text.encode(), **files})
+
+
+def record_quality(bundle: Bundle, quality: Mapping[str, Any]) -> None:
+    """Write what a validation measured into the folder of a bundle, and its hash into the manifest.
+
+    Args:
+        bundle: A verified bundle; when it is packed later, its quality goes along.
+        quality: The content of quality.json.
+
+    Raises:
+        UsageError: The bundle is packed, or cannot be written to.
+        CapPruneError: The disk is full.
+    """
+    if not bundle.place.is_dir():
+        raise UsageError("quality is recorded in a bundle's folder, before it is packed", where=bundle.place,
+                         hint="capprune unpack FILE.capz --out BUNDLE")  # fmt: skip
+    data = (json.dumps(quality, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    entry = FileEntry(hashlib.sha256(data).hexdigest(), len(data))
+    manifest = replace(bundle.manifest, files={**bundle.manifest.files, QUALITY: entry})
+    write_bytes(bundle.place / QUALITY, data)
+    write_bytes(bundle.place / MANIFEST, (json.dumps(manifest.as_json(), indent=2) + "\n").encode())
+    verify_bundle(bundle.place)
 
 
 def _files(contents: BundleContents) -> dict[str, bytes]:

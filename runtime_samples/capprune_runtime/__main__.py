@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from capprune_runtime import stopping
+from capprune_runtime.archive import ARCHIVE, archive_bytes
+from capprune_runtime.atomic import write_bytes
 from capprune_runtime.environment import RUNTIME_DISTRIBUTIONS
 from capprune_runtime.errors import CapPruneError, MissingExtra, UsageError
 
@@ -68,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
     doctor = commands.add_parser("doctor", help="what this device has and lacks")
     doctor.add_argument("--kind", choices=("tflite", "onnx"), default="tflite", help="of model file  [tflite]")
+    archive = commands.add_parser("archive", help="write this program as one file that runs elsewhere")
+    archive.add_argument("--out", type=Path, default=Path(ARCHIVE), metavar="FILE", help=f"[{ARCHIVE}]")
     for command in (caption, run, bench):
         command.add_argument("--beam", type=int, metavar="K", help="width of the beam; without it, the bundle's own")
         command.add_argument("--runtime", choices=("auto", *RUNTIME_DISTRIBUTIONS), default="auto")
@@ -75,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, bench):
         command.add_argument("--out", type=Path, metavar="FILE", help="write the results document")
         command.add_argument("--stream", action="store_true", help="a line of JSON for everything as it is done")
-    for command in (caption, run, bench, verify, doctor):
+    for command in (caption, run, bench, verify, doctor, archive):
         command.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
@@ -224,7 +228,22 @@ def _doctor(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     return dataclasses.asdict(found), 2 if found.missing else 0
 
 
-_COMMANDS = {"caption": _caption, "run": _run, "bench": _bench, "verify": _verify, "doctor": _doctor}
+def _archive(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    content = archive_bytes()
+    write_bytes(options.out, content)
+    if not options.json:
+        print(f"{options.out}: {len(content):,} bytes; run it with python3")
+    return {"archive": str(options.out), "size_bytes": len(content)}, 0
+
+
+_COMMANDS = {
+    "caption": _caption,
+    "run": _run,
+    "bench": _bench,
+    "verify": _verify,
+    "doctor": _doctor,
+    "archive": _archive,
+}
 
 
 def _missing(error: ModuleNotFoundError) -> CapPruneError:
@@ -247,7 +266,8 @@ def _printable(value: object) -> str:
     )
 
 
-def _process() -> int:
+def process() -> int:
+    """Run the command as a process: with its signals, and quiet when nobody reads."""
     stopping.listen()
     try:
         exit_code = main()
@@ -259,4 +279,4 @@ def _process() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_process())
+    sys.exit(process())

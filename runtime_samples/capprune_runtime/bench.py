@@ -17,6 +17,7 @@ from capprune_runtime.errors import UsageError
 from capprune_runtime.golden import prove_with, read_golden
 from capprune_runtime.measure import Session, measured, timed_caption
 from capprune_runtime.results import BENCH, SCHEMA_VERSION, Golden, Measurement, SaidPhoto, Settings
+from capprune_runtime.verify import Bundle
 
 ROUNDS = 30
 WARM_UP = 3  # rounds
@@ -26,7 +27,7 @@ Progress = Callable[[int, int], None]  # rounds done, rounds in all
 
 
 def bench_bundles(
-    bundles: Sequence[Path],
+    bundles: Sequence[Path | Bundle],
     *,
     rounds: int = ROUNDS,
     warm_up: int = WARM_UP,
@@ -38,7 +39,7 @@ def bench_bundles(
     """Time bundles on their golden photos, a caption of each bundle in every round.
 
     Args:
-        bundles: Folders or packed bundles.
+        bundles: Folders or packed bundles, or verified ones.
         rounds: How many captions each bundle makes that count.
         warm_up: Rounds before them.
         beam: Beam width; None for each bundle's own.

@@ -16,6 +16,7 @@
     │   └── BadVocabulary        a vocabulary that cannot belong to the model
     ├── ExportError          6   a model that the target cannot hold
     └── DeviceError          7   a Raspberry Pi or a phone
+        └── LinkLost             the link to one, while it worked
 
 A message says what happened, where, what was expected and found, and what to do next.
 """
@@ -146,3 +147,7 @@ class DeviceError(CapPruneError):
     """A Raspberry Pi or a phone that cannot be reached or cannot do what was asked."""
 
     exit_code = 7
+
+
+class LinkLost(DeviceError):
+    """The link to a device broke while it worked; it may come back."""

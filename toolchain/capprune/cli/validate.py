@@ -11,6 +11,7 @@ from capprune.cli.console import bar, emit, json_option, say, table, threads_opt
 
 if TYPE_CHECKING:
     from capprune.data.photos import PhotoStore
+    from capprune.devices import Device
     from capprune.evaluation.metrics import Scores
     from capprune.evaluation.parity import ScoreGap
     from capprune.evaluation.results import Results
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
     help="auto, ai-edge-litert, tflite-runtime, tensorflow or onnxruntime.",
 )
 @click.option("--also", multiple=True, metavar="RUNTIME", help="Check parity in this interpreter too; may be repeated.")
+@click.option(
+    "--device", "spec", default="local", show_default=True, help="local, ssh:USER@HOST[:PORT] or adb[:SERIAL]."
+)
+@click.option("--python", help="The Python on the far side of ssh:.  [default: ~/capprune's, or python3]")
+@click.option("--record", is_flag=True, help="Write the results into the bundle, as quality.json.")
 @threads_option
 @json_option
 def command(
@@ -53,10 +59,13 @@ def command(
     beam: int | None,
     runtime: str,
     also: tuple[str, ...],
+    spec: str,
+    python: str | None,
+    record: bool,
     threads: int,
     as_json: bool,
 ) -> None:
-    """Caption a split with a bundle; quality, parity, size and speed.
+    """Caption a split with a bundle, here or on a device; quality, parity, size and speed.
 
     With --reference the trained model captions the same photos in torch: every caption must be the same, token by token,
     and CIDEr-D must not drop by more than --max-drop. Over a limit, the exit code is 3.
@@ -64,14 +73,20 @@ def command(
     \b
     Example:
       capprune validate bundles/sparse --data flickr8k --reference runs/sparse --max-drop 2% --max-bytes 30MB
+      capprune validate bundles/sparse --data flickr8k --limit 100 --device ssh:pi@raspberrypi.local
     """
+    from capprune.devices import open_device
     from capprune.evaluation.gate import check_gates, parse_max_bytes, parse_max_drop
+    from capprune_exporters.bundle import record_quality
     from capprune_runtime.errors import GateFailed
     from capprune_runtime.verify import verify_bundle
 
     drop = parse_max_drop(max_drop)
     size = None if max_bytes is None else parse_max_bytes(max_bytes)
+    device = open_device(spec, python=python)
     verified = verify_bundle(bundle)
+    if record and not bundle.is_dir():
+        record_quality(verified, {})  # refused now rather than at the end
     results, validation = validate(
         verified,
         folder,
@@ -82,6 +97,7 @@ def command(
         runtime=runtime,
         also=also,
         threads=threads,
+        device=device,
     )
     failure: GateFailed | None = None
     try:
@@ -95,7 +111,10 @@ def command(
     except GateFailed as error:
         failure = error
     gate = {"passed": failure is None, **({} if failure is None else failure.as_json())}
-    emit(results.as_json() | {"gate": gate}, as_json, lambda: show(results, validation))
+    document = results.as_json() | {"gate": gate}
+    if record:
+        record_quality(verified, {key: document[key] for key in document if key not in ("captions", "failures")})
+    emit(document, as_json, lambda: show(results, validation))
     if failure is not None:
         if as_json:
             raise SystemExit(failure.exit_code)  # the document holds the message
@@ -119,8 +138,9 @@ def validate(
     runtime: str = "auto",
     also: tuple[str, ...] = (),
     threads: int = 1,
+    device: Device | None = None,
 ) -> tuple[Results, Validation]:
-    """Run a validation, showing progress on stderr.
+    """Run a validation, showing progress on stderr; on this machine when no device is given.
 
     Returns:
         The results document and what it was made from.
@@ -128,11 +148,13 @@ def validate(
     Raises:
         DataError: If the split is empty or a photo cannot be read.
         BundleError: If the bundle or the reference cannot be run.
+        DeviceError: If the device cannot be reached or used.
     """
     from capprune.data.captions import load_caption_set
     from capprune.data.photos import open_photos
+    from capprune.devices import RunJob, open_device
     from capprune.evaluation.results import DataFacts
-    from capprune.evaluation.validate import first_photos, parity_in_runtime, results_of, validate_bundle
+    from capprune.evaluation.validate import first_photos, parity_in_runtime, results_of, score_measurement
 
     captions = load_caption_set(folder)
     photos = first_photos(captions.split(split), limit)
@@ -143,18 +165,11 @@ def validate(
         gap: ScoreGap | None = None
         if reference is not None:
             trained, gap = _trained(reference, [photo.name for photo in photos], store, width)
+        place = device or open_device("local")
+        job = RunJob(bundle, [photo.name for photo in photos], store.read, width, runtime, threads)
         with bar("captions") as tell:
-            validation = validate_bundle(
-                bundle,
-                photos,
-                store,
-                beam=width,
-                runtime=runtime,
-                threads=threads,
-                progress=tell,
-                reference=trained,
-                score_gap=gap,
-            )
+            measurement = place.run(job, tell)
+        validation = score_measurement(measurement, photos, reference=trained, score_gap=gap)
         others = {}
         if trained is not None and gap is not None:
             for other in also:
@@ -180,16 +195,7 @@ def show(results: Results, validation: Validation) -> None:
         ["model", "BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", "95 % interval"],
         rows,
     )
-    latency = results.latency
-    table(
-        f"{results.environment.runtime} {results.environment.runtime_version}, {results.environment.threads} thread"
-        + (", emulated: these times mean nothing" if results.environment.emulated else ""),
-        ["part", "p50 µs", "p90 µs", "p99 µs", "calls"],
-        [
-            [name, f"{part.p50_us:,.0f}", f"{part.p90_us:,.0f}", f"{part.p99_us:,.0f}", f"{part.count:,}"]
-            for name, part in (("encode", latency.encode), ("step", latency.step), ("caption", latency.caption))
-        ],
-    )
+    _show_times(results)
     click.echo(
         f"{bundle.total_bytes:,} bytes; decoder keeps {bundle.kept_weights:,} of {bundle.prunable_weights:,} weights"
     )
@@ -200,6 +206,22 @@ def show(results: Results, validation: Validation) -> None:
         )
     health = validation.health
     click.echo(f"captions: {health.distinct_words} distinct words, {health.bad_ending_share:.1%} bad endings")
+
+
+def _show_times(results: Results) -> None:
+    latency, where, verdict = results.latency, results.environment, results.measurement.verdict
+    memory = results.measurement.memory.peak_rss_bytes
+    table(
+        f"{where.model or where.cpu_model}: {where.runtime} {where.runtime_version}, {where.threads} thread"
+        + (f", {memory / 1e6:.0f} MB of memory" if memory is not None else ""),
+        ["part", "p50 µs", "p90 µs", "p99 µs", "calls"],
+        [
+            [name, f"{part.p50_us:,.0f}", f"{part.p90_us:,.0f}", f"{part.p99_us:,.0f}", f"{part.count:,}"]
+            for name, part in (("encode", latency.encode), ("step", latency.step), ("caption", latency.caption))
+        ],
+    )
+    for reason in verdict.reasons:
+        click.echo(f"do not trust these times: {reason.text}")
 
 
 def _quality_row(name: str, scores: Scores, interval: str = "") -> list[str]:

@@ -95,8 +95,8 @@ class Validation:
 
 def measure_here(
     bundle: Bundle,
-    photos: Sequence[CaptionedPhoto],
-    store: PhotoStore,
+    names: Sequence[str],
+    read: Callable[[str], bytes],
     *,
     beam: int | None = None,
     runtime: str = "auto",
@@ -107,8 +107,8 @@ def measure_here(
 
     Args:
         bundle: A verified bundle.
-        photos: Photos to caption; at least one.
-        store: Where their pixels are.
+        names: Photos to caption; at least one.
+        read: Gives the bytes of a photo's file.
         beam: Beam width; None for the bundle's own.
         runtime: Interpreter, see `capprune_runtime.interpreter`.
         threads: Threads of the interpreter.
@@ -120,13 +120,12 @@ def measure_here(
     """
     session = Session(bundle, runtime, threads)
     width = session.beam(beam)
-    pictures = pixels(bundle, photos, store)  # each is made when its turn comes
     said: list[SaidPhoto] = []
-    for one in session.say((Photo(photo.name, lambda: next(pictures)) for photo in photos), width, strict=True):
+    for one in session.say((_photo(bundle, name, read) for name in names), width, strict=True):
         if isinstance(one, SaidPhoto):
             said.append(one)
         if progress is not None:
-            progress(len(said), len(photos))
+            progress(len(said), len(names))
     return measured(RUN, session, said, Settings(width, WARM_UP, 1))
 
 
@@ -197,7 +196,10 @@ def validate_bundle(
         BundleError: The bundle cannot be run.
     """
     chosen = first_photos(photos, limit)
-    measurement = measure_here(bundle, chosen, store, beam=beam, runtime=runtime, threads=threads, progress=progress)
+    names = [photo.name for photo in chosen]
+    measurement = measure_here(
+        bundle, names, store.read, beam=beam, runtime=runtime, threads=threads, progress=progress
+    )
     return score_measurement(
         measurement, chosen, reference=reference, score_gap=score_gap, tokenizer=tokenizer, meteor=meteor
     )
@@ -300,9 +302,13 @@ def pixels(bundle: Bundle, photos: Iterable[CaptionedPhoto], store: PhotoStore) 
     Raises:
         PhotoError: A photo is missing or cannot be decoded.
     """
-    size = bundle.manifest.preprocessing.size
     for photo in photos:
-        yield resize(decode_photo(store.read(photo.name), photo.name), size)
+        yield _photo(bundle, photo.name, store.read).read()
+
+
+def _photo(bundle: Bundle, name: str, read: Callable[[str], bytes]) -> Photo:
+    size = bundle.manifest.preprocessing.size
+    return Photo(name, lambda: resize(decode_photo(read(name), name), size))
 
 
 def _told(pictures: Iterator[NDArray[np.uint8]], count: int, progress: Progress | None) -> Iterator[NDArray[np.uint8]]:

@@ -1,0 +1,29 @@
+"""This package as one file that runs where its needs are: `python3 capprune_runtime.pyz caption BUNDLE PHOTO`."""
+
+from __future__ import annotations
+
+import importlib.resources
+import io
+import zipfile
+
+ARCHIVE = "capprune_runtime.pyz"
+
+_PACKAGE = "capprune_runtime"
+_MAIN = f"import sys\n\nfrom {_PACKAGE}.__main__ import process\n\nsys.exit(process())\n"
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: the same sources give the same bytes
+
+
+def archive_bytes() -> bytes:
+    """The archive; it can also be made from within itself."""
+    files = {"__main__.py": _MAIN.encode()}
+    for entry in importlib.resources.files(_PACKAGE).iterdir():
+        if entry.name.endswith(".py"):
+            files[f"{_PACKAGE}/{entry.name}"] = entry.read_bytes()
+    buffer = io.BytesIO(b"#!/usr/bin/env python3\n")
+    buffer.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for name in sorted(files):
+            member = zipfile.ZipInfo(name, _DATE)
+            member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(member, files[name])
+    return buffer.getvalue()

@@ -1,0 +1,262 @@
+"""A Raspberry Pi but for the silicon: a Debian root for ARM, emulated by QEMU, behind a real sshd on loopback.
+
+Everything lives in one folder, and in a mount namespace that ends with sshd: the user `pi`, the /proc/cpuinfo of a Pi, the
+private /run. The one thing outside is QEMU's registration with the kernel, which is taken back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HOMES = Path("/var/lib")  # sshd's ChrootDirectory wants every parent to be root's alone
+BINFMT = Path("/proc/sys/fs/binfmt_misc")
+USER, UID = "pi", 1500
+
+_MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
+_COMMON = ("libstdc++6", "libgcc-s1", "bash", "dash", "coreutils", "libc-bin", "zlib1g", "python3-minimal")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A Debian for an ARM machine, and the Python packages that a user would install there."""
+
+    release: str
+    arch: str  # Debian's name
+    machine: str  # uname's, and QEMU's
+    python: str
+    libraries: str  # /usr/lib/…
+    platforms: tuple[str, ...]
+    wheels: tuple[str, ...]
+    debian: tuple[str, ...]
+    cpu: str  # QEMU's name
+    cpuinfo: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.release}-{self.arch}"
+
+
+def _cpuinfo(part: str, model: str) -> str:
+    core = "processor\t: {}\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
+    cores = (
+        core.format(number) + f"CPU variant\t: 0x0\nCPU part\t: {part}\nCPU revision\t: 3\n\n" for number in range(4)
+    )
+    return "".join(cores) + f"Revision\t: c03115\nModel\t\t: {model}\n"
+
+
+_WIDE = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
+PI_4 = _cpuinfo("0xd08", "Raspberry Pi 4 Model B Rev 1.5")
+PI_5 = _cpuinfo("0xd0b", "Raspberry Pi 5 Model B Rev 1.0")
+BOOKWORM = Kind("bookworm", "arm64", "aarch64", "3.11", "aarch64-linux-gnu", _WIDE, ("numpy", "Pillow", "ai-edge-litert"),
+                ("libpython3.11-stdlib",), "cortex-a72", PI_4)  # fmt: skip
+TRIXIE = Kind("trixie", "arm64", "aarch64", "3.13", "aarch64-linux-gnu", _WIDE, ("numpy", "Pillow", "ai-edge-litert"),
+              ("libpython3.13-stdlib",), "cortex-a76", PI_5)  # fmt: skip
+ARMHF = Kind("bookworm", "armhf", "armv7l", "3.11", "arm-linux-gnueabihf", ("manylinux2014_armv7l",), ("tflite-runtime",),
+             ("libpython3.11-stdlib", "python3-numpy", "python3-pil"), "cortex-a72", PI_4)  # fmt: skip
+_MAGIC = {
+    "arm64": ("aarch64", r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"),
+    "armhf": ("arm", r"\x7fELF\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x28\x00"),
+}
+
+
+def lacking() -> str | None:
+    """What this machine lacks to play a Pi; None when it lacks nothing."""
+    if os.geteuid() != 0:
+        return "an emulated Pi needs root"
+    for program in ("mmdebstrap", "qemu-aarch64-static", "qemu-arm-static", "ssh", "sftp", "unshare"):
+        if shutil.which(program) is None:
+            return f"an emulated Pi needs {program} (Debian: mmdebstrap, arch-test, qemu-user-static, openssh-client)"
+    return None if Path("/usr/sbin/sshd").is_file() else "an emulated Pi needs sshd (Debian: openssh-server)"
+
+
+def build_root(kind: Kind, root: Path) -> None:
+    """A Debian root without a line of foreign code run: packages are unpacked, wheels are laid beside them."""
+    packages = ",".join((*_COMMON, *kind.debian))
+    command = ["mmdebstrap", "--quiet", f"--arch={kind.arch}", "--variant=extract", f"--include={packages}",
+               kind.release, str(root), _mirror()]  # fmt: skip
+    _checked(command)
+    platforms = [option for platform in kind.platforms for option in ("--platform", platform)]
+    _checked(
+        [*(sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--no-compile"),
+         *(["--no-deps"] if kind is ARMHF else []), "--python-version", kind.python, "--implementation", "cp",
+         "--abi", "cp" + kind.python.replace(".", ""), *platforms,
+         "--target", str(root / "usr/local/lib" / f"python{kind.python}" / "dist-packages"), *kind.wheels]
+    )  # fmt: skip
+    for library in ("blas/libblas.so.3", "lapack/liblapack.so.3"):  # links that a maintainer script would have made
+        path = root / "usr/lib" / kind.libraries / library
+        if path.exists() and not (link := path.parents[1] / path.name).exists():
+            link.symlink_to(f"{Path(library).parent}/{path.name}")
+    _fill(kind, root)
+
+
+def _fill(kind: Kind, root: Path) -> None:
+    """The user, and the little of /sys that interpreters look for: without it one crashes, with the host's another does."""
+    home = root / "home" / USER
+    home.mkdir(parents=True)
+    os.chown(home, UID, UID)
+    with (root / "etc" / "passwd").open("a") as passwd:
+        passwd.write(f"{USER}:x:{UID}:{UID}::/home/{USER}:/bin/sh\n")
+    cpus = root / "sys" / "devices" / "system" / "cpu"
+    for number in range(4):
+        for place, text in {"cpufreq/cpuinfo_min_freq": "600000", "cpufreq/cpuinfo_max_freq": "1800000",
+                            "cpufreq/scaling_governor": "ondemand", "topology/core_id": str(number),
+                            "topology/physical_package_id": "0"}.items():  # fmt: skip
+            path = cpus / f"cpu{number}" / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+    for name in ("possible", "present"):
+        (cpus / name).write_text("0-3\n")
+    (root / "proc").mkdir(exist_ok=True)
+    (root / "dev" / "null").touch()
+    (root / "cpuinfo").write_text(kind.cpuinfo)
+    root.chmod(0o755)
+
+
+@contextlib.contextmanager
+def emulation(arch: str) -> Iterator[None]:
+    """The kernel hands programs of an architecture to QEMU; taken back where it did not before."""
+    name, magic = _MAGIC[arch]
+    mounted = (BINFMT / "register").exists()
+    if not mounted:
+        _checked(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)])
+    ours = BINFMT / f"capprune-{name}"
+    known = any(entry.name.endswith(f"qemu-{name}") for entry in BINFMT.iterdir())
+    if not known:  # F: the interpreter is opened now and found in any root
+        (BINFMT / "register").write_text(f":{ours.name}:M::{magic}:{_MASK}:/usr/bin/qemu-{name}-static:PF\n")
+    try:
+        yield
+    finally:
+        if not known:
+            ours.write_text("-1")
+        if not mounted:
+            _checked(["umount", str(BINFMT)])
+
+
+@dataclass(frozen=True)
+class EmulatedPi:
+    """A running sshd whose login lands in the root.
+
+    Attributes:
+        root: The Debian root.
+        port: Of sshd, on 127.0.0.1.
+        programs: A folder for PATH whose ssh and sftp know the key, and nothing of the user's own configuration.
+        log: What sshd says.
+    """
+
+    root: Path
+    port: int
+    programs: Path
+    log: Path
+
+    @property
+    def spec(self) -> str:
+        return f"ssh:{USER}@127.0.0.1:{self.port}"
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home" / USER
+
+    def left_behind(self) -> list[str]:
+        """What lies in the home that was empty."""
+        return sorted(path.name for path in self.home.iterdir())
+
+    def cut(self) -> None:
+        """Cut every connection, as a network that goes away does to the other side's sshd."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                title = (process / "cmdline").read_bytes()
+                if title.startswith(b"sshd: pi") and f"{self.port}" in (process / "environ").read_text(
+                    errors="replace"
+                ):
+                    os.kill(int(process.name), 9)
+
+
+@contextlib.contextmanager
+def serving(kind: Kind, root: Path, folder: Path, *, environment: str | None = None) -> Iterator[EmulatedPi]:
+    """Run sshd for a root.
+
+    Args:
+        kind: What the root is.
+        root: Where it lies.
+        folder: For keys, configuration and log.
+        environment: What sshd sets for the login; None for QEMU_CPU alone.
+    """
+    folder.mkdir(parents=True)
+    port = _free_port()
+    for key in ("host", "user"):
+        _checked(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)])
+    variable = f"QEMU_CPU={kind.cpu}" if environment is None else environment
+    (folder / "passwd").write_text(Path("/etc/passwd").read_text() + f"{USER}:*:{UID}:{UID}::/home/{USER}:/bin/sh\n")
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nStrictModes no\n"
+        f"AuthorizedKeysFile {folder}/user.pub\nPasswordAuthentication no\nUsePAM no\nSubsystem sftp internal-sftp\n"
+        f"SetEnv {variable} CAPPRUNE_TEST_PORT={port}\nMatch User {USER}\n  ChrootDirectory {root}\n"
+    )
+    (folder / "start").write_text(
+        "set -e\n"
+        "mount --make-rprivate /\n"
+        f"mount --bind {folder}/passwd /etc/passwd\n"
+        "mount -t tmpfs tmpfs /run && mkdir /run/sshd\n"
+        f"mount -t proc proc {root}/proc\n"
+        f"mount --bind {root}/cpuinfo {root}/proc/cpuinfo\n"
+        f"mount --bind /dev/null {root}/dev/null\n"
+        f"exec /usr/sbin/sshd -D -f {folder}/sshd_config -E {folder}/log\n"
+    )
+    programs = _programs(folder, port)
+    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", str(folder / "start")]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(port, process)
+            yield EmulatedPi(root, port, programs, folder / "log")
+        finally:
+            process.kill()
+
+
+def _programs(folder: Path, port: int) -> Path:
+    (folder / "config").write_text(
+        f"Host *\n  IdentityFile {folder}/user\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
+        "  StrictHostKeyChecking accept-new\n"
+    )
+    programs = folder / "bin"
+    programs.mkdir()
+    for program in ("ssh", "sftp"):
+        (programs / program).write_text(f'#!/bin/sh\nexec {shutil.which(program)} -F {folder}/config "$@"\n')
+        (programs / program).chmod(0o755)
+    return programs
+
+
+def _mirror() -> str:
+    """The mirror that this machine itself installs from."""
+    listed = _checked(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]).splitlines()
+    return next((line for line in listed if "security" not in line), "http://deb.debian.org/debian")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(100):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert process.poll() is None, "sshd did not start"
+        time.sleep(0.1)
+    raise AssertionError("sshd does not answer")
+
+
+def _checked(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command[0]}: {done.stderr.strip() or done.stdout.strip()}"
+    return done.stdout

@@ -1,0 +1,230 @@
+"""A phone with the app of android_demo/, through adb.
+
+    which phone ─▶ is the app there ─▶ copy bundle and photos ─▶ start it by its intent ─▶ read its journal ─▶ remove everything
+
+A phone has no Python, so the app measures; intent, extras and paths stand in docs/results_schema.md. While the link is gone
+the app works on, and its journal is read from where it was left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from capprune.devices.adb_program import Adb
+from capprune.devices.job import BenchJob, Progress, RunJob, RunJournal, device_error, photo_number
+from capprune_runtime.errors import DeviceError, LinkLost, UsageError
+from capprune_runtime.journal import parse_line
+from capprune_runtime.manifest import model_kind
+from capprune_runtime.photo import decode_photo, resize
+from capprune_runtime.results import Measurement, bundle_facts
+
+PACKAGE = "org.capprune.demo"
+ACTIVITY = f"{PACKAGE}/.RunActivity"
+ACTION = f"{PACKAGE}.RUN"
+SENT = "/data/local/tmp"  # which apps may read and adb may write
+WRITTEN = f"/sdcard/Android/data/{PACKAGE}/files"  # the app's own, which adb may read
+ABIS = ("arm64-v8a", "x86_64")
+
+LOOK_EVERY_S = 1.0
+SILENCE_S = 180.0  # without a line, after which the app counts as stuck
+GONE_S = 60.0  # how long a phone that is gone is waited for
+SPARE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Folders of a job on the phone."""
+
+    sent: str
+    written: str
+
+    @property
+    def results(self) -> str:
+        return f"{self.written}/results.json"
+
+    @property
+    def journal(self) -> str:
+        return f"{self.written}/results.jsonl"
+
+
+class AdbDevice:
+    """A phone with the app; see `device.Device`.
+
+    Args:
+        serial: Its serial number; None for the only one there is.
+        cache: Where the journals of unfinished runs are kept.
+    """
+
+    def __init__(self, serial: str | None, *, cache: Path | None = None) -> None:
+        self.name = "adb" if serial is None else f"adb:{serial}"
+        self._serial, self._cache = serial, cache
+
+    def run(self, job: RunJob, progress: Progress) -> Measurement:
+        """Caption the photos in the app; photos that are done stay done when the link breaks."""
+        if (kind := model_kind(job.bundle.decoder)) != "tflite":
+            raise UsageError("the app runs .tflite models alone", where="--device", found=f".{kind}",
+                             hint="capprune export RUN --target tflite")  # fmt: skip
+        adb = Adb(self._serial)
+        _check_phone(adb)
+        journal = RunJournal(job, f"adb:{adb.serial}", self._cache, progress)
+        places = _Places(f"{SENT}/capprune-{journal.id}", f"{WRITTEN}/capprune-{journal.id}")
+        try:
+            _remove(adb, places)  # what a killed attempt left
+            _send(adb, places, journal)
+            _start(adb, places, job)
+            return journal.finish(_follow(adb, places, journal))
+        except LinkLost as error:
+            error.expected = f"{len(job.photos)} captions"
+            error.found = f"{journal.done}, which are kept; {error.found}"
+            error.hint = "run the same command again when the phone is back: it goes on from there"
+            raise
+        finally:
+            journal.close()
+            with contextlib.suppress(DeviceError):
+                _remove(adb, places)
+
+    def bench(self, job: BenchJob, progress: Progress) -> tuple[Measurement, ...]:
+        """The app has a screen for this; over adb it only runs photos.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError("a phone times bundles on the photos of validate, not in a bench of its own", where="--device",
+                         hint="capprune validate BUNDLE --data FOLDER --device adb")  # fmt: skip
+
+
+def _check_phone(adb: Adb) -> None:
+    """Whether the app is there and can run."""
+    abi = adb.shell("getprop", "ro.product.cpu.abi").stdout.strip()
+    if abi not in ABIS:
+        raise DeviceError("the app does not run on this phone", where=f"adb:{adb.serial}", expected=" or ".join(ABIS),
+                          found=ascii(abi))  # fmt: skip
+    if not adb.shell("pm", "path", PACKAGE).stdout.startswith("package:"):
+        raise DeviceError("the app is not installed on the phone", where=f"adb:{adb.serial}", expected=PACKAGE,
+                          hint="build android_demo/ and: adb install app.apk")  # fmt: skip
+
+
+def _send(adb: Adb, places: _Places, journal: RunJournal) -> None:
+    """Copy the bundle and the photos that remain, as PNG of the bundle's own size: decoders of JPEG differ."""
+    job, facts = journal.job, bundle_facts(journal.job.bundle)
+    with tempfile.TemporaryDirectory(prefix="capprune-") as local:
+        bundle, photos = Path(local, "bundle"), Path(local, "photos")
+        for name, content in job.bundle.files.items():
+            (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+            (bundle / name).write_bytes(content)
+        photos.mkdir()
+        for index in journal.remaining():
+            (photos / photo_number(index, ".png")).write_bytes(prepared(job, job.photos[index]))
+        needed = facts.total_bytes + sum(photo.stat().st_size for photo in photos.iterdir())
+        free = _free_bytes(adb)
+        if free is not None and needed + SPARE_BYTES > free:
+            raise DeviceError("the phone's disk is full", where=f"adb:{adb.serial}, {SENT}",
+                              expected=f"{needed + SPARE_BYTES:,} bytes free", found=f"{free:,}",
+                              hint="free some space there, or use fewer photos with --limit")  # fmt: skip
+        adb.shell("mkdir", "-p", places.sent)
+        adb.push([bundle, photos], f"{places.sent}/")
+        adb.shell("chmod", "-R", "a+rX", places.sent)
+
+
+def _start(adb: Adb, places: _Places, job: RunJob) -> None:
+    done = adb.shell(
+        *("am", "start", "-W", "-S", "-n", ACTIVITY, "-a", ACTION),
+        *("--es", "bundle", f"{places.sent}/bundle", "--es", "photos", f"{places.sent}/photos"),
+        *("--es", "results", places.results, "--ei", "beam", str(job.beam), "--ei", "threads", str(job.threads)),
+    )
+    says = done.stdout + done.stderr
+    if done.returncode or "Error" in says or "Exception" in says:
+        lines = [line for line in says.splitlines() if "Error" in line or "Exception" in line] or says.splitlines()
+        raise DeviceError("the app does not start", where=f"adb:{adb.serial}, {ACTIVITY}", found=lines[-1] if lines else None,
+                          hint="install the app of this version of capprune: adb install -r app.apk")  # fmt: skip
+
+
+def _follow(adb: Adb, places: _Places, journal: RunJournal) -> Mapping[str, Any]:
+    """Read what the app writes until its document is there.
+
+    Raises:
+        CapPruneError: What the app met.
+        DeviceError: It stopped, or says nothing any more.
+        LinkLost: The phone did not come back.
+    """
+    offset, heard = 0, time.monotonic()
+    while True:
+        try:
+            # In this order: it writes the journal, then the results, then removes the journal, then it may end.
+            alive = bool(adb.shell("pidof", PACKAGE).stdout.strip())
+            results = adb.read(places.results)
+            fresh = adb.read(places.journal, offset)
+        except LinkLost:
+            _wait_until_back(adb)
+            heard = time.monotonic()
+            continue
+        whole = fresh[: fresh.rfind(b"\n") + 1]
+        offset += len(whole)
+        for line in whole.splitlines():
+            if (said := parse_line(line)) is not None:
+                heard = time.monotonic()
+                journal.take(said)
+        if results:
+            return _document(results, journal, adb)
+        if not alive:
+            raise DeviceError("the app stopped", where=f"adb:{adb.serial}, {PACKAGE}",
+                              hint="logcat says why: adb logcat -d -b crash")  # fmt: skip
+        if time.monotonic() - heard > SILENCE_S:
+            raise DeviceError(f"the app has said nothing for {SILENCE_S:.0f} s", where=f"adb:{adb.serial}, {PACKAGE}",
+                              hint="look at the phone's screen")  # fmt: skip
+        time.sleep(LOOK_EVERY_S)
+
+
+def _document(results: bytes, journal: RunJournal, adb: Adb) -> Mapping[str, Any]:
+    """The app's document; its captions count, too, where the journal was removed before it was read to its end."""
+    try:
+        tree = json.loads(results)
+    except ValueError:
+        tree = None
+    if not isinstance(tree, dict):
+        raise DeviceError("the app's results cannot be read", where=f"adb:{adb.serial}", found=ascii(results[:60]))
+    if "failure" in tree:
+        raise device_error(tree["failure"], f"adb:{adb.serial}")
+    for key, kind in (("captions", "said"), ("failures", "failed")):
+        for entry in tree.get(key) or []:
+            if (line := parse_line(json.dumps({kind: entry}))) is not None:
+                journal.take(line)
+    return tree
+
+
+def _wait_until_back(adb: Adb) -> None:
+    deadline = time.monotonic() + GONE_S
+    while time.monotonic() < deadline:
+        if adb.is_there():
+            return
+        time.sleep(LOOK_EVERY_S)
+    raise LinkLost("the link to the phone was lost", where=f"adb:{adb.serial}", found=f"gone for {GONE_S:.0f} s")
+
+
+def _remove(adb: Adb, places: _Places) -> None:
+    adb.shell("am", "force-stop", PACKAGE)
+    adb.shell("rm", "-rf", places.sent, places.written)
+
+
+def _free_bytes(adb: Adb) -> int | None:
+    lines = adb.shell("df", "-k", SENT).stdout.splitlines()
+    fields = lines[-1].split() if lines else []
+    return int(fields[3]) * 1024 if len(fields) > 3 and fields[3].isdecimal() else None
+
+
+def prepared(job: RunJob, name: str) -> bytes:
+    """A photo as the bundle wants it, in PNG, which every decoder gives back to the bit."""
+    square = resize(decode_photo(job.read(name), name), job.bundle.manifest.preprocessing.size)
+    buffer = io.BytesIO()
+    Image.fromarray(square).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,171 @@
+"""One phone through the program `adb`: which one, what it is, commands and files, and what went wrong in words."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra
+
+PATIENCE_S = 30  # for a command; copying files has ten times that
+_FOUND = re.compile(r"(?P<serial>\S+)\s+(?P<state>no permissions|\S+)(?P<rest>.*)")
+
+# The state of a device in `adb devices`, and what to do about it.
+_STATES = {
+    "unauthorized": ("the phone does not trust this computer", "unlock the phone and allow USB debugging for this computer"),
+    "authorizing": ("the phone does not trust this computer yet", "unlock the phone and allow USB debugging"),
+    "offline": ("the phone does not answer", "unplug it and plug it in again, or: adb reconnect"),
+    "no permissions": ("this user may not talk to USB devices", "sudo apt install android-sdk-platform-tools-common, "
+                       "then plug the phone in again"),
+    "recovery": ("the phone is in recovery mode", "start it normally"),
+    "sideload": ("the phone is in recovery mode", "start it normally"),
+    "bootloader": ("the phone is in its bootloader", "start it normally: fastboot reboot"),
+}  # fmt: skip
+_GONE = ("not found", "device offline", "no devices/emulators found", "closed", "protocol fault", "unauthorized")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of `adb devices -l`: serial number, state, and what adb says of the model."""
+
+    serial: str
+    state: str
+    model: str
+
+
+def listed(output: str) -> list[Listed]:
+    """The devices in the output of `adb devices -l`; what its daemon says of itself is passed over."""
+    _, _, lines = output.partition("List of devices attached")
+    found = []
+    for line in lines.splitlines():
+        if match := _FOUND.fullmatch(line.strip()):
+            model = re.search(r"\bmodel:(\S+)", match["rest"])
+            found.append(Listed(match["serial"], match["state"], model[1] if model else ""))
+    return found
+
+
+def chosen(devices: Sequence[Listed], serial: str | None) -> Listed:
+    """The device to use: the one of that serial number, or the only one.
+
+    Raises:
+        DeviceError: It is not there, cannot be used as it is, or there are several.
+    """
+    if serial is not None:
+        devices = [device for device in devices if device.serial == serial]
+    if not devices:
+        raise DeviceError(
+            "there is no such phone" if serial else "there is no phone",
+            where="adb devices",
+            expected=serial,
+            hint="plug it in, with USB debugging switched on in its developer options",
+        )
+    if len(devices) > 1:
+        names = ", ".join(f"{device.serial} {device.model}".strip() for device in devices)
+        raise DeviceError("there are several phones", where="adb devices", expected="one", found=names,
+                          hint=f"name one: --device adb:{devices[0].serial}")  # fmt: skip
+    (device,) = devices
+    if device.state != "device":
+        what, hint = _STATES.get(device.state, ("the phone cannot be used as it is", "adb devices"))
+        raise DeviceError(what, where=device.serial, found=device.state, hint=hint)
+    return device
+
+
+class Adb:
+    """The program, bound to one phone.
+
+    Args:
+        serial: The phone's serial number; None for the only one there is.
+
+    Raises:
+        MissingExtra: adb is not installed.
+        DeviceError: There is no such phone, or it cannot be used.
+    """
+
+    def __init__(self, serial: str | None) -> None:
+        if shutil.which("adb") is None:
+            raise MissingExtra("the program adb is not installed", hint="sudo apt install adb")
+        done = subprocess.run(["adb", "devices", "-l"], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        if done.returncode:
+            raise DeviceError(
+                "adb does not work", where="adb devices", found=done.stderr.strip() or done.stdout.strip()
+            )
+        self.serial = chosen(listed(done.stdout), serial).serial
+
+    def shell(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on the phone; its exit code is the caller's to judge.
+
+        Args:
+            words: The command; each is quoted for the phone's shell.
+
+        Raises:
+            LinkLost: The phone is gone.
+        """
+        return self._adb("shell", shlex.join(words))
+
+    def script(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script in the phone's shell; everything in it is the caller's own."""
+        return self._adb("shell", script)
+
+    def read(self, path: str, offset: int = 0) -> bytes:
+        """A file's bytes from an offset on; none where there is no such file.
+
+        Raises:
+            LinkLost: The phone is gone.
+        """
+        quoted = shlex.quote(path)
+        # exec-out: unlike shell, older adb does not turn line ends there; stderr would be mixed in
+        command = [
+            "adb",
+            "-s",
+            self.serial,
+            "exec-out",
+            f"[ -f {quoted} ] && tail -c +{offset + 1} {quoted} 2>/dev/null",
+        ]
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)
+        if done.returncode and done.stderr:
+            self._check_gone(done.stderr.decode(errors="replace"))
+        return done.stdout
+
+    def push(self, sources: Sequence[Path], place: str) -> None:
+        """Copy files or folders into a folder of the phone.
+
+        Raises:
+            LinkLost: The phone is gone.
+            DeviceError: They cannot be written there.
+        """
+        done = self._adb("push", *map(str, sources), place, patience_s=10 * PATIENCE_S)
+        if done.returncode:
+            says = (done.stderr + done.stdout).strip()
+            if "No space left" in says:
+                raise DeviceError("the phone's disk is full", where=f"adb:{self.serial}, {place}",
+                                  found=says.splitlines()[-1], hint="free some space there")  # fmt: skip
+            raise DeviceError("files cannot be copied to the phone", where=f"adb:{self.serial}, {place}",
+                              found=says.splitlines()[-1] if says else None)  # fmt: skip
+
+    def is_there(self) -> bool:
+        """Whether the phone can be used now."""
+        done = subprocess.run(["adb", "-s", self.serial, "get-state"], capture_output=True, text=True,
+                              timeout=PATIENCE_S, check=False)  # fmt: skip
+        return done.returncode == 0 and done.stdout.strip() == "device"
+
+    def _adb(self, *arguments: str, patience_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
+        command = ["adb", "-s", self.serial, *arguments]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                                  timeout=patience_s, check=False)  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise LinkLost("the phone does not answer", where=f"adb:{self.serial}", found=f"nothing in {patience_s} s",
+                           hint="unlock it, or: adb reconnect") from None  # fmt: skip
+        if done.returncode:
+            self._check_gone(done.stderr)
+        return done
+
+    def _check_gone(self, says: str) -> None:
+        last = (says.strip().splitlines() or [""])[-1]
+        if last.startswith(("error:", "adb:")) and any(sign in last for sign in _GONE):
+            raise LinkLost("the link to the phone was lost", where=f"adb:{self.serial}", found=last)

@@ -1,0 +1,203 @@
+"""One link over SSH: commands, files, and what went wrong in words.
+
+It is made of the user's own `ssh` and `sftp`, so that keys, agents, ~/.ssh/config and jump hosts work as they do by hand. All
+calls share one connection, so that a password is asked for once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra
+
+PATIENCE_S = 15  # for a connection to come about, and three times that for one that went silent
+_SSH_FAILED = 255  # the exit code of ssh itself
+
+# What ssh says: what it means, and what to do.
+_MEANINGS = (
+    ("Could not resolve hostname", "there is no such host", "check the name; on a Pi, `hostname -I` shows its address"),
+    ("Connection refused", "the host does not answer SSH", "on a Pi: sudo raspi-config, Interface Options, SSH"),
+    ("timed out", "the host does not answer", "is it switched on and on the same network?"),
+    ("No route to host", "the host does not answer", "is it switched on and on the same network?"),
+    (
+        "Host key verification failed",
+        "the host's key is not known, or not the one that is known",
+        "connect once by hand",
+    ),
+    ("REMOTE HOST IDENTIFICATION", "the host has another key than before", "if it was set up anew: ssh-keygen -R HOST"),
+    ("Permission denied", "the host does not let this user in", "ssh-copy-id USER@HOST, or check the user's name"),
+)
+
+
+class FarEnd:
+    """A host that ssh can reach. Use it in a `with`: the end closes the connection.
+
+    Args:
+        user: Who to log in as; None for what ssh takes.
+        host: Its name or address, or a name of ~/.ssh/config.
+        port: Its port; None for what ssh takes.
+    """
+
+    def __init__(self, user: str | None, host: str, port: int | None) -> None:
+        self.host = host
+        self._target = host if user is None else f"{user}@{host}"
+        self._port = port
+        self._folder: Path | None = None
+
+    def __enter__(self) -> FarEnd:
+        for program in ("ssh", "sftp"):
+            if shutil.which(program) is None:
+                raise MissingExtra(f"the program {program} is not installed", hint="sudo apt install openssh-client")
+        self._folder = Path(tempfile.mkdtemp(prefix="capprune-"))
+        try:
+            self.open()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hang_up()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def open(self) -> None:
+        """Connect, or connect again.
+
+        Raises:
+            DeviceError: The host cannot be reached, or lets nobody in.
+        """
+        self.hang_up()
+        # The master goes to the background once it is let in; ControlPersist ends it if this process is killed.
+        command = ["ssh", *self._options(), *self._port_option("-p"), "-o", "ControlMaster=yes", "-o", "ControlPersist=60",
+                   "-N", "-f", self._target]  # fmt: skip
+        with tempfile.TemporaryFile() as says:  # a pipe would stay open in the background
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=says, stderr=says, check=False)
+            says.seek(0)
+            if done.returncode:
+                raise connection_error(self._target, says.read().decode(errors="replace"))
+
+    def hang_up(self) -> None:
+        """Close the connection, where there is one."""
+        if self._folder is not None and self._socket.exists():
+            command = ["ssh", *self._options(), "-O", "exit", self._target]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)
+
+    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script in the far shell, in the user's home; its exit code is the caller's to judge.
+
+        Raises:
+            LinkLost: The connection broke.
+        """
+        done = subprocess.run(self._shell(script), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              errors="replace", check=False)  # fmt: skip
+        if done.returncode == _SSH_FAILED:
+            raise lost(self._target, done.stderr)
+        return done
+
+    def lines(self, script: str, complaints: list[str]) -> Iterator[bytes]:
+        """Run a script and give its lines as they come.
+
+        Args:
+            script: For the far shell.
+            complaints: Is given what the script wrote to stderr, and in the end its exit code.
+
+        Raises:
+            LinkLost: The connection broke.
+        """
+        with tempfile.TemporaryFile() as says:
+            process = subprocess.Popen(
+                self._shell(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=says
+            )
+            try:
+                assert process.stdout is not None
+                yield from process.stdout
+                code = process.wait()
+                says.seek(0)
+                complaints.extend((says.read().decode(errors="replace"), str(code)))
+                if code == _SSH_FAILED:
+                    raise lost(self._target, complaints[0])
+            finally:
+                process.kill()
+                process.wait()
+                if process.stdout is not None:
+                    process.stdout.close()
+
+    def put(self, files: Mapping[str, Path], folders: Sequence[str] = ()) -> str | None:
+        """Copy files to the far side.
+
+        Args:
+            files: Where each goes, below the user's home: what to copy.
+            folders: What must be made first.
+
+        Returns:
+            None, or what sftp complained of.
+
+        Raises:
+            LinkLost: The connection broke.
+        """
+        batch = [f'mkdir "{folder}"' for folder in folders]
+        batch += [f'put "{_quoted(source)}" "{place}"' for place, source in files.items()]
+        command = ["sftp", *self._options(), *self._port_option("-P"), "-q", "-b", "-", self._target]
+        done = subprocess.run(command, input="\n".join([*batch, ""]), capture_output=True, text=True, errors="replace",
+                              check=False)  # fmt: skip
+        if done.returncode == _SSH_FAILED:
+            raise lost(self._target, done.stderr)
+        return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else None
+
+    @property
+    def _socket(self) -> Path:
+        assert self._folder is not None, "use it in a with"
+        return self._folder / "link"
+
+    def _options(self) -> list[str]:
+        ask = sys.stdin is not None and sys.stdin.isatty()
+        return [
+            *("-o", f"ControlPath={self._socket}"),
+            *("-o", f"BatchMode={'no' if ask else 'yes'}"),
+            *("-o", f"ConnectTimeout={PATIENCE_S}"),
+            *("-o", f"ServerAliveInterval={PATIENCE_S}"),
+            *("-o", "ServerAliveCountMax=3"),
+        ]
+
+    def _port_option(self, flag: str) -> list[str]:
+        return [] if self._port is None else [flag, str(self._port)]
+
+    def _shell(self, script: str) -> list[str]:
+        # whatever shell the user has, sh reads the script; ControlMaster=no: over the open connection or not at all
+        options = [*self._options(), *self._port_option("-p"), "-o", "ControlMaster=no", "-T"]
+        return ["ssh", *options, self._target, f"exec sh -c {shlex.quote(script)}"]
+
+
+def connection_error(target: str, says: str) -> DeviceError:
+    """Why a connection did not come about, in words.
+
+    Args:
+        target: Who was asked.
+        says: What ssh wrote.
+    """
+    last = (says.strip().splitlines() or ["nothing"])[-1]
+    for sign, what, hint in _MEANINGS:
+        if sign in says:
+            return DeviceError(what, where=target, found=last, hint=hint)
+    return DeviceError("the host cannot be reached", where=target, found=last, hint=f"try it by hand: ssh {target}")
+
+
+def lost(target: str, says: str) -> LinkLost:
+    """The connection broke; ssh's last words."""
+    last = (says.strip().splitlines() or ["nothing"])[-1]
+    return LinkLost("the link to the device was lost", where=target, found=last)
+
+
+def _quoted(path: Path) -> str:
+    """A path of this machine in a batch of sftp, where `*?[` would be patterns."""
+    return "".join(f"\\{character}" if character in '\\"*?[]' else character for character in str(path))

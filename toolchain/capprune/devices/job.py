@@ -1,0 +1,211 @@
+"""What a device is asked to do, and the journal on the workstation of what it has done.
+
+Photos travel under numbers, so that no name of a user's file ever reaches a shell; here they get their names back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from capprune_runtime import errors
+from capprune_runtime.bench import ROUNDS
+from capprune_runtime.bench import WARM_UP as WARM_UP_ROUNDS
+from capprune_runtime.errors import DeviceError, PhotoError
+from capprune_runtime.journal import Journal, Line
+from capprune_runtime.measure import judged
+from capprune_runtime.results import SCHEMA_VERSION, FailedPhoto, Measurement, bundle_facts, parse_measurement
+from capprune_runtime.verify import Bundle
+
+Progress = Callable[[int, int], None]  # photos or rounds done, and in all
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """Photos to caption with a bundle.
+
+    Attributes:
+        bundle: A verified bundle.
+        photos: Names of the photos.
+        read: Gives the bytes of a photo's file.
+        beam: Beam width.
+        runtime: Interpreter, or "auto".
+        threads: Threads of the interpreter.
+    """
+
+    bundle: Bundle
+    photos: Sequence[str]
+    read: Callable[[str], bytes]
+    beam: int
+    runtime: str = "auto"
+    threads: int = 1
+
+    def session(self, device: str) -> dict[str, Any]:
+        """What must be the same for captions of an earlier attempt to count."""
+        names = hashlib.sha256("\n".join(self.photos).encode()).hexdigest()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "device": device,
+            "manifest_sha256": bundle_facts(self.bundle).manifest_sha256,
+            "photos": names,
+            "beam": self.beam,
+            "runtime": self.runtime,
+            "threads": self.threads,
+        }
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """Verified bundles to time side by side, each once a round; the rest as of `RunJob`."""
+
+    bundles: Sequence[Bundle]
+    rounds: int = ROUNDS
+    warm_up: int = WARM_UP_ROUNDS
+    beam: int | None = None
+    runtime: str = "auto"
+    threads: int = 1
+
+
+class RunJournal:
+    """A run on another device: which photos remain, and the journal that outlives a lost link.
+
+    Args:
+        job: What is to be done.
+        device: The device's name.
+        cache: The folder of journals; None for the user's.
+        progress: Told of every photo.
+    """
+
+    def __init__(self, job: RunJob, device: str, cache: Path | None, progress: Progress) -> None:
+        self.job = job
+        self._session = job.session(device)
+        self._device = device
+        self.id = short_hash(self._session)
+        folder = default_cache() if cache is None else cache
+        self._journal = Journal(folder / "devices" / f"{self.id}.jsonl", self._session)
+        self._progress = progress
+        self._begun = False
+
+    @property
+    def done(self) -> int:
+        """How many photos are captioned."""
+        return sum(name in self._journal.done for name in self.job.photos)
+
+    def remaining(self) -> list[int]:
+        """Indices of the photos that the device has yet to caption.
+
+        Never empty: the document that ends a run comes with a photo, so the last is asked for again where only that was lost.
+        """
+        missing = [index for index, name in enumerate(self.job.photos) if name not in self._journal.done]
+        return missing or [len(self.job.photos) - 1]
+
+    def take(self, line: Line) -> None:
+        """Keep what the device said of a photo, or that it began.
+
+        Raises:
+            DeviceError: The photo is none of those that were sent.
+            PhotoError: The device could not read it.
+        """
+        if line.photo is None or not self._begun:  # a phone's journal may be gone before its first line was read
+            self._journal.write(Line(self._session, line.before))
+            self._begun = True
+        if line.photo is None:
+            return
+        name = self._name(line.photo.photo)
+        if isinstance(line.photo, FailedPhoto):
+            raise PhotoError("the device cannot read a photo", where=name, found=line.photo.message)
+        self._journal.write(Line(photo=dataclasses.replace(line.photo, photo=name)))
+        self._progress(self.done, len(self.job.photos))
+
+    def finish(self, document: Mapping[str, Any]) -> Measurement:
+        """The measurement, from the journal and the document that ended the last attempt; the journal is then removed.
+
+        Raises:
+            DeviceError: The document is not as expected, is of another bundle, or captions are missing.
+        """
+        measurement = parse_measurement({**document, "captions": [], "failures": []}, self._device)
+        measurement = _of_bundle(measurement, self.job.bundle, self._device)
+        said = [self._journal.said[name] for name in self.job.photos if name in self._journal.said]
+        if len(said) != len(self.job.photos):
+            raise DeviceError(
+                "the device ended before all photos were captioned",
+                where=self._device,
+                expected=f"{len(self.job.photos)} captions",
+                found=len(said),
+                hint="run the same command again: it goes on from there",
+            )
+        where = measurement.environment
+        whole = dataclasses.replace(
+            measurement,
+            captions=tuple(said),
+            settings=dataclasses.replace(measurement.settings, sessions=self._journal.sessions),
+            environment=dataclasses.replace(where, before=self._journal.before or where.before),
+        )
+        self._journal.close(remove=True)
+        return judged(whole)
+
+    def close(self) -> None:
+        """Close the journal; it stays for the next attempt when it holds anything."""
+        self._journal.close(remove=not self.done)
+
+    def _name(self, sent: str) -> str:
+        stem = PurePosixPath(sent).stem
+        if not stem.isdecimal() or int(stem) >= len(self.job.photos):
+            raise DeviceError("the device speaks of a photo that it was not sent", where=self._device,
+                              found=ascii(sent[:80]))  # fmt: skip
+        return self.job.photos[int(stem)]
+
+
+def bench_measurements(document: Any, job: BenchJob, device: str) -> tuple[Measurement, ...]:
+    """What a device measured in a bench, in the order of the bundles.
+
+    Raises:
+        DeviceError: The document is not as expected, or of other bundles.
+    """
+    runs = document.get("runs") if isinstance(document, dict) else None
+    if not isinstance(runs, list) or len(runs) != len(job.bundles):
+        raise DeviceError("the device did not time every bundle", where=device, expected=f"{len(job.bundles)} runs")
+    found = [parse_measurement(run, device) for run in runs]
+    return tuple(judged(_of_bundle(one, bundle, device)) for one, bundle in zip(found, job.bundles, strict=True))
+
+
+def photo_number(index: int, suffix: str) -> str:
+    """The name under which a photo travels."""
+    return f"{index:05d}{suffix.lower()}"
+
+
+def short_hash(session: Mapping[str, Any]) -> str:
+    """A name for what must be the same: letters a shell reads as nothing but a name."""
+    return hashlib.sha256(json.dumps(session, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def default_cache() -> Path:
+    """The user's folder for what can be made again."""
+    return Path(os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune")
+
+
+def device_error(failure: Any, device: str) -> errors.CapPruneError:
+    """The error that the far side met, rebuilt from `CapPruneError.as_json`."""
+    if not isinstance(failure, dict) or not isinstance(failure.get("what"), str):
+        return DeviceError("the device failed and did not say why", where=device)
+    kind = getattr(errors, str(failure.get("error")), None)
+    if not (isinstance(kind, type) and issubclass(kind, errors.CapPruneError)):
+        kind = DeviceError
+    facts = {key: failure.get(key) for key in ("expected", "found")}
+    place = device if failure.get("where") is None else f"{device}, {failure['where']}"
+    return kind(failure["what"], where=place, hint=failure.get("try"), **facts)
+
+
+def _of_bundle(measurement: Measurement, bundle: Bundle, device: str) -> Measurement:
+    """The measurement with the bundle's own name, once it is proven to be of this bundle."""
+    facts = bundle_facts(bundle)
+    if measurement.bundle.manifest_sha256 != facts.manifest_sha256:
+        raise DeviceError("the device measured another bundle", where=device, expected=facts.manifest_sha256,
+                          found=measurement.bundle.manifest_sha256[:64])  # fmt: skip
+    return dataclasses.replace(measurement, bundle=facts)

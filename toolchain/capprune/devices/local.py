@@ -1,0 +1,38 @@
+"""This machine as a device: the same code, without the way there."""
+
+from __future__ import annotations
+
+from capprune.devices.job import BenchJob, Progress, RunJob
+from capprune.evaluation.validate import measure_here
+from capprune_runtime.bench import bench_bundles
+from capprune_runtime.results import Measurement
+
+
+class LocalDevice:
+    """This machine; see `device.Device`."""
+
+    name = "local"
+
+    def run(self, job: RunJob, progress: Progress) -> Measurement:
+        """Caption the photos in this process."""
+        return measure_here(
+            job.bundle,
+            job.photos,
+            job.read,
+            beam=job.beam,
+            runtime=job.runtime,
+            threads=job.threads,
+            progress=progress,
+        )
+
+    def bench(self, job: BenchJob, progress: Progress) -> tuple[Measurement, ...]:
+        """Time bundles in this process."""
+        return bench_bundles(
+            job.bundles,
+            rounds=job.rounds,
+            warm_up=job.warm_up,
+            beam=job.beam,
+            runtime=job.runtime,
+            threads=job.threads,
+            progress=progress,
+        )

@@ -1,0 +1,317 @@
+"""A machine with Python at the end of an SSH connection, such as a Raspberry Pi.
+
+    look ─▶ copy the runtime ─▶ ask what it has ─▶ copy bundle and photos ─▶ run, line by line ─▶ remove everything
+
+What is copied lies in one folder of the user's home, which the far shell removes when the run ends, however it ends: a cut
+link stops the run, too, at the next photo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capprune.devices.far_end import FarEnd
+from capprune.devices.job import (
+    BenchJob,
+    Progress,
+    RunJob,
+    RunJournal,
+    bench_measurements,
+    device_error,
+    photo_number,
+    short_hash,
+)
+from capprune_runtime.archive import ARCHIVE, archive_bytes
+from capprune_runtime.errors import DeviceError, LinkLost
+from capprune_runtime.journal import parse_line
+from capprune_runtime.manifest import model_kind
+from capprune_runtime.results import Measurement, bundle_facts
+from capprune_runtime.verify import Bundle
+
+RETRIES_S = (2, 5, 10)  # waits before each attempt to get a lost link back
+SPARE_BYTES = 8 << 20  # of the far disk, beyond what is copied
+VENV_PYTHON = "~/capprune/bin/python3"  # where runtime_samples/raspberry_pi/README.md puts it
+_KILLED = 137  # exit codes of the far shell: this one is the system's, the others ours
+_NO_FOLDER, _NO_PYTHON = 9, 8
+
+
+@dataclass(frozen=True)
+class _Far:
+    """What the far side is: its Python, and the folder that is ours."""
+
+    python: str
+    folder: str
+    free_bytes: int | None  # None where its df says nothing that can be read
+
+
+class SshDevice:
+    """A host that runs `capprune_runtime`; see `device.Device`.
+
+    Args:
+        user: Who to log in as; None for what ssh takes.
+        host: Its name or address.
+        port: Its port; None for what ssh takes.
+        python: The Python to use there; found there when it is not given.
+        cache: Where the journals of unfinished runs are kept.
+    """
+
+    def __init__(
+        self, user: str | None, host: str, port: int | None, *, python: str | None = None, cache: Path | None = None
+    ) -> None:
+        self.name = "ssh:" + ("" if user is None else f"{user}@") + host + ("" if port is None else f":{port}")
+        self._user, self._host, self._port = user, host.strip("[]"), port
+        self._python, self._cache = python, cache
+
+    def run(self, job: RunJob, progress: Progress) -> Measurement:
+        """Caption the photos there; a link that breaks is taken up again, and photos that are done stay done."""
+        journal = RunJournal(job, self.name, self._cache, progress)
+        try:
+            with FarEnd(self._user, self._host, self._port) as far:
+                document = self._persistently(far, journal, lambda: self._run_once(far, journal))
+            return journal.finish(document)
+        finally:
+            journal.close()
+
+    def bench(self, job: BenchJob, progress: Progress) -> tuple[Measurement, ...]:
+        """Time bundles there, all in one process."""
+        options = [f"--rounds {job.rounds} --warm-up {job.warm_up}"]
+        folders = [f"bundle-{number}" for number in range(len(job.bundles))]
+        command = f"bench {' '.join(folders)} {' '.join(options)} {_settings(job)}"
+        identity = short_hash({"bench": [bundle_facts(bundle).manifest_sha256 for bundle in job.bundles]})
+
+        def take(line: bytes) -> None:
+            tree = _json(line)
+            if isinstance(tree.get("round"), int) and isinstance(tree.get("rounds"), int):
+                progress(tree["round"], tree["rounds"])
+
+        with FarEnd(self._user, self._host, self._port) as far, self._place(far, identity, job.bundles[0]) as place:
+            files = [(name, bundle) for name, bundle in zip(folders, job.bundles, strict=True)]
+            self._send(far, place, files, {})
+            return bench_measurements(self._start(far, place, command, take), job, self.name)
+
+    def _persistently(self, far: FarEnd, journal: RunJournal, attempt: Callable[[], Any]) -> Any:
+        """The result of an attempt, tried again while the link breaks and then comes back."""
+        waits = list(RETRIES_S)
+        while True:
+            done = journal.done
+            try:
+                return attempt()
+            except LinkLost as error:
+                waits = list(RETRIES_S) if journal.done > done else waits
+                if not self._again(far, waits):
+                    error.expected = f"{len(journal.job.photos)} captions"
+                    error.found = f"{journal.done}, which are kept; {error.found}"
+                    error.hint = "run the same command again when the device is back: it goes on from there"
+                    raise
+
+    def _again(self, far: FarEnd, waits: list[int]) -> bool:
+        while waits:
+            time.sleep(waits.pop(0))
+            with contextlib.suppress(DeviceError):
+                far.open()
+                return True
+        return False
+
+    def _run_once(self, far: FarEnd, journal: RunJournal) -> Mapping[str, Any]:
+        job = journal.job
+
+        def take(line: bytes) -> None:
+            if (said := parse_line(line)) is not None:
+                journal.take(said)
+
+        with (
+            self._place(far, journal.id, job.bundle) as place,
+            tempfile.TemporaryDirectory(prefix="capprune-") as folder,
+        ):
+            photos = {}
+            for index in journal.remaining():
+                name = photo_number(index, Path(job.photos[index]).suffix)
+                photos[f"photos/{name}"] = Path(folder, name)
+                photos[f"photos/{name}"].write_bytes(job.read(job.photos[index]))
+            self._send(far, place, [("bundle", job.bundle)], photos)
+            document: Mapping[str, Any] = self._start(far, place, f"run bundle photos {_settings(job)}", take)
+            return document
+
+    @contextlib.contextmanager
+    def _place(self, far: FarEnd, identity: str, bundle: Bundle) -> Iterator[_Far]:
+        """A folder on the far side, with the runtime in it, on a machine that can run the bundle; removed in the end."""
+        # A new name each time: what an attempt that lost its link removes when it notices must not be what this one uses.
+        folder = f".capprune-{identity}-{secrets.token_hex(4)}"
+        place = self._look(far, folder, f".capprune-{identity}-*")
+        try:
+            with tempfile.TemporaryDirectory(prefix="capprune-") as local:
+                archive = Path(local, ARCHIVE)
+                archive.write_bytes(archive_bytes())
+                self._put(far, place, {f"{folder}/{ARCHIVE}": archive}, [])
+            self._equip(far, place, model_kind(bundle.decoder))
+            yield place
+        finally:
+            with contextlib.suppress(DeviceError):
+                far.run(f"rm -rf {folder}")
+
+    def _look(self, far: FarEnd, folder: str, stale: str) -> _Far:
+        """What is there, asked of the shell alone; what a killed attempt left is removed, and the folder made."""
+        pythons = f"{VENV_PYTHON} python3" if self._python is None else self._python
+        done = far.run(
+            f"rm -rf {stale}; df -Pk . | tail -n 1; mkdir {folder} || exit {_NO_FOLDER}; "
+            f"for python in {pythons}; do command -v $python && exit 0; done; rm -rf {folder}; exit {_NO_PYTHON}"
+        )
+        lines = done.stdout.splitlines()
+        free_bytes = _free_bytes(lines[0]) if lines else None
+        if done.returncode == _NO_FOLDER:
+            if free_bytes is not None and free_bytes < SPARE_BYTES:
+                raise self._no_room(free_bytes, 0)
+            raise DeviceError("the device's home cannot be written to", where=self.name, found=done.stderr.strip())
+        if done.returncode or len(lines) < 2:
+            raise DeviceError(
+                "the device has no Python",
+                where=self.name,
+                expected=pythons,
+                found=done.stderr.strip() or None,
+                hint="there: sudo apt install python3 python3-venv; or name one with --python",
+            )
+        return _Far(python=lines[-1], folder=folder, free_bytes=free_bytes)
+
+    def _equip(self, far: FarEnd, place: _Far, kind: str) -> None:
+        """Ask the runtime what the machine has to run a bundle with.
+
+        Raises:
+            DeviceError: Something is missing, or the processor is emulated without being told which to be.
+        """
+        done = far.run(f"cd {place.folder} && {place.python} {ARCHIVE} doctor --kind {kind} --json")
+        found = _json(done.stdout)
+        if "machine" not in found:
+            said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise DeviceError("the device's Python cannot run capprune", where=f"{self.name}, {place.python}",
+                              expected="Python 3.9 or later", found=said)  # fmt: skip
+        if found.get("missing"):
+            what = ", ".join(found["missing"])
+            if found.get("install") is None:
+                raise DeviceError(
+                    f"there is no interpreter of .{kind} models for this machine",
+                    where=self.name,
+                    expected="aarch64 or x86_64 with Python 3.10 or later, or armv7l with Python 3.9 to 3.11 for .tflite",
+                    found=f"{found['machine']}, Python {found['python']}",
+                )
+            raise DeviceError(f"the device lacks {what}", where=f"{self.name}, {found['executable']}",
+                              hint=f"there: {found['install']}")  # fmt: skip
+        if found.get("emulated") and not found.get("emulated_cpu"):
+            raise DeviceError(
+                "the device is an emulated one, of no particular processor",
+                where=self.name,
+                expected="QEMU_CPU=cortex-a72 or the like: on QEMU's own choice interpreters compute wrongly",
+                found="QEMU_CPU is not set",
+            )
+
+    def _send(self, far: FarEnd, place: _Far, bundles: list[tuple[str, Bundle]], photos: Mapping[str, Path]) -> None:
+        """Copy bundles and photos into the folder.
+
+        Raises:
+            DeviceError: There is not the room for them.
+        """
+        needed = sum(bundle_facts(bundle).total_bytes for _, bundle in bundles)
+        needed += sum(path.stat().st_size for path in photos.values())
+        if place.free_bytes is not None and needed + SPARE_BYTES > place.free_bytes:
+            raise self._no_room(place.free_bytes, needed)
+        with tempfile.TemporaryDirectory(prefix="capprune-") as local:
+            files, folders = {f"{place.folder}/{name}": path for name, path in photos.items()}, []
+            for folder, bundle in bundles:
+                names = {*map(_parent, bundle.files)} - {""}
+                folders += [f"{place.folder}/{folder}", *(f"{place.folder}/{folder}/{name}" for name in sorted(names))]
+                for number, (name, content) in enumerate(bundle.files.items()):
+                    copy = Path(local, f"{folder}-{number}")
+                    copy.write_bytes(content)
+                    files[f"{place.folder}/{folder}/{name}"] = copy
+            if photos:
+                folders.append(f"{place.folder}/photos")
+            self._put(far, place, files, folders)
+
+    def _put(self, far: FarEnd, place: _Far, files: Mapping[str, Path], folders: list[str]) -> None:
+        if (complaint := far.put(files, folders)) is None:
+            return
+        needed = sum(path.stat().st_size for path in files.values())
+        free_bytes = _free_bytes(far.run("df -Pk . | tail -n 1").stdout)
+        if free_bytes is not None and free_bytes < SPARE_BYTES:
+            raise self._no_room(free_bytes, needed)
+        raise DeviceError("files cannot be copied to the device", where=self.name, found=complaint.splitlines()[-1])
+
+    def _start(self, far: FarEnd, place: _Far, command: str, take: Callable[[bytes], None]) -> Any:
+        """Run the runtime and give the document that it ends with.
+
+        Raises:
+            CapPruneError: What the runtime met.
+            DeviceError: It ended without a word.
+        """
+        script = (
+            f"trap 'cd; rm -rf {place.folder}' EXIT; trap 'exit 143' HUP INT TERM; "
+            f"cd {place.folder} && {place.python} {ARCHIVE} {command} --stream"
+        )
+        complaints: list[str] = []
+        ended: Any = None
+        for line in far.lines(script, complaints):
+            tree = _json(line)
+            if "failure" in tree:
+                raise device_error(tree["failure"], self.name)
+            if "document" in tree:
+                ended = tree["document"]
+            else:
+                take(line)
+        if ended is None:
+            raise self._died(*complaints)
+        return ended
+
+    def _died(self, says: str, code: str) -> DeviceError:
+        if int(code) == _KILLED:
+            return DeviceError("the run was killed on the device", where=self.name, found=f"exit code {code}",
+                               hint="its memory may be too small for this bundle")  # fmt: skip
+        if "No space left" in says:
+            return self._no_room(None, 0)
+        last = "\n            ".join(says.strip().splitlines()[-3:])
+        return DeviceError(
+            "the run ended on the device without a result",
+            where=self.name,
+            found=f"exit code {code}: {last}",
+            hint="run the same command again: it goes on from there",
+        )
+
+    def _no_room(self, free_bytes: int | None, needed_bytes: int) -> DeviceError:
+        return DeviceError(
+            "the device's disk is full",
+            where=self.name,
+            expected=f"{needed_bytes + SPARE_BYTES:,} bytes free in the user's home",
+            found=None if free_bytes is None else f"{free_bytes:,}",
+            hint="free some space there (df -h), or use fewer photos with --limit",
+        )
+
+
+def _settings(job: RunJob | BenchJob) -> str:
+    beam = "" if job.beam is None else f" --beam {job.beam}"
+    return f"--runtime {shlex.quote(job.runtime)} --threads {job.threads}{beam}"
+
+
+def _free_bytes(line: str) -> int | None:
+    """What a line of `df -Pk` says is free."""
+    fields = line.split()
+    return int(fields[3]) * 1024 if len(fields) > 3 and fields[3].isdecimal() else None
+
+
+def _parent(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _json(text: str | bytes) -> dict[str, Any]:
+    """A line of JSON that is an object; an empty one for anything else."""
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        return {}
+    return tree if isinstance(tree, dict) else {}
