@@ -32,7 +32,9 @@ def test_rivals_are_made_from_the_bundle_alone_and_timed_in_the_same_rounds(walk
     assert own["faster"] is None and own["reason"] == "the bundle itself"
     assert own["decoder_bytes"] < dense["decoder_bytes"] and int8["decoder_bytes"] < dense["decoder_bytes"]
     assert all((row["faster"] is None) == bool(row["reason"]) for row in document["comparison"])
-    assert all(one.bundle.files["encoder.tflite"] == measurements[0].bundle.files["encoder.tflite"] for one in measurements)
+    assert all(
+        one.bundle.files["encoder.tflite"] == measurements[0].bundle.files["encoder.tflite"] for one in measurements
+    )
     float32 = [one for one, row in zip(measurements, document["names"], strict=True) if "int8" not in row]
     assert len({tuple(said.tokens for said in one.captions) for one in float32}) == 1  # the same model
 
