@@ -19,7 +19,19 @@ MAY_IMPORT = {
     "capprune_exporters": {"capprune_exporters", "capprune_runtime"},
     "capprune_runtime": {"capprune_runtime"},
 }
-STAGES = ["config", "data", "models", "pruning", "training", "evaluation", "exporting", "devices", "report", "cli"]
+STAGES = [
+    "config",
+    "captioning",
+    "data",
+    "models",
+    "pruning",
+    "training",
+    "evaluation",
+    "exporting",
+    "devices",
+    "report",
+    "cli",
+]
 RUNTIME_NEEDS = {"numpy", "PIL", "ai_edge_litert", "tflite_runtime", "tensorflow", "onnxruntime"}
 
 

@@ -19,7 +19,7 @@ ROUNDS = 30  # written here too, so that --help imports nothing; a test holds th
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("--baselines", is_flag=True, help="Time the same model dense float32, dense int8 and sparse beside it.")
 @click.option(
     "--run",
@@ -31,7 +31,7 @@ ROUNDS = 30  # written here too, so that --help imports nothing; a test holds th
 @threads_option
 @json_option
 def command(
-    bundle: Path, baselines: bool, run: Path | None, rounds: int, beam: int | None, threads: int, as_json: bool
+    bundle: Path | None, baselines: bool, run: Path | None, rounds: int, beam: int | None, threads: int, as_json: bool
 ) -> None:
     """Time a bundle, in turns with its honest rivals.
 
@@ -44,13 +44,14 @@ def command(
       capprune bench bundles/sparse --baselines
       capprune bench bundles/sparse --baselines --run runs/sparse --json > bench.json
     """
+    from capprune.captioning.ready import ready_bundle
     from capprune_runtime.errors import UsageError
     from capprune_runtime.verify import verify_bundle
 
     if run is not None and not baselines:
         raise UsageError("a run is for making rivals", where="--run", hint="add --baselines")
     document, rows, measurements = bench(
-        verify_bundle(bundle), baselines=baselines, run=run, rounds=rounds, beam=beam, threads=threads
+        verify_bundle(bundle or ready_bundle()), baselines=baselines, run=run, rounds=rounds, beam=beam, threads=threads
     )
     emit(document, as_json, lambda: show(rows, measurements, rounds, onnx_left_out=baselines and run is None))
 

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from capprune.cli.console import emit, json_option, say, threads_option
 
+if TYPE_CHECKING:
+    from capprune.captioning.said import Said
+    from capprune_runtime.captioner import Captioner
+
 
 @click.command()
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="The bundle, a folder or packed.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), help="A folder or packed.  [default: the one that is shipped]"
+)
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept in the search.  [default: the bundle's]")
+@click.option(
+    "--explain",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Draw for every photo where the model looked for each word.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write all captions to a .csv or .json file as well."
+)
 @click.option(
     "--runtime",
     default="auto",
@@ -23,38 +39,88 @@ from capprune.cli.console import emit, json_option, say, threads_option
 @threads_option
 @json_option
 def command(
-    photos: tuple[Path, ...], bundle: Path, beam: int | None, runtime: str, threads: int, as_json: bool
+    photos: tuple[Path, ...],
+    bundle: Path | None,
+    beam: int | None,
+    explain: Path | None,
+    out: Path | None,
+    runtime: str,
+    threads: int,
+    as_json: bool,
 ) -> None:
-    """Say what is in photos.
+    """Say what is in photos, or in all photos of a folder.
 
-    The bundle is verified before it is loaded. Works offline, on a CPU. A photo that cannot be read is named, and the
-    others are captioned; the exit code is then that of the first error.
+    The bundle is verified before it is loaded. Works offline, on a CPU. A caption of which the model was not sure is marked
+    so. A photo that cannot be read is named, and the others are captioned; the exit code is then that of the first error.
 
     \b
     Example:
-      capprune caption photo.jpg --bundle bundles/sparse
+      capprune caption photo.jpg
+      capprune caption holiday/ --out captions.csv --explain where-it-looked
     """
+    from capprune.captioning.ready import ready_bundle
+    from capprune.captioning.said import check_table, confidence_of, write_table
     from capprune_runtime.captioner import Captioner
-    from capprune_runtime.errors import CapPruneError, UsageError
-    from capprune_runtime.photo import read_photo
     from capprune_runtime.verify import verify_bundle
 
-    for path in photos:
-        if not path.is_file():
-            raise UsageError("there is no such photo", where=path)
-    verified = verify_bundle(bundle)
+    if out is not None:
+        check_table(out)
+    found = _photos(photos)
+    place = bundle or ready_bundle()
+    verified = verify_bundle(place)
     captioner = Captioner(verified, runtime=runtime, threads=threads)
-    said: list[dict[str, Any]] = []
-    exit_code = 0
-    for path in photos:
-        try:
-            row = captioner.caption(read_photo(path, verified.manifest.preprocessing.size), beam=beam).as_json()
-        except CapPruneError as error:  # the others may still be read
-            row, exit_code = error.as_json(), exit_code or error.exit_code
-            say(f"error: {error}")
-        said.append({"photo": str(path), **row})
-        if not as_json and "caption" in row:
-            click.echo(row["caption"] if len(photos) == 1 else f"{path}\t{row['caption']}")
-    emit({"bundle": str(bundle), "runtime": captioner.runtime, "captions": said}, as_json, lambda: None)
-    if exit_code:
-        raise SystemExit(exit_code)
+    confidence = confidence_of(verified)
+    said: list[Said] = []
+    for path in found:
+        said.append(_caption(captioner, path, beam, confidence, explain))
+        _tell(said[-1], len(found) == 1, as_json)
+    if out is not None:
+        write_table(out, said)
+    document = {"bundle": str(place), "runtime": captioner.runtime, "low_confidence_below": confidence}
+    emit({**document, "captions": [one.as_json() for one in said]}, as_json, lambda: None)
+    failed = [one.error for one in said if one.error is not None]
+    if failed:
+        raise SystemExit(failed[0].exit_code)
+
+
+def _photos(places: Sequence[Path]) -> list[Path]:
+    from capprune.captioning.said import photos_in
+    from capprune_runtime.errors import UsageError
+
+    def each() -> Iterator[Path]:
+        for place in places:
+            if place.is_dir():
+                yield from photos_in(place)
+            elif place.is_file():
+                yield place
+            else:
+                raise UsageError("there is no such photo", where=place)
+
+    return list(each())
+
+
+def _caption(
+    captioner: Captioner, path: Path, beam: int | None, confidence: float | None, explain: Path | None
+) -> Said:
+    from capprune.captioning.said import Said
+    from capprune_runtime.errors import CapPruneError
+    from capprune_runtime.photo import read_photo
+
+    try:
+        photo = read_photo(path, captioner.bundle.manifest.preprocessing.size)
+        caption = captioner.caption(photo, beam=beam)
+        if explain is not None:
+            from capprune.captioning.explain import write_explanation
+
+            write_explanation(explain / f"{path.stem}.png", path, caption)
+    except CapPruneError as error:  # the others may still be read
+        return Said(path, None, None, error)
+    return Said(path, caption, confidence, None)
+
+
+def _tell(said: Said, alone: bool, as_json: bool) -> None:
+    if said.error is not None:
+        say(f"error: {said.error}")
+    elif not as_json and said.caption is not None:
+        named = said.caption.text if alone else f"{said.photo}\t{said.caption.text}"
+        click.echo(named + ("  (not sure)" if said.unsure else ""))

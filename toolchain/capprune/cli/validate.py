@@ -12,6 +12,7 @@ from capprune.cli.console import bar, emit, json_option, say, table, threads_opt
 if TYPE_CHECKING:
     from capprune.data.photos import PhotoStore
     from capprune.devices import Device
+    from capprune.evaluation.confidence import Confidence
     from capprune.evaluation.metrics import Scores
     from capprune.evaluation.parity import ScoreGap
     from capprune.evaluation.results import Results
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--data", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Photos, captions."
 )
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 @threads_option
 @json_option
 def command(
-    bundle: Path,
+    bundle: Path | None,
     folder: Path,
     split: str,
     limit: int | None,
@@ -67,6 +68,8 @@ def command(
 ) -> None:
     """Caption a split with a bundle, here or on a device; quality, parity, size and speed.
 
+    Without a BUNDLE: the one that is shipped.
+
     With --reference the trained model captions the same photos in torch: every caption must be the same, token by token,
     and CIDEr-D must not drop by more than --max-drop. Over a limit, the exit code is 3.
 
@@ -75,6 +78,7 @@ def command(
       capprune validate bundles/sparse --data flickr8k --reference runs/sparse --max-drop 2% --max-bytes 30MB
       capprune validate bundles/sparse --data flickr8k --limit 100 --device ssh:pi@raspberrypi.local
     """
+    from capprune.captioning.ready import ready_bundle
     from capprune.devices import open_device
     from capprune.evaluation.gate import check_gates, parse_max_bytes, parse_max_drop
     from capprune_exporters.bundle import record_quality
@@ -84,8 +88,9 @@ def command(
     drop = parse_max_drop(max_drop)
     size = None if max_bytes is None else parse_max_bytes(max_bytes)
     device = open_device(spec, python=python)
-    verified = verify_bundle(bundle)
-    if record and not bundle.is_dir():
+    place = bundle or ready_bundle()
+    verified = verify_bundle(place)
+    if record and not place.is_dir():
         record_quality(verified, {})  # refused now rather than at the end
     results, validation = validate(
         verified,
@@ -113,12 +118,23 @@ def command(
     gate = {"passed": failure is None, **({} if failure is None else failure.as_json())}
     document = results.as_json() | {"gate": gate}
     if record:
+        document["confidence"] = _confidence(validation, split).as_json()
         record_quality(verified, {key: document[key] for key in document if key not in ("captions", "failures")})
     emit(document, as_json, lambda: show(results, validation))
     if failure is not None:
         if as_json:
             raise SystemExit(failure.exit_code)  # the document holds the message
         raise failure
+
+
+def _confidence(validation: Validation, split: str) -> Confidence:
+    """How sure the bundle must be of a caption, from this validation's own photos."""
+    from capprune.evaluation.confidence import calibrate
+
+    said = {one.photo: one for one in validation.measurement.captions}
+    mean = {name: one.log_probability / max(1, len(one.tokens) + one.finished) for name, one in said.items()}
+    scores = dict(zip(sorted(said), validation.scores.per_photo_cider, strict=True))
+    return calibrate(mean, scores, split=split)
 
 
 def _exact(bundle: Bundle) -> bool:

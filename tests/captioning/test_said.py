@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from capprune.captioning.explain import explanation, write_explanation
+from capprune.captioning.ready import READY, ready_bundle
+from capprune.captioning.said import Said, check_table, mean_log_probability, photos_in, write_table
+from capprune_runtime.captioner import Caption
+from capprune_runtime.errors import DataError, PhotoError, UsageError
+
+
+def caption(log_probability: float = -3.0, **changed: Any) -> Caption:
+    facts: dict[str, Any] = {
+        "text": "a dog, running",
+        "tokens": (4, 5, 6),
+        "log_probability": log_probability,
+        "attention": np.eye(3, 4, dtype=np.float32),
+        "finished": True,
+        "encode_us": 1.0,
+        "step_us": (1.0,),
+    }
+    return Caption(**{**facts, **changed})
+
+
+def test_the_end_counts_as_a_word_where_it_was_said() -> None:
+    assert mean_log_probability(caption(-4.0)) == -1.0
+    assert mean_log_probability(caption(-3.0, finished=False)) == -1.0
+    assert mean_log_probability(caption(-3.0, tokens=(), finished=False)) == -3.0
+
+
+def test_unsure_is_said_only_where_a_limit_was_measured() -> None:
+    photo = Path("a.jpg")
+    assert Said(photo, caption(-4.0), -0.9, None).unsure is True
+    assert Said(photo, caption(-4.0), -1.1, None).unsure is False
+    assert Said(photo, caption(-4.0), None, None).unsure is None
+    assert Said(photo, None, -1.0, PhotoError("broken")).unsure is None
+
+
+def test_tables_hold_every_photo_and_what_was_wrong_with_it(tmp_path: Path) -> None:
+    said = [Said(Path("a.jpg"), caption(-4.0), -0.9, None), Said(Path("b.jpg"), None, -0.9, PhotoError("it is cut"))]
+    write_table(tmp_path / "out.csv", said)
+    with (tmp_path / "out.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0] == {
+        "photo": "a.jpg",
+        "caption": "a dog, running",
+        "mean_log_probability": "-1.0000",
+        "low_confidence": "true",
+        "error": "",
+    }
+    assert (rows[1]["photo"], rows[1]["caption"], rows[1]["error"]) == ("b.jpg", "", "it is cut")
+    write_table(tmp_path / "out.json", said)
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [one["photo"] for one in found["captions"]] == ["a.jpg", "b.jpg"]
+    assert found["captions"][0]["low_confidence"] is True
+
+
+def test_a_table_of_another_kind_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"\.csv or a \.json"):
+        check_table(Path("out.txt"))
+
+
+def test_photos_of_a_folder_come_by_name_and_an_empty_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    for name in ("b.JPG", "a.png", "inner/c.webp", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in photos_in(tmp_path)] == ["a.png", "b.JPG", "c.webp"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no photo"):
+        photos_in(tmp_path / "empty")
+
+
+def test_the_picture_is_brightest_where_the_model_looked(tmp_path: Path) -> None:
+    grey = Image.new("RGB", (300, 200), (200, 200, 200))
+    sheet = np.asarray(explanation(grey, caption(text="one two three")))
+    left = 6 + 224 + 6  # the tile of the first word, whose attention lies on the first of 2 x 2 regions
+    tile = sheet[32 : 32 + 224, left : left + 224].astype(float)
+    assert tile[20:60, 20:60].mean() > 3 * tile[160:200, 160:200].mean()
+    grey.save(tmp_path / "photo.png")
+    write_explanation(tmp_path / "new" / "out.png", tmp_path / "photo.png", caption())
+    with Image.open(tmp_path / "new" / "out.png") as drawn:
+        assert drawn.size == explanation(grey, caption()).size
+
+
+def test_an_install_without_a_bundle_says_how_to_name_one() -> None:
+    if READY.is_file():
+        assert ready_bundle() == READY
+    else:
+        with pytest.raises(UsageError, match="--bundle"):
+            ready_bundle()
