@@ -193,6 +193,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         UsageError: If the file is not there.
         ConfigError: If it is not YAML, holds an unknown key or an impossible value.
     """
+    return parse_config(load_tree(path), overrides, where=str(path))
+
+
+def load_tree(path: Path) -> dict[str, Any]:
+    """Read a config file as it is, its keys not yet checked; see `load_config`."""
     try:
         if path.stat().st_size > CONFIG_BYTES:
             raise ConfigError("this config is too large", where=path, expected=f"at most {CONFIG_BYTES} bytes")
@@ -206,7 +211,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     tree = _plain_yaml(text, path)
     if not isinstance(tree, dict):
         raise ConfigError("a config is a tree of keys", where=path, found=type(tree).__name__)
-    return parse_config(tree, overrides, where=str(path))
+    return tree
 
 
 def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> RunConfig:

@@ -26,15 +26,26 @@ if TYPE_CHECKING:
 def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | None, as_json: bool) -> None:
     """Train a captioning model, dense or pruned while it trains.
 
-    The same command goes on where an interrupted run stopped.
+    The same command goes on where an interrupted run stopped. A config with stages makes one run after the other in
+    sub-folders of --out.
 
     \b
     Example:
       capprune train configs/flickr8k_sparse.yaml data.folder=flickr8k --out runs/sparse
     """
-    from capprune.config import load_config
+    from capprune.config import load_config, load_tree
+    from capprune.training.stages import is_recipe, read_stages
 
-    train_and_show(load_config(config, overrides), out, cache, as_json)
+    tree = load_tree(config)
+    if not is_recipe(tree):
+        train_and_show(load_config(config, overrides), out, cache, as_json)
+        return
+    *before, last = read_stages(tree, overrides, out, where=str(config))
+    for number, stage in enumerate(before, 1):
+        say(f"stage {number} of {len(before) + 1}: {stage.name}")
+        train(stage.config, stage.folder, cache)
+    say(f"stage {len(before) + 1} of {len(before) + 1}: {last.name}")
+    train_and_show(last.config, last.folder, cache, as_json)
 
 
 def train_and_show(config: RunConfig, out: Path, cache: Path | None, as_json: bool) -> None:

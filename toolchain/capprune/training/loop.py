@@ -226,6 +226,7 @@ class Trainer:
             captions += len(batch.inputs)
             if self.step % LOG_EVERY == 0:
                 line = {"step": self.step, "epoch": epoch, "loss": loss, "learning_rate": self._learning_rate()}
+                line |= self.objective.facts()
                 sparsity = self.pruner.sparsity()
                 if sparsity is not None:
                     line |= {"sparsity": sparsity, "sparsity_loss": sparsity_loss}
@@ -276,12 +277,14 @@ class Trainer:
 
     def _objective(self) -> Objective:
         settings = self.config.training
+        fast = settings.precision == "bfloat16"
         if settings.objective == "scst":
             reward = CaptionReward(self.train.captions, cider=settings.reward.cider, bleu4=settings.reward.bleu4)
-            return SelfCritical(self.decoder, settings.reward, reward, self.config.data.maximum_tokens)
+            limit = self.config.data.maximum_tokens
+            return SelfCritical(self.decoder, settings.reward, reward, limit, bfloat16=fast)
         if settings.distillation.teacher is not None:
             teacher = load_teacher(settings.distillation.teacher, self.vocabulary, self.decoder.feature_channels)
-            return Distillation(teacher, settings.distillation, bfloat16=settings.precision == "bfloat16")
+            return Distillation(teacher, settings.distillation, bfloat16=fast)
         return CrossEntropy()
 
     def _first_loss(self) -> torch.Tensor:

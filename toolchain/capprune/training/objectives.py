@@ -32,6 +32,10 @@ class Objective(Protocol):
         """A scalar with a gradient, for the batch that `prepare` gave."""
         ...
 
+    def facts(self) -> dict[str, float]:
+        """What the metrics should hold of the last step beside its loss."""
+        ...
+
 
 class CrossEntropy:
     """Mean cross-entropy of the next word, in nats."""
@@ -45,6 +49,10 @@ class CrossEntropy:
         targets = torch.from_numpy(batch.targets)
         found = scores(features, torch.from_numpy(batch.inputs), targets)
         return nn.functional.cross_entropy(found.float(), targets[targets >= 0])
+
+    def facts(self) -> dict[str, float]:
+        """None."""
+        return {}
 
 
 class Distillation(CrossEntropy):
@@ -87,10 +95,14 @@ class SelfCritical:
         config: Of the reward.
         reward: Of captions as ids, `<end>` not included.
         max_tokens: The longest sample, in words.
+        bfloat16: Whether the products of sampling may be of that type.
     """
 
-    def __init__(self, decoder: SoftAttention, config: RewardConfig, reward: CaptionReward, max_tokens: int) -> None:
+    def __init__(
+        self, decoder: SoftAttention, config: RewardConfig, reward: CaptionReward, max_tokens: int, *, bfloat16: bool
+    ) -> None:
         self._decoder, self._config, self._reward, self._max_tokens = decoder, config, reward, max_tokens
+        self._bfloat16 = bfloat16
         self._advantage = torch.zeros(0)
         self.mean_reward = math.nan
 
@@ -120,11 +132,15 @@ class SelfCritical:
         weights = self._advantage.unsqueeze(1).expand_as(targets)[spoken]
         return -(picked * weights).sum() / len(picked)
 
+    def facts(self) -> dict[str, float]:
+        """The mean reward of the samples."""
+        return {"reward": self.mean_reward}
+
     @torch.no_grad()
     def _sample(self, features: Tensor, count: int, *, greedy: bool = False) -> npt.NDArray[np.int64]:
         was_training = self._decoder.training
         self._decoder.eval()
-        with Supermask.one_sample():
+        with Supermask.one_sample(), torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
             keys, values, h = self._decoder.encode(features)
             state = self._decoder.first_state(h.repeat_interleave(count, 0))
             token = torch.full((len(features) * count,), START)

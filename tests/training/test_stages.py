@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_training as tiny
+
+from capprune.training.stages import is_recipe, read_stages
+from capprune_runtime.errors import ConfigError
+
+RECIPE: dict[str, Any] = {
+    **tiny.TREE,
+    "stages": [
+        {"name": "dense"},
+        {
+            "name": "sparse",
+            "start": "dense",
+            "pruning": {"method": "supermask"},
+            "training": {"epochs": 9, "distillation": {"teacher": "dense", "weight": 0.7}},
+        },
+        {"name": "tuned", "start": "sparse", "pruning": {"method": "keep"}},
+    ],
+}
+
+
+def stages(tree: dict[str, Any], *overrides: str) -> list[Any]:
+    return read_stages(tree, overrides, Path("out"), where="recipe.yaml")
+
+
+def test_stages_share_what_is_common_and_build_on_each_other() -> None:
+    dense, sparse, tuned = stages(RECIPE, "training.seed=7")
+    assert [stage.folder for stage in (dense, sparse, tuned)] == [
+        Path("out/dense"),
+        Path("out/sparse"),
+        Path("out/tuned"),
+    ]
+    assert dense.config.start is None and sparse.config.start == Path("out/dense")
+    assert sparse.config.training.distillation.teacher == Path("out/dense")
+    assert sparse.config.training.distillation.weight == 0.7
+    assert (dense.config.training.epochs, sparse.config.training.epochs) == (4, 9)
+    assert {stage.config.training.seed for stage in (dense, sparse, tuned)} == {7}
+    assert tuned.config.start == Path("out/sparse") and tuned.config.pruning.method == "keep"
+    assert {stage.config.decoder for stage in (dense, sparse, tuned)} == {dense.config.decoder}
+
+
+def test_a_plain_config_is_no_recipe() -> None:
+    assert is_recipe(RECIPE) and not is_recipe(tiny.TREE)
+
+
+def test_a_folder_that_is_no_stage_stays_a_folder() -> None:
+    own = {**tiny.TREE, "stages": [{"name": "tuned", "start": "runs/other"}]}
+    assert stages(own)[0].config.start == Path("runs/other")
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ([], "a list of trees"),
+        ("dense", "a list of trees"),
+        ([{"training": {}}], "a name of its own"),
+        ([{"name": "../up"}], "a name of its own"),
+        ([{"name": "a"}, {"name": "a"}], "a name of its own"),
+        ([{"name": "a", "start": "b"}, {"name": "b"}], "stages before it"),
+        ([{"name": "a", "start": "a"}], "stages before it"),
+        ([{"name": "a", "trainig": {}}], "stage a"),
+    ],
+)
+def test_broken_recipes_are_told(listed: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stages({**tiny.TREE, "stages": listed})

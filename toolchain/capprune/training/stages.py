@@ -1,0 +1,97 @@
+"""A recipe of several runs, each starting from those before it: one file, one command, one folder of runs.
+
+    stages:
+      - {name: dense, training: {epochs: 8}}
+      - {name: sparse, start: dense, pruning: {method: supermask}, training: {distillation: {teacher: dense}}}
+
+All other keys are common to the stages; a stage's own win. `start` and a teacher name an earlier stage, or a run's folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capprune.config import RunConfig, parse_config
+from capprune_runtime.errors import ConfigError
+
+STAGES = "stages"
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of a recipe."""
+
+    name: str
+    folder: Path
+    config: RunConfig
+
+
+def is_recipe(tree: Mapping[str, Any]) -> bool:
+    """Whether a config holds stages."""
+    return STAGES in tree
+
+
+def read_stages(tree: Mapping[str, Any], overrides: Sequence[str], out: Path, *, where: str) -> list[Stage]:
+    """The runs of a recipe, in order.
+
+    Args:
+        tree: Of the file.
+        overrides: `key=value`, of every stage.
+        out: The folder whose sub-folders the runs are.
+        where: The file, for messages.
+
+    Raises:
+        ConfigError: If a stage has no proper name or one that another has, names a later one, or is no config.
+    """
+    listed = tree[STAGES]
+    if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
+        raise ConfigError("stages are a list of trees with a name each", where=where, found=repr(listed)[:60])
+    common = {key: value for key, value in tree.items() if key != STAGES}
+    found: list[Stage] = []
+    for own in listed:
+        name = own.get("name")
+        known = {stage.name: stage.folder for stage in found}
+        if not isinstance(name, str) or not NAME.fullmatch(name) or name in known:
+            raise ConfigError(
+                "a stage needs a name of its own",
+                where=where,
+                expected="lower-case letters, digits, - and _",
+                found=name,
+            )
+        later = {one.get("name") for one in listed} - set(known)
+        merged = _named(_merged(common, own), known, later, f"{where}: stage {name}")
+        found.append(Stage(name, out / name, parse_config(merged, overrides, where=f"{where}: stage {name}")))
+    return found
+
+
+def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Two trees in one; where both have a value, the stage's own."""
+    merged = {**common}
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _named(tree: dict[str, Any], known: Mapping[str, Path], later: set[Any], where: str) -> dict[str, Any]:
+    """The tree with the folders of the stages that it names."""
+
+    def folder(name: Any) -> Any:
+        if name in later:
+            raise ConfigError("a stage can only build on stages before it", where=where, found=name)
+        return str(known[name]) if name in known else name
+
+    changed = {**tree}
+    if changed.get("start") is not None:
+        changed["start"] = folder(changed["start"])
+    teacher = ((changed.get("training") or {}).get("distillation") or {}).get("teacher")
+    if teacher is not None:
+        training = {**changed["training"]}
+        training["distillation"] = {**training["distillation"], "teacher": folder(teacher)}
+        changed["training"] = training
+    return changed
