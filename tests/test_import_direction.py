@@ -28,6 +28,7 @@ STAGES = [
     "training",
     "evaluation",
     "exporting",
+    "sweeping",
     "devices",
     "report",
     "cli",

@@ -208,7 +208,7 @@ def load_tree(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("this config cannot be read", where=path, found=error) from error
-    tree = _plain_yaml(text, path)
+    tree = plain_yaml(text, path)
     if not isinstance(tree, dict):
         raise ConfigError("a config is a tree of keys", where=path, found=type(tree).__name__)
     return tree
@@ -225,8 +225,16 @@ def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, wher
         raise _as_config_error(error, where) from error
 
 
-def _plain_yaml(text: str, where: object) -> Any:
-    """Read YAML as plain as a config needs it."""
+def plain_yaml(text: str, where: object) -> Any:
+    """Read YAML as plain as a config needs it: no aliases, no tags, no depth.
+
+    Args:
+        text: To read.
+        where: Its file, or the text itself, for messages.
+
+    Raises:
+        ConfigError: If it is not YAML, or not plain.
+    """
     try:
         _refuse_dangers(yaml.parse(text, Loader=yaml.SafeLoader), where)
         return yaml.safe_load(text)
@@ -258,7 +266,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         child = tree.get(parent)
         tree[parent] = {**child} if isinstance(child, dict) else {}
         tree = tree[parent]
-    tree[last] = _plain_yaml(value, override)
+    tree[last] = plain_yaml(value, override)
 
 
 def _as_config_error(error: ValidationError, where: str) -> ConfigError:

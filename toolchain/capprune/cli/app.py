@@ -26,6 +26,7 @@ COMMANDS = {
     "train": "Train a captioning model, dense or pruned while it trains.",
     "prune": "Prune a trained model and train what is left.",
     "finetune": "Train a run further with its masks as they are: cross-entropy, a teacher, whole captions.",
+    "sweep": "Train every run of a grid, score it, and put all of them into one table.",
     "export": "Turn a run into a bundle that a device can run.",
     "pack": "Pack a bundle into one small file, for download.",
     "unpack": "Expand a packed bundle into a folder.",

@@ -16,7 +16,7 @@ from capprune.evaluation.metrics import score
 from capprune_exporters.plan import Matrix, Plan
 from capprune_exporters.quantise import requantised
 from capprune_runtime.errors import DataError
-from capprune_runtime.interpreter import open_model
+from capprune_runtime.interpreter import Model, open_model
 from capprune_runtime.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE, DecodingSection
 from capprune_runtime.photo import decode_photo, normalise, resize
 from capprune_runtime.search import State, StepResult, beam
@@ -73,17 +73,28 @@ class ValidationPhotos:
             self._encoded[encoder] = [model.run({"photo": normalise(photo)}) for photo in self.pixels]
         return self._encoded[encoder]
 
-    def _caption(self, step: Any, encoded: Encoded) -> str:
-        looked_at = {name: encoded[name] for name in ("keys", "values")}
-        step.hold(looked_at)
-        first = {name: array for name, array in encoded.items() if name not in looked_at}
+    def _caption(self, step: Model, encoded: Encoded) -> str:
+        return self._vocabulary.caption(search_with(step, encoded, self._decoding))
 
-        def one_step(token: int, state: State) -> StepResult:
-            outputs = step.run({"token": np.array([token], np.int32), **state})
-            carried = {name: outputs[name] for name in first}
-            return StepResult(outputs["scores"][0], carried, outputs["attention"][0])
 
-        return self._vocabulary.caption(beam(one_step, first, self._decoding, self._decoding.beam).tokens)
+def search_with(step: Model, encoded: Encoded, decoding: DecodingSection) -> tuple[int, ...]:
+    """The token ids that a decoder's file says of a photo, by the decoding's own beam.
+
+    Args:
+        step: The decoder, loaded.
+        encoded: What `encode` gives of one photo: keys, values and the first state, by name.
+        decoding: Token ids, limits and beam.
+    """
+    looked_at = {name: encoded[name] for name in ("keys", "values")}
+    step.hold(looked_at)
+    first = {name: array for name, array in encoded.items() if name not in looked_at}
+
+    def one_step(token: int, state: State) -> StepResult:
+        outputs = step.run({"token": np.array([token], np.int32), **state})
+        carried = {name: outputs[name] for name in first}
+        return StepResult(outputs["scores"][0], carried, outputs["attention"][0])
+
+    return beam(one_step, first, decoding, decoding.beam).tokens
 
 
 def first_pixels(folder: Path, split: str, limit: int, size: int) -> Iterator[NDArray[np.uint8]]:

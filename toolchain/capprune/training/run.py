@@ -260,11 +260,15 @@ def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes from training a run while the block runs.
+def alone_in(folder: Path, doing: str = "training this run") -> Iterator[None]:
+    """Keep other processes from a run, or a folder of runs, while the block runs.
+
+    Args:
+        folder: That must be there.
+        doing: What another process would be at, for the message.
 
     Raises:
-        UsageError: If another process trains it now.
+        UsageError: If another process is at it now.
     """
     try:
         (folder / LOCK).parent.mkdir(exist_ok=True)
@@ -273,18 +277,18 @@ def alone_in(folder: Path) -> Iterator[None]:
         raise_if_unwritable(error, folder)
         raise
     try:
-        _lock(handle, folder)
+        _lock(handle, folder, doing)
         yield
     finally:
         os.close(handle)
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(handle: int, folder: Path, doing: str) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UsageError(
-            "another process is training this run", where=folder, hint="wait for it, or choose another --out"
+            f"another process is {doing}", where=folder, hint="wait for it, or choose another --out"
         ) from error
 
 

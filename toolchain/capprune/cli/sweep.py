@@ -1,0 +1,117 @@
+"""`capprune sweep`: a config and a grid in, many runs and one table out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from capprune.cli.console import bar, cache_option, emit, json_option, out_option, say, table
+
+if TYPE_CHECKING:
+    from capprune.config import RunConfig
+    from capprune.sweeping.results import Document
+
+TABLE = "sweep.md"
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--grid",
+    multiple=True,
+    required=True,
+    metavar="KEY=V1,V2|FILE",
+    help="Values of a key, or a YAML list of products; may be repeated.",
+)
+@click.option("--split", default="test", show_default=True, help="What every run is scored on.")
+@out_option("sweep")
+@cache_option
+@json_option
+def command(
+    config: Path,
+    overrides: tuple[str, ...],
+    grid: tuple[str, ...],
+    split: str,
+    out: Path,
+    cache: Path | None,
+    as_json: bool,
+) -> None:
+    """Train every run of a grid, score it, and put all of them into one table.
+
+    Keys are those of the config, and `weights` for export formats. A run that fails is noted and does not stop the others.
+    The same command goes on where an interrupted sweep stopped.
+
+    \b
+    Example:
+      capprune sweep configs/flickr8k_sparse.yaml --grid pruning.method=none,supermask,hard --grid training.seed=1,2,3 \\
+        --grid weights=float32,int8 --out sweeps/methods
+      capprune sweep configs/flickr8k_sparse.yaml --grid configs/sweep_methods.yaml --out sweeps/methods
+    """
+    from capprune.config import load_config
+    from capprune.sweeping.grid import expand, read_grid
+    from capprune.sweeping.sweep import Place, Sweep
+    from capprune.sweeping.table import markdown
+    from capprune.training.prepare import default_cache
+    from capprune_runtime.atomic import write_text
+
+    base = load_config(config, overrides)
+    runs = expand(base, read_grid(grid), out)
+    cache = cache or default_cache()
+    place = Place(out, split, cache)
+    say(f"{len(runs)} runs in {sum(len(run.weights) for run in runs)} rows")
+
+    def train_one(config: RunConfig, folder: Path) -> None:
+        from capprune.cli.train import train
+
+        train(config, folder, cache)
+
+    def wrote(document: Document) -> None:
+        write_text(out / TABLE, markdown(document))
+
+    document = Sweep(base, runs, place, train=train_one, bar=bar, say=say, wrote=wrote).run()
+    drawn = _draw(document, out)
+    emit(document.model_dump(mode="json"), as_json, lambda: _show(document, out, drawn))
+    _raise_if_all_failed(document, out)
+
+
+def _draw(document: Document, out: Path) -> list[Path]:
+    """The plots, or a line about the extra that draws them."""
+    from capprune.sweeping.plots import draw
+    from capprune_runtime.errors import MissingExtra
+
+    try:
+        return draw(document, out)
+    except MissingExtra as error:
+        say(f"no plots: {error}")
+        return []
+
+
+def _show(document: Document, out: Path, drawn: list[Path]) -> None:
+    from capprune.sweeping.table import cells
+
+    shown = ("run", "weights", "seeds", "CIDEr-D", "to dense", "zeros", "decoder, bytes", "step, µs", "minutes")
+    columns, rows = cells(document)
+    places = [columns.index(name) for name in shown if name in columns]
+    table(
+        f"{document.photos:,} photos of {document.split}, beam {document.beam}, {document.tokenizer} tokens",
+        [columns[place] for place in places],
+        [[row[place] for place in places] for row in rows],
+    )
+    for row in document.rows:
+        if row.status == "failed" and row.error:
+            click.echo(f"failed: {row.run}, {row.weights}: {row.error.get('what')}")
+    click.echo(f"table: {out / TABLE}" + "".join(f"  plot: {path}" for path in drawn))
+
+
+def _raise_if_all_failed(document: Document, out: Path) -> None:
+    from capprune_runtime.errors import CapPruneError
+
+    if all(row.status == "failed" for row in document.rows):
+        raise CapPruneError(
+            "no run of this sweep could be finished",
+            where=out,
+            hint=f"{out / TABLE} says why; the same command tries again",
+        )

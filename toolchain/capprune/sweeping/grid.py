@@ -1,0 +1,249 @@
+"""What a sweep is made of: products of keys and values, and the runs that they ask for, parents first.
+
+A grid is a list of products. A product gives every key a list of values, and stands for every choice of one value a key:
+
+    - pruning.method: [none, supermask]      a key of the config
+      training.seed: [8888, 1, 2]
+      weights: [float32, int8]               export formats, all of them for every run
+    - pruning.method: [lottery]
+      start: [dense, gradual]                the run of this sweep with that method and the same keys, or a folder
+      start.training.epochs: [20]            what that run has of its own
+
+A run that another one starts from is a row of the sweep itself, trained once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from capprune.config import CONFIG_BYTES, Method, RunConfig, parse_config, plain_yaml
+from capprune_exporters.plan import WEIGHTS
+from capprune_runtime.errors import ConfigError, UsageError
+
+RUNS = "runs"  # the folder in a sweep that holds its runs
+MOST_RUNS = 1000  # beyond it a product has more keys than somebody meant
+LONGEST_NAME = 150  # of a run's folder
+
+DENSE = "dense"  # what a start calls the run without pruning
+METHOD, SEED, TEACHER = "pruning.method", "training.seed", "training.distillation.teacher"
+START, OF_START, FORMATS = "start", "start.", "weights"
+STARTS: Mapping[str, str] = {"hard": DENSE, "lottery": DENSE}  # of methods that need one, when nobody says
+OF_ITSELF = ("training.objective", "training.distillation.", "training.reward.")  # keys that a start does not share
+
+Product = Mapping[str, Sequence[Any]]
+Keys = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One run of a sweep.
+
+    Attributes:
+        name: Of its folder; made from its keys, so that it stays when the grid grows.
+        keys: What the grid says of it, `pruning.method` included.
+        config: As it will be trained.
+        start: The run of this sweep that it starts from.
+        needs: The runs of this sweep that it cannot do without: its start and its teacher.
+        weights: Export formats that are measured.
+    """
+
+    name: str
+    keys: Mapping[str, Any]
+    config: RunConfig
+    start: str | None
+    needs: tuple[str, ...]
+    weights: tuple[str, ...]
+
+    @property
+    def method(self) -> str:
+        """The method, `dense` where nothing is pruned."""
+        found: str = self.config.pruning.method
+        return DENSE if found == "none" else found
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.config.training.seed
+
+
+def read_grid(asked: Sequence[str]) -> list[Product]:
+    """The products that `--grid` asks for.
+
+    Args:
+        asked: `key=v1,v2` or a YAML file; all keys given so belong to every product of the files.
+
+    Raises:
+        UsageError: If a file is not there.
+        ConfigError: If one of them is not a grid.
+    """
+    given: dict[str, Sequence[Any]] = {}
+    products: list[Product] = []
+    for one in asked:
+        key, equals, values = one.partition("=")
+        if equals:
+            given[key] = _list(key, plain_yaml(f"[{values}]", one), one)
+        else:
+            products += _read_file(Path(one))
+    return [{**product, **given} for product in products or [{}]]
+
+
+def expand(base: RunConfig, grid: Sequence[Product], folder: Path) -> list[Combination]:
+    """Every run of a sweep, each after those that it needs.
+
+    Args:
+        base: What the grid leaves as it is.
+        grid: Products.
+        folder: Of the sweep.
+
+    Raises:
+        ConfigError: If a key is unknown or a value impossible.
+        UsageError: If a start or a format is unknown, or there are too many runs.
+    """
+    runs = _Runs(base, folder)
+    for product in grid:
+        weights = tuple(product.get(FORMATS, ("float32",)))
+        if unknown := [form for form in weights if form not in WEIGHTS]:
+            raise UsageError("there is no such form", where=FORMATS, expected=", ".join(WEIGHTS), found=unknown[0])
+        names = [key for key in product if key != FORMATS]
+        for values in itertools.product(*(product[key] for key in names)):
+            runs.add(dict(_flat(dict(zip(names, values, strict=True)))), weights)
+            if len(runs.found) > MOST_RUNS:
+                raise UsageError("this grid asks for too many runs", expected=f"at most {MOST_RUNS:,}")
+    return list(runs.found.values())
+
+
+class _Runs:
+    """Runs by name, in the order in which they can be trained."""
+
+    def __init__(self, base: RunConfig, folder: Path) -> None:
+        self.found: dict[str, Combination] = {}
+        self._base, self._tree, self._folder = base, base.as_tree(), folder
+
+    def add(self, asked: Keys, weights: tuple[str, ...]) -> Combination:
+        """Add a run and what it needs; one that is there already gets the formats that are new."""
+        method = str(asked.get(METHOD, self._base.pruning.method))
+        keys = {METHOD: method, **asked}
+        self._parsed(keys, {})  # also what a dense run does not heed
+        if method == "none":  # all dense runs of one seed are one run
+            keys = {key: value for key, value in keys.items() if key == METHOD or not key.startswith("pruning.")}
+        name = name_of(keys)
+        needs = {
+            key: self._needed(keys, key, wanted, weights)
+            for key, wanted in ((START, keys.get(START, STARTS.get(method))), (TEACHER, keys.get(TEACHER)))
+        }
+        config = self._parsed({**keys, "name": name}, {key: place for key, (place, _) in needs.items()})
+        if method == "keep" and config.start is None:
+            raise ConfigError("a run that keeps masks needs one that has them", where=START, expected=_starts())
+        if needs[START][1] is None and any(key.startswith(OF_START) for key in keys):
+            raise UsageError("there is no run of this sweep to start from for these keys", where=f"{OF_START}*")
+        own = tuple(parent for _, parent in needs.values() if parent is not None)
+        made = Combination(name, keys, config, needs[START][1], own, weights)
+        if (before := self._like(made)) is not None:
+            made = replace(before, weights=tuple(dict.fromkeys((*before.weights, *weights))))
+        self.found[made.name] = made
+        return made
+
+    def _parsed(self, keys: Keys, places: Mapping[str, Path | None]) -> RunConfig:
+        """The config of a run, with the folders of the runs that it needs."""
+        overrides = {key: value for key, value in keys.items() if key not in (START, TEACHER)}
+        overrides |= {key: str(place) for key, place in places.items() if place is not None}
+        return parse_config(
+            self._tree,
+            [
+                f"{key}={json.dumps(value, default=str)}"
+                for key, value in overrides.items()
+                if not key.startswith(OF_START)
+            ],
+            where="grid",
+        )
+
+    def _like(self, made: Combination) -> Combination | None:
+        """The run that is there already with the same config, under this name or another."""
+        for one in self.found.values():
+            if one.config.model_copy(update={"name": made.name}) == made.config:
+                return one
+        if made.name in self.found:
+            raise UsageError("two runs of this grid would get the same name", where=made.name)
+        return None
+
+    def _needed(self, keys: Keys, key: str, wanted: Any, weights: tuple[str, ...]) -> tuple[Path | None, str | None]:
+        """The folder of the run that a start or a teacher names, and its name if it is one of this sweep."""
+        if wanted is None:
+            return None, None
+        if wanted not in (DENSE, *get_args(Method)) or wanted == "none":
+            if not Path(str(wanted)).is_dir():
+                near = difflib.get_close_matches(str(wanted), (DENSE, *get_args(Method)), n=1)
+                hint = f"did you mean {near[0]}?" if near else None
+                raise UsageError("there is no such run", where=key, expected=_starts(), found=wanted, hint=hint)
+            return Path(str(wanted)), None
+        shared = {
+            name: value for name, value in keys.items() if name != START and not name.startswith((OF_START, *OF_ITSELF))
+        }
+        own = {name.removeprefix(OF_START): value for name, value in keys.items() if name.startswith(OF_START)}
+        method = "none" if wanted == DENSE else str(wanted)
+        parent = self.add({**shared, **own, METHOD: method}, weights)
+        return self._folder / RUNS / parent.name, parent.name
+
+
+def _starts() -> str:
+    return f"a method of this sweep ({', '.join((DENSE, *get_args(Method)[1:]))}), or the folder of a run"
+
+
+def name_of(keys: Mapping[str, Any]) -> str:
+    """A folder's name that tells a run from the others: the method, its start, then the other keys.
+
+    Raises:
+        UsageError: If it gets too long.
+    """
+    method = DENSE if keys[METHOD] == "none" else str(keys[METHOD])
+    start = keys.get(START, STARTS.get(method))
+    parts = [method if start == STARTS.get(method) else f"{method}-from-{start}"]
+    others = sorted(key for key in keys if key not in (METHOD, START))
+    short = [key.rpartition(".")[2] for key in others]
+    for key, last in zip(others, short, strict=True):
+        label = last if short.count(last) == 1 and not key.startswith(OF_START) else key
+        value = keys[key]
+        parts.append(f"{label}-{value}" if isinstance(value, str) else f"{label}{json.dumps(value, default=str)}")
+    name = "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in parts)
+    if len(name) > LONGEST_NAME:
+        raise UsageError(
+            "a run of this grid would get too long a name", where=name, hint="put some keys into the config"
+        )
+    return name
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values that are trees of keys as keys of their own."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _read_file(path: Path) -> list[Product]:
+    try:
+        if path.stat().st_size > CONFIG_BYTES:
+            raise ConfigError("this grid is too large", where=path, expected=f"at most {CONFIG_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError("there is no such grid", where=path, expected="key=v1,v2 or a YAML file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("this grid cannot be read", where=path, found=error) from error
+    products = plain_yaml(text, path)
+    if not isinstance(products, list) or not all(isinstance(product, dict) for product in products):
+        raise ConfigError("a grid is a list of products, each a tree of keys with a list of values", where=path)
+    return [{str(key): _list(str(key), values, path) for key, values in product.items()} for product in products]
+
+
+def _list(key: str, values: Any, where: object) -> Sequence[Any]:
+    if not isinstance(values, list) or not values:
+        raise ConfigError(f"{key} needs a list of values in a grid", where=where, expected="[v1, v2]", found=values)
+    return values

@@ -1,0 +1,112 @@
+"""Captions of a split from cached features, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from capprune.config import DataConfig
+from capprune.data.captions import CaptionedPhoto, load_caption_set
+from capprune.data.features import Features, cached_features
+from capprune.data.photos import open_photos
+from capprune.evaluation.health import caption_health
+from capprune.evaluation.intervals import bootstrap_mean
+from capprune.evaluation.metrics import Tokenizer, score
+from capprune.models.caption_model import FeatureExtractor
+from capprune.models.search import beam
+from capprune.models.soft_attention import Encoded
+from capprune.sweeping.forms import Arrays
+from capprune.training.prepare import Bar
+from capprune.training.run import LoadedRun
+
+BATCH = 64  # photos captioned together
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a set of captions is worth.
+
+    Attributes:
+        quality: The metrics.
+        interval: Of CIDEr-D over photos.
+        health: What the captions look like.
+        per_photo: CIDEr-D of each photo, in the order of the sorted names.
+    """
+
+    quality: dict[str, object]
+    interval: dict[str, object]
+    health: dict[str, object]
+    per_photo: tuple[float, ...]
+
+
+class SplitCaptions:
+    """Photos that every run of a sweep is scored on.
+
+    Args:
+        data: Of the config that the sweep starts from; its `limit` holds here too.
+        split: Which photos.
+        tokenizer: Of the scores.
+        cache: Folder of feature caches.
+        bar: Makes a progress bar under a label.
+
+    Raises:
+        DataError: If the split is empty.
+    """
+
+    def __init__(self, data: DataConfig, split: str, tokenizer: Tokenizer, cache: Path, bar: Bar) -> None:
+        self.photos: Sequence[CaptionedPhoto] = load_caption_set(data.folder).split(split)[: data.limit]
+        self.tokenizer = tokenizer
+        self._folder, self._split, self._cache, self._bar = data.folder, split, cache, bar
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the photos, sorted as scores of single photos are."""
+        return tuple(sorted(photo.name for photo in self.photos))
+
+    def in_torch(self, run: LoadedRun, width: int) -> dict[str, str]:
+        """What the trained model says of every photo, by beam search."""
+        said: dict[str, str] = {}
+        limit = run.config.data.maximum_tokens
+        for names, encoded in self._encoded(run):
+            with torch.inference_mode():
+                found = beam(run.model.decoder, encoded, limit, width)
+            said |= {name: run.vocabulary.caption(ids) for name, ids in zip(names, found.tokens, strict=True)}
+        return said
+
+    def encoded(self, run: LoadedRun) -> Iterator[tuple[str, Arrays]]:
+        """What `encode` gives of every photo, by name of the photo and of the tensor."""
+        decoder = run.model.decoder
+        for names, encoded in self._encoded(run):
+            with torch.inference_mode():
+                state = dict(zip(decoder.state_names, decoder.first_state(encoded.h), strict=True))
+            tensors = {"keys": encoded.keys, "values": encoded.values, **state}
+            for row, name in enumerate(names):
+                yield name, {key: value[row : row + 1].numpy() for key, value in tensors.items()}
+
+    def score(self, said: Mapping[str, str]) -> Scored:
+        """The metrics of captions of all photos; METEOR where Java runs."""
+        scores = score({photo.name: photo.captions for photo in self.photos}, said, tokenizer=self.tokenizer)
+        interval = bootstrap_mean(scores.per_photo_cider)
+        health = caption_health(said.values())
+        return Scored(scores.as_json(), interval.as_json(), health.as_json(), scores.per_photo_cider)
+
+    def _encoded(self, run: LoadedRun) -> Iterator[tuple[list[str], Encoded]]:
+        features = self._features(run)
+        names = [photo.name for photo in self.photos]
+        for start in range(0, len(names), BATCH):
+            some = np.arange(start, min(start + BATCH, len(names)))
+            rows: Any = torch.from_numpy(features[some].astype(np.float32))
+            with torch.inference_mode():
+                encoded = run.model.decoder.encode(rows)
+            yield [names[i] for i in some], encoded
+
+    def _features(self, run: LoadedRun) -> Features:
+        names = [photo.name for photo in self.photos]
+        with open_photos(self._folder) as store, self._bar(f"features of {self._split}") as tell:
+            extractor = FeatureExtractor(run.model.encoder)
+            return cached_features(store, names, encoder=extractor, cache=self._cache, batch=4, progress=tell)

@@ -1,0 +1,269 @@
+"""One run after the other: train what is not trained, score what is not scored, write after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capprune import __version__
+from capprune.config import RunConfig, parse_config
+from capprune.data.captions import load_caption_set
+from capprune.evaluation.metrics import chosen_tokenizer
+from capprune.sweeping.forms import RUNTIME, Form, captions_of, make_forms, time_steps
+from capprune.sweeping.grid import RUNS, Combination
+from capprune.sweeping.groups import compared, grouped
+from capprune.sweeping.results import (
+    Cost,
+    Document,
+    Row,
+    Sizes,
+    read_document,
+    read_scores,
+    write_document,
+    write_scores,
+)
+from capprune.sweeping.scoring import SplitCaptions
+from capprune.training.prepare import Bar
+from capprune.training.run import LoadedRun, alone_in, load_run, read_metrics
+from capprune_runtime.atomic import raise_if_unwritable
+from capprune_runtime.environment import environment, moment
+from capprune_runtime.errors import CapPruneError, UsageError
+
+BEAM = 3
+EXACT = "float32"
+
+Train = Callable[[RunConfig, Path], object]  # a config and the run's folder; goes on where it was interrupted
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep is, and what it is scored on.
+
+    Attributes:
+        folder: Of the sweep.
+        split: Of the data.
+        cache: Folder of feature caches.
+    """
+
+    folder: Path
+    split: str
+    cache: Path
+
+
+class Sweep:
+    """The runs of a grid, from the first or from where an earlier sitting stopped.
+
+    Args:
+        base: What the grid leaves as it is.
+        runs: Each after those that it needs.
+        place: Where.
+        train: Trains one run.
+        bar: Makes a progress bar under a label.
+        say: Is told what is being done.
+        wrote: Is called with the document whenever it was written.
+
+    Raises:
+        UsageError: If the folder holds a sweep of something else.
+        BundleError: If what an earlier sitting left is broken.
+        DataError: If the split is empty.
+    """
+
+    def __init__(
+        self,
+        base: RunConfig,
+        runs: Sequence[Combination],
+        place: Place,
+        *,
+        train: Train,
+        bar: Bar,
+        say: Say,
+        wrote: Callable[[Document], None] = lambda document: None,
+    ) -> None:
+        self._base, self._runs, self._place = base, runs, place
+        self._train, self._say, self._wrote = train, say, wrote
+        before = read_document(place.folder)
+        tokenizer = chosen_tokenizer(before.tokenizer if before else "auto")
+        self._split = SplitCaptions(base.data, place.split, tokenizer, place.cache, bar)
+        if before is not None:
+            self._check(before)
+        self._scores = read_scores(place.folder)
+        self._rows = {row.key: row for run in runs for row in _waiting(run)}
+        for row in before.rows if before else ():
+            if row.status == "done" and row.key in self._scores:
+                self._rows[row.key] = row  # of this grid in its place, of an earlier one behind
+        self._encoders = len({run.config.encoder for run in runs}) > 1
+
+    def run(self) -> Document:
+        """Train and score what is left.
+
+        Returns:
+            The document, which is also written.
+
+        Raises:
+            UsageError: If another process works here.
+            CapPruneError: If the disk is full.
+            KeyboardInterrupt, SystemExit: On Ctrl-C or SIGTERM; what was reached is written.
+        """
+        folder = self._place.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise_if_unwritable(error, folder)
+            raise
+        with alone_in(folder, "working on this sweep"):
+            document = self._write()
+            for number, run in enumerate(self._runs, start=1):
+                left = [form for form in run.weights if self._rows[f"{run.name}|{form}"].status != "done"]
+                if not left:
+                    continue
+                self._say(f"run {number} of {len(self._runs)}: {run.name}")
+                try:
+                    self._one(run, left)
+                except CapPruneError as error:
+                    self._note(run, left, error)
+                document = self._write()
+        return document
+
+    def _one(self, run: Combination, formats: Sequence[str]) -> None:
+        for name in run.needs:
+            if not any(row.run == name and row.training is not None for row in self._rows.values()):
+                raise UsageError("the run that this one starts from or learns from failed", where=name)
+        folder = self._place.folder / RUNS / run.name
+        self._train(run.config, folder)
+        loaded = load_run(folder)
+        facts = {**_facts(loaded), "training": self._cost(run, loaded)}
+        for form in formats:
+            self._set(run, form, facts)  # a run that cannot be scored can still be another's start
+        forms, reason = self._forms(loaded, formats)
+        load = moment().load_average
+        times = time_steps(loaded, forms)
+        sizes = {
+            name: Sizes(
+                decoder_bytes=len(form.decoder),
+                encoder_bytes=None if form.encoder is None else len(form.encoder),
+                step_us=times[name],
+                runtime=RUNTIME,
+                load=load,
+            )
+            for name, form in forms.items()
+        }
+        for name in formats:
+            if name != EXACT and reason is not None:
+                self._note(run, [name], reason)
+                continue
+            self._say(f"captioning {len(self._split.photos)} photos of {self._place.split}: {name}")
+            figures = self._scored(loaded, run, name, forms.get(name))
+            why = None if reason is None else str(reason)
+            self._set(
+                run, name, {**figures, "sizes": sizes.get(name), "sizes_reason": why, "status": "done", "error": None}
+            )
+
+    def _forms(self, loaded: LoadedRun, formats: Sequence[str]) -> tuple[dict[str, Form], CapPruneError | None]:
+        """The formats, or why there are none; a float32 row can do without its file."""
+        try:
+            return make_forms(loaded, formats, BEAM, self._say, encoder=self._encoders), None
+        except CapPruneError as error:
+            if EXACT not in formats:
+                raise
+            return {}, error
+
+    def _scored(self, loaded: LoadedRun, run: Combination, weights: str, form: Form | None) -> dict[str, Any]:
+        if weights == EXACT or form is None:
+            said, by = self._split.in_torch(loaded, BEAM), "torch"
+        else:
+            said, by = captions_of(loaded, form, self._split.encoded(loaded), BEAM), RUNTIME
+        scored = self._split.score(said)
+        self._scores[f"{run.name}|{weights}"] = np.array(scored.per_photo, np.float32)
+        figures = {"quality": scored.quality, "cider_d_interval": scored.interval, "health": scored.health}
+        return {**figures, "said_by": by}
+
+    def _cost(self, run: Combination, loaded: LoadedRun) -> Cost:
+        epochs = [line for line in read_metrics(loaded.folder) if "cider" in line]
+        seconds = sum(float(str(line["seconds"])) for line in epochs)
+        train = load_caption_set(run.config.data.folder).split("train")[: run.config.data.limit]
+        start = next((row.training for row in self._rows.values() if row.run == run.start and row.training), None)
+        return Cost(
+            photos=len(train),
+            captions=sum(len(photo.captions) for photo in train),
+            epochs=len(epochs),
+            best_epoch=int(loaded.facts["epoch"]),
+            seconds=round(seconds, 1),
+            epochs_in_all=len(epochs) + (start.epochs_in_all if start else 0),
+            seconds_in_all=round(seconds + (start.seconds_in_all if start else 0.0), 1),
+        )
+
+    def _set(self, run: Combination, weights: str, changed: dict[str, Any]) -> None:
+        key = f"{run.name}|{weights}"
+        self._rows[key] = self._rows[key].model_copy(update=changed)
+
+    def _note(self, run: Combination, formats: Sequence[str], error: CapPruneError) -> None:
+        self._say(f"{run.name} failed: {error}")
+        for form in formats:
+            self._set(run, form, {"status": "failed", "error": error.as_json()})
+
+    def _write(self) -> Document:
+        rows = compared(tuple(self._rows.values()), self._scores)
+        self._rows = {row.key: row for row in rows}
+        document = Document(
+            created_by=f"capprune {__version__}",
+            config=self._base.as_tree(),
+            data=self._base.data.folder.name,
+            split=self._place.split,
+            photos=len(self._split.photos),
+            beam=BEAM,
+            tokenizer=self._split.tokenizer,
+            environment=asdict(environment(RUNTIME, 1)),
+            rows=rows,
+            groups=grouped(rows, self._scores),
+        )
+        if self._scores:
+            write_scores(self._place.folder, self._scores, self._split.names)
+        write_document(self._place.folder, document)
+        self._wrote(document)
+        return document
+
+    def _check(self, before: Document) -> None:
+        """Rows of other photos or another config must not stand in one table."""
+        for what, expected, found in (
+            ("config", parse_config(before.config, where=str(self._place.folder)), self._base),
+            ("split", before.split, self._place.split),
+            ("number of photos", before.photos, len(self._split.photos)),
+        ):
+            if expected != found:
+                raise UsageError(
+                    f"this folder holds a sweep of another {what}",
+                    where=self._place.folder,
+                    expected=None if what == "config" else expected,
+                    found=None if what == "config" else found,
+                    hint="choose another --out",
+                )
+
+
+def _waiting(run: Combination) -> list[Row]:
+    return [
+        Row(
+            run=run.name,
+            weights=weights,
+            method=run.method,
+            seed=run.seed,
+            start=run.start,
+            keys=run.keys,
+            decoder=run.config.decoder.model_dump(),
+        )
+        for weights in run.weights
+    ]
+
+
+def _facts(loaded: LoadedRun) -> dict[str, Any]:
+    return {
+        "sparsity": 1 - loaded.kept / loaded.prunable,
+        "kept_weights": loaded.kept,
+        "prunable_weights": loaded.prunable,
+        "layers": {name: 1 - float(mask.float().mean()) for name, mask in loaded.masks.items()},
+        "cider_d_val": float(loaded.facts["cider"]),
+    }
