@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def absent(part: str, reason: str) -> None:
     if part in REQUIRED:
         pytest.fail(f"CAPPRUNE_REQUIRE names {part}, but {reason}")
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def when_absent() -> Callable[[str, str], None]:
+    """`absent`, for the fixtures of other folders."""
+    return absent
 
 
 @pytest.fixture(scope="session")

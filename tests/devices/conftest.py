@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
+import loopback
 import stand_in_adb
 import tiny_bundle
+from device_parts import Phone, Tiny
 
-from capprune.devices import RunJob
-from capprune_runtime.verify import Bundle, verify_bundle
+from capprune_runtime.verify import verify_bundle
 
 PHOTOS = 7
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """A bundle of a few thousand random weights, and photos with names that no shell should see."""
-
-    bundle: Bundle
-    photos: dict[str, bytes]
-
-    def job(self, **changes: Any) -> RunJob:
-        return RunJob(
-            **{
-                "bundle": self.bundle,
-                "photos": tuple(self.photos),
-                "read": self.photos.__getitem__,
-                "beam": 2,
-                **changes,
-            }
-        )
 
 
 @pytest.fixture(scope="session")
@@ -60,23 +41,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(bundle, photos)
 
 
-@dataclass(frozen=True)
-class Phone:
-    """The state of the stand-in."""
-
-    state: Path
-
-    def break_by(self, **faults: Any) -> None:
-        (self.state / "faults.json").write_text(json.dumps(faults))
-
-    @property
-    def calls(self) -> str:
-        return (self.state / "calls.log").read_text()
-
-    def left_behind(self) -> list[str]:
-        return sorted(str(path.relative_to(self.state)) for path in (self.state / "phone").rglob("*") if path.is_file())
-
-
 @pytest.fixture
 def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
     programs = tmp_path / "bin"
@@ -90,3 +54,14 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
     yield Phone(tmp_path)
     pid = tmp_path / "app.pid"
     assert not pid.is_file() or not stand_in_adb.running(int(pid.read_text())), "the app was left running"
+
+
+@pytest.fixture(scope="session")
+def private_folder(when_absent: Callable[[str, str], None]) -> Iterator[Path]:
+    """A folder for sshd, which wants every parent to be root's alone; it is removed in the end."""
+    if (reason := loopback.lacking()) is not None:
+        when_absent("devices", reason)
+    folder = Path(tempfile.mkdtemp(prefix="capprune-test-", dir="/var/lib"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)

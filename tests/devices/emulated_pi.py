@@ -1,7 +1,7 @@
 """A Raspberry Pi but for the silicon: a Debian root for ARM, emulated by QEMU, behind a real sshd on loopback.
 
-Everything lives in one folder, and in a mount namespace that ends with sshd: the user `pi`, the /proc/cpuinfo of a Pi, the
-private /run. The one thing outside is QEMU's registration with the kernel, which is taken back.
+The root lies in one folder; the /proc/cpuinfo of a Pi is mounted in sshd's own namespace. The one thing outside is QEMU's
+registration with the kernel, which is taken back.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-HOMES = Path("/var/lib")  # sshd's ChrootDirectory wants every parent to be root's alone
+from loopback import USER, Host, checked, serving
+from loopback import lacking as lacking_sshd
+
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
-USER, UID = "pi", 1500
+UID = 1500
 
 _MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
 _COMMON = ("libstdc++6", "libgcc-s1", "bash", "dash", "coreutils", "libc-bin", "zlib1g", "python3-minimal")
@@ -70,12 +69,30 @@ _MAGIC = {
 
 def lacking() -> str | None:
     """What this machine lacks to play a Pi; None when it lacks nothing."""
-    if os.geteuid() != 0:
-        return "an emulated Pi needs root"
-    for program in ("mmdebstrap", "qemu-aarch64-static", "qemu-arm-static", "ssh", "sftp", "unshare"):
+    for program in ("mmdebstrap", "qemu-aarch64-static", "qemu-arm-static"):
         if shutil.which(program) is None:
-            return f"an emulated Pi needs {program} (Debian: mmdebstrap, arch-test, qemu-user-static, openssh-client)"
-    return None if Path("/usr/sbin/sshd").is_file() else "an emulated Pi needs sshd (Debian: openssh-server)"
+            return f"there is no {program} (Debian: mmdebstrap, arch-test, qemu-user-static)"
+    return lacking_sshd()
+
+
+@contextlib.contextmanager
+def emulated_pi(kind: Kind, root: Path, folder: Path) -> Iterator[Host]:
+    """A Pi that answers SSH.
+
+    Args:
+        kind: What the root is.
+        root: Where it lies.
+        folder: For keys, configuration and log.
+    """
+    setup = (
+        f"mount -t proc proc {root}/proc\nmount --bind {root}/cpuinfo {root}/proc/cpuinfo\n"
+        f"mount --bind /dev/null {root}/dev/null"
+    )
+    with (
+        emulation(kind.arch),
+        serving(folder, root=root, uid=UID, setup=setup, variables=f"QEMU_CPU={kind.cpu}") as host,
+    ):
+        yield host
 
 
 def build_root(kind: Kind, root: Path) -> None:
@@ -83,9 +100,9 @@ def build_root(kind: Kind, root: Path) -> None:
     packages = ",".join((*_COMMON, *kind.debian))
     command = ["mmdebstrap", "--quiet", f"--arch={kind.arch}", "--variant=extract", f"--include={packages}",
                kind.release, str(root), _mirror()]  # fmt: skip
-    _checked(command)
+    checked(command)
     platforms = [option for platform in kind.platforms for option in ("--platform", platform)]
-    _checked(
+    checked(
         [*(sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--no-compile"),
          *(["--no-deps"] if kind is ARMHF else []), "--python-version", kind.python, "--implementation", "cp",
          "--abi", "cp" + kind.python.replace(".", ""), *platforms,
@@ -127,7 +144,7 @@ def emulation(arch: str) -> Iterator[None]:
     name, magic = _MAGIC[arch]
     mounted = (BINFMT / "register").exists()
     if not mounted:
-        _checked(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)])
+        checked(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)])
     ours = BINFMT / f"capprune-{name}"
     known = any(entry.name.endswith(f"qemu-{name}") for entry in BINFMT.iterdir())
     if not known:  # F: the interpreter is opened now and found in any root
@@ -138,125 +155,10 @@ def emulation(arch: str) -> Iterator[None]:
         if not known:
             ours.write_text("-1")
         if not mounted:
-            _checked(["umount", str(BINFMT)])
-
-
-@dataclass(frozen=True)
-class EmulatedPi:
-    """A running sshd whose login lands in the root.
-
-    Attributes:
-        root: The Debian root.
-        port: Of sshd, on 127.0.0.1.
-        programs: A folder for PATH whose ssh and sftp know the key, and nothing of the user's own configuration.
-        log: What sshd says.
-    """
-
-    root: Path
-    port: int
-    programs: Path
-    log: Path
-
-    @property
-    def spec(self) -> str:
-        return f"ssh:{USER}@127.0.0.1:{self.port}"
-
-    @property
-    def home(self) -> Path:
-        return self.root / "home" / USER
-
-    def left_behind(self) -> list[str]:
-        """What lies in the home that was empty."""
-        return sorted(path.name for path in self.home.iterdir())
-
-    def cut(self) -> None:
-        """Cut every connection, as a network that goes away does to the other side's sshd."""
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                title = (process / "cmdline").read_bytes()
-                if title.startswith(b"sshd: pi") and f"{self.port}" in (process / "environ").read_text(
-                    errors="replace"
-                ):
-                    os.kill(int(process.name), 9)
-
-
-@contextlib.contextmanager
-def serving(kind: Kind, root: Path, folder: Path, *, environment: str | None = None) -> Iterator[EmulatedPi]:
-    """Run sshd for a root.
-
-    Args:
-        kind: What the root is.
-        root: Where it lies.
-        folder: For keys, configuration and log.
-        environment: What sshd sets for the login; None for QEMU_CPU alone.
-    """
-    folder.mkdir(parents=True)
-    port = _free_port()
-    for key in ("host", "user"):
-        _checked(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)])
-    variable = f"QEMU_CPU={kind.cpu}" if environment is None else environment
-    (folder / "passwd").write_text(Path("/etc/passwd").read_text() + f"{USER}:*:{UID}:{UID}::/home/{USER}:/bin/sh\n")
-    (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nStrictModes no\n"
-        f"AuthorizedKeysFile {folder}/user.pub\nPasswordAuthentication no\nUsePAM no\nSubsystem sftp internal-sftp\n"
-        f"SetEnv {variable} CAPPRUNE_TEST_PORT={port}\nMatch User {USER}\n  ChrootDirectory {root}\n"
-    )
-    (folder / "start").write_text(
-        "set -e\n"
-        "mount --make-rprivate /\n"
-        f"mount --bind {folder}/passwd /etc/passwd\n"
-        "mount -t tmpfs tmpfs /run && mkdir /run/sshd\n"
-        f"mount -t proc proc {root}/proc\n"
-        f"mount --bind {root}/cpuinfo {root}/proc/cpuinfo\n"
-        f"mount --bind /dev/null {root}/dev/null\n"
-        f"exec /usr/sbin/sshd -D -f {folder}/sshd_config -E {folder}/log\n"
-    )
-    programs = _programs(folder, port)
-    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", str(folder / "start")]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-        try:
-            _wait_for(port, process)
-            yield EmulatedPi(root, port, programs, folder / "log")
-        finally:
-            process.kill()
-
-
-def _programs(folder: Path, port: int) -> Path:
-    (folder / "config").write_text(
-        f"Host *\n  IdentityFile {folder}/user\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
-        "  StrictHostKeyChecking accept-new\n"
-    )
-    programs = folder / "bin"
-    programs.mkdir()
-    for program in ("ssh", "sftp"):
-        (programs / program).write_text(f'#!/bin/sh\nexec {shutil.which(program)} -F {folder}/config "$@"\n')
-        (programs / program).chmod(0o755)
-    return programs
+            checked(["umount", str(BINFMT)])
 
 
 def _mirror() -> str:
     """The mirror that this machine itself installs from."""
-    listed = _checked(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]).splitlines()
+    listed = checked(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]).splitlines()
     return next((line for line in listed if "security" not in line), "http://deb.debian.org/debian")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(100):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert process.poll() is None, "sshd did not start"
-        time.sleep(0.1)
-    raise AssertionError("sshd does not answer")
-
-
-def _checked(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command[0]}: {done.stderr.strip() or done.stdout.strip()}"
-    return done.stdout

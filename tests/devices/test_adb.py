@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device_parts import Phone, Tiny
 from stand_in_adb import SERIAL, STAND_IN
 
 from capprune.devices import adb, open_device
 from capprune.devices.adb_program import chosen, listed
 from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra, NewerFormat, PhotoError, UsageError
 from capprune_runtime.results import Measurement
-from conftest import Phone, Tiny
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,7 @@ from capprune_runtime.verify import Bundle
 
 RETRIES_S = (2, 5, 10)  # waits before each attempt to get a lost link back
 SPARE_BYTES = 8 << 20  # of the far disk, beyond what is copied
+FULL_BYTES = 1 << 20  # with less than this free, a copy that failed failed for want of room
 VENV_PYTHON = "~/capprune/bin/python3"  # where runtime_samples/raspberry_pi/README.md puts it
 _KILLED = 137  # exit codes of the far shell: this one is the system's, the others ours
 _NO_FOLDER, _NO_PYTHON = 9, 8
@@ -168,7 +169,7 @@ class SshDevice:
         lines = done.stdout.splitlines()
         free_bytes = _free_bytes(lines[0]) if lines else None
         if done.returncode == _NO_FOLDER:
-            if free_bytes is not None and free_bytes < SPARE_BYTES:
+            if free_bytes is not None and free_bytes < FULL_BYTES:
                 raise self._no_room(free_bytes, 0)
             raise DeviceError("the device's home cannot be written to", where=self.name, found=done.stderr.strip())
         if done.returncode or len(lines) < 2:
@@ -240,7 +241,7 @@ class SshDevice:
             return
         needed = sum(path.stat().st_size for path in files.values())
         free_bytes = _free_bytes(far.run("df -Pk . | tail -n 1").stdout)
-        if free_bytes is not None and free_bytes < SPARE_BYTES:
+        if free_bytes is not None and free_bytes < FULL_BYTES:
             raise self._no_room(free_bytes, needed)
         raise DeviceError("files cannot be copied to the device", where=self.name, found=complaint.splitlines()[-1])
 
