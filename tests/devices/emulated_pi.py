@@ -59,7 +59,7 @@ BOOKWORM = Kind("bookworm", "arm64", "aarch64", "3.11", "aarch64-linux-gnu", _WI
                 ("libpython3.11-stdlib",), "cortex-a72", PI_4)  # fmt: skip
 TRIXIE = Kind("trixie", "arm64", "aarch64", "3.13", "aarch64-linux-gnu", _WIDE, ("numpy", "Pillow", "ai-edge-litert"),
               ("libpython3.13-stdlib",), "cortex-a76", PI_5)  # fmt: skip
-ARMHF = Kind("bookworm", "armhf", "armv7l", "3.11", "arm-linux-gnueabihf", ("manylinux2014_armv7l",), ("tflite-runtime",),
+ARMHF = Kind("bookworm", "armhf", "armv7l", "3.11", "arm-linux-gnueabihf", ("manylinux_2_34_armv7l",), ("tflite-runtime",),
              ("libpython3.11-stdlib", "python3-numpy", "python3-pil"), "cortex-a72", PI_4)  # fmt: skip
 _MAGIC = {
     "arm64": ("aarch64", r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"),
@@ -146,14 +146,12 @@ def emulation(arch: str) -> Iterator[None]:
     if not mounted:
         checked(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)])
     ours = BINFMT / f"capprune-{name}"
-    known = any(entry.name.endswith(f"qemu-{name}") for entry in BINFMT.iterdir())
-    if not known:  # F: the interpreter is opened now and found in any root
+    if not ours.exists():  # F: the interpreter is opened now and found in any root; the latest registration goes first
         (BINFMT / "register").write_text(f":{ours.name}:M::{magic}:{_MASK}:/usr/bin/qemu-{name}-static:PF\n")
     try:
         yield
     finally:
-        if not known:
-            ours.write_text("-1")
+        ours.write_text("-1")
         if not mounted:
             checked(["umount", str(BINFMT)])
 

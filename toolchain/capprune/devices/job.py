@@ -9,9 +9,10 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from capprune_runtime import errors
@@ -22,6 +23,8 @@ from capprune_runtime.journal import Journal, Line
 from capprune_runtime.measure import judged
 from capprune_runtime.results import SCHEMA_VERSION, FailedPhoto, Measurement, bundle_facts, parse_measurement
 from capprune_runtime.verify import Bundle
+
+_NUMBERED = re.compile(r"(\d{5,})\.[a-z]+", re.ASCII)  # as `photo_number` names photos
 
 Progress = Callable[[int, int], None]  # photos or rounds done, and in all
 
@@ -155,11 +158,11 @@ class RunJournal:
         self._journal.close(remove=not self.done)
 
     def _name(self, sent: str) -> str:
-        stem = PurePosixPath(sent).stem
-        if not stem.isdecimal() or int(stem) >= len(self.job.photos):
+        number = _NUMBERED.fullmatch(sent)
+        if number is None or int(number[1]) >= len(self.job.photos):
             raise DeviceError("the device speaks of a photo that it was not sent", where=self._device,
                               found=ascii(sent[:80]))  # fmt: skip
-        return self.job.photos[int(stem)]
+        return self.job.photos[int(number[1])]
 
 
 def bench_measurements(document: Any, job: BenchJob, device: str) -> tuple[Measurement, ...]:

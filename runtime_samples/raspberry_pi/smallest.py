@@ -1,0 +1,48 @@
+"""How a bundle is used, and nothing else: python smallest.py BUNDLE PHOTO
+
+One word after the other, the likeliest each time. What is left out on purpose, and is in `capprune_runtime`: the verifier (an
+interpreter crashes on a bad file: use this only on bundles you made), beam search, other interpreters, the resize that is equal
+to the bit everywhere, packed bundles, messages.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, ImageOps
+
+folder, photo_path = Path(sys.argv[1]), sys.argv[2]
+manifest = json.loads((folder / "manifest.json").read_text())
+words = (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
+decoding, size = manifest["decoding"], manifest["preprocessing"]["size"]
+state_names = manifest["decoder"]["state"]  # h and c of an LSTM
+
+
+def load(name):
+    """A model's one call, and the interpreter that must live as long."""
+    interpreter = Interpreter(str(folder / manifest[name]["file"]))
+    return interpreter.get_signature_runner(manifest[name]["signature"]), interpreter
+
+
+encode, _encoder = load("encoder")
+step, _decoder = load("decoder")
+
+photo = ImageOps.exif_transpose(Image.open(photo_path)).convert("RGB")
+pixels = np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR), np.float32)  # the whole photo, squashed
+seen = encode(photo=(pixels[np.newaxis] - 127) / 128)  # (1, S, S, 3)
+
+state = {name: seen[name] for name in state_names}
+token, caption = decoding["start"], []
+for _ in range(decoding["max_tokens"]):
+    said = step(token=np.array([token], np.int32), keys=seen["keys"], values=seen["values"], **state)
+    scores = said["scores"][0]  # (V,), for each word of the vocabulary
+    scores[decoding["suppress"]] = -np.inf  # <pad>, <start>, <unk>
+    token = int(scores.argmax())
+    if token == decoding["end"]:
+        break
+    caption.append(words[token])
+    state = {name: said[name] for name in state_names}
+
+print(" ".join(caption))
