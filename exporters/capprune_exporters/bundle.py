@@ -127,12 +127,13 @@ def assemble(place: Path, contents: BundleContents) -> Bundle:
     return Bundle(place, manifest, contents.vocabulary, {MANIFEST: text.encode(), **files})
 
 
-def record_quality(bundle: Bundle, quality: Mapping[str, Any]) -> None:
+def record_quality(bundle: Bundle, quality: Mapping[str, Any], card: str | None = None) -> None:
     """Write what a validation measured into the folder of a bundle, and its hash into the manifest.
 
     Args:
         bundle: A verified bundle; when it is packed later, its quality goes along.
         quality: The content of quality.json.
+        card: The content of MODEL_CARD.md, if it changes with it.
 
     Raises:
         UsageError: The bundle is packed, or cannot be written to.
@@ -142,9 +143,11 @@ def record_quality(bundle: Bundle, quality: Mapping[str, Any]) -> None:
         raise UsageError("quality is recorded in a bundle's folder, before it is packed", where=bundle.place,
                          hint="capprune unpack FILE.capz --out BUNDLE")  # fmt: skip
     data = (json.dumps(quality, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    entry = FileEntry(hashlib.sha256(data).hexdigest(), len(data))
-    manifest = replace(bundle.manifest, files={**bundle.manifest.files, QUALITY: entry})
-    write_bytes(bundle.place / QUALITY, data)
+    changed = {QUALITY: data} | ({} if card is None else {MODEL_CARD: card.encode()})
+    entries = {name: FileEntry(hashlib.sha256(text).hexdigest(), len(text)) for name, text in changed.items()}
+    manifest = replace(bundle.manifest, files={**bundle.manifest.files, **entries})
+    for name, text in changed.items():
+        write_bytes(bundle.place / name, text)
     write_bytes(bundle.place / MANIFEST, (json.dumps(manifest.as_json(), indent=2) + "\n").encode())
     verify_bundle(bundle.place)
 

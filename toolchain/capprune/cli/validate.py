@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,12 +14,13 @@ from capprune.cli.console import bar, emit, json_option, say, table, threads_opt
 if TYPE_CHECKING:
     from capprune.data.photos import PhotoStore
     from capprune.devices import Device
-    from capprune.evaluation.confidence import Confidence
     from capprune.evaluation.metrics import Scores
     from capprune.evaluation.parity import ScoreGap
     from capprune.evaluation.results import Results
     from capprune.evaluation.validate import Reference, Validation
     from capprune_runtime.verify import Bundle
+
+CHOSEN_ON = "val"  # choices are made on val and reported on test
 
 
 @click.command()
@@ -118,8 +121,7 @@ def command(
     gate = {"passed": failure is None, **({} if failure is None else failure.as_json())}
     document = results.as_json() | {"gate": gate}
     if record:
-        document["confidence"] = _confidence(validation, split).as_json()
-        record_quality(verified, {key: document[key] for key in document if key not in ("captions", "failures")})
+        _record(verified, document, validation, split)
     emit(document, as_json, lambda: show(results, validation))
     if failure is not None:
         if as_json:
@@ -127,14 +129,24 @@ def command(
         raise failure
 
 
-def _confidence(validation: Validation, split: str) -> Confidence:
-    """How sure the bundle must be of a caption, from this validation's own photos."""
+def _record(bundle: Bundle, document: Mapping[str, Any], validation: Validation, split: str) -> None:
+    """Write quality.json and the model card; the limit of unsure captions is chosen on val and kept by other splits."""
+    from capprune.evaluation.card import model_card
     from capprune.evaluation.confidence import calibrate
+    from capprune_exporters.bundle import record_quality
+    from capprune_runtime.manifest import QUALITY
 
-    said = {one.photo: one for one in validation.measurement.captions}
-    mean = {name: one.log_probability / max(1, len(one.tokens) + one.finished) for name, one in said.items()}
-    scores = dict(zip(sorted(said), validation.scores.per_photo_cider, strict=True))
-    return calibrate(mean, scores, split=split)
+    quality = {key: document[key] for key in document if key not in ("captions", "failures")}
+    if split == CHOSEN_ON:
+        said = {one.photo: one for one in validation.measurement.captions}
+        mean = {name: one.log_probability / max(1, len(one.tokens) + one.finished) for name, one in said.items()}
+        scores = dict(zip(sorted(said), validation.scores.per_photo_cider, strict=True))
+        quality["confidence"] = calibrate(mean, scores, split=split).as_json()
+    elif QUALITY in bundle.files:
+        quality["confidence"] = json.loads(bundle.files[QUALITY]).get("confidence")
+    if quality.get("confidence") is None:
+        say(f"captions of this bundle will not be marked as unsure: record a validation of {CHOSEN_ON} first")
+    record_quality(bundle, quality, model_card(bundle, quality))
 
 
 def _exact(bundle: Bundle) -> bool:

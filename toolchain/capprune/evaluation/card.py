@@ -1,0 +1,62 @@
+"""The model card of a bundle whose quality was measured: what it is, what it was made of, how good it is, where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from capprune_runtime.verify import Bundle
+
+FAILURES = (
+    "Colours, numbers of people or things, and who does what to whom are often wrong; a rare object becomes a frequent one. "
+    "A photo unlike its training photos gets a fluent caption all the same. "
+    "Captions repeat what people wrote of other photos, with their habits and prejudices."
+)
+
+
+def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
+    """Markdown, from the bundle's manifest and a recorded validation.
+
+    Args:
+        bundle: Verified.
+        quality: The document of a validation, with its `confidence` where one was chosen.
+    """
+    manifest, data = bundle.manifest, quality["data"]
+    pruning, scores, interval = manifest.pruning, quality["quality"]["scores"], quality["quality"]["cider_d_interval"]
+    health = quality["quality"]["health"]
+    sizes = {name: entry.size_bytes for name, entry in manifest.files.items()}
+    meteor = "" if scores["meteor"] is None else f", METEOR {scores['meteor']:.3f}"
+    lines = [
+        f"# {manifest.config['name']}",
+        "",
+        f"Soft attention and {manifest.model.cell.upper()} over the features of a convolutional network: photos in, captions out.",
+        "",
+        f"- **Data**: {manifest.data.name}. **Terms: {manifest.data.licence}.** They hold for these weights; the licence of "
+        "capprune's code does not. No photo and no caption of the data is in this bundle.",
+        f"- **Decoder**: {pruning.kept_weights:,} of {pruning.prunable_weights:,} weights kept "
+        f"({pruning.sparsity:.2%} sparse, by {pruning.method}), stored as {manifest.quantisation.decoder}. "
+        f"**Encoder**: {manifest.quantisation.encoder}.",
+        f"- **Bytes**: encoder {sizes[manifest.encoder.file]:,}, decoder {sizes[manifest.decoder.file]:,}, before packing.",
+        f"- **Scores** on {data['name']} {data['split']} ({data['photos']:,} photos, beam {quality['quality']['beam']}, "
+        f"{scores['tokenizer']} tokens): CIDEr-D {scores['cider_d']:.3f} (95 % interval {interval['low']:.3f} to "
+        f"{interval['high']:.3f}), BLEU-4 {scores['bleu_4']:.3f}{meteor}.",
+        f"- **Captions**: {health['distinct_words']:,} distinct words, {health['mean_words']:.1f} words on average, "
+        f"{health['bad_ending_share']:.1%} stop at a word such as _a_ or _of_, {health['unknown_share']:.1%} hold an unknown one.",
+        *_confidence(quality.get("confidence")),
+        f"- **Known failures of such models**: {FAILURES}",
+        f"- **Made by** {manifest.created_by}; the config stands in manifest.json, every score in quality.json.",
+        "",
+        "Captions can be wrong. Do not rely on them where a mistake does harm.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _confidence(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None or found["low_below"] is None:
+        return []
+    return [
+        f"- **Not sure**: captions whose mean log-probability a word lies below {found['low_below']:.3f} are marked; on "
+        f"{found['split']} ({found['photos']:,} photos) that was {found['share']:.1%} of them, with a CIDEr-D of "
+        f"{found['cider_d_below']:.3f} beside {found['cider_d']:.3f} of all."
+    ]
