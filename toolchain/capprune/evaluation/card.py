@@ -29,7 +29,7 @@ def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
     lines = [
         f"# {manifest.config['name']}",
         "",
-        f"Soft attention and {manifest.model.cell.upper()} over the features of a convolutional network: photos in, captions out.",
+        f"Soft attention and {manifest.model.cell.upper()} over the features of a convolutional network.",
         "",
         f"- **Data**: {manifest.data.name}. **Terms: {manifest.data.licence}.** They hold for these weights; the licence of "
         "capprune's code does not. No photo and no caption of the data is in this bundle.",
@@ -41,7 +41,8 @@ def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
         f"{scores['tokenizer']} tokens): CIDEr-D {scores['cider_d']:.3f} (95 % interval {interval['low']:.3f} to "
         f"{interval['high']:.3f}), BLEU-4 {scores['bleu_4']:.3f}{meteor}.",
         f"- **Captions**: {health['distinct_words']:,} distinct words, {health['mean_words']:.1f} words on average, "
-        f"{health['bad_ending_share']:.1%} stop at a word such as _a_ or _of_, {health['unknown_share']:.1%} hold an unknown one.",
+        f"{health['bad_ending_share']:.1%} stop at a word such as _a_ or _of_, "
+        f"{health['unknown_share']:.1%} hold an unknown one.",
         *_confidence(quality.get("confidence")),
         f"- **Known failures of such models**: {FAILURES}",
         f"- **Made by** {manifest.created_by}; the config stands in manifest.json, every score in quality.json.",
