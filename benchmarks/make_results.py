@@ -18,6 +18,7 @@ from result_text import commands as _commands
 from result_text import machine as _machine
 from result_text import missing as _missing
 from result_text import table as _table
+from training_results import training_section
 
 RESULTS = Path(__file__).parent / "results"
 TEXT = Path(__file__).parent / "RESULTS.md"
@@ -50,6 +51,7 @@ def render(results: Path) -> str:
         _flickr8k(found),
         exports_section(_read(results / "exports.json")),
         entropy_section(_read(results / "entropy.json")),
+        training_section(_read(results / "training_speed.json")),
     ]
     return "\n\n".join(sections) + "\n"
 
