@@ -8,7 +8,8 @@ from machine import ANDROID_DEMO, JUNIT, class_path, run
 
 CORE = ANDROID_DEMO / "core/src/main/java"
 CORE_TESTS = ANDROID_DEMO / "core/src/test/java"
-_STRICT = ("-Xlint:all", "-Werror", "-encoding", "UTF-8", "--release", "17")
+# Text is put together without invokedynamic, which the dexer of the offline build does not know.
+_STRICT = ("-Xlint:all", "-Werror", "-encoding", "UTF-8", "--release", "17", "-XDstringConcat=inline")
 
 
 def compile_folder(sources: list[Path], out: Path, *libraries: Path) -> Path:
@@ -26,10 +27,15 @@ def compile_core(out: Path) -> tuple[Path, Path]:
     return core, compile_folder([CORE_TESTS], out / "core-tests", core, *JUNIT)
 
 
-def run_junit(core: Path, tests: Path, files: Path) -> str:
-    """Run every test of `:core` on the files that Python wrote for it; what JUnit said."""
-    names = [file.stem for file in sorted(CORE_TESTS.rglob("*Test.java"))]
-    return run(
-        ["java", f"-Dcapprune.files={files}", "-cp", class_path(core, tests, *JUNIT), "org.junit.runner.JUnitCore"]
-        + [f"dev.capprune.core.{name}" for name in names]
-    )
+def run_junit(core: Path, tests: Path, files: Path, *options: str) -> str:
+    """Run every test of `:core` on the files that Python wrote for it; what JUnit said.
+
+    Args:
+        core: The folder or jar of the classes.
+        tests: The folder of their tests' classes.
+        files: What Python wrote.
+        options: More for the JVM.
+    """
+    names = [f"org.capprune.core.{file.stem}" for file in sorted(CORE_TESTS.rglob("*Test.java"))]
+    classes = class_path(core, tests, *JUNIT)
+    return run(["java", *options, f"-Dcapprune.files={files}", "-cp", classes, "org.junit.runner.JUnitCore", *names])

@@ -14,11 +14,16 @@ _TARGETS = {"arm64-v8a": "aarch64-linux-android24", "x86_64": "x86_64-linux-andr
 _WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter")
 
 
-def jdk_headers() -> tuple[Path, Path]:
-    """The folders of jni.h and jni_md.h."""
+def jdk_home() -> Path:
+    """The folder of the JDK."""
     javac = shutil.which("javac")
     assert javac is not None, "missing_packages() comes first"
-    include = Path(javac).resolve().parents[1] / "include"
+    return Path(javac).resolve().parents[1]
+
+
+def jdk_headers() -> tuple[Path, Path]:
+    """The folders of jni.h and jni_md.h."""
+    include = jdk_home() / "include"
     return include, include / "linux"
 
 

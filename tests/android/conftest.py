@@ -32,10 +32,10 @@ def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def junit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every folder that the JUnit tests read: cases, packed bundles, hostile files."""
+    """Every folder that the JUnit tests read: cases, packed bundles, hostile and mutated files."""
     folder = tmp_path_factory.mktemp("junit")
     write_cases(folder)
-    command = [sys.executable, TESTS / "hostile" / "write_attacks.py", "--out", folder / "attacks"]
+    command = [sys.executable, TESTS / "android" / "hostile_files.py", "--out", folder]
     subprocess.run(command, check=True, capture_output=True)
     _write_packed(folder / "capz", tmp_path_factory)
     return folder

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,6 @@ class DesktopJvm:
         tests: Classes of its tests.
         shim: The folder of the shim.
     """
-
-    _PROGRAM: ClassVar[str] = "dev.capprune.core.DesktopCaptions"
 
     parts: Path
     core: Path
@@ -61,20 +59,23 @@ class DesktopJvm:
             (folder / name).write_bytes(rgb.tobytes())
             index.append({"file": name, "width": rgb.shape[1], "height": rgb.shape[0], "beam": beam})
         (folder / "index.json").write_text(json.dumps(index))
-        classes = machine.class_path(self.core, self.tests, *machine.JUNIT)
-        library = {"LD_LIBRARY_PATH": str(self.parts / machine.DESKTOP)}
-        machine.run(
-            [
-                "java",
-                f"-Djava.library.path={self.shim}",
-                "-cp",
-                classes,
-                self._PROGRAM,
-                bundle,
-                folder,
-                folder / "said.json",
-            ],
-            environment=library,
-        )
+        self._java("DesktopCaptions", bundle, folder, folder / "said.json")
         said: list[dict[str, Any]] = json.loads((folder / "said.json").read_text())["captions"]
         return said
+
+    def run_photos(self, bundle: Path, photos: Path, results: Path, beam: int = 0, stop_after: int = 1 << 30) -> None:
+        """Do what the app does when the runner asks it: caption a folder of PNG photos and write the results document."""
+        self._java("DesktopRun", bundle, photos, results, beam, stop_after)
+
+    def _java(self, program: str, *arguments: object) -> None:
+        classes = machine.class_path(self.core, self.tests, *machine.JUNIT)
+        library = {"LD_LIBRARY_PATH": str(self.parts / machine.DESKTOP)}
+        command = [
+            "java",
+            f"-Djava.library.path={self.shim}",
+            "-cp",
+            classes,
+            f"org.capprune.core.{program}",
+            *arguments,
+        ]
+        machine.run(command, environment=library)

@@ -1,0 +1,13 @@
+package org.capprune.demo;
+
+import org.capprune.core.Interpreter;
+import org.capprune.core.NativeEngine;
+
+/** The interpreter of this build: the TfLite C API through our own shim. */
+final class Engines {
+    private Engines() {}
+
+    static Interpreter.Engine open() {
+        return NativeEngine.open();
+    }
+}

@@ -1,0 +1,206 @@
+package org.capprune.core;
+
+import org.capprune.core.Manifest.FileEntry;
+import org.capprune.core.TfliteModel.Signature;
+import org.capprune.core.TfliteModel.Tensor;
+import org.capprune.core.TfliteModel.Type;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.SortedSet;
+import java.util.TreeSet;
+
+/**
+ * Whether a bundle is what its manifest says, before anything in it is used.
+ *
+ * <pre>
+ * names and kinds → sizes and SHA-256 → vocabulary → model files → their signatures against the manifest
+ * </pre>
+ */
+final class BundleVerifier {
+    private final Members members;
+    private final Manifest manifest;
+    private final Map<String, byte[]> files = new LinkedHashMap<>();
+
+    private BundleVerifier(Members members) {
+        this.members = members;
+        byte[] content = members.read(Manifest.NAME, Manifest.MOST_BYTES);
+        manifest = ManifestReader.read(content, members.where(Manifest.NAME));
+        files.put(Manifest.NAME, content);
+    }
+
+    /** Check the files of a bundle, wherever they lie. */
+    static Bundle verify(Members members) {
+        return new BundleVerifier(members).verify();
+    }
+
+    private Bundle verify() {
+        checkNames();
+        manifest.files().forEach((name, entry) -> files.put(name, readListed(name, entry)));
+        Vocabulary vocabulary = Vocabulary.read(files.get(BundleFiles.VOCABULARY), members.where(BundleFiles.VOCABULARY));
+        if (vocabulary.size() != manifest.model().vocabulary()) {
+            throw new CapPruneException(ErrorKind.BAD_VOCABULARY, "the vocabulary does not fit the model")
+                    .at(members.where(BundleFiles.VOCABULARY)).expected(manifest.model().vocabulary() + " tokens")
+                    .found(vocabulary.size());
+        }
+        Map<String, Expected> encoded = encoded();
+        Map<String, Expected> photo = new LinkedHashMap<>();
+        int size = manifest.photoSize();
+        photo.put("photo", new Expected(Type.FLOAT32, 1, size, size, 3));
+        ModelFile encoder = model(manifest.encoderFile(), Manifest.ENCODE_SIGNATURE, photo, encoded);
+        Map<String, Expected> stepInputs = new LinkedHashMap<>(encoded);
+        stepInputs.put("token", new Expected(Type.INT32, 1));
+        Map<String, Expected> said = state();
+        said.put("scores", new Expected(Type.FLOAT32, 1, manifest.model().vocabulary()));
+        said.put("attention", new Expected(Type.FLOAT32, 1, manifest.model().regions()));
+        ModelFile decoder = model(manifest.decoderFile(), Manifest.STEP_SIGNATURE, stepInputs, said);
+        String place = members.place();
+        Bundle bundle = new Bundle(place, manifest, vocabulary, files, encoder, decoder,
+                GoldenReader.read(files, place, manifest, vocabulary));
+        GoldenReader.checkPhotos(files, place);
+        return bundle;
+    }
+
+    private void checkNames() {
+        SortedSet<String> extra = members.names(BundleFiles.MOST_FILES);
+        SortedSet<String> missing = new TreeSet<>(manifest.files().keySet());
+        missing.removeAll(extra);
+        extra = new TreeSet<>(extra);
+        extra.removeAll(manifest.files().keySet());
+        extra.remove(Manifest.NAME);
+        if (!missing.isEmpty()) {
+            throw new CapPruneException(ErrorKind.MISSING_FILE, "a file of the bundle is missing")
+                    .at(members.where(missing.first()));
+        }
+        if (!extra.isEmpty()) {
+            throw new CapPruneException(
+                    ErrorKind.MISSING_FILE, "a file in the bundle is not listed in its manifest")
+                    .at(members.where(extra.first()));
+        }
+    }
+
+    private byte[] readListed(String name, FileEntry entry) {
+        byte[] content = members.read(name, BundleFiles.mostBytes(name));
+        if (content.length != entry.sizeBytes()) {
+            throw new CapPruneException(ErrorKind.HASH_MISMATCH, "a file of the bundle has another size")
+                    .at(members.where(name)).expected(entry.sizeBytes() + " bytes").found(content.length + " bytes");
+        }
+        String digest = hex(sha256(content, 0, content.length));
+        if (!digest.equals(entry.sha256())) {
+            throw new CapPruneException(
+                    ErrorKind.HASH_MISMATCH, "a file of the bundle is not the one that was written")
+                    .at(members.where(name)).expected("sha256 " + entry.sha256()).found("sha256 " + digest)
+                    .hint("copy the bundle again");
+        }
+        return content;
+    }
+
+    static byte[] sha256(byte[] content, int offset, int length) {
+        try {
+            MessageDigest digest = MessageDigest.getInstance("SHA-256");
+            digest.update(content, offset, length);
+            return digest.digest();
+        } catch (NoSuchAlgorithmException error) { // every Java and every Android has it
+            throw new IllegalStateException(error);
+        }
+    }
+
+    static String hex(byte[] digest) {
+        StringBuilder text = new StringBuilder();
+        for (byte part : digest) {
+            text.append(Character.forDigit(part >> 4 & 0xF, 16)).append(Character.forDigit(part & 0xF, 16));
+        }
+        return text.toString();
+    }
+
+    /** What a tensor of a signature must be. */
+    private record Expected(Type type, Shape shape) {
+        Expected(Type type, int... sizes) {
+            this(type, new Shape(sizes));
+        }
+    }
+
+    private Map<String, Expected> state() {
+        Map<String, Expected> state = new LinkedHashMap<>();
+        manifest.state().forEach(name -> state.put(name, new Expected(Type.FLOAT32, 1, manifest.model().hidden())));
+        return state;
+    }
+
+    /** What the encoder gives, all of which goes into a step. */
+    private Map<String, Expected> encoded() {
+        Map<String, Expected> encoded = state();
+        int regions = manifest.model().regions();
+        encoded.put("keys", new Expected(Type.FLOAT32, 1, regions, manifest.model().attention()));
+        encoded.put("values", new Expected(Type.FLOAT32, 1, regions, manifest.model().context()));
+        return encoded;
+    }
+
+    private ModelFile model(
+            String name, String key, Map<String, Expected> inputs, Map<String, Expected> outputs) {
+        byte[] data = files.get(name);
+        String where = members.where(name);
+        TfliteModel model = TfliteCheck.check(data, where, key);
+        Signature signature = model.signatures().get(0);
+        checkTensors(model, where, "input", signature.inputs(), inputs);
+        checkTensors(model, where, "output", signature.outputs(), outputs);
+        checkMetadata(model, where);
+        return new ModelFile(data, key, positions(signature.inputs(), model.inputs()),
+                positions(signature.outputs(), model.outputs()));
+    }
+
+    private static void checkTensors(
+            TfliteModel model, String where, String kind, Map<String, Long> found, Map<String, Expected> expected) {
+        if (!found.keySet().equals(expected.keySet())) {
+            throw bad("the model's " + kind + "s are not those of the manifest", where)
+                    .expected(Printable.list(expected.keySet()))
+                    .found(Printable.ascii(Printable.list(found.keySet())));
+        }
+        expected.forEach((name, one) -> {
+            Tensor tensor = model.tensors().get(found.get(name).intValue());
+            if (!tensor.shape().equals(one.shape) || tensor.type() != one.type) {
+                throw bad("the model's " + kind + " " + name + " does not fit the manifest", where)
+                        .expected(one.shape + " " + one.type).found(tensor.shape() + " " + tensor.type());
+            }
+        });
+    }
+
+    /** What a .tflite says of the bundle around it, for those who have only the file, must be so. */
+    private void checkMetadata(TfliteModel model, String where) {
+        StoredBytes words = model.metadata().get(TfliteReader.VOCABULARY_METADATA);
+        if (words != null && !Arrays.equals(words.copy(), files.get(BundleFiles.VOCABULARY))) {
+            throw bad("metadata: another vocabulary than the bundle's", where);
+        }
+        StoredBytes described = model.metadata().get(TfliteReader.MODEL_METADATA);
+        if (described == null) {
+            return;
+        }
+        Object found;
+        try {
+            found = StrictJson.parse(described.copy());
+        } catch (CapPruneException error) {
+            throw bad("metadata: " + TfliteReader.MODEL_METADATA + " cannot be read", where).found(error.details());
+        }
+        if (!manifest.described().equals(found)) {
+            throw bad("metadata: another preprocessing or decoding than the manifest's", where)
+                    .expected(manifest.described());
+        }
+    }
+
+    private static Map<String, Integer> positions(Map<String, Long> named, int[] all) {
+        Map<String, Integer> positions = new LinkedHashMap<>();
+        named.forEach((name, index) -> {
+            for (int position = 0; position < all.length; position++) {
+                if (all[position] == index) {
+                    positions.put(name, position);
+                }
+            }
+        });
+        return positions;
+    }
+
+    private static CapPruneException bad(String what, String where) {
+        return new CapPruneException(ErrorKind.BAD_MODEL_FILE, what).at(where);
+    }
+}

@@ -1,0 +1,154 @@
+package org.capprune.core;
+
+import static org.junit.Assert.assertArrayEquals;
+import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertTrue;
+
+import java.io.File;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+import java.util.Map;
+import org.junit.Test;
+
+/** What Python's runtime gave for many inputs (tests/android/core_cases.py), given again here. */
+public class PythonEqualTest {
+    // Sums of exponentials in another order; tokens must be equal, their log-probabilities this close.
+    private static final double LOG_TOLERANCE = 1e-9;
+
+    @Test
+    public void squashedPhotosAreEqualToTheBit() {
+        File folder = TestFiles.folder("squash");
+        for (Map<String, Object> entry : TestFiles.index(folder)) {
+            int width = TestFiles.whole(entry, "width");
+            int height = TestFiles.whole(entry, "height");
+            ArrayPixels photo = TestFiles.opaque(TestFiles.read(folder, (String) entry.get("file")), width, height);
+            byte[] square = Squash.squash(photo, TestFiles.whole(entry, "size"));
+            assertArrayEquals(entry.toString(), TestFiles.read(folder, (String) entry.get("squared")), square);
+        }
+    }
+
+    @Test
+    public void normalisedPhotosAreEqualToTheBit() {
+        File folder = TestFiles.folder("normalise");
+        float[] expected = TestFiles.floats(TestFiles.read(folder, "floats"));
+        assertEquals(256, expected.length);
+        byte[] square = new byte[expected.length];
+        for (int n = 0; n < square.length; n++) {
+            square[n] = (byte) n;
+        }
+        assertArrayEquals(expected, Squash.normalise(square), 0);
+    }
+
+    @Test
+    public void photosAreTurnedUprightLikeInPython() {
+        File folder = TestFiles.folder("upright");
+        for (Map<String, Object> entry : TestFiles.index(folder)) {
+            int width = TestFiles.whole(entry, "width");
+            int height = TestFiles.whole(entry, "height");
+            Pixels stored = TestFiles.opaque(TestFiles.read(folder, "stored"), width, height);
+            Pixels upright = new Upright(stored, TestFiles.whole(entry, "orientation"));
+            byte[] expected = TestFiles.read(folder, (String) entry.get("file"));
+            ArrayPixels turned = TestFiles.opaque(expected, upright.width(), upright.height());
+            assertArrayEquals(entry.toString(), turned.argb(), byRows(upright));
+            assertArrayEquals(entry.toString(), turned.argb(), byColumns(upright));
+        }
+    }
+
+    private static int[] byRows(Pixels photo) {
+        int[] argb = new int[photo.width() * photo.height()];
+        int[] row = new int[photo.width()];
+        for (int y = 0; y < photo.height(); y++) {
+            photo.row(y, row);
+            System.arraycopy(row, 0, argb, y * row.length, row.length);
+        }
+        return argb;
+    }
+
+    private static int[] byColumns(Pixels photo) {
+        int[] argb = new int[photo.width() * photo.height()];
+        int[] column = new int[photo.height()];
+        for (int x = 0; x < photo.width(); x++) {
+            photo.column(x, column);
+            for (int y = 0; y < column.length; y++) {
+                argb[y * photo.width() + x] = column[y];
+            }
+        }
+        return argb;
+    }
+
+    @Test
+    public void pngPhotosAreDecodedToTheSameBytes() {
+        File folder = TestFiles.folder("png");
+        for (Map<String, Object> entry : TestFiles.index(folder)) {
+            String file = (String) entry.get("file");
+            int size = TestFiles.whole(entry, "size");
+            ArrayPixels photo = Png.decode(TestFiles.read(folder, file), file, 4096);
+            byte[] expected = TestFiles.read(folder, (String) entry.get("rgb"));
+            assertArrayEquals(file, expected, Squash.squash(photo, size)); // a photo of its size stays as it is
+        }
+    }
+
+    @Test
+    public void searchesGiveTheSameWords() {
+        File folder = TestFiles.folder("search");
+        int words = 0;
+        for (Map<String, Object> entry : TestFiles.index(folder)) {
+            int vocabulary = TestFiles.whole(entry, "vocabulary");
+            float[] table = TestFiles.floats(TestFiles.read(folder, (String) entry.get("file")));
+            Manifest.Decoding decoding = new Manifest.Decoding(
+                    TestFiles.ints(entry.get("suppress")), TestFiles.whole(entry, "max_tokens"), 1);
+            Search search = new Search((token, state) -> step(table, vocabulary, token, state), decoding, () -> false);
+            Search.Hypothesis found = search.beam(
+                    Collections.singletonList(new float[] {0}), TestFiles.whole(entry, "width"));
+            assertArrayEquals(entry.toString(), TestFiles.ints(entry.get("tokens")), found.tokens());
+            assertEquals(entry.get("finished"), found.finished());
+            assertEquals((double) entry.get("log_probability"), found.logProbability(), LOG_TOLERANCE);
+            assertEquals(found.tokens().length, found.attention().size());
+            words += found.tokens().length;
+        }
+        assertTrue(words > 100);
+    }
+
+    /** As {@code core_cases.py} has it: the scores are a row of the table that token and state choose. */
+    private static Search.Result step(float[] table, int vocabulary, int token, List<float[]> state) {
+        float next = (state.get(0)[0] * 3 + token) % 101;
+        int row = (int) next % (table.length / vocabulary);
+        float[] scores = Arrays.copyOfRange(table, row * vocabulary, (row + 1) * vocabulary);
+        return new Search.Result(scores, Collections.singletonList(new float[] {next}), new float[] {next});
+    }
+
+    @Test
+    public void packedBundlesExpandToTheSameBytes() {
+        File folder = TestFiles.folder("capz");
+        for (Map<String, Object> entry : TestFiles.index(folder)) {
+            String file = (String) entry.get("file");
+            Map<String, byte[]> files = Bundle.open(new File(folder, file)).files();
+            List<String> names = new ArrayList<>();
+            for (Object name : (List<?>) entry.get("names")) {
+                names.add((String) name);
+                byte[] expected = TestFiles.read(folder, entry.get("folder") + "/" + name);
+                assertArrayEquals(file + " " + name, expected, files.get(name));
+            }
+            assertEquals(names.size(), files.size());
+        }
+    }
+
+    @Test
+    public void jsonIsReadAsPythonReadsIt() {
+        File folder = TestFiles.folder("json");
+        for (Map<String, Object> entry : TestFiles.index(folder)) {
+            byte[] text = TestFiles.read(folder, (String) entry.get("file"));
+            boolean accepted;
+            try {
+                StrictJson.parse(text);
+                accepted = true;
+            } catch (CapPruneException error) {
+                assertEquals(ErrorKind.BUNDLE, error.kind());
+                accepted = false;
+            }
+            assertEquals(entry.toString(), entry.get("accepted"), accepted);
+        }
+    }
+}
