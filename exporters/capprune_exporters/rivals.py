@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from capprune_runtime.manifest import (
     model_kind,
 )
 from capprune_runtime.tflite_file import read_tflite
-from capprune_runtime.verify import Bundle
+from capprune_runtime.verify import Bundle, verify_bundle
 
 DENSE_FLOAT32, DENSE_INT8, SPARSE_FLOAT32, BLOCKS_INT8 = (
     "dense float32",
@@ -155,16 +156,23 @@ def rival_bundle(bundle: Bundle, rival: Rival, encoder: bytes) -> Bundle:
         files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
     )
     text = json.dumps(manifest.as_json(), indent=2) + "\n"
-    return Bundle(bundle.place, manifest, bundle.vocabulary, {MANIFEST: text.encode(), **files})
+    place = Path(f"{rival.kind}-{rival.name}".replace(" ", "-"))
+    return Bundle(place, manifest, bundle.vocabulary, {MANIFEST: text.encode(), **files})
 
 
-def save(bundle: Bundle, folder: Path) -> Path:
-    """Write the files of a bundle into a folder, to be made; returns it."""
-    for name, data in bundle.files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return folder
+def verified(rival: Bundle) -> Bundle:
+    """A rival that has passed the verifier, as every bundle must before it runs; its place names what it is.
+
+    Raises:
+        BundleError: A rule is broken: a defect of the exporter.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / rival.place.name
+        for name, data in rival.files.items():
+            path = place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return verify_bundle(place)
 
 
 def _matrices(dense: bytes) -> tuple[dict[str, Matrix], tuple[str, ...]]:

@@ -20,6 +20,7 @@ from capprune_exporters.rivals import (
     rival_bundle,
     stored_forms,
     tflite_rivals,
+    verified,
 )
 from capprune_exporters.tflite.sparse import make_sparse
 from capprune_runtime.errors import ExportError
@@ -67,18 +68,14 @@ def test_rivals_do_not_depend_on_the_form_that_the_bundle_has() -> None:
     assert [stored_forms(one.decoder) for one in from_dense] == [stored_forms(one.decoder) for one in from_sparse]
 
 
-def test_a_rival_is_a_bundle_that_passes_the_verifier(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_rival_is_a_bundle_that_passes_the_verifier(bundle: Bundle) -> None:
     for rival in tflite_rivals(bundle.decoder):
-        made = rival_bundle(bundle, rival, bundle.encoder)
-        folder = tmp_path / rival.name
-        (folder / "golden").mkdir(parents=True)
-        for name, data in made.files.items():
-            (folder / name).write_bytes(data)
-        verified = verify_bundle(folder)
-        assert verified.manifest.quantisation.decoder == rival.weights
+        made = verified(rival_bundle(bundle, rival, bundle.encoder))
+        assert made.place.name == f"tflite-{rival.name}".replace(" ", "-")
+        assert made.manifest.quantisation.decoder == rival.weights
         golden = {name for name in bundle.files if name.startswith("golden/")}
         assert golden
-        assert set(verified.files) == {MANIFEST, "encoder.tflite", "decoder.tflite", "vocabulary.txt", *golden}
+        assert set(made.files) == {MANIFEST, "encoder.tflite", "decoder.tflite", "vocabulary.txt", *golden}
 
 
 def test_models_of_two_kinds_do_not_make_a_bundle(bundle: Bundle) -> None:

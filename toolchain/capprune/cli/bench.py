@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from capprune.cli.console import bar, emit, json_option, say, table, threads_option
 
 if TYPE_CHECKING:
+    from capprune.devices import Device
     from capprune.evaluation.speed import SpeedRow
     from capprune_runtime.results import Measurement
     from capprune_runtime.verify import Bundle
@@ -28,12 +28,22 @@ ROUNDS = 30  # written here too, so that --help imports nothing; a test holds th
 )
 @click.option("--rounds", type=click.IntRange(1, 10_000), default=ROUNDS, show_default=True, help="Captions of each.")
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept.  [default: the bundle's]")
+@click.option("--device", "spec", default="local", show_default=True, help="local or ssh:USER@HOST[:PORT].")
+@click.option("--python", help="The Python on the far side of ssh:.  [default: ~/capprune's, or python3]")
 @threads_option
 @json_option
 def command(
-    bundle: Path | None, baselines: bool, run: Path | None, rounds: int, beam: int | None, threads: int, as_json: bool
+    bundle: Path | None,
+    baselines: bool,
+    run: Path | None,
+    rounds: int,
+    beam: int | None,
+    spec: str,
+    python: str | None,
+    threads: int,
+    as_json: bool,
 ) -> None:
-    """Time a bundle, in turns with its honest rivals.
+    """Time a bundle here or on a device, in turns with its honest rivals.
 
     A round is one caption of a golden photo by each of them, so that a slow moment meets all alike. Medians carry 95 %
     bootstrap intervals; how many times faster one is than another is told only where their intervals do not overlap, and
@@ -43,15 +53,24 @@ def command(
     Example:
       capprune bench bundles/sparse --baselines
       capprune bench bundles/sparse --baselines --run runs/sparse --json > bench.json
+      capprune bench bundles/sparse --baselines --device ssh:pi@raspberrypi.local
     """
     from capprune.captioning.ready import ready_bundle
+    from capprune.devices import open_device
     from capprune_runtime.errors import UsageError
     from capprune_runtime.verify import verify_bundle
 
     if run is not None and not baselines:
         raise UsageError("a run is for making rivals", where="--run", hint="add --baselines")
+    device = open_device(spec, python=python)
     document, rows, measurements = bench(
-        verify_bundle(bundle or ready_bundle()), baselines=baselines, run=run, rounds=rounds, beam=beam, threads=threads
+        verify_bundle(bundle or ready_bundle()),
+        baselines=baselines,
+        run=run,
+        rounds=rounds,
+        beam=beam,
+        threads=threads,
+        device=device,
     )
     emit(document, as_json, lambda: show(rows, measurements, rounds, onnx_left_out=baselines and run is None))
 
@@ -64,33 +83,34 @@ def bench(
     rounds: int = ROUNDS,
     beam: int | None = None,
     threads: int = 1,
+    device: Device | None = None,
 ) -> tuple[dict[str, Any], tuple[SpeedRow, ...], tuple[Measurement, ...]]:
-    """Time a bundle and, if wanted, its rivals.
+    """Time a bundle and, if wanted, its rivals; on this machine when no device is given.
 
     Returns:
         The document, its rows, and the measurements that they come from.
 
     Raises:
         UsageError: The run is not the bundle's, or the bundle needs one for its rivals.
+        DeviceError: The device cannot be reached or used.
         BundleError: A bundle cannot be run.
     """
+    from capprune.devices import BenchJob, open_device
     from capprune.evaluation.speed import compare
-    from capprune_exporters.rivals import save
-    from capprune_runtime.bench import bench_bundles, bench_document
+    from capprune_runtime.bench import bench_document
 
     names, rivals = _rivals(bundle, run) if baselines else (["this bundle"], [])
-    with tempfile.TemporaryDirectory() as folder:
-        places = [bundle.place, *(save(rival, Path(folder) / slug) for slug, rival in rivals)]
-        with bar("rounds") as tell:
-            measurements = bench_bundles(places, rounds=rounds, beam=beam, threads=threads, progress=tell)
+    job = BenchJob([bundle, *rivals], rounds=rounds, beam=beam, threads=threads)
+    with bar("rounds") as tell:
+        measurements = (device or open_device("local")).bench(job, tell)
     rows = compare(measurements, names)
     document = bench_document(measurements) | {"names": names, "comparison": [row.as_json() for row in rows]}
     return document, rows, measurements
 
 
-def _rivals(bundle: Bundle, run: Path | None) -> tuple[list[str], list[tuple[str, Bundle]]]:
-    """The names of all rows, the bundle's own first, and each rival by a name that a folder can have."""
-    from capprune_exporters.rivals import own_form, rival_bundle, tflite_rivals
+def _rivals(bundle: Bundle, run: Path | None) -> tuple[list[str], list[Bundle]]:
+    """The names of all rows, the bundle's own first, and the rivals, verified."""
+    from capprune_exporters.rivals import own_form, rival_bundle, tflite_rivals, verified
     from capprune_runtime.errors import UsageError
     from capprune_runtime.manifest import model_kind
 
@@ -106,11 +126,7 @@ def _rivals(bundle: Bundle, run: Path | None) -> tuple[list[str], list[tuple[str
     own = own_form(bundle, tuple(rival for rival, _ in found))
     others = [(rival, encoder) for rival, encoder in found if (rival.kind, rival.name) != ("tflite", own)]
     names = [f"this bundle: {own or 'its own plan'}", *(f"{rival.kind} {rival.name}" for rival, _ in others)]
-    made = [
-        (f"{rival.kind}-{rival.name}".replace(" ", "-"), rival_bundle(bundle, rival, encoder))
-        for rival, encoder in others
-    ]
-    return names, made
+    return names, [verified(rival_bundle(bundle, rival, encoder)) for rival, encoder in others]
 
 
 def show(
