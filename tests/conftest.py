@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,3 +70,12 @@ def android_parts() -> Path:
             "android", f"{machine.PARTS_VARIABLE} names no folder that android_demo/offline/fetch_parts.py has filled"
         )
     return Path(str(parts))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser that opens what capprune writes for people."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        absent("browser", "there is no chromium on PATH")
+    return str(found)

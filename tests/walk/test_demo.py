@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,15 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert json.loads((out / "results.json").read_text()) == json.loads(done.stdout)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def test_demo_ends_with_a_report_of_one_small_file(document: dict[str, Any]) -> None:
+    page = Path(document["report"])
+    assert page.name == "report.html" and page.stat().st_size < 3_000_000
+    text = page.read_text()
+    for heading in ("What it says", "Speed beside its rivals", "Where the zeros are", "Where the bytes are"):
+        assert f"<h2>{heading}</h2>" in text
+    assert "Not on this page" not in text  # nothing is missing
 
 
 def row(document: dict[str, Any], model: str, runs_in: str) -> dict[str, Any]:

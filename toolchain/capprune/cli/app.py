@@ -32,6 +32,7 @@ COMMANDS = {
     "unpack": "Expand a packed bundle into a folder.",
     "validate": "Caption a test split with a bundle; quality, parity, size and speed.",
     "bench": "Time a bundle, in turns with the same model dense, in int8 and sparse.",
+    "report": "Put runs, bundles and results on one page.",
     "caption": "Say what is in photos.",
     "inspect": "Show what a run or a bundle consists of.",
     "verify": "Check every byte of a bundle before anything runs it.",

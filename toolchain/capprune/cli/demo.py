@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SCENES = {"train": 2000, "val": 200, "test": 250}
 SIZE = 128  # pixels: 4 x 4 regions, and the encoder takes a third of the time that 224 pixels take
 SEED = 1
+ROUNDS = 25  # of the bench
 
 COMMON: dict[str, Any] = {
     "data": {"minimum_count": 1, "maximum_tokens": 20, "licence": "drawn by capprune; free of rights"},
@@ -93,19 +94,21 @@ def command(out: Path, cache: Path | None, as_json: bool) -> None:
     scenes = out / "scenes"
     truth = _draw(scenes)
     rows: list[Row] = []
-    parity: dict[str, bool] = {}
+    found: dict[str, Results] = {}
     for name in MODELS:
         run = _trained(name, scenes, out / "runs" / name, cache or out / "cache")
-        results, validation = _validated(run, out / "bundles" / name, scenes)
-        rows += _rows(name, run, results, validation, truth)
-        parity[name] = all(one.holds for one in results.parity.values())
+        found[name], validation = _validated(run, out / "bundles" / name, scenes)
+        rows += _rows(name, run, found[name], validation, truth)
+    page = _report(out, scenes, found)
     document = {
         "seconds": time.monotonic() - began,
         "test_scenes": SCENES["test"],
         "rows": [asdict(row) for row in rows],
+        "report": None if page is None else str(page),
     }
     write_text(out / "results.json", json.dumps({"schema_version": 1, **document}, indent=2) + "\n")
-    emit(document, as_json, lambda: _show(rows, out))
+    emit(document, as_json, lambda: _show(rows, out, page))
+    parity = {name: all(one.holds for one in results.parity.values()) for name, results in found.items()}
     if not all(parity.values()):
         raise GateFailed("an exported model says something else than the trained one", where=out, found=parity)
 
@@ -147,6 +150,32 @@ def _validated(run: LoadedRun, folder: Path, scenes: Path) -> tuple[Results, Val
         return validate(verify_bundle(folder), scenes, "test", reference=run.folder)
 
 
+def _report(out: Path, scenes: Path, found: Mapping[str, Results]) -> Path | None:
+    """The page of it all, with the sparse bundle timed in turns with its rivals; None where the extra is missing."""
+    from capprune.cli.bench import bench
+    from capprune.cli.report import report
+    from capprune.evaluation.results import write_results
+    from capprune_runtime.errors import MissingExtra
+    from capprune_runtime.results import write_document
+    from capprune_runtime.verify import verify_bundle
+
+    sources = [out / "runs" / name for name in MODELS] + [out / "bundles" / "sparse"]
+    for name, results in found.items():
+        sources.append(out / f"validation-{name}.json")
+        write_results(results, sources[-1])
+    sources.append(out / "bench.json")
+    try:
+        with _step("timing the sparse model in turns with its rivals"):
+            document, _, _ = bench(verify_bundle(out / "bundles" / "sparse"), baselines=True, rounds=ROUNDS)
+        write_document(document, sources[-1])
+        with _step("writing the report"):
+            report(tuple(sources), out / "report.html", data=scenes)
+    except MissingExtra as error:
+        say(f"no report: {error}")
+        return None
+    return out / "report.html"
+
+
 def _rows(
     name: str, run: LoadedRun, results: Results, validation: Validation, truth: Mapping[str, Scene]
 ) -> Iterator[Row]:
@@ -178,7 +207,7 @@ def _right(captions: Mapping[str, str], truth: Mapping[str, Scene]) -> float:
     return sum(names_main_object(caption, truth[photo]) for photo, caption in captions.items()) / len(captions)
 
 
-def _show(rows: list[Row], out: Path) -> None:
+def _show(rows: list[Row], out: Path, page: Path | None) -> None:
     table(
         f"{SCENES['test']} test scenes",
         [
@@ -211,6 +240,8 @@ def _show(rows: list[Row], out: Path) -> None:
     click.echo(f"written: {out / 'results.json'}, runs and bundles beside it")
     photo = next((out / "scenes" / "photos").iterdir())
     click.echo(f"next: capprune caption {photo} --bundle {out / 'bundles' / 'sparse'}")
+    if page is not None:
+        click.echo(f"report: {page}")
 
 
 @contextmanager

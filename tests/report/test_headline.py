@@ -1,0 +1,95 @@
+"""What the headline says, and what it does not say."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
+from fabricated import sources, validated
+from measured import measurement, rounds
+
+from capprune.evaluation.intervals import Change, Interval
+from capprune.evaluation.results import DataFacts
+from capprune.evaluation.speed import compare
+from capprune.report.contents import BAD, GOOD, Tile
+from capprune.report.headline import Figures, headline, warnings
+from capprune.report.sections import environment_section, health_section
+from capprune.report.sources import Sources
+
+NOTHING = Figures(None, None, ())
+
+
+def tiles(found: Sources, figures: Figures = NOTHING) -> dict[str, Tile]:
+    return {tile.title: tile for tile in headline(found, figures)}
+
+
+def test_quality_kept_is_against_the_dense_model_where_both_were_validated() -> None:
+    found = sources(validated(0.49, reference=0.5), dense=validated(0.56, sparsity=0.0))
+    change = Change(0.56, 0.49, Interval(-0.07, -0.09, -0.05), Interval(-0.125, -0.16, -0.09))
+    tile = tiles(found, Figures(change, None, ()))["Quality kept"]
+    assert tile.value == "87.5%"
+    assert "of the dense model's CIDEr-D: 0.490 against 0.560 (-12.5%, 95 % interval -16.0% to -9.0%)" in tile.note
+    assert "100 photos of flickr8k, test; beam 3, plain tokens" in tile.note
+
+
+def test_a_dense_model_on_other_photos_is_no_measure() -> None:
+    dense = validated(0.56, sparsity=0.0)
+    other = dataclasses.replace(dense, scored=dataclasses.replace(dense.scored, data=DataFacts("flickr8k", "val", 100)))
+    tile = tiles(sources(validated(0.49, reference=0.5), dense=other))["Quality kept"]
+    assert tile.value == "98.0%" and "of the trained model's CIDEr-D: 0.490 against 0.500" in tile.note
+
+
+def test_without_anything_to_compare_with_the_score_stands_alone() -> None:
+    found = tiles(sources(validated(0.49)))
+    assert found["CIDEr-D"].value == "0.490" and "0.460 to 0.520" in found["CIDEr-D"].note
+    assert "Quality kept" not in found
+
+
+@pytest.mark.parametrize(("identical", "holds", "value", "tone"), [
+    (100, True, "says what was trained", GOOD),
+    (70, False, "says something else", BAD),
+])  # fmt: skip
+def test_the_verdict_is_parity(identical: int, holds: bool, value: str, tone: str) -> None:
+    tile = tiles(sources(validated(0.49, identical=identical, holds=holds)))["Verdict"]
+    assert (tile.value, tile.tone) == (value, tone)
+    assert f"{identical} of 100" in tile.note
+
+
+def test_speed_stands_beside_its_rivals() -> None:
+    measurements = [measurement(str(us), rounds(np.full(30, float(us)), seed=us)) for us in (40, 120, 41)]
+    rows = compare(measurements, ["this bundle", "dense float32", "dense int8"])
+    tile = tiles(sources(), Figures(None, None, rows))["Speed"]
+    assert tile.value == "40 µs"
+    assert "dense float32 120 µs (this bundle is 3.0" in tile.note and "x faster [" in tile.note
+
+
+def test_no_speed_is_told_of_an_emulated_processor() -> None:
+    found = sources(validated(0.49, emulated=True))
+    assert tiles(found)["Speed"].value == "not told"
+    assert warnings(found) == ("Do not trust the times: the processor is emulated: these times mean nothing.",)
+    measurements = [measurement(str(us), rounds(np.full(30, float(us)), seed=us), emulated=True) for us in (40, 120)]
+    rows = compare(measurements, ["this bundle", "dense float32"])
+    assert tiles(sources(), Figures(None, None, rows))["Speed"].value == "not told"
+
+
+def test_caption_health_and_the_machine_are_told() -> None:
+    found = sources(validated(0.49), dense=validated(0.56, sparsity=0.0))
+    health = health_section(found)
+    assert health is not None
+    assert health.grids[0].rows[0] == ("sparse", "0.490", "0.200", "-", "0.400", "321", "9.5", "1.0%", "0.5%")
+    assert [row[0] for row in health.grids[0].rows] == ["sparse", "dense"]
+    where = environment_section(found)
+    assert where is not None
+    rows = {row[0]: row[1] for row in where.grids[0].rows}
+    assert rows["clock"] == "0.60 GHz to 1.80 GHz" and rows["emulated"] == "no" and rows["threads"] == "1"
+    assert rows["temperature"] == "45.0 °C before, 45.0 °C after"
+
+
+def test_sections_without_figures_are_left_out() -> None:
+    assert health_section(sources()) is None and environment_section(sources()) is None
+    assert headline(sources(), NOTHING) == ()

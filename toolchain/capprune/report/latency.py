@@ -1,0 +1,103 @@
+"""The section on speed: a bench's rows and how their times lie, or the times of a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from capprune.evaluation.speed import SpeedRow, factor
+from capprune.report.charts import Spread, latency_chart
+from capprune.report.contents import Grid, Section
+from capprune.report.sources import Sources
+from capprune_runtime.results import Measurement, Percentiles
+
+BENCH_COLUMNS = (
+    "model",
+    "runs in",
+    "step p50 µs",
+    "p90",
+    "p99",
+    "caption p50 ms",
+    "decoder bytes",
+    "bundle bytes",
+    "this bundle's step is",
+)
+
+
+def speed_section(sources: Sources, rows: Sequence[SpeedRow]) -> Section | None:
+    """Rivals side by side where there was a bench, else the times of the validations."""
+    if sources.bench is not None and rows:
+        return _bench_section(sources.bench.measurements, sources.bench.names, rows)
+    measured = [one.measurement for one in sources.validated]
+    if not measured:
+        return None
+    named = [(one.bundle.name, one) for one in measured]
+    return Section(
+        "latency",
+        "How long it takes",
+        "Measured while the captions were made; no rivals were timed beside it.",
+        charts=_charts(named),
+        grids=(_times(measured),),
+    )
+
+
+def _bench_section(measurements: Sequence[Measurement], names: Sequence[str], rows: Sequence[SpeedRow]) -> Section:
+    threads = measurements[0].environment.threads
+    text = (
+        f"The same model in every form, {len(measurements[0].captions)} rounds in turns, {threads} "
+        f"thread{'' if threads == 1 else 's'}, in one run. Rival rows have the same encoder in the same form. A factor stands "
+        "only where the 95 % intervals of the two medians do not overlap."
+    )
+    cells = tuple(
+        (
+            row.name,
+            row.runtime,
+            *(f"{us:,.0f}" for us in (row.latency.step.p50_us, row.latency.step.p90_us, row.latency.step.p99_us)),
+            f"{row.latency.caption.p50_us / 1000:,.1f}",
+            f"{row.decoder_bytes:,}",
+            f"{row.total_bytes:,}",
+            factor(row),
+        )
+        for row in rows
+    )
+    charts = _charts(list(zip(names, measurements, strict=True)))
+    return Section("speed", "Speed beside its rivals", text, charts, (Grid(BENCH_COLUMNS, cells),))
+
+
+def _charts(named: Sequence[tuple[str, Measurement]]) -> tuple[str, ...]:
+    """Steps and captions; nothing of a device whose times mean nothing, or of which only the percentiles are kept."""
+    told = [
+        (name, one)
+        for name, one in named
+        if one.captions and not (one.environment.emulated or one.environment.stand_in)
+    ]
+    if not told:
+        return ()
+    steps = [_spread(name, [us for said in one.captions for us in said.step_us], 1) for name, one in told]
+    captions = [_spread(name, [said.caption_us for said in one.captions], 1000) for name, one in told]
+    return (
+        latency_chart("steps", "one step of the decoder, µs", steps),
+        latency_chart("captions", "one photo to one caption, ms", captions),
+    )
+
+
+def _spread(label: str, times_us: Sequence[float], unit: float) -> Spread:
+    quantiles = np.quantile(np.asarray(times_us, np.float64) / unit, [0.01, 0.25, 0.5, 0.75, 0.9, 0.99]).tolist()
+    return Spread(label, *quantiles)
+
+
+def _times(measured: Sequence[Measurement]) -> Grid:
+    rows = []
+    for one in measured:
+        parts = {"encode": one.latency.encode, "step": one.latency.step, "caption": one.latency.caption}
+        told = not (one.environment.emulated or one.environment.stand_in)
+        rows += [(f"{one.bundle.name}: {part}", *_cells(times, told)) for part, times in parts.items()]
+    note = "" if all(row[1] != "-" for row in rows) else "Times of an emulated processor or a stand-in are left out."
+    return Grid(("", "p50 µs", "p90 µs", "p99 µs", "times"), tuple(rows), note)
+
+
+def _cells(times: Percentiles, told: bool) -> tuple[str, ...]:
+    if not told:
+        return ("-", "-", "-", f"{times.count:,}")
+    return (*(f"{us:,.0f}" for us in (times.p50_us, times.p90_us, times.p99_us)), f"{times.count:,}")

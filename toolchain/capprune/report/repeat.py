@@ -1,0 +1,58 @@
+"""The commands that make the same figures again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from capprune.exporting.contents import DEFAULT_BEAM
+from capprune.report.contents import Section
+from capprune.report.sources import Sources
+from capprune.training.run import CONFIG
+from capprune_runtime.manifest import PLAN, Manifest, model_kind
+from capprune_runtime.verify import Bundle
+
+
+def commands_section(sources: Sources, command: Sequence[str]) -> Section:
+    """From the config of each run to this page, as commands to copy."""
+    lines = []
+    for run in (sources.dense, sources.run):
+        if run is not None:
+            lines.append(_line("train", run.folder / CONFIG, "--out", _again(run.folder)))
+    bundle, run = sources.bundle, sources.run
+    if bundle is not None and run is not None:
+        lines.append(_line("export", run.folder, *_export_options(bundle), "--out", _again(bundle.place)))
+    for one in sources.validated:
+        if bundle is not None:
+            reference = () if run is None else ("--reference", run.folder)
+            split = ("--split", one.scored.data.split)
+            lines.append(_line("validate", bundle.place, "--data", "FOLDER", *split, *reference, "--json"))
+    if sources.bench is not None and bundle is not None:
+        rivals = ("--baselines",) if len(sources.bench.measurements) > 1 else ()
+        lines.append(_line("bench", bundle.place, *rivals, "--json"))
+    lines.append(_line(*command))
+    text = "The seed stands in the config, so that training again gives the same run on the same machine and versions."
+    return Section("repeat", "How to repeat it", text, commands=tuple(lines))
+
+
+def _export_options(bundle: Bundle) -> list[str]:
+    manifest: Manifest = bundle.manifest
+    options = ["--target", model_kind(bundle.encoder)]
+    if manifest.quantisation.decoder != "float32":
+        options += ["--weights", manifest.quantisation.decoder]
+    options += ["--encoder-weights", manifest.quantisation.encoder]
+    if manifest.decoding.beam != DEFAULT_BEAM:
+        options += ["--beam", str(manifest.decoding.beam)]
+    if PLAN in bundle.files and b'"made": "size"' not in bundle.files[PLAN]:
+        options += ["--plan", str(bundle.place / PLAN)]
+    return options
+
+
+def _again(place: Path) -> Path:
+    """A folder beside the one there is, which a command would not write over."""
+    return place.with_name(f"{place.stem}-again")
+
+
+def _line(*parts: object) -> str:
+    return shlex.join(["capprune", *map(str, parts)])

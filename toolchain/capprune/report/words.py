@@ -1,0 +1,34 @@
+"""Captions side by side: the first word in which one differs from the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from capprune.report.contents import Said, Word
+
+ENDED = "∎"  # stands where a caption has ended and the one before it has not
+
+
+def side_by_side(captions: Sequence[tuple[str, str]]) -> tuple[Said, ...]:
+    """Mark in each caption the first word that differs from the caption before it.
+
+    Args:
+        captions: (model, caption), in the order of the columns.
+    """
+    said: list[Said] = []
+    before: list[str] | None = None
+    for model, caption in captions:
+        words = caption.split()
+        at = None if before is None else first_difference(before, words)
+        shown = [*words, ENDED] if at == len(words) else words
+        said.append(Said(model, tuple(Word(word, place == at) for place, word in enumerate(shown)), at is not None))
+        before = words
+    return tuple(said)
+
+
+def first_difference(before: Sequence[str], after: Sequence[str]) -> int | None:
+    """The place of the first word that differs; None when all are the same."""
+    for place, (one, other) in enumerate(zip(before, after, strict=False)):
+        if one != other:
+            return place
+    return None if len(before) == len(after) else min(len(before), len(after))
