@@ -244,7 +244,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         items = _require_type(value, list, "a list", where)
         return tuple(_require_type(each, item, f"a {name}", f"{where}[{n}]") for n, each in enumerate(items))
     if kind is float:
-        return float(value) if value in (0, 1) else _require_type(value, float, "a number", where)
+        whole = type(value) is int and value in (0, 1)  # and not true, which equals 1
+        return float(value) if whole else _require_type(value, float, "a number", where)
     return _require_type(value, kind, "a whole number" if kind is int else "a string", where)
 
 

@@ -167,6 +167,7 @@ DOCUMENTS: list[Entry] = [
     ("number of thousands of digits", with_manifest_text(lambda text: text.replace(b"0.75", b"9" * 5000)), BundleError,
      "cannot be read"),
     ("truth for a number", section("decoding", beam=True), BundleError, "beam"),
+    ("truth for a fraction", section("pruning", sparsity=True, kept_weights=0), BundleError, "sparsity"),
     ("fraction for a whole number", section("decoding", beam=3.0), BundleError, "beam"),
     ("text for a number", section("model", hidden="16"), BundleError, "hidden"),
     ("escape sequences in text", with_manifest(lambda tree: tree.update(created_by="x\x1b[2J")), BundleError, "created_by"),

@@ -1,0 +1,35 @@
+"""What the app's Java may know of: the core nothing of Android, the app nothing of an interpreter but in its engines."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).parents[2] / "android_demo"
+CORE = sorted((DEMO / "core").rglob("*.java"))
+APP = sorted((DEMO / "app" / "src" / "main").rglob("*.java"))
+LARGEST = 380  # lines
+
+
+def test_there_are_sources() -> None:
+    assert len(CORE) > 40 and len(APP) > 10
+
+
+@pytest.mark.parametrize("source", CORE, ids=lambda source: source.stem)
+def test_core_names_nothing_of_android(source: Path) -> None:
+    assert not re.search(r"\b(android|androidx|org\.tensorflow)\.", source.read_text())
+
+
+@pytest.mark.parametrize("source", APP, ids=lambda source: source.stem)
+def test_app_names_no_interpreter(source: Path) -> None:
+    assert not re.search(r"org\.tensorflow|NativeEngine", source.read_text())
+
+
+@pytest.mark.parametrize("source", [*CORE, *APP], ids=lambda source: source.stem)
+def test_every_class_says_what_it_is_for_and_fits_on_a_few_screens(source: Path) -> None:
+    text = source.read_text()
+    is_test = "src/test" in source.as_posix()
+    assert is_test or re.search(r"\*/\n(@\w+[^\n]*\n)*(public )?(final |sealed )?(class|record|interface|enum) ", text)
+    assert len(text.splitlines()) <= LARGEST
