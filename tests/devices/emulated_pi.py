@@ -96,18 +96,25 @@ def emulated_pi(kind: Kind, root: Path, folder: Path) -> Iterator[Host]:
 
 
 def build_root(kind: Kind, root: Path) -> None:
-    """A Debian root without a line of foreign code run: packages are unpacked, wheels are laid beside them."""
+    """A Debian root without a line of foreign code run: packages are unpacked, wheels are laid beside them.
+
+    Args:
+        kind: What it is to be.
+        root: To be made; beside it, `wheels` keeps what a user would download.
+    """
     packages = ",".join((*_COMMON, *kind.debian))
     command = ["mmdebstrap", "--quiet", f"--arch={kind.arch}", "--variant=extract", f"--include={packages}",
                kind.release, str(root), _mirror()]  # fmt: skip
     checked(command)
+    wheels = root.parent / "wheels"
     platforms = [option for platform in kind.platforms for option in ("--platform", platform)]
-    checked(
-        [*(sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--no-compile"),
-         *(["--no-deps"] if kind is ARMHF else []), "--python-version", kind.python, "--implementation", "cp",
-         "--abi", "cp" + kind.python.replace(".", ""), *platforms,
-         "--target", str(root / "usr/local/lib" / f"python{kind.python}" / "dist-packages"), *kind.wheels]
-    )  # fmt: skip
+    machine = ["--only-binary=:all:", "--python-version", kind.python, "--implementation", "cp",
+               "--abi", "cp" + kind.python.replace(".", ""), *platforms, *(["--no-deps"] if kind is ARMHF else [])]  # fmt: skip
+    pip = [sys.executable, "-m", "pip"]
+    checked([*pip, "download", "--quiet", *machine, "--dest", str(wheels), *kind.wheels])
+    target = root / "usr/local/lib" / f"python{kind.python}" / "dist-packages"
+    checked([*pip, "install", "--quiet", "--no-index", "--find-links", str(wheels), "--no-compile", *machine,
+             "--target", str(target), *kind.wheels])  # fmt: skip
     for library in ("blas/libblas.so.3", "lapack/liblapack.so.3"):  # links that a maintainer script would have made
         path = root / "usr/lib" / kind.libraries / library
         if path.exists() and not (link := path.parents[1] / path.name).exists():

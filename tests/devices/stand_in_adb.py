@@ -1,7 +1,8 @@
 """A stand-in for the program `adb` and the phone behind it: folders instead of a phone, our Python runtime instead of the app.
 
 It is put on PATH as `adb`. Its state is the folder STAND_IN_ADB: `phone/` holds what the phone's paths hold, `faults.json`
-what is to go wrong, `calls.log` what was asked. What a real phone does beyond that is not shown by any test that uses it.
+what is to go wrong, `calls.log` what was asked. With STAND_IN_APP, a command, the app's own classes run on a desktop JVM instead
+of the Python runtime. What a real phone does beyond that is not shown by any test that uses it.
 """
 
 from __future__ import annotations
@@ -161,8 +162,11 @@ def am(words: list[str]) -> int:
         print(f"Starting: Intent {{ act={PACKAGE}.RUN cmp={PACKAGE}/.RunActivity (has extras) }}\nError type 3\n"
               f"Error: Activity class {{{PACKAGE}/{PACKAGE}.RunActivity}} does not exist.")  # fmt: skip
         return 0
-    process = subprocess.Popen([sys.executable, __file__, "app", *words], stdout=subprocess.DEVNULL,
-                               stderr=(STATE / "app.log").open("w"), start_new_session=True)  # fmt: skip
+    command = [sys.executable, __file__, "app", *words]
+    if (jvm := os.environ.get("STAND_IN_APP")) is not None:
+        command = [*shlex.split(jvm), *jvm_arguments(words)]
+    with (STATE / "app.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
     (STATE / "app.pid").write_text(str(process.pid))
     print(f"Status: ok\nLaunchState: COLD\nActivity: {PACKAGE}/.RunActivity\nTotalTime: 412\nComplete")
     return 0
@@ -171,13 +175,26 @@ def am(words: list[str]) -> int:
 COMMANDS = {"getprop": getprop, "pm": pm, "df": df, "mkdir": mkdir, "chmod": chmod, "rm": rm, "pidof": pidof, "am": am}
 
 
+def extras_of(words: list[str]) -> dict[str, str]:
+    """The extras of an intent, by name."""
+    return {words[n + 1]: words[n + 2] for n in range(len(words) - 2) if words[n] in ("--es", "--ei")}
+
+
+def jvm_arguments(words: list[str]) -> list[str]:
+    """The intent as the desktop JVM takes it: bundle, photos, results, beam, and after how many photos to stop."""
+    extras = extras_of(words)
+    places = [here(extras[name]) for name in ("bundle", "photos", "results")]
+    places[2].parent.mkdir(parents=True, exist_ok=True)
+    return [*map(str, places), extras["beam"], str(1 << 30)]
+
+
 def app(words: list[str]) -> None:
     """What the app does when it is started by the intent, with the Python runtime in its place."""
     from capprune_runtime.errors import CapPruneError
     from capprune_runtime.results import write_document
     from capprune_runtime.run import run_photos
 
-    extras = {words[n + 1]: words[n + 2] for n in range(len(words) - 2) if words[n] in ("--es", "--ei")}
+    extras = extras_of(words)
     results = here(extras["results"])
     results.parent.mkdir(parents=True, exist_ok=True)
     lines = 0

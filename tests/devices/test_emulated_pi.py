@@ -106,6 +106,13 @@ def test_a_float32_bundle_says_on_bookworm_what_it_says_here(pi: Start, trained:
     assert found.memory.peak_rss_bytes > found.memory.before_bytes > 10_000_000
 
 
+def test_what_a_user_downloads_for_a_pi_is_small(pi: Start, private_folder: Path) -> None:
+    with pi(BOOKWORM):
+        wheels = list((private_folder / BOOKWORM.name / "wheels").glob("*.whl"))
+    assert any(wheel.name.startswith("ai_edge_litert") for wheel in wheels)
+    assert 20_000_000 < sum(wheel.stat().st_size for wheel in wheels) < 80_000_000
+
+
 def test_blocks_in_int8_say_on_bookworm_what_they_say_here_of_real_photos(
     pi: Start, trained: Trained, data_folder: Path, tmp_path: Path
 ) -> None:
