@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -63,6 +64,17 @@ def run(tiny: Tiny, host: Host, cache: Path, python: str = sys.executable, **job
     return open_device(host.spec, python=python, cache=cache).run(tiny.job(**job), lambda done, total: None)
 
 
+def connections(host: Host) -> list[str]:
+    """The ssh processes that still hold a connection to the host."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = process.read_bytes().split(b"\0")
+            if b"ControlMaster=yes" in words and str(host.port).encode() in words:
+                found.append(process.parent.name)
+    return found
+
+
 def journals(cache: Path) -> list[Path]:
     return list(cache.glob("devices/*"))
 
@@ -80,7 +92,7 @@ def test_a_host_says_what_this_machine_says_and_nothing_is_left_there(tiny: Tiny
     assert found.environment.cpu_model == here.environment.cpu_model and found.memory.peak_rss_bytes
     assert found.latency.read is not None and found.latency.load_us is not None
     assert told == [(number, 7) for number in range(1, 8)]
-    assert not list(Path(tempfile.gettempdir()).glob("capprune-*/link"))
+    assert not connections(host)
 
 
 def test_bundles_are_timed_side_by_side(tiny: Tiny, serve: Serve, tmp_path: Path) -> None:
@@ -91,6 +103,18 @@ def test_bundles_are_timed_side_by_side(tiny: Tiny, serve: Serve, tmp_path: Path
         assert host.left_behind() == []
     assert [len(one.captions) for one in found] == [3, 3] and told == [(1, 3), (2, 3), (3, 3)]
     assert {one.bundle.name for one in found} == {tiny.bundle.place.name}
+
+
+def test_the_bench_command_times_a_bundle_there(tiny: Tiny, serve: Serve) -> None:
+    with serve() as host:
+        command = [sys.executable, "-m", "capprune", "bench", str(tiny.bundle.place), "--rounds", "2",
+                   "--device", host.spec, "--python", sys.executable, "--json"]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert host.left_behind() == []
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [len(one["captions"]) for one in document["runs"]] == [2]
+    assert document["names"] and document["runs"][0]["bundle"]["name"] == tiny.bundle.place.name
 
 
 def test_a_cut_link_is_taken_up_again_and_no_photo_is_done_twice(

@@ -14,7 +14,7 @@ import secrets
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,8 @@ class SshDevice:
 
     def bench(self, job: BenchJob, progress: Progress) -> tuple[Measurement, ...]:
         """Time bundles there, all in one process."""
-        options = [f"--rounds {job.rounds} --warm-up {job.warm_up}"]
         folders = [f"bundle-{number}" for number in range(len(job.bundles))]
-        command = f"bench {' '.join(folders)} {' '.join(options)} {_settings(job)}"
+        command = f"bench {' '.join(folders)} --rounds {job.rounds} --warm-up {job.warm_up} {_settings(job)}"
         identity = short_hash({"bench": [bundle_facts(bundle).manifest_sha256 for bundle in job.bundles]})
 
         def take(line: bytes) -> None:
@@ -94,9 +93,8 @@ class SshDevice:
             if isinstance(tree.get("round"), int) and isinstance(tree.get("rounds"), int):
                 progress(tree["round"], tree["rounds"])
 
-        with FarEnd(self._user, self._host, self._port) as far, self._place(far, identity, job.bundles[0]) as place:
-            files = [(name, bundle) for name, bundle in zip(folders, job.bundles, strict=True)]
-            self._send(far, place, files, {})
+        with FarEnd(self._user, self._host, self._port) as far, self._place(far, identity, job.bundles) as place:
+            self._send(far, place, list(zip(folders, job.bundles, strict=True)), {})
             return bench_measurements(self._start(far, place, command, take), job, self.name)
 
     def _persistently(self, far: FarEnd, journal: RunJournal, attempt: Callable[[], Any]) -> Any:
@@ -130,7 +128,7 @@ class SshDevice:
                 journal.take(said)
 
         with (
-            self._place(far, journal.id, job.bundle) as place,
+            self._place(far, journal.id, [job.bundle]) as place,
             tempfile.TemporaryDirectory(prefix="capprune-") as folder,
         ):
             photos = {}
@@ -143,8 +141,8 @@ class SshDevice:
             return document
 
     @contextlib.contextmanager
-    def _place(self, far: FarEnd, identity: str, bundle: Bundle) -> Iterator[_Far]:
-        """A folder on the far side, with the runtime in it, on a machine that can run the bundle; removed in the end."""
+    def _place(self, far: FarEnd, identity: str, bundles: Sequence[Bundle]) -> Iterator[_Far]:
+        """A folder on the far side, with the runtime in it, on a machine that can run the bundles; removed in the end."""
         # A new name each time: what an attempt that lost its link removes when it notices must not be what this one uses.
         folder = f".capprune-{identity}-{secrets.token_hex(4)}"
         place = self._look(far, folder, f".capprune-{identity}-*")
@@ -153,7 +151,8 @@ class SshDevice:
                 archive = Path(local, ARCHIVE)
                 archive.write_bytes(archive_bytes())
                 self._put(far, place, {f"{folder}/{ARCHIVE}": archive}, [])
-            self._equip(far, place, model_kind(bundle.decoder))
+            for kind in sorted({model_kind(bundle.decoder) for bundle in bundles}):
+                self._equip(far, place, kind)
             yield place
         finally:
             with contextlib.suppress(DeviceError):
