@@ -1,0 +1,124 @@
+"""docs/gallery.md: what the shipped bundle says of photos that anybody may use, its failures with the rest.
+
+    pip install scikit-image
+    python benchmarks/make_gallery.py
+
+The photos are those in the public domain that come with scikit-image, and a few drawn scenes. Captions are the bundle's own,
+as they come: none is chosen, none is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from capprune.captioning.explain import explanation
+from capprune.captioning.ready import READY
+from capprune.captioning.said import confidence_of, mean_log_probability
+from capprune.data.scenes import draw_scenes
+from capprune_runtime.atomic import write_bytes, write_text
+from capprune_runtime.captioner import Caption, Captioner
+from capprune_runtime.photo import read_photo
+from capprune_runtime.verify import verify_bundle
+
+DOCS = Path(__file__).parents[1] / "docs"
+SIDE = 320  # pixels, of the longer side of a picture in the page
+SCENES, SEED = 3, 7
+
+
+@dataclass(frozen=True)
+class Public:
+    """A photo of scikit-image, with its author and terms as that project states them."""
+
+    file: str
+    terms: str
+
+
+PHOTOS = (
+    Public("astronaut.png", "NASA, public domain"),
+    Public("chelsea.png", "Stefan van der Walt, CC0"),
+    Public("coffee.png", "Rachel Michetti, CC0"),
+    Public("camera.png", "Lav Varshney, CC0"),
+    Public("rocket.jpg", "SpaceX, CC0"),
+    Public("grass.png", "Linolafett, CC0"),
+    Public("brick.png", "PaulDeWeert, CC0"),
+    Public("hubble_deep_field.jpg", "NASA, public domain"),
+)
+
+HEAD = """\
+# Gallery
+
+Made by `python benchmarks/make_gallery.py`: what `capprune caption` says with the bundle that comes with the package. The
+photos are in the public domain (they come with scikit-image) or drawn; none is from the data that the model learned from, and
+no caption is chosen or left out. The model has seen people, dogs and sports, little else: much of this is wrong, and it says
+so only sometimes. *Not sure* marks captions below the bundle's limit.
+"""
+
+
+def find_photos() -> list[tuple[Path, str]]:
+    """The public photos and their terms."""
+    package = importlib.util.find_spec("skimage")
+    if package is None or package.origin is None:
+        raise SystemExit("scikit-image is not installed: pip install scikit-image")
+    folder = Path(package.origin).parent / "data"
+    return [(folder / photo.file, photo.terms) for photo in PHOTOS]
+
+
+def drawn(folder: Path) -> list[tuple[Path, str]]:
+    """A few drawn scenes."""
+    draw_scenes(folder / "scenes", count={"train": 1, "val": 1, "test": SCENES}, seed=SEED, size=224)
+    return [(path, "drawn by capprune") for path in sorted((folder / "scenes" / "photos").iterdir())[-SCENES:]]
+
+
+def entry(captioner: Captioner, path: Path, terms: str, low_below: float | None, out: Path) -> str:
+    """One picture of the page, written beside it."""
+    caption = captioner.caption(read_photo(path, captioner.bundle.manifest.preprocessing.size))
+    with Image.open(path) as photo:
+        upright = photo.convert("RGB")
+        upright.thumbnail((SIDE, SIDE))
+    name = path.stem.replace("_", "-")
+    write_bytes(out / f"{name}.jpg", _jpeg(upright))
+    unsure = low_below is not None and mean_log_probability(caption) < low_below
+    return f"| ![{name}](gallery/{name}.jpg) | {caption.text}{' *(not sure)*' if unsure else ''} | {terms} |"
+
+
+def looked_at(captioner: Captioner, path: Path) -> tuple[Image.Image, Caption]:
+    """The picture of `--explain` for one photo."""
+    caption = captioner.caption(read_photo(path, captioner.bundle.manifest.preprocessing.size))
+    with Image.open(path) as photo:
+        return explanation(photo.convert("RGB"), caption), caption
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=85)
+    return data.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=READY)
+    options = parser.parse_args()
+    bundle = verify_bundle(options.bundle)
+    captioner, low_below = Captioner(bundle), confidence_of(bundle)
+    out = DOCS / "gallery"
+    out.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        photos = [*find_photos(), *drawn(Path(folder))]
+        rows = [entry(captioner, path, terms, low_below, out) for path, terms in photos]
+        picture, caption = looked_at(captioner, photos[0][0])
+        write_bytes(out / "explained.jpg", _jpeg(picture))
+    table = "\n".join(["| photo | caption | photo by |", "|---|---|---|", *rows])
+    told = f'Where it looked for each word of "{caption.text}" (`capprune caption --explain`):'
+    page = f"{HEAD}\n{table}\n\n{told}\n\n![attention](gallery/explained.jpg)\n"
+    write_text(DOCS / "gallery.md", page)
+
+
+if __name__ == "__main__":
+    main()
