@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from capprune.evaluation import health
-from capprune.evaluation.health import Consensus, best_constant_caption, caption_health
+from capprune.evaluation.health import BAD_ENDINGS, COLUMNS, Consensus, best_constant_caption, caption_health
 from capprune.evaluation.metrics import score_tokenised
 from capprune_runtime.errors import DataError
 
+SCHEMA = Path(__file__).parents[2] / "docs" / "results_schema.md"
 WORDS = ("a", "dog", "runs", "on", "grass", "red")
 CAPTIONS = st.lists(st.sampled_from(WORDS), min_size=0, max_size=9).map(" ".join)
 REFERENCES = st.lists(st.lists(CAPTIONS, min_size=1, max_size=3), min_size=1, max_size=6)
@@ -59,6 +61,24 @@ def scenes(count: int, seed: int) -> dict[str, tuple[str, ...]]:
             for _ in range(5)
         )
     return photos
+
+
+def test_every_documented_ending_counts_and_no_other_does() -> None:
+    line = next(line for line in SCHEMA.read_text().splitlines() if line.startswith("| `bad_ending_share` |"))
+    documented = line.split(":", 1)[1].strip(" |").split(", ")
+    assert set(documented) == BAD_ENDINGS and len(documented) == len(BAD_ENDINGS)
+    assert caption_health([f"a dog {word}" for word in documented]).bad_ending_share == 1
+    assert caption_health(["a dog", "the grass", "a man on it", "", "a"]).bad_ending_share == 1 / 5
+
+
+def test_cells_show_what_the_columns_name() -> None:
+    found = caption_health(["a dog runs on", "a <unk> runs", "a cat", "a cat"])
+    assert dict(zip(COLUMNS, found.cells(), strict=True)) == {
+        "distinct words": "6",
+        "mean words": "2.8",
+        "with <unk>": "25.0%",
+        "bad endings": "25.0%",
+    }
 
 
 def test_best_constant_caption_beats_every_other_training_caption() -> None:

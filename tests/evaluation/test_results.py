@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from tiny_world import PHOTOS, World
 
+from capprune.cli.validate import show
 from capprune.data.photos import open_photos
+from capprune.evaluation.health import COLUMNS, caption_health
 from capprune.evaluation.results import (
     ConstantCaption,
     DataFacts,
@@ -102,3 +104,18 @@ def test_written_document_is_whole_or_not_there(results: Results, tmp_path: Path
         write_results(nan, tmp_path / "results.json")
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
     assert (tmp_path / "results.json").read_text(encoding="utf-8") == text
+
+
+def test_health_of_the_trained_model_stands_beside_that_of_the_bundle(
+    validation: Validation, results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert validation.reference is not None and results.reference is not None
+    said = [one.caption for one in validation.reference.values()]
+    assert results.reference.health == caption_health(said)
+    document = results.as_json()
+    assert document["reference"]["health"] == caption_health(said).as_json()
+    show(results)
+    shown = capsys.readouterr().out
+    assert all(column in shown for column in COLUMNS)
+    rows = [line for line in shown.splitlines() if f"{results.quality.health.mean_words:.1f}" in line]
+    assert "trained (run)" in shown and any("this bundle" in line for line in rows)

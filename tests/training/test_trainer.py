@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -287,6 +287,21 @@ def test_best_checkpoint_is_the_first_of_the_highest_quality(tmp_path: Path) -> 
     assert (outcome.epoch, outcome.cider) == (1, 0.7)
     assert read_checkpoint(tmp_path / "run" / BEST).facts["step"] == str(2 * tiny.BATCHES)
     assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == str(4 * tiny.BATCHES)
+
+
+def test_health_of_the_validation_captions_stands_beside_their_score(tmp_path: Path) -> None:
+    seen: list[Mapping[str, str]] = []
+
+    def health(captions: Mapping[str, str]) -> dict[str, object]:
+        seen.append(captions)
+        return {"captions": len(captions), "unknown_share": 0.25}
+
+    tiny.trainer(tmp_path / "run", health=health).run()
+    epochs = [line for line in read_metrics(tmp_path / "run") if "cider" in line]
+    assert len(epochs) == len(seen) == 4
+    assert all(line["health"] == {"captions": 12, "unknown_share": 0.25} for line in epochs)
+    tiny.trainer(tmp_path / "other").run()
+    assert not any("health" in line for line in read_metrics(tmp_path / "other"))
 
 
 def test_best_checkpoint_of_a_sparse_run_is_within_tolerance_of_its_target(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
     Raises:
         CapPruneError: Whatever keeps the run from its end; see the README's table of exit codes.
     """
+    from capprune.evaluation.health import caption_health
     from capprune.evaluation.metrics import cider_d
     from capprune.training.loop import Trainer
     from capprune.training.prepare import default_cache, prepare
@@ -115,6 +116,7 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
         train=prepared.train,
         validation=prepared.validation,
         quality=lambda captions: cider_d({name: human[name] for name in captions}, captions),
+        health=lambda captions: caption_health(captions.values()).as_json(),
         report=_Reporter(),
     )
     for layer, reason in trainer.pruner.blocks.left_single.items():

@@ -122,7 +122,7 @@ def command(
     document = results.as_json() | {"gate": gate}
     if record:
         _record(verified, document, validation, split)
-    emit(document, as_json, lambda: show(results, validation))
+    emit(document, as_json, lambda: show(results))
     if failure is not None:
         if as_json:
             raise SystemExit(failure.exit_code)  # the document holds the message
@@ -210,7 +210,7 @@ def validate(
     return results_of(validation, facts, reference_name=name, other_parity=others), validation
 
 
-def show(results: Results, validation: Validation) -> None:
+def show(results: Results) -> None:
     """The results as tables."""
     scores, bundle = results.quality.scores, results.bundle
     interval = results.quality.cider_d
@@ -223,6 +223,7 @@ def show(results: Results, validation: Validation) -> None:
         ["model", "BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", "95 % interval"],
         rows,
     )
+    _show_health(results)
     _show_times(results)
     click.echo(
         f"{bundle.total_bytes:,} bytes; decoder keeps {bundle.kept_weights:,} of {bundle.prunable_weights:,} weights"
@@ -232,8 +233,6 @@ def show(results: Results, validation: Validation) -> None:
         click.echo(
             f"parity with torch in {runtime}: {parity.identical} of {parity.photos} captions identical, {verdict}"
         )
-    health = validation.health
-    click.echo(f"captions: {health.distinct_words} distinct words, {health.bad_ending_share:.1%} bad endings")
 
 
 def _show_times(results: Results) -> None:
@@ -250,6 +249,16 @@ def _show_times(results: Results) -> None:
     )
     for reason in verdict.reasons:
         click.echo(f"do not trust these times: {reason.text}")
+
+
+def _show_health(results: Results) -> None:
+    """What a score does not see."""
+    from capprune.evaluation.health import COLUMNS
+
+    reference = results.reference
+    found = [] if reference is None else [(f"trained ({reference.name})", reference.health)]
+    rows = [[name, *health.cells()] for name, health in (*found, ("this bundle", results.quality.health))]
+    table("captions", ["model", *COLUMNS], rows)
 
 
 def _quality_row(name: str, scores: Scores, interval: str = "") -> list[str]:

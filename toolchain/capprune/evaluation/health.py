@@ -33,6 +33,8 @@ CONSTANT_CAPTION_POOL = 20_000  # distinct training captions looked at, the most
 CONSTANT_CAPTION_SAMPLE = 200  # photos whose references rank the pool
 CONSTANT_CAPTION_FINALISTS = 200  # captions scored on all references
 
+COLUMNS = ("distinct words", "mean words", "with <unk>", "bad endings")  # of `Health.cells`
+
 NGRAM = 4  # CIDEr-D's own numbers
 SIGMA = 6.0
 SCALE = 10.0
@@ -65,6 +67,15 @@ class Health:
     def as_json(self) -> dict[str, object]:
         """All attributes by name."""
         return asdict(self)
+
+    def cells(self) -> tuple[str, ...]:
+        """What tables show of it, by `COLUMNS`."""
+        return (
+            f"{self.distinct_words:,}",
+            f"{self.mean_words:.1f}",
+            f"{self.unknown_share:.1%}",
+            f"{self.bad_ending_share:.1%}",
+        )
 
 
 def caption_health(captions: Iterable[str]) -> Health:

@@ -71,15 +71,21 @@ class Quality:
 
 @dataclass(frozen=True)
 class ReferenceFacts:
-    """The model the bundle was made from, on the same photos: its run's name, scores, and what changed."""
+    """The model the bundle was made from, on the same photos: its run's name, scores, health, and what changed."""
 
     name: str
     scores: Scores
+    health: Health
     change: Change
 
     def as_json(self) -> dict[str, object]:
         """All attributes by name."""
-        return {"name": self.name, "scores": self.scores.as_json(), "cider_d_change": self.change.as_json()}
+        return {
+            "name": self.name,
+            "scores": self.scores.as_json(),
+            "health": self.health.as_json(),
+            "cider_d_change": self.change.as_json(),
+        }
 
 
 @dataclass(frozen=True)

@@ -267,7 +267,8 @@ def results_of(
     reference = None
     if validation.reference_scores is not None and validation.change is not None:
         name = "reference" if reference_name is None else reference_name
-        reference = ReferenceFacts(name, validation.reference_scores, validation.change)
+        said = caption_health(one.caption for one in (validation.reference or {}).values())
+        reference = ReferenceFacts(name, validation.reference_scores, said, validation.change)
     return Results(
         measurement=validation.measurement,
         data=data,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from capprune.evaluation.health import Health
+from capprune.evaluation.health import COLUMNS
 from capprune.report.charts import Curve, Panel, layer_chart, ledger_chart, training_chart
 from capprune.report.contents import Grid, PhotoRow, Section
 from capprune.report.headline import Figures
@@ -59,6 +59,7 @@ def training_section(sources: Sources) -> Section | None:
         Panel("loss", [_curve(name, lines, "loss") for name, lines in runs.items()]),
         Panel("CIDEr-D on val", [_curve(name, lines, "cider") for name, lines in runs.items()]),
         Panel("sparsity", [_curve(name, lines, "sparsity") for name, lines in runs.items()], percent=True),
+        Panel("bad endings", [_curve(name, _endings(lines), "share") for name, lines in runs.items()], percent=True),
     ]
     shown = [
         Panel(panel.quantity, [curve for curve in panel.curves if curve.steps], panel.percent)
@@ -67,12 +68,19 @@ def training_section(sources: Sources) -> Section | None:
     ]
     if not shown:
         return None
-    text = "Caption loss of single batches; CIDEr-D of greedy captions after each epoch; closed gates."
+    text = (
+        "Caption loss of single batches; CIDEr-D of greedy captions after each epoch; closed gates; captions cut short."
+    )
     return Section("training", "How it was trained", text, charts=(training_chart(shown),))
 
 
 def _run_name(run: LoadedRun) -> str:
     return f"{run.config.name} ({'pruned' if run.masks else 'dense'})"
+
+
+def _endings(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Bad endings among the captions after each epoch."""
+    return [{"step": line["step"], "share": line["health"]["bad_ending_share"]} for line in lines if "health" in line]
 
 
 def _curve(name: str, lines: Sequence[Mapping[str, Any]], key: str) -> Curve:
@@ -156,10 +164,7 @@ def health_section(sources: Sources) -> Section | None:
         "BLEU-4",
         "METEOR",
         "ROUGE-L",
-        "distinct words",
-        "mean words",
-        "with <unk>",
-        "bad endings",
+        *COLUMNS,
     )
     rows = tuple(_health_row(one) for one in validated)
     text = "Scores on the same photos, and what a score does not see: few words, unknown words, captions cut short."
@@ -174,17 +179,7 @@ def _health_row(one: Validated) -> tuple[str, ...]:
         f"{scores.bleu_4:.3f}",
         "-" if scores.meteor is None else f"{scores.meteor:.3f}",
         f"{scores.rouge_l:.3f}",
-        *health_cells(health),
-    )
-
-
-def health_cells(health: Health) -> tuple[str, ...]:
-    """Distinct words, mean length, unknown words and bad endings as text."""
-    return (
-        f"{health.distinct_words:,}",
-        f"{health.mean_words:.1f}",
-        f"{health.unknown_share:.1%}",
-        f"{health.bad_ending_share:.1%}",
+        *health.cells(),
     )
 
 

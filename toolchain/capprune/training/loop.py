@@ -104,6 +104,7 @@ class Outcome:
 
 
 Quality = Callable[[Mapping[str, str]], float]  # captions of the validation photos to their CIDEr-D
+Health = Callable[[Mapping[str, str]], Mapping[str, object]]  # the same captions to signs of sick ones
 Report = Callable[[Progress], None]
 
 
@@ -117,6 +118,7 @@ class Trainer:
         train: What is learned from.
         validation: What chooses the best epoch.
         quality: Scores captions of `validation`.
+        health: What metrics.jsonl tells of the same captions beside their score.
         report: Is told every step.
 
     Raises:
@@ -133,10 +135,12 @@ class Trainer:
         train: Split,
         validation: Split,
         quality: Quality,
+        health: Health | None = None,
         report: Report | None = None,
     ) -> None:
         self.config, self.folder, self.vocabulary = config, Path(folder), vocabulary
         self.train, self.validation, self.quality, self.report = train, validation, quality, report
+        self.health = health
         settings = config.training
         parent = read_parent(config, vocabulary)
         self.batches = Batches(train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed)
@@ -266,7 +270,8 @@ class Trainer:
         captions = self.captions(self.validation, self.config.training.validation_photos)
         cider = self.quality(captions)
         sparsity = self.pruner.sparsity()
-        line = {"step": self.step, "epoch": epoch, "cider": cider, "seconds": seconds}
+        line: dict[str, object] = {"step": self.step, "epoch": epoch, "cider": cider, "seconds": seconds}
+        line |= {"health": dict(self.health(captions))} if self.health else {}
         append_metrics(self.folder, line if sparsity is None else {**line, "sparsity": sparsity, **self.pruner.costs()})
         if cider > self.best and self.pruner.at_target():
             self.best, self.best_epoch, self.best_sparsity = cider, epoch, sparsity or 0.0
