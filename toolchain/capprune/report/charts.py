@@ -12,6 +12,7 @@ from capprune.report.svg import COLOURS, drawn
 
 ROW_INCHES = 0.34  # of a bar and the space around it
 FRAME_INCHES = 0.9  # of axis and legend
+WIDE = 8  # times from the least to the most, beyond which an axis is logarithmic
 MOST_SEGMENTS = 6  # tensors of their own colour in the ledger; the rest is one segment
 
 
@@ -139,9 +140,10 @@ def latency_chart(name: str, quantity: str, spreads: Sequence[Spread]) -> str:
         axis.set_yticks(range(len(spreads)), [one.label for one in spreads])
         axis.set_ylim(len(spreads) - 0.4, -0.8)
         axis.set_xlabel(quantity)
-        if max(one.p99 for one in spreads) > 8 * min(one.p1 for one in spreads) > 0:
+        largest, smallest = max(one.p99 for one in spreads), min(one.p1 for one in spreads)
+        if largest > WIDE * smallest > 0:
             axis.set_xscale("log")
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if largest < WIDE**3 * smallest else (1,)))
             axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
         axis.grid(visible=False, axis="y")
