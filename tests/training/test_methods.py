@@ -11,7 +11,7 @@ import torch
 
 from capprune.models.soft_attention import SoftAttention
 from capprune.training.loop import Trainer
-from capprune.training.objectives import Distillation, SelfCritical
+from capprune.training.objectives import CrossEntropy, Distillation, SelfCritical
 from capprune.training.reward import CaptionReward
 from capprune.training.run import BEST, read_checkpoint, read_metrics, read_run
 from capprune_runtime.errors import ConfigError, UsageError
@@ -213,6 +213,21 @@ def test_scst_moves_towards_samples_above_their_baseline(baseline: str, dense: P
                 parameter -= 0.05 * parameter.grad
     moved = likelihoods(trainer.decoder).detach() - before
     assert float((moved * advantage).sum()) > 0
+
+
+def test_peoples_words_can_be_learned_beside_the_reward(dense: Path, tmp_path: Path) -> None:
+    own = (SIZE, "training.objective=scst", "training.reward.cross_entropy=2.0", f"start={dense}")
+    objective = (trainer := tiny.trainer(tmp_path / "run", *own)).objective
+    assert isinstance(objective, SelfCritical)
+    batch = next(trainer.batches.epoch(0))
+    features = torch.from_numpy(trainer.train.features[batch.photos].astype(np.float32))
+    samples = objective.prepare(features, batch)
+    trainer.decoder.eval()
+    both = objective.loss(trainer.decoder.scores, features, samples)
+    objective._human = None
+    alone = objective.loss(trainer.decoder.scores, features, samples)
+    human = CrossEntropy().loss(trainer.decoder.scores, features, batch)
+    torch.testing.assert_close(both, alone + 2 * human)
 
 
 def test_samples_hold_the_end_only_where_they_ended(dense: Path, tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ class RewardConfig(_Tree):
     )
     cider: float = Field(default=1.0, ge=0, description="weight of CIDEr-D (0 to 10) in the reward")
     bleu4: float = Field(default=1.0, ge=0, description="weight of BLEU-4 (0 to 1) in the reward")
+    cross_entropy: float = Field(
+        default=0.0, ge=0, description="weight of people's words beside the reward; keeps captions from growing alike"
+    )
 
 
 class TrainingConfig(_Tree):

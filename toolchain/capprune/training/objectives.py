@@ -104,10 +104,12 @@ class SelfCritical:
         self._decoder, self._config, self._reward, self._max_tokens = decoder, config, reward, max_tokens
         self._bfloat16 = bfloat16
         self._advantage = torch.zeros(0)
+        self._human: Batch | None = None
         self.mean_reward = math.nan
 
     def prepare(self, features: Tensor, batch: Batch) -> Batch:
         """Sample captions of the batch's photos and weigh them against their baseline."""
+        self._human = batch
         count = self._config.samples
         words = self._sample(features, count)  # (P * n, T)
         captions = [_spoken(row) for row in words]
@@ -123,14 +125,17 @@ class SelfCritical:
         return _as_batch(batch.photos, captions, self._max_tokens)
 
     def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
-        """-sum(log p * (reward - baseline)) / words."""
+        """-sum(log p * (reward - baseline)) / words, and the cross-entropy of people's words where that has a weight."""
         targets = torch.from_numpy(batch.targets)
         spoken = targets >= 0
         found = scores(features, torch.from_numpy(batch.inputs), targets).float()
         found = found.index_fill(1, torch.tensor((PAD, START, UNKNOWN)), -torch.inf)
         picked = -nn.functional.cross_entropy(found, targets[spoken], reduction="none")
         weights = self._advantage.unsqueeze(1).expand_as(targets)[spoken]
-        return -(picked * weights).sum() / len(picked)
+        criticised = -(picked * weights).sum() / len(picked)
+        if not self._config.cross_entropy or self._human is None:
+            return criticised
+        return criticised + self._config.cross_entropy * CrossEntropy().loss(scores, features, self._human)
 
     def facts(self) -> dict[str, float]:
         """The mean reward of the samples."""
