@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -67,15 +68,18 @@ class DesktopJvm:
         """Do what the app does when the runner asks it: caption a folder of PNG photos and write the results document."""
         self._java("DesktopRun", bundle, photos, results, beam, stop_after)
 
-    def _java(self, program: str, *arguments: object) -> None:
+    def runner_command(self) -> str:
+        """The command that does what `run_photos` does, for a stand-in of the phone: BUNDLE PHOTOS RESULTS BEAM STOP_AFTER."""
+        variables = [f"{name}={value}" for name, value in self._library.items()]
+        return shlex.join(["env", *variables, *self._command("DesktopRun")])
+
+    @property
+    def _library(self) -> dict[str, str]:
+        return {"LD_LIBRARY_PATH": str(self.parts / machine.DESKTOP)}
+
+    def _command(self, program: str) -> list[str]:
         classes = machine.class_path(self.core, self.tests, *machine.JUNIT)
-        library = {"LD_LIBRARY_PATH": str(self.parts / machine.DESKTOP)}
-        command = [
-            "java",
-            f"-Djava.library.path={self.shim}",
-            "-cp",
-            classes,
-            f"org.capprune.core.{program}",
-            *arguments,
-        ]
-        machine.run(command, environment=library)
+        return ["java", f"-Djava.library.path={self.shim}", "-cp", classes, f"org.capprune.core.{program}"]
+
+    def _java(self, program: str, *arguments: object) -> None:
+        machine.run([*self._command(program), *arguments], environment=self._library)

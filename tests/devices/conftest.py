@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -43,16 +42,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture
 def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    source = Path(stand_in_adb.__file__).read_text()
-    (programs / "adb").write_text(f"#!{sys.executable}\n{source}")
-    (programs / "adb").chmod(0o755)
-    (tmp_path / "phone").mkdir()
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("STAND_IN_ADB", str(tmp_path))
-    yield Phone(tmp_path)
-    pid = tmp_path / "app.pid"
+    state = tmp_path / "phone-state"
+    stand_in_adb.install(state, monkeypatch)
+    yield Phone(state)
+    pid = state / "app.pid"
     assert not pid.is_file() or not stand_in_adb.running(int(pid.read_text())), "the app was left running"
 
 

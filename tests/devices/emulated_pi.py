@@ -53,6 +53,7 @@ def _cpuinfo(part: str, model: str) -> str:
 
 
 _WIDE = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
+PI_2 = _cpuinfo("0xc07", "Raspberry Pi 2 Model B Rev 1.1")
 PI_4 = _cpuinfo("0xd08", "Raspberry Pi 4 Model B Rev 1.5")
 PI_5 = _cpuinfo("0xd0b", "Raspberry Pi 5 Model B Rev 1.0")
 BOOKWORM = Kind("bookworm", "arm64", "aarch64", "3.11", "aarch64-linux-gnu", _WIDE, ("numpy", "Pillow", "ai-edge-litert"),
@@ -60,7 +61,7 @@ BOOKWORM = Kind("bookworm", "arm64", "aarch64", "3.11", "aarch64-linux-gnu", _WI
 TRIXIE = Kind("trixie", "arm64", "aarch64", "3.13", "aarch64-linux-gnu", _WIDE, ("numpy", "Pillow", "ai-edge-litert"),
               ("libpython3.13-stdlib",), "cortex-a76", PI_5)  # fmt: skip
 ARMHF = Kind("bookworm", "armhf", "armv7l", "3.11", "arm-linux-gnueabihf", ("manylinux_2_34_armv7l",), ("tflite-runtime",),
-             ("libpython3.11-stdlib", "python3-numpy", "python3-pil"), "cortex-a72", PI_4)  # fmt: skip
+             ("libpython3.11-stdlib", "python3-numpy", "python3-pil"), "cortex-a7", PI_2)  # fmt: skip
 _MAGIC = {
     "arm64": ("aarch64", r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"),
     "armhf": ("arm", r"\x7fELF\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x28\x00"),

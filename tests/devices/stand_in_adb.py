@@ -28,6 +28,17 @@ STAND_IN = "a stand-in for adb and the app"
 LISTED = f"List of devices attached\n{SERIAL}             device usb:1-2 product:x model:Stand_in device:x transport_id:1\n\n"
 
 
+def install(state: Path, monkeypatch: Any) -> None:
+    """Put this file on PATH as `adb`, with its state in a folder to be made."""
+    programs = state / "bin"
+    programs.mkdir(parents=True)
+    (state / "phone").mkdir()
+    (programs / "adb").write_text(f"#!{sys.executable}\n{Path(__file__).read_text()}")
+    (programs / "adb").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("STAND_IN_ADB", str(state))
+
+
 def faults() -> dict[str, Any]:
     path = STATE / "faults.json"
     return json.loads(path.read_text()) if path.is_file() else {}

@@ -18,7 +18,7 @@ from capprune_runtime.results import Measurement
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adb, "LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(adb, "GONE_S", 1.0)
+    monkeypatch.setattr(adb, "GONE_S", 6.0)
 
 
 def run(tiny: Tiny, cache: Path, **changes: Any) -> Measurement:
