@@ -155,6 +155,7 @@ def _report(out: Path, scenes: Path, found: Mapping[str, Results]) -> Path | Non
     from capprune.cli.bench import bench
     from capprune.cli.report import report
     from capprune.evaluation.results import write_results
+    from capprune.report import require_extra
     from capprune_runtime.errors import MissingExtra
     from capprune_runtime.results import write_document
     from capprune_runtime.verify import verify_bundle
@@ -163,16 +164,17 @@ def _report(out: Path, scenes: Path, found: Mapping[str, Results]) -> Path | Non
     for name, results in found.items():
         sources.append(out / f"validation-{name}.json")
         write_results(results, sources[-1])
-    sources.append(out / "bench.json")
     try:
-        with _step("timing the sparse model in turns with its rivals"):
-            document, _, _ = bench(verify_bundle(out / "bundles" / "sparse"), baselines=True, rounds=ROUNDS)
-        write_document(document, sources[-1])
-        with _step("writing the report"):
-            report(tuple(sources), out / "report.html", data=scenes)
+        require_extra()
     except MissingExtra as error:
         say(f"no report: {error}")
         return None
+    sources.append(out / "bench.json")
+    with _step("timing the sparse model in turns with its rivals"):
+        document, _, _ = bench(verify_bundle(out / "bundles" / "sparse"), baselines=True, rounds=ROUNDS)
+    write_document(document, sources[-1])
+    with _step("writing the report"):
+        report(tuple(sources), out / "report.html", data=scenes)
     return out / "report.html"
 
 

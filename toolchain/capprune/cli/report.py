@@ -82,6 +82,9 @@ def report(
         MissingExtra: matplotlib or Jinja2 is not installed.
         UsageError: A source is not there, or none that a page is made from.
     """
+    from capprune.report import require_extra
+
+    require_extra()
     from capprune.report.build import build_report
     from capprune.report.sources import read_sources
     from capprune_runtime.atomic import write_text

@@ -53,7 +53,6 @@ def build_report(
 
     Raises:
         DataError: The data cannot be read.
-        MissingExtra: Jinja2 or matplotlib is not installed.
     """
     figures = Figures(
         change=_change(sources, data, split),

@@ -7,17 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
-from capprune_runtime.errors import MissingExtra
-
-try:
-    import matplotlib
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-except ImportError as error:
-    raise MissingExtra(
-        "the report's charts need matplotlib", found=error, hint="pip install 'capprune[report]'"
-    ) from error
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
 
 WIDTH_INCHES = 7.2
 
