@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
+import tiny_bundle
 from fabricated import sources, validated
 from measured import measurement, rounds
 
 from capprune.evaluation.intervals import Change, Interval
 from capprune.evaluation.results import DataFacts
 from capprune.evaluation.speed import compare
-from capprune.report.contents import BAD, GOOD, Tile
+from capprune.report.contents import BAD, GOOD, PLAIN, Tile
 from capprune.report.headline import Figures, headline, warnings
 from capprune.report.sections import environment_section, health_section
 from capprune.report.sources import Sources
+from capprune_runtime.manifest import QuantisationSection, parse_manifest
+from capprune_runtime.verify import Bundle
+from capprune_runtime.vocabulary import Vocabulary
 
 NOTHING = Figures(None, None, ())
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """A bundle of which nothing runs: what the page asks of it are its manifest and its sizes."""
+    files = {"encoder.tflite": b"an encoder", "decoder.tflite": b"a decoder", "vocabulary.txt": b""}
+    entries = {name: {"sha256": "0" * 64, "size_bytes": len(data)} for name, data in files.items()}
+    manifest = parse_manifest(json.dumps({**tiny_bundle.manifest_json("lstm"), "files": entries}), "manifest.json")
+    return Bundle(Path("bundles/sparse"), manifest, Vocabulary(tiny_bundle.WORDS), files)
+
+
+def quantised(bundle: Bundle, weights: str) -> Bundle:
+    section = QuantisationSection(encoder=weights, decoder=weights)
+    return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, quantisation=section))
 
 
 def tiles(found: Sources, figures: Figures = NOTHING) -> dict[str, Tile]:
@@ -50,14 +66,36 @@ def test_without_anything_to_compare_with_the_score_stands_alone() -> None:
     assert "Quality kept" not in found
 
 
-@pytest.mark.parametrize(("identical", "holds", "value", "tone"), [
-    (100, True, "says what was trained", GOOD),
-    (70, False, "says something else", BAD),
-])  # fmt: skip
-def test_the_verdict_is_parity(identical: int, holds: bool, value: str, tone: str) -> None:
-    tile = tiles(sources(validated(0.49, identical=identical, holds=holds)))["Verdict"]
+@pytest.mark.parametrize(
+    ("identical", "weights", "value", "tone"),
+    [
+        (100, "float32", "says what was trained", GOOD),
+        (100, None, "says what was trained", GOOD),
+        (70, "float32", "says something else", BAD),
+        (70, "int8", "quantised", PLAIN),
+        (70, None, "not always torch's words", PLAIN),
+    ],
+)
+def test_the_verdict_is_parity_which_only_float32_owes(
+    identical: int, weights: str | None, value: str, tone: str, bundle: Bundle
+) -> None:
+    found = sources(validated(0.49, identical=identical, holds=identical == 100, reference=0.5))
+    if weights is not None:
+        found = dataclasses.replace(found, bundle=quantised(bundle, weights))
+    tile = tiles(found)["Verdict"]
     assert (tile.value, tile.tone) == (value, tone)
     assert f"{identical} of 100" in tile.note
+    assert ("CIDEr-D against torch: -2.0%" in tile.note) == (tone == PLAIN)
+
+
+def test_what_does_not_belong_to_the_bundle_is_named(bundle: Bundle) -> None:
+    found = dataclasses.replace(sources(validated(0.49)), bundle=bundle)
+    assert warnings(found)[0] == f"results.json was measured of another bundle than {bundle.place}."
+    one = found.validated[0]
+    files = {name: len(data) for name, data in bundle.files.items()}
+    facts = dataclasses.replace(one.measurement.bundle, files=files)
+    own = dataclasses.replace(one, measurement=dataclasses.replace(one.measurement, bundle=facts))
+    assert warnings(dataclasses.replace(found, validated=(own,))) == ()
 
 
 def test_speed_stands_beside_its_rivals() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from capprune.evaluation.intervals import Change, Interval
@@ -35,10 +35,29 @@ def headline(sources: Sources, figures: Figures) -> tuple[Tile, ...]:
 
 
 def warnings(sources: Sources) -> tuple[str, ...]:
-    """What keeps the times from being trusted."""
+    """What does not belong together, and what keeps the times from being trusted."""
     measured = [one.measurement for one in sources.validated[:1]]
     measured += list(sources.bench.measurements) if sources.bench else []
-    return tuple(f"Do not trust the times: {text}." for text in doubts(measured))
+    return (*_strangers(sources), *(f"Do not trust the times: {text}." for text in doubts(measured)))
+
+
+def _strangers(sources: Sources) -> Iterator[str]:
+    """Sources that were not made from the bundle, or that the bundle was not made from.
+
+    The hash of the manifest would not do: it changes when results are recorded in the bundle.
+    """
+    bundle = sources.bundle
+    if bundle is None:
+        return
+    models = (bundle.manifest.encoder.file, bundle.manifest.decoder.file)
+    sizes = [len(bundle.files[name]) for name in models]
+    found = [(one.path, one.measurement) for one in sources.validated[:1]]
+    found += [(sources.bench.path, sources.bench.measurements[0])] if sources.bench else []
+    for path, measurement in found:
+        if [measurement.bundle.files.get(name) for name in models] != sizes:
+            yield f"{path} was measured of another bundle than {bundle.place}."
+    if sources.run is not None and sources.run.kept != bundle.manifest.pruning.kept_weights:
+        yield f"{bundle.place} was not made from the run {sources.run.folder}."
 
 
 def comparable(one: Validated, other: Validated) -> bool:
@@ -143,23 +162,18 @@ def _verdict(sources: Sources) -> Tile | None:
     if not sources.validated or not sources.validated[0].scored.parity:
         return None
     scored = sources.validated[0].scored
-    exact = sources.bundle is None or _exact(sources.bundle.manifest.quantisation)
     said = "; ".join(
         f"{runtime} {parity.identical:,} of {parity.photos:,}" for runtime, parity in scored.parity.items()
     )
     if all(parity.holds for parity in scored.parity.values()):
         return Tile("Verdict", "says what was trained", f"Captions equal to torch's, token by token: {said}.", GOOD)
-    if exact:
+    if sources.bundle is not None and _exact(sources.bundle.manifest.quantisation):
         return Tile("Verdict", "says something else", f"Captions equal to torch's, token by token: {said}.", BAD)
     change = None if scored.reference is None else scored.reference.cider_d_change.relative
     cost = "" if change is None else f" CIDEr-D against torch: {percent_interval(change)}."
-    return Tile("Verdict", "quantised", f"Captions equal to torch's, token by token: {said}.{cost}", PLAIN)
+    value = "not always torch's words" if sources.bundle is None else "quantised"
+    return Tile("Verdict", value, f"Captions equal to torch's, token by token: {said}.{cost}", PLAIN)
 
 
 def _exact(quantisation: QuantisationSection) -> bool:
     return quantisation.encoder == quantisation.decoder == "float32"
-
-
-def label_of(rows: Sequence[SpeedRow]) -> str:
-    """In which interpreters a bench ran."""
-    return ", ".join(dict.fromkeys(row.runtime for row in rows))
