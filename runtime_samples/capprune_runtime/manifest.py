@@ -101,7 +101,7 @@ class DecoderSection:
 
 @dataclass(frozen=True)
 class PruningSection:
-    """How the decoder was pruned: `sparsity` (0 to 1) is the share of prunable weights that are zero."""
+    """How the model was pruned: `sparsity` (0 to 1) is the share of prunable weights that are zero."""
 
     method: str
     sparsity: float

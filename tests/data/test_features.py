@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from capprune.data import features as module
-from capprune.data.features import Features, cached_features
+from capprune.data.features import Features, cached_features, cached_pixels
 from capprune.data.photos import PhotoStore, open_photos
 from capprune_runtime.errors import CapPruneError, DataError, PhotoError
 from capprune_runtime.photo import decode_photo, resize
@@ -238,6 +238,26 @@ def test_reading_maps_the_shards_instead_of_loading_them(photos: PhotoStore, tmp
     features = cached_features(photos, photos.names(), encoder=MeansOfStripes(), cache=tmp_path / "cache")
     assert isinstance(features, Features)
     assert all(isinstance(shard, np.memmap) for shard in features._shards)
+
+
+def test_pixels_are_those_that_an_encoder_takes_and_are_decoded_once(photos: PhotoStore, tmp_path: Path) -> None:
+    names, seen = photos.names()[::-1], []
+    pixels = cached_pixels(photos, names, size=16, cache=tmp_path / "cache")
+    assert pixels.shape == (20, 16, 16, 3)
+    expected = np.stack([resize(decode_photo(photos.read(name), name), 16) for name in names])
+    found = pixels[range(20)]
+    assert found.dtype == np.uint8
+    assert (found == expected).all()
+    assert all(isinstance(shard, np.memmap) for shard in pixels._shards)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*/pixels-*.npy")}
+    assert len(written) == 3
+    again = cached_pixels(photos, names, size=16, cache=tmp_path / "cache", progress=lambda *at: seen.append(at))
+    assert (again[range(20)] == found).all()
+    assert seen == [(8, 20), (16, 20), (20, 20)]
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+    cached_features(photos, names, encoder=MeansOfStripes(), cache=tmp_path / "cache")
+    cached_pixels(photos, names, size=24, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
 def _fill(folder: Path, cache: Path, counts: multiprocessing.queues.Queue[int]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,10 @@ from matrix_model import (
 )
 from numpy.typing import NDArray
 from real_parts import RUNTIMES, Arrays, Case, Part, largest_error, run
+from torch import nn
 
+from capprune_exporters.tflite.convert import convert
+from capprune_exporters.tflite.dense import make_dense
 from capprune_exporters.tflite.sparse import (
     BYTES_ALIGNMENT,
     DENSIFY_PAYS,
@@ -81,6 +85,49 @@ def test_projections_of_an_encoder_are_stored_sparse_and_run_dense(encode: Part)
     assert len(densified) == 3  # keys, values, initial state
     model = checked(encode.sparse.data, "encode")
     assert [operator.name for operator in model.operators[:3]] == ["DENSIFY"] * 3
+
+
+class Filters(nn.Module):
+    """A pointwise, a usual and a depthwise convolution, each with 90 % zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.usual = nn.Conv2d(3, 64, 1), nn.Conv2d(64, 96, 3)
+        self.depthwise, self.narrow = nn.Conv2d(96, 96, 3, groups=96), nn.Conv2d(96, 64, 1)
+        with torch.no_grad():
+            for layer in (self.wide, self.usual, self.depthwise, self.narrow):
+                layer.weight.mul_(torch.rand_like(layer.weight) > 0.9)
+
+    def forward(self, photo: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = torch.relu(self.usual(torch.relu(self.wide(photo.permute(0, 3, 1, 2)))))
+        return {"y": self.narrow(torch.relu(self.depthwise(found)))}
+
+
+def test_filters_are_stored_sparse_by_name_unless_told_otherwise() -> None:
+    torch.manual_seed(15)
+    module, photo = Filters().eval(), torch.rand(1, 9, 9, 3)
+    converted = convert(module, "encode", {"photo": photo})
+    values = module.usual.weight.detach().permute(0, 2, 3, 1).contiguous().numpy()
+    rounded = values * np.float32(1 + 1e-6)  # as a folded batch norm may
+    made = make_sparse(converted, one_row=False, names={"usual": rounded})
+    assert {tensor.shape: tensor.form for tensor in made.tensors} == {
+        (64, 1, 1, 3): "dense_float32",  # too small to matter
+        (96, 3, 3, 64): "densify_float32",
+        (1, 3, 3, 96): "dense_float32",
+        (64, 1, 1, 96): "densify_float32",
+    }
+    model = checked(made.data, "encode")
+    (tensor,) = (tensor for tensor in model.tensors if tensor.name == "usual")
+    assert [level.compressed for level in tensor.sparsity.dimensions] == [False, False, False, True]  # type: ignore[union-attr]
+    assert (model.stored_values(tensor) == values[values != 0]).all()
+    with torch.inference_mode():
+        expected = {name: value.numpy() for name, value in module(photo).items()}
+    assert (
+        largest_error(run(Case(made.data, "encode", {"photo": photo.numpy()}, {}), "ai-edge-litert"), expected) < 1e-5
+    )
+    assert checked(make_dense(made.data), "encode")
+    dense = make_sparse(converted, one_row=False, filters=False)
+    assert {tensor.form for tensor in dense.tensors} == {"dense_float32"}
 
 
 @pytest.mark.parametrize(("name", "matrices"), [("lstm_step", 4), ("gru_step", 5), ("encode", 3)])

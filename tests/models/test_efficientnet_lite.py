@@ -9,6 +9,7 @@ import torch
 from capprune.models.efficientnet_lite import (
     CHANNELS,
     EfficientNetLite0,
+    folded_filters,
     load_efficientnet_lite0,
     published_weights,
 )
@@ -109,3 +110,20 @@ def test_file_that_holds_no_weights_is_refused_and_runs_no_code(tmp_path: Path, 
     with pytest.raises(BundleError, match="not the weights"):
         load_efficientnet_lite0(path)
     assert not (tmp_path / "victim").exists()
+
+
+def test_folded_filters_are_convolution_and_norm_in_one(network: EfficientNetLite0) -> None:
+    filters = folded_filters(network)
+    assert len(filters) == 49
+    layer = network.blocks[3].depthwise
+    x = torch.randn(1, layer.conv.in_channels, 9, 9)
+    name = "encoder.blocks.3.depthwise.conv.weight"
+    folded = torch.from_numpy(filters[name])  # (1, h, w, N)
+    zero = layer.norm(layer.conv(torch.zeros_like(x)))
+    expected = layer.norm(layer.conv(x)) - zero
+    own = torch.nn.functional.conv2d(x, folded.permute(3, 0, 1, 2), stride=layer.stride, groups=layer.conv.groups)
+    torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
+    head = filters["encoder.head.conv.weight"]
+    assert head.shape == (1280, 1, 1, 320)
+    ratio = head[:, 0, 0, :] / network.head.conv.weight.detach().numpy()[:, :, 0, 0]
+    assert (abs(ratio / ratio[:, :1] - 1) < 1e-4).all()

@@ -65,6 +65,15 @@ def test_splits_hold_features_and_ids_of_their_own_photos(scenes: Path, tmp_path
     assert bars.told["features of val"][-1] == (4, 4)
 
 
+def test_encoder_that_learns_gets_pixels(scenes: Path, tmp_path: Path) -> None:
+    bars = Bars()
+    data = prepared(scenes, tmp_path, "encoder.train=masks", bars=bars)
+    assert data.train.features.shape == (6, 64, 64, 3)
+    first = data.validation.names[0]
+    np.testing.assert_array_equal(data.validation.features[np.array([0])][0], read_photo(scenes / first, 64))
+    assert bars.told["pixels of train"][-1] == (6, 6)
+
+
 def test_limits_keep_the_first_photos(scenes: Path, tmp_path: Path) -> None:
     whole = prepared(scenes, tmp_path)
     few = prepared(scenes, tmp_path, "data.limit=3", "training.validation_photos=2", "data.maximum_tokens=4")

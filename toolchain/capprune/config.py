@@ -35,11 +35,15 @@ class DataConfig(_Tree):
 
 
 class EncoderConfig(_Tree):
-    """Which encoder sees the photo, at what size, on which grid."""
+    """Which encoder sees the photo, at what size, on which grid, and what of it learns."""
 
     name: Literal["efficientnet_lite0"] = "efficientnet_lite0"
     size: int = Field(default=224, ge=32, le=1024, description="side of the squashed photo, pixels")
     grid: int | None = Field(default=None, ge=1, le=32, description="pool the feature grid to grid x grid")
+    train: Literal["frozen", "masks", "all"] = Field(
+        default="frozen", description="what learns with the decoder: nothing (features are cached), masks, weights too"
+    )
+    learning_rate: float = Field(default=1e-4, gt=0, description="of its weights; falls as training.learning_rate does")
 
 
 class DecoderConfig(_Tree):
@@ -147,7 +151,13 @@ class PruningConfig(_Tree):
     step_us: float | None = Field(default=None, gt=0, description="instead of sparsity: time of a word, microseconds")
     costs: str = Field(default="x86-64", description="what a kept weight costs: a table that ships, or a file")
     scope: Scope | None = Field(default=None, description="how magnitudes of different layers are compared")
-    exclude: tuple[str, ...] = Field(default=(), description="layers that stay dense and do not count")
+    exclude: tuple[str, ...] = Field(
+        default=(), description="layers, or `encoder` or `decoder`, that stay dense and do not count"
+    )
+    keep: tuple[str, ...] = Field(
+        default=(), description="likewise, but with the masks that the run at `start` has; these do not change"
+    )
+    depthwise: bool = Field(default=False, description="depthwise convolutions too; they hold few weights")
     least_kept: float = Field(default=0.0, ge=0, lt=1, description="no layer keeps less than this share of its weights")
     gradual: GradualConfig = GradualConfig()
     block: BlockShape = Field(default="none", description="weights in a row that go or stay together, in `step`")

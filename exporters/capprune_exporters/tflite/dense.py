@@ -6,6 +6,7 @@ when they were stored stay rounded; zeros become numbers like others again.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,11 @@ def _store_dense(model: Any, tensor: Any) -> None:
 
 def _stored(model: Any, tensor: Any) -> SparseWeights:
     """What a tensor holds, in the form in which it holds it."""
-    rows, columns = (int(size) for size in tensor.shape)
+    rows, columns = prod(tensor.shape[:-1]), int(tensor.shape[-1])
     values = _values(model, tensor)
     if tensor.sparsity is None:
         return DenseWeights((rows, columns), values)
-    kept = tensor.sparsity.dimMetadata[1]
+    kept = next(one for one in tensor.sparsity.dimMetadata if one.format == schema.DimensionType.SPARSE_CSR)
     pointers, places = (
         np.asarray(vector.values).astype(np.int64) for vector in (kept.arraySegments, kept.arrayIndices)
     )

@@ -3,7 +3,7 @@
     form               used by                              in the file
     dense_float32      anything                             every value
     csr_float32        FULLY_CONNECTED                      kept values, columns, row pointers
-    densify_float32    anything, through a DENSIFY          the same
+    densify_float32    anything, through a DENSIFY          the same; a filter (N, h, w, K) of a CONV_2D as well
     dense_int8         FULLY_CONNECTED, EMBEDDING_LOOKUP    every code, one scale
     block_1x16_int8    FULLY_CONNECTED                      kept blocks of codes, their places, row pointers, one scale
     densify_int8       FULLY_CONNECTED, EMBEDDING_LOOKUP,   kept codes, columns, row pointers, one scale
@@ -28,6 +28,7 @@ from capprune_runtime.errors import ExportError
 
 FORMS = ("dense_float32", "csr_float32", "densify_float32", "dense_int8", "block_1x16_int8", "densify_int8")
 DENSIFIED = ("densify_float32", "densify_int8")
+ANY_RANK = ("dense_float32", "densify_float32")
 BLOCK = 16
 MOST_COLUMNS = 4096  # of a matrix in blocks, whose kernel keeps the place of a block in a byte
 MOST_BLOCKS = 255  # in a row, which the kernel counts in a byte
@@ -70,7 +71,7 @@ def check_form(form: str, matrix: Matrix, used_by: Iterable[tuple[str, int]], na
         )
     if form not in FORMS:
         raise ExportError("there is no such form of storage", where=name, expected=", ".join(FORMS), found=form)
-    if matrix.ndim != 2 and form != "dense_float32":
+    if matrix.ndim != 2 and form not in ANY_RANK:
         raise ExportError(f"{form} is for matrices", where=name, expected="two dimensions", found=matrix.shape)
     for operator, place in used_by:
         if (fitting := FITS.get(form)) and (operator, place) not in fitting:
@@ -90,9 +91,10 @@ def encoded(form: str, matrix: Matrix, weights: str) -> SparseWeights:
 
     Args:
         form: One of `FORMS` but `dense_float32`.
-        matrix: `(N, K)`.
+        matrix: `(N, K)`; what has more dimensions counts as a matrix of rows along the last.
         weights: `float32`, `int8` or `codebook4`; the values of sparse float32 forms are exactly those of `requantised`.
     """
+    matrix = matrix.reshape(-1, matrix.shape[-1])
     if form == "dense_int8":
         return DenseWeights.from_dense(matrix, "int8")
     if form == "block_1x16_int8":
@@ -132,21 +134,23 @@ def _set_sparsity(
     tensor: Any, columns: int, row_pointers: npt.NDArray[np.int64], places: npt.NDArray[np.int64], block: int = 1
 ) -> int:
     """Describe compressed rows, or blocks along them; returns the bytes of pointers and places."""
-    rows = schema.DimensionMetadataT()
-    rows.format, rows.denseSize = schema.DimensionType.DENSE, len(row_pointers) - 1
     kept = schema.DimensionMetadataT()
     kept.format = schema.DimensionType.SPARSE_CSR
     kept.arraySegmentsType, kept.arraySegments, segment_bytes = _index_vector(row_pointers, int(row_pointers[-1]))
     kept.arrayIndicesType, kept.arrayIndices, place_bytes = _index_vector(places, columns - 1)
     tensor.sparsity = schema.SparsityParametersT()
-    tensor.sparsity.dimMetadata = [rows, kept]
+    tensor.sparsity.dimMetadata = [*map(_dense_level, tensor.shape[:-1]), kept]
     if block > 1:
-        inner = schema.DimensionMetadataT()
-        inner.format, inner.denseSize = schema.DimensionType.DENSE, block
-        tensor.sparsity.dimMetadata.append(inner)
+        tensor.sparsity.dimMetadata.append(_dense_level(block))
         tensor.sparsity.blockMap = [1]
     tensor.sparsity.traversalOrder = list(range(len(tensor.sparsity.dimMetadata)))
     return segment_bytes + place_bytes
+
+
+def _dense_level(size: int) -> Any:
+    level = schema.DimensionMetadataT()
+    level.format, level.denseSize = schema.DimensionType.DENSE, int(size)
+    return level
 
 
 def _index_vector(numbers: npt.NDArray[np.int64], largest: int) -> tuple[int, Any, int]:

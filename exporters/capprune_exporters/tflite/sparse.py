@@ -4,7 +4,8 @@ litert-torch writes pruned weights as dense tensors full of zeros. Here each con
 plan names for it (see `forms`), or by a fixed rule, with enough zeros,
 
 * CSR, when it is the weight of a FULLY_CONNECTED in a one-row graph: the runtime has a kernel for exactly this;
-* CSR behind a DENSIFY, otherwise: small in the file, expanded once at load, dense speed.
+* CSR behind a DENSIFY, otherwise, and for the filters of convolutions: small in the file, expanded once at load, dense
+  speed.
 
 Forms that runtimes accept and compute wrongly are never written.
 """
@@ -35,10 +36,12 @@ from capprune_runtime.errors import ExportError
 
 __all__ = ["BYTES_ALIGNMENT", "SparseModel", "StoredTensor", "add_metadata", "make_sparse", "pack"]
 
+FOLDING_ERROR = 1e-5  # relative: two roundings in float32, and room
 SMALLEST = 4096  # weights: below this, row pointers and one more operator cost more than zeros do
 SPARSE_KERNEL_PAYS = 0.9  # sparsity from which CSR is about as fast as dense float32; below it only the file gains
 DENSIFY_PAYS = 0.5  # sparsity from which 6 bytes a kept weight are clearly fewer than 4 a weight
 WEIGHT_INPUT = 1  # of FULLY_CONNECTED; the kernel knows sparse values in no other place
+FILTERS = (("CONV_2D", 1), ("DEPTHWISE_CONV_2D", 1))  # the only weights of more than two dimensions that are expanded
 
 # The operator versions of these weights. With any other, lower or higher, runtimes read sparse ones as dense without a word.
 SPARSE_FULLY_CONNECTED_VERSION = 8
@@ -110,6 +113,7 @@ def make_sparse(
     plan: Mapping[str, str] | None = None,
     weights: str | Mapping[str, str] = "float32",
     names: Mapping[str, Matrix] | None = None,
+    filters: bool = True,
 ) -> SparseModel:
     """Rewrite the weights of a .tflite.
 
@@ -122,6 +126,7 @@ def make_sparse(
             for all of them or by tensor name, where a tensor that is not named keeps float32. Tensors in `dense_float32`
             are not touched.
         names: Values by parameter name; the stored tensor of these values gets the name.
+        filters: Whether filters of convolutions are stored sparse too, by the fixed rule.
 
     Raises:
         ExportError: If the model has more than one subgraph; if the plan names a tensor that is not there, a form that does
@@ -132,7 +137,8 @@ def make_sparse(
     wanted = dict(plan or {})
     stored, densified = [], []
     for weight in list(_weights(model)):
-        form = wanted.pop(weight.name, None) or _form(model, weight, one_row=one_row)
+        rule = _form(model, weight, one_row=one_row) if filters or weight.values.ndim == 2 else "dense_float32"
+        form = wanted.pop(weight.name, rule)
         quantised = weights if isinstance(weights, str) else weights.get(weight.name, "float32")
         stored.append(_rewrite(model, weight, form, quantised))
         if form in DENSIFIED:
@@ -147,14 +153,17 @@ def make_sparse(
 
 
 def _rename(model: Any, names: Mapping[str, Matrix]) -> None:
-    """Give stored tensors the names of the parameters that have their values; each tensor takes one name."""
+    """Give stored tensors the names of the parameters that have their values; each tensor takes one name.
+
+    Converters fold batch norms into filters, which rounds them.
+    """
     unnamed = [(tensor, values) for tensor, values in _constants(model) if tensor.type == schema.TensorType.FLOAT32]
     for name, expected in names.items():
         for place, (tensor, values) in enumerate(unnamed):
             if (
                 values.size == expected.size
-                and np.array_equal(values, expected.ravel())
                 and _same_shape(tensor, expected)
+                and np.allclose(values, expected.ravel(), rtol=FOLDING_ERROR, atol=0)
             ):
                 tensor.name = name.encode()
                 del unnamed[place]
@@ -194,9 +203,11 @@ def _name(tensor: Any) -> str:
 def _form(model: Any, weight: _Weight, *, one_row: bool) -> str:
     """The fixed rule."""
     sparsity = 1 - np.count_nonzero(weight.values) / weight.values.size
-    if weight.values.ndim != 2 or weight.values.size < SMALLEST or sparsity < DENSIFY_PAYS:
+    if weight.values.size < SMALLEST or sparsity < DENSIFY_PAYS:
         return "dense_float32"
     multiplied = all(use == ("FULLY_CONNECTED", WEIGHT_INPUT) for use in _uses(model, weight))
+    if weight.values.ndim != 2 and not all(use in FILTERS for use in _uses(model, weight)):
+        return "dense_float32"
     return "csr_float32" if one_row and multiplied and sparsity >= SPARSE_KERNEL_PAYS else "densify_float32"
 
 

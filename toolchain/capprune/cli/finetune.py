@@ -57,5 +57,6 @@ def command(
     """
     training = {"objective": objective, **OBJECTIVES[objective]}
     training["distillation"] = {"teacher": str(teacher) if teacher else None}
-    config = derived(run, {"start": str(run), "name": f"{run.name}-tuned"}, {"method": "keep"}, training, overrides)
+    pruning = {"method": "keep", "keep": (), "exclude": ()}  # every mask that there is
+    config = derived(run, {"start": str(run), "name": f"{run.name}-tuned"}, pruning, training, overrides)
     train_and_show(config, out, cache, as_json)

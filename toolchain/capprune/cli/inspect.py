@@ -93,7 +93,7 @@ def _inspect_bundle(folder: Path, as_json: bool) -> None:
 
     def show() -> None:
         sizes = [[name, f"{len(data):,}"] for name, data in bundle.files.items()]
-        removed = f"{manifest.pruning.sparsity:.2%} of the decoder's weights removed"
+        removed = f"{manifest.pruning.sparsity:.2%} of the prunable weights removed"
         table(f"{folder}: {_size(bundle):,} bytes, {removed}", ["file", "bytes"], sizes)
         for file in files:
             _show_ledger(file)

@@ -30,5 +30,7 @@ def command(run: Path, overrides: tuple[str, ...], method: str, out: Path, cache
     Example:
       capprune prune runs/dense pruning.sparsity=0.975 --method hard --out runs/hard
     """
-    config = derived(run, {"start": str(run), "name": f"{run.name}-{method}"}, {"method": method}, {}, overrides)
+    config = derived(
+        run, {"start": str(run), "name": f"{run.name}-{method}"}, {"method": method, "keep": ()}, {}, overrides
+    )
     train_and_show(config, out, cache, as_json)

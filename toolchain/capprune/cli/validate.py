@@ -225,9 +225,7 @@ def show(results: Results) -> None:
     )
     _show_health(results)
     _show_times(results)
-    click.echo(
-        f"{bundle.total_bytes:,} bytes; decoder keeps {bundle.kept_weights:,} of {bundle.prunable_weights:,} weights"
-    )
+    click.echo(f"{bundle.total_bytes:,} bytes; it keeps {bundle.kept_weights:,} of {bundle.prunable_weights:,} weights")
     for runtime, parity in results.parity.items():
         verdict = "holds" if parity.holds else "DOES NOT HOLD"
         click.echo(

@@ -1,9 +1,11 @@
-"""Features of photos, computed once and kept on disk.
+"""What training reads of photos, made once and kept on disk: features, or pixels for an encoder that learns.
 
     cache/<hash>/index.json             what the hash stands for: encoder, preprocessing, photos
     cache/<hash>/features-00000.npy     float16 (at most 512, R, F), photos 0 to 511 in the order asked for
+    cache/<hash>/pixels-00000.npy       uint8 (at most 512, S, S, 3), decoded and squashed, in a folder of their own
 
-A frozen encoder sees each photo once, however many epochs, runs and pruning targets follow.
+A frozen encoder sees each photo once, however many epochs, runs and pruning targets follow; one that learns sees it
+every epoch, but the photo is decoded once.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +34,7 @@ from capprune_runtime.photo import decode_photo, resize
 SHARD: Final = 512  # photos a file: what an interruption can cost, and 64 MB of 7×7×1280 features
 PREPROCESSING: Final = "squash-triangle-q15"  # the resize of capprune_runtime.photo; another one, other features
 DECODERS: Final = min(4, os.cpu_count() or 1)  # threads; Pillow and NumPy let go of the interpreter's lock
+DECODED_TOGETHER: Final = 16  # photos, where no encoder asks for another number
 READ_AHEAD: Final = 3  # batches decoded before the encoder asks for them
 
 Progress = Callable[[int, int], None]
@@ -56,27 +60,27 @@ class FeatureEncoder(Protocol):
 
 
 class Features:
-    """Features of N photos on disk, mapped into memory as they are asked for.
+    """Features, or pixels, of N photos on disk, mapped into memory as they are asked for.
 
     Attributes:
-        shape: (N, R, F).
+        shape: (N, R, F) or (N, S, S, 3).
     """
 
-    def __init__(self, shards: Sequence[Path], shape: tuple[int, int, int]) -> None:
-        self.shape = shape
+    def __init__(self, shards: Sequence[Path], shape: tuple[int, ...], dtype: type[np.generic] = np.float16) -> None:
+        self.shape, self._dtype = shape, dtype
         self._shards = [np.load(path, mmap_mode="r", allow_pickle=False) for path in shards]
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+    def __getitem__(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Features of some photos.
 
         Args:
             indices: (B,) positions in the names asked for.
 
         Returns:
-            float16 (B, R, F), a copy.
+            float16 (B, R, F) or uint8 (B, S, S, 3), a copy.
 
         Raises:
             IndexError: There is no such photo.
@@ -84,7 +88,7 @@ class Features:
         chosen = np.asarray(indices, dtype=np.int64)
         if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
             raise IndexError(f"photo {chosen.min()} or {chosen.max()} of {len(self)}")
-        features = np.empty((len(chosen), *self.shape[1:]), np.float16)
+        features = np.empty((len(chosen), *self.shape[1:]), self._dtype)
         shards, rows = np.divmod(chosen, SHARD)
         for shard in np.unique(shards):
             here = shards == shard
@@ -121,21 +125,60 @@ def cached_features(
         DataError: A photo is not there or cannot be decoded.
         CapPruneError: The disk is full, or the features do not fit float16.
     """
+    content = _Content("features", encoder.key, encoder.size, encoder.shape, np.float16, lambda p: _half(encoder(p)))
+    return _cached(photos, names, content, cache, batch, progress)
+
+
+def cached_pixels(
+    photos: PhotoStore, names: Sequence[str], *, size: int, cache: Path, progress: Progress | None = None
+) -> Features:
+    """Pixels of photos as an encoder takes them, uint8 (N, S, S, 3), from the cache or decoded into it.
+
+    Args:
+        photos: Where to read them.
+        names: Which ones, in which order.
+        size: S, the side of the squashed photo.
+        cache: Folder of all caches; made if it is not there.
+        progress: Called with the photos done and all of them.
+
+    Raises:
+        DataError: A photo is not there or cannot be decoded.
+        CapPruneError: The disk is full.
+    """
+    content = _Content("pixels", "pixels", size, (size, size, 3), np.uint8, lambda pixels: pixels)
+    return _cached(photos, names, content, cache, DECODED_TOGETHER, progress)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a cache holds of a photo, and how it is made of the photo's pixels."""
+
+    name: str
+    key: str
+    size: int
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    make: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
+
+
+def _cached(
+    photos: PhotoStore, names: Sequence[str], content: _Content, cache: Path, batch: int, progress: Progress | None
+) -> Features:
     photos.require(names)
-    index = _index(photos, names, encoder)
+    index = _index(photos, names, content)
     folder = cache / hashlib.sha256(index).hexdigest()[:24]
     with _alone_in(folder):
         _write_index(folder / "index.json", index)
-        shards = _fill(folder, photos, names, encoder, batch, progress)
-    return Features(shards, (len(names), *encoder.shape))
+        shards = _fill(folder, photos, names, content, batch, progress)
+    return Features(shards, (len(names), *content.shape), content.dtype)
 
 
-def _index(photos: PhotoStore, names: Sequence[str], encoder: FeatureEncoder) -> bytes:
-    """What a cache is known by: whatever its features depend on."""
+def _index(photos: PhotoStore, names: Sequence[str], content: _Content) -> bytes:
+    """What a cache is known by: whatever its contents depend on."""
     identity = {
-        "encoder": encoder.key,
-        "preprocessing": f"{PREPROCESSING} {encoder.size}",
-        "shape": [len(names), *encoder.shape],
+        "encoder": content.key,
+        "preprocessing": f"{PREPROCESSING} {content.size}",
+        "shape": [len(names), *content.shape],
         "photos": photos.fingerprint(names),
         "names": list(names),
     }
@@ -146,23 +189,23 @@ def _fill(
     folder: Path,
     photos: PhotoStore,
     names: Sequence[str],
-    encoder: FeatureEncoder,
+    content: _Content,
     batch: int,
     progress: Progress | None,
 ) -> list[Path]:
     paths = []
     for first in range(0, len(names), SHARD):
         some = names[first : first + SHARD]
-        path = folder / f"features-{first // SHARD:05}.npy"
+        path = folder / f"{content.name}-{first // SHARD:05}.npy"
         paths.append(path)
-        shape = (len(some), *encoder.shape)
-        if not _is_whole(path, shape):
-            features = np.empty(shape, np.float16)
-            for start, pixels in _decoded(photos, some, encoder.size, batch):
-                features[start : start + len(pixels)] = _half(encoder(pixels))
+        shape = (len(some), *content.shape)
+        if not _is_whole(path, shape, content.dtype):
+            made = np.empty(shape, content.dtype)
+            for start, pixels in _decoded(photos, some, content.size, batch):
+                made[start : start + len(pixels)] = content.make(pixels)
                 if progress is not None:
                     progress(first + start + len(pixels), len(names))
-            _write_shard(path, features)
+            _write_shard(path, made)
         elif progress is not None:
             progress(first + len(some), len(names))
     return paths
@@ -200,18 +243,18 @@ def _write_index(path: Path, index: bytes) -> None:
         write_bytes(path, index)
 
 
-def _write_shard(path: Path, features: npt.NDArray[np.float16]) -> None:
+def _write_shard(path: Path, features: npt.NDArray[Any]) -> None:
     content = io.BytesIO()  # np.save straight to a file on a full disk does not say that it is full
     np.save(content, features)
     write_bytes(path, content.getbuffer())
 
 
-def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+def _is_whole(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> bool:
     try:
         shard = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):  # not there, cut off, or not an array
         return False
-    return bool(shard.shape == shape and shard.dtype == np.float16)
+    return bool(shard.shape == shape and shard.dtype == dtype)
 
 
 @contextmanager

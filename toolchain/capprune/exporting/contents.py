@@ -15,6 +15,7 @@ from capprune.data.scenes import golden_scenes
 from capprune.evaluation.trained import TrainedCaptioner
 from capprune.models.caption_model import region_count
 from capprune.models.search import SUPPRESSED
+from capprune.training.encoder import of_encoder
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import BundleContents, GoldenCaption, assemble
 from capprune_runtime.captioner import Captioner
@@ -122,11 +123,12 @@ def golden_captions(run: LoadedRun, scenes: Sequence[tuple[npt.NDArray[np.uint8]
 
 def _model_card(run: LoadedRun, encoder_weights: str, weights: str) -> str:
     config, kept = run.config, run.kept
+    pruned = "Decoder and encoder" if of_encoder(run.masks) else "Decoder"
     return (
         f"# {config.name}\n\n"
         f"A {config.decoder.cell.upper()} captioner with soft attention over the features of {config.encoder.name}.\n\n"
         f"- Data: {config.data.folder.name}. Terms: {config.data.licence}.\n"
-        f"- Decoder: {kept:,} of {run.prunable:,} weights kept ({1 - kept / run.prunable:.2%} sparse), {weights}.\n"
+        f"- {pruned}: {kept:,} of {run.prunable:,} weights kept ({1 - kept / run.prunable:.2%} sparse), {weights}.\n"
         f"- Encoder weights: {encoder_weights}.\n"
         f"- CIDEr-D on the validation photos when trained, greedy: {float(run.facts['cider']):.3f}.\n\n"
         "Captions can be wrong. Do not rely on them where a mistake does harm.\n"

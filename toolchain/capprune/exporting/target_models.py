@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from capprune.exporting.contents import decoding_section, preprocessing_section
+from capprune.models.efficientnet_lite import folded_filters
 from capprune.models.exportable import exportable
 from capprune.training.run import LoadedRun
 from capprune_exporters.onnx.convert import convert_onnx
@@ -103,7 +104,8 @@ class TfliteModels(TargetModels):
 
     def decoder(self, plan: Plan) -> SparseModel:
         """See `TargetModels.decoder`."""
-        made = make_sparse(self._step, one_row=True, plan=plan.forms, weights=plan.quantised, names=self.matrices)
+        forms = {name: form for name, form in plan.forms.items() if self.matrices[name].any()}  # converters fold zeros
+        made = make_sparse(self._step, one_row=True, plan=forms, weights=plan.quantised, names=self.matrices)
         return SparseModel(self._with_metadata(made.data), made.tensors)
 
     def rivals(self) -> tuple[Rival, ...]:
@@ -119,7 +121,9 @@ class TfliteModels(TargetModels):
         self._step = convert(step, STEP_SIGNATURE, step.example())
 
     def _make_encoder(self, form: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
-        sparse = make_sparse(self._encode, one_row=False, names=self._projections).data
+        # int8 filters stay dense in the file: 1 byte a weight is about what kept float32 ones take, and packs better
+        names = {**self._projections, **folded_filters(self._run.model.encoder.network)}
+        sparse = make_sparse(self._encode, one_row=False, names=names, filters=form == "float32").data
         if form == "static_int8":
             return static_int8(sparse, calibration)
         return sparse if form == "float32" else weight_only_int8(sparse)

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -102,7 +104,7 @@ class EfficientNetLite0(nn.Module):
     """Photos to a grid of features.
 
     Input `(B, 3, S, S)` float32, RGB, `(x - 127) / 128`; output `(B, 1280, S / 32, S / 32)`, values from 0 to 6.
-    Always in evaluation mode: its batch statistics are those of ImageNet.
+    Its batch norms are always in evaluation mode: their statistics are those of ImageNet, whatever else learns.
     """
 
     def __init__(self) -> None:
@@ -126,8 +128,12 @@ class EfficientNetLite0(nn.Module):
         return out
 
     def train(self, mode: bool = True) -> EfficientNetLite0:
-        """Stay in evaluation mode whatever is asked: the batch norms keep ImageNet's statistics."""
-        return super().train(False)
+        """Draw masks in training, if there are any; the batch norms keep ImageNet's statistics whatever is asked."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
 
 
 def published_weights() -> Path:
@@ -170,6 +176,24 @@ def load_efficientnet_lite0(weights: Path | None = None) -> EfficientNetLite0:
             found=str(error).partition("\n")[0] or type(error).__name__,
         ) from error
     return network
+
+
+@torch.no_grad()
+def folded_filters(network: EfficientNetLite0) -> dict[str, npt.NDArray[np.float32]]:
+    """Every filter as converters store it, `(N, h, w, K)` with its batch norm multiplied in, by the name of its weight.
+
+    A depthwise filter is `(1, h, w, N)`.
+    """
+    found = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, _ConvNorm):
+            norm, weight = layer.norm, layer.conv.weight
+            assert norm.running_var is not None
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            order = (1, 2, 3, 0) if layer.conv.groups > 1 else (0, 2, 3, 1)
+            filters = (weight * scale.view(-1, 1, 1, 1)).permute(order)
+            found[f"encoder.{name}.conv.weight"] = filters.contiguous().numpy()
+    return found
 
 
 def _rename(name: str) -> str:

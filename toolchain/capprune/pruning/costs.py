@@ -14,6 +14,7 @@ A table is linear in what a runtime has to do for one word:
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -167,7 +168,8 @@ def byte_costs(model: nn.Module, layers: tuple[str, ...], widths: Mapping[str, i
     """
     weight, fixed = {}, 0.0
     for name in layers:
-        rows, columns = trained_weight(model.get_submodule(name)).shape
+        outputs, columns, *area = trained_weight(model.get_submodule(name)).shape
+        rows = outputs * math.prod(area)  # of a filter: outputs x height x width, each a row along the inputs
         width = widths.get(name, 1)
         index = 1 if columns // width <= NARROW else 2
         weight[f"{name}.weight"] = VALUE_BYTES[CSR if width == 1 else BLOCKS] + index / width

@@ -1,4 +1,7 @@
-"""Which layers of a model are pruned: every matrix but those that the config leaves out by name."""
+"""Which layers of a model are pruned: every matrix and convolution but those that the config leaves out by name.
+
+Depthwise convolutions stay dense unless asked for: they hold a twentieth of the encoder's weights.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,58 @@ from torch.nn.utils import parametrize
 from capprune.config import PruningConfig
 from capprune_runtime.errors import ConfigError
 
+ENCODER, DECODER = "encoder", "decoder"  # the two parts of a model, by which layers can be named together
+
 
 def prunable_layers(model: nn.Module, config: PruningConfig) -> tuple[str, ...]:
     """The names of the modules whose `weight` is pruned, in the model's order.
 
     Args:
-        model: Its linear layers and embeddings can be pruned.
-        config: `exclude` leaves layers out.
+        model: Its linear layers, embeddings and convolutions can be pruned.
+        config: `exclude` and `keep` leave layers out, by name or, as `encoder` and `decoder`, together.
 
     Raises:
-        ConfigError: If a name in `exclude` is no such layer, or none is left.
+        ConfigError: If a name is no such layer, or none is left.
     """
-    matrices = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)]
-    for name in config.exclude:
-        if name not in matrices:
-            raise ConfigError(
-                "there is no such layer to leave out",
-                where="pruning.exclude",
-                expected=", ".join(matrices),
-                found=name,
-            )
-    chosen = tuple(name for name in matrices if name not in config.exclude)
+    every = [name for name, module in model.named_modules() if _is_prunable(module, depthwise=True)]
+    for key, names in (("exclude", config.exclude), ("keep", config.keep)):
+        for name in names:
+            if name not in (ENCODER, DECODER) and not any(belongs(layer, name) for layer in every):
+                raise ConfigError(
+                    "there is no such layer to leave out",
+                    where=f"pruning.{key}",
+                    expected=_told(every),
+                    found=name,
+                )
+    left_out = (*config.exclude, *config.keep)
+    chosen = tuple(
+        layer
+        for layer in every
+        if _is_prunable(model.get_submodule(layer), depthwise=config.depthwise)
+        and not any(belongs(layer, name) for name in left_out)
+    )
     if not chosen:
-        raise ConfigError("no layer is left to prune", where="pruning.exclude", found=", ".join(config.exclude))
+        raise ConfigError("no layer is left to prune", where="pruning.exclude", found=", ".join(left_out))
     return chosen
+
+
+def belongs(layer: str, name: str) -> bool:
+    """Whether a layer is the one of that name, or in the part of the model that it names."""
+    if name == DECODER:
+        return not layer.startswith(f"{ENCODER}.")
+    return layer == name or layer.startswith(f"{name}.")
+
+
+def _is_prunable(module: nn.Module, *, depthwise: bool) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return depthwise or module.groups == 1
+    return isinstance(module, nn.Linear | nn.Embedding)
+
+
+def _told(layers: list[str]) -> str:
+    """The decoder's layers, and the encoder's by the names that hold them all."""
+    own = [layer for layer in layers if belongs(layer, DECODER)]
+    return ", ".join([*own, DECODER, *([f"{ENCODER}, {ENCODER}.blocks.0, …"] if len(own) < len(layers) else [])])
 
 
 def trained_weight(module: nn.Module) -> nn.Parameter:

@@ -141,7 +141,12 @@ class SnipPruner(MaskPruner):
         """Keep the weights with the largest |weight * gradient| over one batch."""
         assert loss is not None
         weights = self.masks.weights()
+        fixed = [weight for weight in weights.values() if not weight.requires_grad]
+        for weight in fixed:  # of an encoder of which only masks are chosen
+            weight.requires_grad_(True)
         gradients = torch.autograd.grad(loss(), list(weights.values()))
+        for weight in fixed:
+            weight.requires_grad_(False)
         self.remove_smallest(
             {
                 name: (weight * gradient).detach().abs()

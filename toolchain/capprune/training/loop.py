@@ -1,4 +1,4 @@
-"""The training loop: cross-entropy on cached features, dense or with a supermask that is learned on the way."""
+"""The training loop: captions of photos, by cached features or an encoder that learns, dense or pruned on the way."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning_fabric as lightning
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from capprune.config import RunConfig
+from capprune.models.efficientnet_lite import CHANNELS
 from capprune.models.search import greedy
 from capprune.models.soft_attention import SoftAttention
 from capprune.pruning.blocks import Blocks
@@ -22,6 +22,7 @@ from capprune.pruning.pruner import Pruner
 from capprune.pruning.state import plain_state
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import Batch, Batches
+from capprune.training.encoder import Sight, Table
 from capprune.training.interrupt import StopRequest, postponed_signals
 from capprune.training.objectives import CrossEntropy, Distillation, Objective, SelfCritical
 from capprune.training.resume import restore_state, save_state
@@ -40,20 +41,13 @@ from capprune.training.run import (
     save_checkpoint,
     start_run,
 )
-from capprune.training.start import make_pruner, read_parent
+from capprune.training.start import carried_encoder, check_teacher, make_pruner, read_parent
 from capprune_runtime.errors import CapPruneError
 from capprune_runtime.vocabulary import Vocabulary
 
 LOG_EVERY = 50  # steps between two lines of metrics.jsonl
 CAPTION_BATCH = 64  # photos that are captioned together in validation
-
-
-class FeatureTable(Protocol):
-    """Features of a split: indices `(P,)` in, `(P, R, F)` out; memory-mapped or not."""
-
-    shape: tuple[int, int, int]  # (photos, R, F)
-
-    def __getitem__(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[Any]: ...
+RATE = "rate"  # of a group of parameters: its learning rate over the decoder's
 
 
 @dataclass(frozen=True)
@@ -62,12 +56,12 @@ class Split:
 
     Attributes:
         names: Of the photos.
-        features: Of the photos, in the same order.
+        features: Of the photos, in the same order, `(P, R, F)`; for an encoder that learns their pixels `(P, S, S, 3)`.
         captions: For every photo its captions as ids.
     """
 
     names: Sequence[str]
-    features: FeatureTable
+    features: Table
     captions: Sequence[Sequence[tuple[int, ...]]]
 
 
@@ -145,18 +139,21 @@ class Trainer:
         parent = read_parent(config, vocabulary)
         self.batches = Batches(train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed)
         self.steps = settings.epochs * len(self.batches)
-        torch.manual_seed(settings.seed)
+        self.sight = Sight(config.encoder)
+        torch.manual_seed(settings.seed)  # after the encoder, which draws weights that it then replaces
         self.decoder = SoftAttention(
             config.decoder,
-            features=train.features.shape[-1],
+            features=train.features.shape[-1] if self.sight.encoder is None else CHANNELS,
             vocabulary=len(vocabulary.tokens),
             dropout=settings.dropout.scaled(1.0 if config.pruning.method == "none" else config.pruning.dropout_factor),
         )
-        self.pruner = make_pruner(self.decoder, config, parent=parent, steps=self.steps, epoch=len(self.batches))
+        self.model = self.sight.joined(self.decoder)
+        self.pruner = make_pruner(self.model, config, parent=parent, steps=self.steps, epoch=len(self.batches))
+        self.carried = carried_encoder(config, parent)
         keeps = parent is not None and config.pruning.method == "keep"
         self.method = parent.method if parent and keeps else config.pruning.method
         self.objective = self._objective()
-        self.optimiser = _optimiser(self.decoder, self.pruner, config)
+        self.optimiser = _optimiser(self.decoder, self.sight, self.pruner, config)
         self.step, self.best, self.best_epoch, self.best_sparsity = 0, -math.inf, -1, 0.0
         start_run(self.folder, config, vocabulary)
 
@@ -182,7 +179,7 @@ class Trainer:
             rewind_metrics(self.folder, self.step)
             self._note_blocks()
             seconds = self._train(request)
-            save_checkpoint(self.folder / LAST, plain_state(self.decoder), {"step": self.step, **self._facts()})
+            self._save_checkpoint(LAST)
             finish_run(self.folder)
             request.obey()
         return Outcome(self.best_epoch, self.best, self.best_sparsity, float(np.median(seconds)) if seconds else None)
@@ -204,23 +201,23 @@ class Trainer:
 
     def captions(self, split: Split, limit: int | None = None) -> dict[str, str]:
         """Greedy captions of a split's first photos."""
-        self.decoder.eval()
+        self._set_training(False)
         names = list(split.names[:limit])
         found = {}
         with torch.inference_mode():
             for start in range(0, len(names), CAPTION_BATCH):
                 some = np.arange(start, min(start + CAPTION_BATCH, len(names)))
-                encoded = self.decoder.encode(torch.from_numpy(split.features[some].astype(np.float32)))
                 with Supermask.one_sample():
+                    encoded = self.decoder.encode(self.sight(split.features, some))
                     tokens = greedy(self.decoder, encoded, self.config.data.maximum_tokens).tokens
                 found.update({names[i]: self.vocabulary.caption(ids) for i, ids in zip(some, tokens, strict=True)})
-        self.decoder.train()
+        self._set_training(True)
         return found
 
     def _run_epoch(
         self, epoch: int, first: int, fabric: Any, module: Any, optimiser: Any, request: StopRequest
     ) -> None:
-        self.decoder.train()
+        self._set_training(True)
         began, captions = time.monotonic(), 0
         for batch in self.batches.epoch(epoch, first):
             if request.signal is not None:  # before a step: after the last one the epoch must end first
@@ -239,9 +236,10 @@ class Trainer:
                 self.report(self._progress(epoch, loss, captions / (time.monotonic() - began), len(batch.inputs)))
 
     def _step(self, batch: Batch, fabric: Any, module: Any, optimiser: Any) -> tuple[float, float]:
-        features = torch.from_numpy(self.train.features[batch.photos].astype(np.float32))
         self.pruner.before(self.step)
-        batch = self.objective.prepare(features, batch)
+        with Supermask.one_sample(), fabric.autocast():
+            features = self.sight(self.train.features, batch.photos)
+        batch = self.objective.prepare(features.detach(), batch)
         with Supermask.one_sample():
             loss = self.objective.loss(module.scores, features, batch)
         caption_loss, sparsity_loss = float(loss.detach()), 0.0
@@ -257,10 +255,11 @@ class Trainer:
             loss = loss + weight * pulled
         optimiser.zero_grad(set_to_none=True)
         fabric.backward(loss)
-        weights = self.optimiser.param_groups[0]
-        if self.config.training.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(weights["params"], self.config.training.gradient_clip)
-        weights["lr"] = self._learning_rate()  # the rate of the gates stays as it is
+        for group in self.optimiser.param_groups:
+            if RATE in group:  # of weights; the gates are not clipped, and their rate stays as it is
+                if self.config.training.gradient_clip:
+                    torch.nn.utils.clip_grad_norm_(group["params"], self.config.training.gradient_clip)
+                group["lr"] = group[RATE] * self._learning_rate()
         optimiser.step()
         self.pruner.after(self.step)
         self.step += 1
@@ -275,7 +274,7 @@ class Trainer:
         append_metrics(self.folder, line if sparsity is None else {**line, "sparsity": sparsity, **self.pruner.costs()})
         if cider > self.best and self.pruner.at_target():
             self.best, self.best_epoch, self.best_sparsity = cider, epoch, sparsity or 0.0
-            save_checkpoint(self.folder / BEST, plain_state(self.decoder), {"step": self.step, **self._facts()})
+            self._save_checkpoint(BEST)
         if self.report:
             self.report(self._progress(epoch, math.nan, 0.0, 1, cider))
         self._save_state()
@@ -288,6 +287,7 @@ class Trainer:
             limit = self.config.data.maximum_tokens
             return SelfCritical(self.decoder, settings.reward, reward, limit, bfloat16=fast)
         if settings.distillation.teacher is not None:
+            check_teacher(self.config, self.carried)
             teacher = load_teacher(settings.distillation.teacher, self.vocabulary, self.decoder.feature_channels)
             return Distillation(teacher, settings.distillation, bfloat16=fast)
         return CrossEntropy()
@@ -295,8 +295,16 @@ class Trainer:
     def _first_loss(self) -> torch.Tensor:
         """The caption loss of the first batch, with a gradient."""
         batch = next(self.batches.epoch(0))
-        features = torch.from_numpy(self.train.features[batch.photos].astype(np.float32))
+        features = self.sight(self.train.features, batch.photos)
         return CrossEntropy().loss(self.decoder.scores, features, batch)
+
+    def _set_training(self, mode: bool) -> None:
+        self.decoder.train(mode)
+        self.model.train(mode)
+
+    def _save_checkpoint(self, name: str) -> None:
+        tensors = {**plain_state(self.model), **self.carried}
+        save_checkpoint(self.folder / name, tensors, {"step": self.step, **self._facts()})
 
     def _facts(self) -> dict[str, object]:
         facts = {"epoch": self.best_epoch, "cider": self.best, "sparsity": self.best_sparsity}
@@ -320,10 +328,10 @@ class Trainer:
             append_metrics(self.folder, {"step": 0, **asdict(self.pruner.blocks)})
 
     def _save_state(self) -> None:
-        save_state(self.folder / STATE, self.decoder, self.optimiser, {"step": self.step, **self._facts()})
+        save_state(self.folder / STATE, self.model, self.optimiser, {"step": self.step, **self._facts()})
 
     def _resume(self) -> None:
-        facts = restore_state(self.folder / STATE, self.decoder, self.optimiser)
+        facts = restore_state(self.folder / STATE, self.model, self.optimiser)
         self.step, self.best_epoch = int(facts["step"]), int(facts["epoch"])
         self.best, self.best_sparsity = float(facts["cider"]), float(facts["sparsity"])
 
@@ -332,15 +340,16 @@ class Trainer:
         return Outcome(int(facts["epoch"]), float(facts["cider"]), float(facts["sparsity"]), None)
 
 
-def _optimiser(decoder: SoftAttention, pruner: Pruner, config: RunConfig) -> torch.optim.Adam:
-    """Adam for the weights and, in a group of its own with its own rate and eps, for the gates."""
+def _optimiser(decoder: SoftAttention, sight: Sight, pruner: Pruner, config: RunConfig) -> torch.optim.Adam:
+    """Adam for the weights and, in groups of their own with their own rates, for the encoder's and for the gates."""
     gates = list(pruner.gates.values())
     known = set(map(id, gates))
     weights = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
     settings, pruning = config.training, config.pruning
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "eps": settings.adam_eps, "weight_decay": settings.weight_decay},
-    ]
+    usual = {"eps": settings.adam_eps, "weight_decay": settings.weight_decay}
+    groups: list[dict[str, Any]] = [{"params": weights, RATE: 1.0, **usual}]
+    if seen := sight.settle():
+        groups.append({"params": seen, RATE: config.encoder.learning_rate / settings.learning_rate, **usual})
     if gates:
         groups.append({"params": gates, "lr": pruning.gate_learning_rate, "eps": pruning.gate_adam_eps})
     return torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)

@@ -1,4 +1,4 @@
-"""From a config to what the loop reads: captions as ids, cached features, the vocabulary."""
+"""From a config to what the loop reads: captions as ids, cached features or pixels, the vocabulary."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 
 from capprune.config import DataConfig, RunConfig
 from capprune.data.captions import CaptionedPhoto, load_caption_set
-from capprune.data.features import cached_features
+from capprune.data.features import cached_features, cached_pixels
 from capprune.data.photos import open_photos
 from capprune.data.vocabulary import build_vocabulary, encode
 from capprune.models.caption_model import FeatureExtractor, GridEncoder
 from capprune.training.loop import Split
+from capprune.training.start import start_network
 from capprune_runtime.vocabulary import Vocabulary
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # a label to a progress bar
@@ -43,11 +44,11 @@ def default_cache() -> Path:
 
 
 def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
-    """Read captions, build the vocabulary, compute features that are not cached yet.
+    """Read captions, build the vocabulary, compute what is not cached yet: features, or pixels if the encoder learns.
 
     Args:
         config: Of the run.
-        cache: Folder of feature caches.
+        cache: Folder of all caches.
         bar: Makes a progress bar under a label.
 
     Raises:
@@ -60,13 +61,17 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
     vocabulary = build_vocabulary(
         (caption for photo in train for caption in photo.captions), minimum_count=config.data.minimum_count
     )
-    extractor = FeatureExtractor(GridEncoder(config.encoder))
+    frozen, size = config.encoder.train == "frozen", config.encoder.size
+    extractor = FeatureExtractor(GridEncoder(config.encoder, start_network(config))) if frozen else None
 
     def split(photos: Sequence[CaptionedPhoto], name: str) -> Split:
         names = [photo.name for photo in photos]
-        with open_photos(config.data.folder) as store, bar(f"features of {name}") as tell:
-            features = cached_features(store, names, encoder=extractor, cache=cache, batch=4, progress=tell)
-        return Split(names, features, _ids(photos, vocabulary, config.data))
+        with open_photos(config.data.folder) as store, bar(f"{'features' if frozen else 'pixels'} of {name}") as tell:
+            if extractor is None:
+                shown = cached_pixels(store, names, size=size, cache=cache, progress=tell)
+            else:
+                shown = cached_features(store, names, encoder=extractor, cache=cache, batch=4, progress=tell)
+        return Split(names, shown, _ids(photos, vocabulary, config.data))
 
     return Prepared(split(train, "train"), split(validation, "val"), validation, vocabulary)
 

@@ -31,6 +31,7 @@ from capprune.models.soft_attention import SoftAttention
 from capprune.pruning.blocks import find_blocks
 from capprune.pruning.state import GATE, MASK
 from capprune.pruning.supermask import hard_mask
+from capprune.training.encoder import encoder_network, of_decoder, of_encoder
 from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_text
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
 from capprune_runtime.vocabulary import Vocabulary, read_vocabulary
@@ -56,7 +57,7 @@ class SavedRun:
         folder: The run.
         config: As resolved when it was trained.
         vocabulary: Of the decoder.
-        weights: Of the decoder, as trained: what its masks remove is still there.
+        weights: As trained: what masks remove is still there. The encoder's, under `encoder.`, where it has learned.
         masks: For every pruned weight which entries are kept; empty for a dense run.
         facts: Of the checkpoint: epoch, step, CIDEr.
         widths: For every pruned weight how many neighbours in a row share a gate.
@@ -109,13 +110,14 @@ class LoadedRun:
 
     @property
     def prunable(self) -> int:
-        """Weights that pruning could remove: every matrix of the decoder."""
-        return sum(p.numel() for name, p in self.model.decoder.named_parameters() if name.endswith("weight"))
+        """Weights that pruning could remove: every matrix of the decoder, and what is masked of the encoder."""
+        decoder = sum(p.numel() for name, p in self.model.decoder.named_parameters() if name.endswith("weight"))
+        return decoder + sum(mask.numel() for mask in of_encoder(self.masks).values())
 
     @property
     def kept(self) -> int:
         """Weights that are left of them."""
-        return sum(int(mask.sum()) for mask in self.masks.values()) if self.masks else self.prunable
+        return self.prunable - sum(mask.numel() - int(mask.sum()) for mask in self.masks.values())
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
@@ -167,11 +169,13 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
     """
     found = read_run(folder, checkpoint)
     decoder = SoftAttention(found.config.decoder, features=CHANNELS, vocabulary=len(found.vocabulary.tokens))
+    tensors = {**found.weights, **found.pruned()}
     try:
-        decoder.load_state_dict({**found.weights, **found.pruned()})
+        decoder.load_state_dict(of_decoder(tensors))
+        network = encoder_network(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise _unfit(folder / checkpoint, found.config, found.vocabulary, error) from error
-    model = CaptionModel(GridEncoder(found.config.encoder), decoder).eval()
+    model = CaptionModel(GridEncoder(found.config.encoder, network), decoder).eval()
     return LoadedRun(found.folder, found.config, found.vocabulary, model, found.masks, found.facts, found.widths)
 
 
@@ -230,7 +234,7 @@ def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> SoftAtt
         )
     decoder = SoftAttention(found.config.decoder, features=features, vocabulary=len(vocabulary.tokens))
     try:
-        decoder.load_state_dict({**found.weights, **found.pruned()})
+        decoder.load_state_dict(of_decoder({**found.weights, **found.pruned()}))
     except (KeyError, ValueError, RuntimeError) as error:
         raise _unfit(folder, found.config, vocabulary, error) from error
     return decoder.eval()

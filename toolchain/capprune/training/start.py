@@ -11,15 +11,20 @@ from torch import Tensor, nn
 
 from capprune.config import RunConfig
 from capprune.models.caption_model import region_count
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.efficientnet_lite import EfficientNetLite0
+from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.learned import SupermaskPruner
+from capprune.pruning.masks import Masks
 from capprune.pruning.pruner import Pruner
+from capprune.pruning.state import MASK
 from capprune.pruning.unlearned import GradualPruner, HardPruner, KeptMasks, LotteryPruner, SnipPruner
+from capprune.training.encoder import PREFIX, encoder_network
 from capprune.training.run import read_run
 from capprune_runtime.errors import ConfigError, UsageError
 from capprune_runtime.vocabulary import Vocabulary
 
 FROM_TRAINED = ("hard", "lottery", "keep")  # methods that have no meaning without a run to start from
+UNCHOSEN = ("none", "keep")  # methods that choose no masks of their own
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,14 @@ def _check(config: RunConfig, parent: Parent) -> None:
     method = config.pruning.method
     if method == "keep" and not parent.masks:
         raise ConfigError("this run has no masks to keep", where=parent.folder, hint="pruning.method=none")
-    if method == "hard" and parent.masks:
-        raise ConfigError("one-shot pruning starts from a dense model, and this run is sparse", where=parent.folder)
+    if method == "hard" and any(not _stays(name, config) for name in parent.masks):
+        raise ConfigError(
+            "one-shot pruning starts from a dense model, and this run is sparse",
+            where=parent.folder,
+            hint="pruning.keep=[decoder] prunes the encoder beside a sparse decoder",
+        )
+    if method not in UNCHOSEN and config.pruning.keep and not _held(config, parent):
+        raise ConfigError("this run has no masks of these layers to keep", where="pruning.keep", found=parent.folder)
     if method == "lottery" and (parent.config.start or parent.config.training.seed != config.training.seed):
         raise ConfigError(
             "a lottery ticket goes back to the start of its run, which has to be drawn from the same seed",
@@ -88,11 +99,77 @@ def _check(config: RunConfig, parent: Parent) -> None:
         )
 
 
-def make_pruner(model: SoftAttention, config: RunConfig, *, parent: Parent | None, steps: int, epoch: int) -> Pruner:
+def _stays(name: str, config: RunConfig) -> bool:
+    """Whether a weight keeps the masks that it has, because it is told to or does not take part."""
+    layer = name.removesuffix(".weight")
+    frozen = config.encoder.train == "frozen" and belongs(layer, ENCODER)
+    return frozen or any(belongs(layer, part) for part in config.pruning.keep)
+
+
+def _held(config: RunConfig, parent: Parent) -> dict[str, Tensor]:
+    """The masks of `pruning.keep`."""
+    kept = config.pruning.keep
+    return {
+        name: mask
+        for name, mask in parent.masks.items()
+        if any(belongs(name.removesuffix(".weight"), part) for part in kept)
+    }
+
+
+def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tensor]:
+    """The encoder's tensors and masks that a run which does not train it takes over, for its checkpoints."""
+    if parent is None or config.encoder.train != "frozen" or config.pruning.method == "lottery":
+        return {}
+    return _encoder_tensors(parent.weights, parent.masks)
+
+
+def check_teacher(config: RunConfig, carried: Mapping[str, Tensor]) -> None:
+    """A teacher reads the features that the run reads, so that both have to see through the same encoder.
+
+    Args:
+        config: Of the run.
+        carried: See `carried_encoder`.
+
+    Raises:
+        ConfigError: If the encoder learns, or is not the teacher's.
+        UsageError: If there is no such teacher.
+    """
+    folder = config.training.distillation.teacher
+    if folder is None:
+        return
+    teacher = read_run(folder)
+    own, hint = _encoder_tensors(teacher.weights, teacher.masks), "leave the teacher out"
+    if config.encoder.train != "frozen":
+        raise ConfigError("a teacher cannot see through an encoder that learns", where="encoder.train", hint=hint)
+    if own.keys() != carried.keys() or not all(torch.equal(value, own[name]) for name, value in carried.items()):
+        raise ConfigError(
+            "the teacher has learned to see through another encoder", where="training.distillation.teacher", hint=hint
+        )
+
+
+def _encoder_tensors(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    tensors = {**weights, **{name + MASK: mask for name, mask in masks.items()}}
+    return {name: value for name, value in tensors.items() if name.startswith(PREFIX)}
+
+
+def start_network(config: RunConfig) -> EfficientNetLite0:
+    """The network that a run with a frozen encoder sees through: its start's, or the published one.
+
+    Raises:
+        UsageError: If there is no such run.
+        BundleError: If it is broken.
+    """
+    if config.start is None or config.pruning.method == "lottery":
+        return encoder_network({})
+    found = read_run(config.start)
+    return encoder_network({**found.weights, **found.pruned()})
+
+
+def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, steps: int, epoch: int) -> Pruner:
     """The pruner of a run, with its gates or masks on the model.
 
     Args:
-        model: As drawn; gets the parent's weights where the method starts from them.
+        model: Decoder, and encoder if it learns, as drawn; gets the parent's weights where the method starts from them.
         config: Of the run.
         parent: That it starts from.
         steps: T, training steps in all.
@@ -106,6 +183,8 @@ def make_pruner(model: SoftAttention, config: RunConfig, *, parent: Parent | Non
     if parent is not None and pruning.method != "lottery":
         _load_weights(model, parent.weights)
     masks = parent.masks if parent else {}
+    if parent is not None and pruning.method not in UNCHOSEN and (held := _held(config, parent)):
+        Masks(model, [name.removesuffix(".weight") for name in held]).set(held)
     match pruning.method:
         case "supermask":
             attended = region_count(config.encoder) * (config.decoder.attention + config.decoder.context)
@@ -120,7 +199,9 @@ def make_pruner(model: SoftAttention, config: RunConfig, *, parent: Parent | Non
         case "snip":
             return SnipPruner(model, pruning)
         case "keep":
-            return KeptMasks(model, pruning, masks=masks)
+            here = dict(model.named_modules())
+            own = {name: mask for name, mask in masks.items() if name.removesuffix(".weight") in here}
+            return KeptMasks(model, pruning, masks=own)
         case "none":
             return Pruner()
 
@@ -128,4 +209,5 @@ def make_pruner(model: SoftAttention, config: RunConfig, *, parent: Parent | Non
 @torch.no_grad()
 def _load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
-        parameter.copy_(weights[name])
+        if name in weights or not name.startswith(PREFIX):  # a run that left its encoder as it was has none of it
+            parameter.copy_(weights[name])

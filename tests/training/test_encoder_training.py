@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import encoder_world as world
+import numpy as np
+import pytest
+import tiny_training as tiny
+import torch
+from torch import nn
+
+from capprune.config import PruningConfig
+from capprune.models.caption_model import GridEncoder, normalised
+from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0
+from capprune.models.search import greedy
+from capprune.pruning.costs import byte_costs
+from capprune.pruning.layers import prunable_layers
+from capprune.training.encoder import encoder_network, of_decoder, of_encoder
+from capprune.training.loop import Split, Trainer
+from capprune.training.run import BEST, LAST, load_run, read_checkpoint, read_run
+from capprune.training.start import start_network
+from capprune_runtime.errors import ConfigError
+
+SHORT = "training.epochs=2"
+HALF = "pruning.sparsity=0.5"
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoder and decoder trained together, without masks."""
+    folder = tmp_path_factory.mktemp("dense") / "run"
+    world.trainer(folder, "encoder.train=all", SHORT).run()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Masks of both parts learned, the encoder's weights as published."""
+    folder = tmp_path_factory.mktemp("masked") / "run"
+    world.trainer(folder, "encoder.train=masks", *world.SPARSE).run()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All weights of `masked` trained further under its masks."""
+    folder = tmp_path_factory.mktemp("tuned") / "run"
+    trained(folder, "keep", "encoder.train=all", SHORT, start=masked)
+    return folder
+
+
+def trained(folder: Path, method: str, *overrides: str, start: Path | None = None) -> Trainer:
+    own = (f"pruning.method={method}", *overrides, *((f"start={start}",) if start else ()))
+    trainer = world.trainer(folder, *own)
+    trainer.run()
+    return trainer
+
+
+def sparsity(masks: dict[str, torch.Tensor]) -> float:
+    return 1 - sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+
+
+def frozen_split(seed: int) -> Split:
+    return tiny.split(seed, world.PHOTOS, CHANNELS)
+
+
+def test_encoder_learns_with_the_decoder_but_for_its_statistics(dense: Path) -> None:
+    run = read_run(dense)
+    published = encoder_network({}).state_dict()
+    own = of_encoder(run.weights)
+    assert own.keys() == published.keys()
+    moved = {name for name, value in own.items() if not torch.equal(value, published[name])}
+    assert "stem.conv.weight" in moved and "head.norm.bias" in moved
+    assert not [name for name in moved if "running" in name or "num_batches" in name]
+
+
+def test_encoder_that_learns_brings_the_loss_down_faster(tmp_path: Path) -> None:
+    ends = {}
+    own = ("encoder.train=all", "training.learning_rate=5e-3", "training.epochs=8")
+    for rate in ("1e-12", "3e-4"):
+        losses: list[float] = []
+        trainer = world.trainer(tmp_path / rate, *own, f"encoder.learning_rate={rate}")
+        trainer.report = lambda progress, losses=losses: losses.append(progress.loss)
+        trainer.run()
+        ends[rate] = float(np.nanmean(losses[-6:]))
+        assert losses[0] == pytest.approx(2.4, abs=0.2)
+    assert ends["3e-4"] < 0.8 * ends["1e-12"]
+
+
+def test_one_target_holds_for_masks_of_decoder_and_encoder_together(masked: Path) -> None:
+    run = read_run(masked)
+    assert sparsity(dict(run.masks)) == pytest.approx(0.8, abs=0.01)
+    encoder = of_encoder(run.masks)
+    assert len(encoder) == 33
+    assert not [name for name in encoder if "depthwise" in name]
+    shares = [1 - float(mask.float().mean()) for mask in run.masks.values()]
+    assert max(shares) - min(shares) > 0.1
+
+
+def test_masks_alone_leave_the_weights_of_the_encoder_as_published(masked: Path) -> None:
+    own, published = of_encoder(read_run(masked).weights), encoder_network({}).state_dict()
+    assert all(torch.equal(value, published[name]) for name, value in own.items())
+
+
+def test_fine_tuning_of_everything_keeps_all_masks(masked: Path, tuned: Path) -> None:
+    one, other = read_run(masked), read_run(tuned)
+    assert other.masks.keys() == one.masks.keys()
+    assert all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
+    name = "encoder.head.conv.weight"
+    assert not torch.equal(one.weights[name], other.weights[name])
+    removed = ~one.masks[name]
+    assert torch.equal(one.weights[name][removed], other.weights[name][removed])
+
+
+def test_loaded_run_sees_through_the_masked_encoder_and_counts_it(tuned: Path) -> None:
+    run = load_run(tuned)
+    name = "blocks.9.expand.conv.weight"
+    weight = run.model.encoder.network.state_dict()[name]
+    mask = run.masks[f"encoder.{name}"]
+    assert torch.equal(weight != 0, mask & (weight != 0)) and not bool(weight[~mask].any())
+    decoder = sum(p.numel() for n, p in run.model.decoder.named_parameters() if n.endswith("weight"))
+    assert run.prunable == decoder + sum(one.numel() for one in of_encoder(run.masks).values())
+    assert 1 - run.kept / run.prunable == pytest.approx(0.8, abs=0.01)
+
+
+def test_validation_captions_are_those_of_the_saved_model(tuned: Path, tmp_path: Path) -> None:
+    trainer = trained(tmp_path / "run", "keep", "encoder.train=all", SHORT, start=tuned)
+    photos = world.split(7)
+    said = trainer.captions(photos)
+    run = load_run(tmp_path / "run", LAST)
+    with torch.inference_mode():
+        encoded = run.model.encode(normalised(photos.features[np.arange(world.PHOTOS)]))
+        found = greedy(run.model.decoder, encoded, 6).tokens
+    assert [tiny.VOCABULARY.caption(ids) for ids in found] == list(said.values())
+
+
+def test_encoder_is_pruned_beside_a_decoder_that_keeps_its_masks(dense: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "decoder", "hard", "encoder.train=all", "pruning.exclude=[encoder]", HALF, SHORT, start=dense)
+    first = read_run(tmp_path / "decoder")
+    assert not of_encoder(first.masks)
+    own = ("encoder.train=all", "pruning.keep=[decoder]", "pruning.sparsity=0.7", SHORT)
+    trainer = trained(tmp_path / "both", "hard", *own, start=tmp_path / "decoder")
+    run = read_run(tmp_path / "both")
+    decoder, encoder = of_decoder(run.masks), of_encoder(run.masks)
+    assert decoder.keys() == first.masks.keys()
+    assert all(torch.equal(mask, decoder[name]) for name, mask in first.masks.items())
+    assert sparsity(encoder) == pytest.approx(0.7, abs=1e-4) == trainer.pruner.sparsity()
+
+
+@pytest.mark.parametrize(("method", "learns"), [("gradual", "all"), ("snip", "masks")])
+def test_other_methods_reach_their_target_over_both_parts(method: str, learns: str, tmp_path: Path) -> None:
+    trained(tmp_path / "run", method, f"encoder.train={learns}", HALF, "training.epochs=3")
+    masks = read_run(tmp_path / "run").masks
+    assert len(of_encoder(masks)) == 33
+    assert sparsity(dict(masks)) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_interrupted_run_with_an_encoder_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    own = ("encoder.train=all", "pruning.method=gradual", HALF, "training.epochs=3")
+    world.trainer(tmp_path / "whole", *own).run()
+    cut = world.trainer(tmp_path / "cut", *own)
+    cut.report = lambda progress: (_ for _ in ()).throw(KeyboardInterrupt) if progress.step == 3 else None
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    world.trainer(tmp_path / "cut", *own).run()
+    one, other = (read_checkpoint(tmp_path / name / LAST) for name in ("whole", "cut"))
+    assert all(torch.equal(value, other.tensors[name]) for name, value in one.tensors.items())
+
+
+def test_run_with_a_frozen_encoder_takes_over_the_one_it_starts_from(tuned: Path, tmp_path: Path) -> None:
+    own = ("pruning.method=keep", "encoder.train=frozen", SHORT, f"start={tuned}")
+    trainer = world.trainer(tmp_path / "run", *own, train=frozen_split(1), validation=frozen_split(2))
+    seen = start_network(trainer.config).state_dict()
+    assert all(
+        torch.equal(value, seen[name]) for name, value in load_run(tuned).model.encoder.network.state_dict().items()
+    )
+    trainer.quality = lambda captions: 1.0
+    trainer.run()
+    before, after = read_run(tuned), read_run(tmp_path / "run")
+    assert of_encoder(after.weights).keys() == of_encoder(before.weights).keys()
+    for name, value in {**of_encoder(before.weights), **of_encoder(before.masks)}.items():
+        kept = after.masks if value.dtype == torch.bool else after.weights
+        assert torch.equal(value, kept[f"encoder.{name}"]), name
+    loaded = load_run(tmp_path / "run", BEST)
+    assert 1 - loaded.kept / loaded.prunable == pytest.approx(0.8, abs=0.01)
+
+
+def test_what_makes_no_sense_is_refused(dense: Path, tuned: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no masks of these layers"):
+        world.trainer(
+            tmp_path / "run", "pruning.method=hard", "encoder.train=all", "pruning.keep=[decoder]", f"start={dense}"
+        )
+    with pytest.raises(ConfigError, match=r"(?s)this run is sparse.*pruning\.keep"):
+        world.trainer(tmp_path / "run", "pruning.method=hard", "encoder.train=all", f"start={tuned}")
+    with pytest.raises(ConfigError, match="an encoder that learns"):
+        world.trainer(tmp_path / "run", "encoder.train=all", f"training.distillation.teacher={dense}")
+    with pytest.raises(ConfigError, match="another encoder"):
+        own = (f"training.distillation.teacher={dense}", "encoder.train=frozen")
+        world.trainer(tmp_path / "run", *own, train=frozen_split(1), validation=frozen_split(2))
+    assert not (tmp_path / "run").exists()
+
+
+def test_depthwise_convolutions_stay_dense_unless_asked_for() -> None:
+    model = nn.ModuleDict({"rnn": nn.Linear(4, 4), "encoder": EfficientNetLite0()})
+    usual = prunable_layers(model, PruningConfig())
+    assert len(usual) == 1 + 33
+    every = prunable_layers(model, PruningConfig(depthwise=True))
+    assert {name.rsplit(".", 2)[-2] for name in set(every) - set(usual)} == {"depthwise"}
+    assert prunable_layers(model, PruningConfig(exclude=("encoder",))) == ("rnn",)
+    assert prunable_layers(model, PruningConfig(keep=("decoder", "encoder.blocks"))) == (
+        "encoder.stem.conv",
+        "encoder.head.conv",
+    )
+    with pytest.raises(ConfigError, match="no such layer"):
+        prunable_layers(model, PruningConfig(exclude=("encoder.blocks.99",)))
+
+
+def test_bytes_of_filters_are_counted_as_they_are_stored() -> None:
+    model = nn.ModuleDict({"encoder": nn.Conv2d(300, 8, 3), "other": nn.Conv2d(16, 8, 1)})
+    costs = byte_costs(model, ("encoder", "other"), {})
+    assert costs.weight == {"encoder.weight": 4 + 2, "other.weight": 4 + 1}
+    assert costs.fixed == 2 * (8 * 9 + 1) + 2 * (8 + 1)
+
+
+def test_batch_norms_keep_their_statistics_while_masks_are_drawn() -> None:
+    encoder = GridEncoder(world.parse_config(tiny.TREE, world.OWN).encoder)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder.train()
+    encoder(torch.randn(2, 3, world.SIZE, world.SIZE))
+    assert encoder.network.stem.conv.training and not encoder.network.stem.norm.training
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())

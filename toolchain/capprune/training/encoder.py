@@ -1,0 +1,97 @@
+"""The encoder of a run: its weights among the decoder's, and how a training step sees photos through it.
+
+A checkpoint holds the encoder's tensors under `encoder.`, where the run or one that it started from changed them; other
+runs see through the published weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from capprune.config import EncoderConfig
+from capprune.models.caption_model import GridEncoder, normalised
+from capprune.models.efficientnet_lite import EfficientNetLite0, load_efficientnet_lite0
+from capprune.models.soft_attention import SoftAttention
+from capprune.pruning.layers import ENCODER
+from capprune.pruning.state import GATE
+
+PREFIX = f"{ENCODER}."
+
+
+class Table(Protocol):
+    """What a model is shown of a split's photos: indices `(P,)` in, a row each out; memory-mapped or not."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[Any]: ...
+
+
+def of_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's tensors of a checkpoint, under the names that the network has for them."""
+    return {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
+
+
+def of_decoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The decoder's tensors of a checkpoint."""
+    return {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
+
+
+def encoder_network(tensors: Mapping[str, Tensor]) -> EfficientNetLite0:
+    """The network that a run sees through.
+
+    Args:
+        tensors: Of its checkpoint, masks applied.
+
+    Raises:
+        RuntimeError: If they do not fit the network.
+    """
+    network, own = load_efficientnet_lite0(), of_encoder(tensors)
+    if own:
+        network.load_state_dict(own)
+    return network
+
+
+class Sight:
+    """From photos to features: the rows of a cache, or an encoder that learns.
+
+    Args:
+        config: Of the encoder.
+
+    Attributes:
+        encoder: That learns; None where features come from a cache.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self.encoder = None if config.train == "frozen" else GridEncoder(config)
+        self._learns = config.train
+
+    def __call__(self, table: Table, photos: npt.NDArray[np.int64]) -> Tensor:
+        """Features `(P, R, F)` of some photos: of the cached features or the pixels `(S, S, 3)` that a table holds."""
+        shown = table[photos]
+        if self.encoder is None:
+            return torch.from_numpy(shown.astype(np.float32))
+        # channels last is a third faster on a CPU; weights stay as they are, for an optimiser that reads them in one run
+        pixels = normalised(shown).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.encoder(pixels)
+        return features.float()
+
+    def joined(self, decoder: SoftAttention) -> nn.ModuleDict:
+        """The decoder's layers and the network beside them: one thing to prune, to optimise and to save."""
+        own = {} if self.encoder is None else {ENCODER: self.encoder.network}
+        return nn.ModuleDict({**dict(decoder.named_children()), **own})
+
+    def settle(self) -> list[nn.Parameter]:
+        """Fix what does not learn, once gates and masks are in place; returns the weights that do."""
+        if self.encoder is None:
+            return []
+        named = self.encoder.network.named_parameters()
+        weights = [parameter for name, parameter in named if not name.endswith(GATE)]
+        for weight in weights:
+            weight.requires_grad_(self._learns == "all")
+        return [weight for weight in weights if weight.requires_grad]
