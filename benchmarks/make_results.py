@@ -14,6 +14,7 @@ from capprune_runtime.atomic import write_text
 from capprune_runtime.errors import DataError
 from decoder_step_results import decoder_step_section
 from export_results import entropy_section, exports_section
+from method_results import methods_section
 from result_text import commands as _commands
 from result_text import machine as _machine
 from result_text import missing as _missing
@@ -49,6 +50,7 @@ def render(results: Path) -> str:
         HEAD,
         decoder_step_section(_read(results / "decoder_step.json")),
         _flickr8k(found),
+        methods_section(_read(results / "methods.json")),
         exports_section(_read(results / "exports.json")),
         entropy_section(_read(results / "entropy.json")),
         training_section(_read(results / "training_speed.json")),

@@ -79,14 +79,17 @@ def command(
 
 def _draw(document: Document, out: Path) -> list[Path]:
     """The plots, or a line about the extra that draws them."""
-    from capprune.sweeping.plots import draw
+    from capprune.report import require_extra
     from capprune_runtime.errors import MissingExtra
 
     try:
-        return draw(document, out)
+        require_extra()
     except MissingExtra as error:
         say(f"no plots: {error}")
         return []
+    from capprune.report.sweep_plots import draw_sweep
+
+    return draw_sweep(document, out)
 
 
 def _show(document: Document, out: Path, drawn: list[Path]) -> None:

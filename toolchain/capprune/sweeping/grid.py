@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,6 +108,9 @@ def expand(base: RunConfig, grid: Sequence[Product], folder: Path) -> list[Combi
         UsageError: If a start or a format is unknown, or there are too many runs.
     """
     runs = _Runs(base, folder)
+    asked = sum(math.prod(len(values) for key, values in product.items() if key != FORMATS) for product in grid)
+    if asked > MOST_RUNS:
+        raise UsageError("this grid asks for too many runs", expected=f"at most {MOST_RUNS:,}", found=f"{asked:,}")
     for product in grid:
         weights = tuple(product.get(FORMATS, ("float32",)))
         if unknown := [form for form in weights if form not in WEIGHTS]:
@@ -114,8 +118,6 @@ def expand(base: RunConfig, grid: Sequence[Product], folder: Path) -> list[Combi
         names = [key for key in product if key != FORMATS]
         for values in itertools.product(*(product[key] for key in names)):
             runs.add(dict(_flat(dict(zip(names, values, strict=True)))), weights)
-            if len(runs.found) > MOST_RUNS:
-                raise UsageError("this grid asks for too many runs", expected=f"at most {MOST_RUNS:,}")
     return list(runs.found.values())
 
 
@@ -124,6 +126,7 @@ class _Runs:
 
     def __init__(self, base: RunConfig, folder: Path) -> None:
         self.found: dict[str, Combination] = {}
+        self._names: dict[str, str] = {}  # by config
         self._base, self._tree, self._folder = base, base.as_tree(), folder
 
     def add(self, asked: Keys, weights: tuple[str, ...]) -> Combination:
@@ -166,11 +169,12 @@ class _Runs:
 
     def _like(self, made: Combination) -> Combination | None:
         """The run that is there already with the same config, under this name or another."""
-        for one in self.found.values():
-            if one.config.model_copy(update={"name": made.name}) == made.config:
-                return one
+        config = made.config.model_copy(update={"name": ""}).model_dump_json()
+        if (name := self._names.get(config)) is not None:
+            return self.found[name]
         if made.name in self.found:
             raise UsageError("two runs of this grid would get the same name", where=made.name)
+        self._names[config] = made.name
         return None
 
     def _needed(self, keys: Keys, key: str, wanted: Any, weights: tuple[str, ...]) -> tuple[Path | None, str | None]:

@@ -75,7 +75,11 @@ def grouped(rows: Sequence[Row], scores: Scores) -> tuple[Group, ...]:
 
 def group_name(row: Row) -> str:
     """The name of a run without its seed."""
-    return name_of({key: value for key, value in row.keys.items() if key != SEED})
+    return name_of(_keys(row))
+
+
+def _keys(row: Row) -> dict[str, Any]:
+    return {key: value for key, value in row.keys.items() if key != SEED}
 
 
 def _group(name: str, weights: str, rows: Sequence[Row], scores: Scores) -> Group:
@@ -89,6 +93,7 @@ def _group(name: str, weights: str, rows: Sequence[Row], scores: Scores) -> Grou
         waiting=sum(row.status == "waiting" for row in rows),
         figures={key: figure for key, value in FIGURES.items() if (figure := _figure([value(row) for row in done]))},
         change=_change(done, scores),
+        keys=_keys(rows[0]),
     )
 
 
@@ -109,6 +114,8 @@ def _change(rows: Sequence[Row], scores: Scores) -> dict[str, Any] | None:
     ]
     if not pairs or len(pairs) < len(rows):
         return None
+    if len(rows) == 1 and rows[0].against is not None:
+        return dict(rows[0].against.change)
     before, after = (np.mean([pair[side] for pair in pairs], axis=0).tolist() for side in (0, 1))
     return bootstrap_change(before, after).as_json()
 

@@ -166,6 +166,7 @@ class Group(_Part):
         waiting: How many were not begun or not finished.
         figures: By name.
         change: Of CIDEr-D averaged over the seeds, against the dense runs of the same seeds, paired by photo.
+        keys: What the grid says of the runs, but for the seed.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Group(_Part):
     waiting: int
     figures: Mapping[str, Figure]
     change: Mapping[str, Any] | None
+    keys: Mapping[str, Any] = {}
 
 
 class Document(_Part):

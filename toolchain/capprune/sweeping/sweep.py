@@ -28,7 +28,7 @@ from capprune.sweeping.results import (
 )
 from capprune.sweeping.scoring import SplitCaptions
 from capprune.training.prepare import Bar
-from capprune.training.run import LoadedRun, alone_in, load_run, read_metrics
+from capprune.training.run import LoadedRun, alone_in, finish_run, load_run, read_metrics
 from capprune_runtime.atomic import raise_if_unwritable
 from capprune_runtime.environment import environment, moment
 from capprune_runtime.errors import CapPruneError, UsageError
@@ -96,7 +96,8 @@ class Sweep:
         for row in before.rows if before else ():
             if row.status == "done" and row.key in self._scores:
                 self._rows[row.key] = row  # of this grid in its place, of an earlier one behind
-        self._encoders = len({run.config.encoder for run in runs}) > 1
+        encoders = {run.config.encoder for run in runs}
+        self._encoders = len(encoders) > 1 or any(encoder.train != "frozen" for encoder in encoders)
 
     def run(self) -> Document:
         """Train and score what is left.
@@ -127,6 +128,7 @@ class Sweep:
                 except CapPruneError as error:
                     self._note(run, left, error)
                 document = self._write()
+            finish_run(folder)  # the lock's folder goes
         return document
 
     def _one(self, run: Combination, formats: Sequence[str]) -> None:

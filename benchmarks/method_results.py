@@ -1,0 +1,224 @@
+"""The section of RESULTS.md about pruning methods, from the document that `capprune sweep` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from result_text import Document, commands, machine, missing, table
+
+COMMAND = "python benchmarks/methods.py --data flickr8k --out sweeps/methods"
+DENSE = "dense"
+
+
+class Wanted(NamedTuple):
+    """A row of the comparison: a group of the sweep is it when all of these agree."""
+
+    cell: str
+    sparsity: float | None
+    method: str
+    start: str | None = None  # that the method does not have by itself
+    scope: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What the table calls it."""
+        more = [f"from {self.start}"] if self.start else []
+        more += [self.scope] if self.scope else []
+        return " ".join([self.method, *more])
+
+
+MAIN = ("supermask", "gradual")
+# Every row that the comparison promises; those that were not trained stand in the table as such.
+ROWS = (
+    Wanted("lstm", None, DENSE),
+    *(Wanted("lstm", 0.975, method) for method in (*MAIN, "lottery")),
+    Wanted("lstm", 0.975, "lottery", start="gradual"),
+    *(Wanted("lstm", 0.975, "hard", scope=scope) for scope in (None, "uniform", "distribution")),
+    Wanted("lstm", 0.975, "snip"),
+    *(Wanted("lstm", sparsity, method) for sparsity in (0.8, 0.95, 0.9875) for method in (*MAIN, "hard")),
+    Wanted("gru", None, DENSE),
+    *(Wanted("gru", 0.975, method) for method in MAIN),
+)
+COLUMNS = ("model", "target", "seeds", "CIDEr-D", "to dense", "BLEU-4", "zeros", "decoder, bytes", "step, µs")
+HEALTH = ("model", "target", "words", "with `<unk>`", "bad endings", "length", "epochs", "minutes")
+
+
+def methods_section(document: Document | None) -> str:
+    """Every method at its target, rivals of equal bytes, the health of the captions, and what it all cost."""
+    title = "## Pruning methods"
+    if document is None:
+        return f"{title}\n\n{missing('them', [COMMAND])}"
+    exact = [group for group in document["groups"] if group["weights"] == "float32"]
+    found = [(wanted, _find(document, exact, wanted)) for wanted in ROWS]
+    used = {group["name"] for _, group in found if group is not None}
+    others = [group for group in exact if group["name"] not in used]
+    parts = [
+        title,
+        _what(document),
+        table(
+            COLUMNS,
+            [[*_named(wanted), *_quality(group)] for wanted, group in found]
+            + [[group["name"], "", *_quality(group)] for group in others],
+        ),
+        _rivals(document, found, others),
+        "What the captions look like, and what training took with the run that one starts from:",
+        table(
+            HEALTH,
+            [[*_named(wanted), *_health(group)] for wanted, group in found if group and group["runs"]]
+            + [[group["name"], "", *_health(group)] for group in others if group["runs"]],
+        ),
+        _other_formats(document),
+        _failures(document),
+        machine(document["environment"]),
+        commands([COMMAND + _overrides(document)]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _what(document: Document) -> str:
+    config, training = document["config"], [row["training"] for row in document["rows"] if row["training"]]
+    decoder = config["decoder"]
+    shape = ", ".join(f"{name} {decoder[name]}" for name in ("embedding", "hidden", "attention", "context"))
+    photos = f"{training[0]['photos']:,} photos" if training else "the training photos"
+    minutes = sum(one["seconds"] for one in _once(document)) / 60
+    return (
+        f"Soft-Attention on {document['data']}: trained on {photos}, {config['training']['epochs']} epochs a run, {shape} "
+        f"unless a row says otherwise; {minutes:,.0f} minutes of training in all. Scored on {document['photos']:,} photos of "
+        f"`{document['split']}`, beam {document['beam']}, {document['tokenizer']} tokens, by the trained models in torch. "
+        "Several seeds: mean ± standard deviation. To dense: relative change of CIDEr-D against the dense run of the same seed "
+        "and cell, with the 95 % interval over photos, paired."
+    )
+
+
+def _once(document: Document) -> list[Document]:
+    """The cost of every run, one time."""
+    return list({row["run"]: row["training"] for row in document["rows"] if row["training"]}.values())
+
+
+def _find(document: Document, groups: Sequence[Document], wanted: Wanted) -> Document | None:
+    base = document["config"]
+    for group in groups:
+        keys = group["keys"]
+        widths = {key for key in keys if key.startswith("decoder.") and key != "decoder.cell"}
+        facts = (
+            keys.get("decoder.cell", base["decoder"]["cell"]),
+            None if group["method"] == DENSE else keys.get("pruning.sparsity", base["pruning"]["sparsity"]),
+            group["method"],
+            keys.get("start") if keys.get("start") != DENSE else None,
+            keys.get("pruning.scope"),
+        )
+        if facts == wanted and not widths and not _tuned(keys):
+            return group
+    return None
+
+
+def _tuned(keys: Document) -> bool:
+    return any(key.startswith(("training.objective", "training.distillation", "training.epochs")) for key in keys)
+
+
+def _named(wanted: Wanted) -> list[str]:
+    target = "" if wanted.sparsity is None else f"{wanted.sparsity * 100:g} %"
+    return [f"{wanted.cell.upper()}, {wanted.label}", target]
+
+
+def _quality(group: Document | None) -> list[str]:
+    if group is None or not group["runs"]:
+        reason = "failed" if group is not None and group["failed"] else "not run"
+        return [reason, *[""] * (len(COLUMNS) - 3)]
+    short = [f"{group[name]} {word}" for name, word in (("failed", "failed"), ("waiting", "not run")) if group[name]]
+    return [
+        ", ".join([str(len(group["runs"])), *short]),
+        _spread(group, "cider_d", ".4f"),
+        _change(group["change"]),
+        _spread(group, "bleu_4", ".4f"),
+        _mean(group, "sparsity", ".2%"),
+        _mean(group, "decoder_bytes", ",.0f"),
+        _spread(group, "step_us", ".0f"),
+    ]
+
+
+def _health(group: Document) -> list[str]:
+    minutes = group["figures"]["seconds_in_all"]["mean"] / 60
+    return [
+        _mean(group, "distinct_words", ".0f"),
+        _mean(group, "unknown_share", ".1%"),
+        _mean(group, "bad_ending_share", ".1%"),
+        _mean(group, "mean_words", ".1f"),
+        _mean(group, "epochs_in_all", ".0f"),
+        f"{minutes:.0f}",
+    ]
+
+
+def _rivals(document: Document, found: Sequence[tuple[Wanted, Document | None]], others: Sequence[Document]) -> str:
+    """The dense model whose file is nearest in bytes to that of the supermask at 97.5 %."""
+    sparse = next((group for wanted, group in found if wanted == Wanted("lstm", 0.975, "supermask")), None)
+    dense = [group for group in others if group["method"] == DENSE and "decoder_bytes" in group["figures"]]
+    if sparse is None or "decoder_bytes" not in sparse["figures"] or not dense:
+        return ""
+    size = sparse["figures"]["decoder_bytes"]["mean"]
+    rival = min(dense, key=lambda group: abs(group["figures"]["decoder_bytes"]["mean"] - size))
+    return (
+        f"Of equal bytes: the dense model `{rival['name']}` ({_mean(rival, 'decoder_bytes', ',.0f')} bytes) has CIDEr-D "
+        f"{_mean(rival, 'cider_d', '.4f')}, the supermask at 97.5 % ({size:,.0f} bytes) {_mean(sparse, 'cider_d', '.4f')}."
+    )
+
+
+def _other_formats(document: Document) -> str:
+    groups = [group for group in document["groups"] if group["weights"] != "float32" and group["runs"]]
+    if not groups:
+        return ""
+    rows = [[group["name"], group["weights"], *_quality(group)] for group in groups]
+    return "In other formats, said by the decoder's file in the interpreter:\n\n" + table(
+        ("run", "weights", *COLUMNS[2:]), rows
+    )
+
+
+def _failures(document: Document) -> str:
+    lines = [
+        f"- {row['run']}, {row['weights']}: {row['error']['what']}"
+        for row in document["rows"]
+        if row["status"] == "failed"
+    ]
+    return "Failed:\n\n" + "\n".join(lines) if lines else ""
+
+
+def _overrides(document: Document) -> str:
+    """What the budget was, as options of the command; the usual one has none."""
+    config = document["config"]
+    usual = {
+        "data.limit": None,
+        "training.epochs": 10,
+        "training.precision": "float32",
+        "training.photos_per_batch": 10,
+        "training.validation_photos": 500,
+        "decoder.embedding": 256,
+        "decoder.hidden": 512,
+        "decoder.attention": 512,
+        "decoder.context": 512,
+        "encoder.grid": 4,
+    }
+    changed = []
+    for key, value in usual.items():
+        section, name = key.split(".")
+        if config[section][name] != value:
+            changed.append(f" {key}={config[section][name]}")
+    return "".join(changed)
+
+
+def _mean(group: Document, name: str, form: str) -> str:
+    figure = group["figures"].get(name)
+    return "—" if figure is None else format(figure["mean"], form)
+
+
+def _spread(group: Document, name: str, form: str) -> str:
+    figure = group["figures"].get(name)
+    spread = "" if figure is None or figure["spread"] is None else f" ± {figure['spread']:{form}}"
+    return _mean(group, name, form) + spread
+
+
+def _change(change: Any) -> str:
+    if change is None or change["relative"] is None:
+        return "—"
+    relative = change["relative"]
+    return f"{relative['estimate']:+.1%} [{relative['low']:+.1%}, {relative['high']:+.1%}]"

@@ -1,0 +1,73 @@
+"""Every pruning method on Flickr8k, at one budget: the sweep of configs/sweep_methods.yaml, kept as it is.
+
+    python benchmarks/methods.py --data flickr8k --out sweeps/methods [KEY=VALUE]...
+
+Runs `capprune sweep`, which goes on where it stopped, and copies its sweep.json to benchmarks/results/methods.json. What is not
+trained yet stands in it as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from capprune.cli.sweep import command as sweep
+from capprune.sweeping.groups import grouped
+from capprune.sweeping.results import DOCUMENT, read_document, read_scores
+from capprune_runtime.atomic import write_text
+from capprune_runtime.errors import CapPruneError, MissingFile
+
+RESULTS = Path(__file__).parent / "results" / "methods.json"
+CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIG, GRID = CONFIGS / "flickr8k_sparse.yaml", CONFIGS / "sweep_methods.yaml"
+
+
+def copied(folder: Path) -> dict[str, Any]:
+    """The document of a sweep, finished or not, without where its data was.
+
+    Raises:
+        MissingFile: If there is no sweep.
+        BundleError: If its document is broken.
+    """
+    found = read_document(folder)
+    if found is None:
+        raise MissingFile("there is no sweep", where=folder, expected=f"a {DOCUMENT} in it")
+    groups = grouped(found.rows, read_scores(folder))
+    document: dict[str, Any] = found.model_copy(update={"groups": groups}).model_dump(mode="json")
+    document["config"]["data"]["folder"] = found.data  # the rest of the path is nobody's business
+    return document
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Sweep, then copy; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of the config, as for capprune sweep")
+    parser.add_argument("--data", type=Path, help="folder of Flickr8k")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
+    parser.add_argument("--grid", type=Path, default=GRID, help="rows (default configs/sweep_methods.yaml)")
+    parser.add_argument("--copy", action="store_true", help="train nothing: only copy what the sweep has so far")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON")
+    asked = parser.parse_intermixed_args(arguments)
+    if not asked.copy and asked.data is None:
+        parser.error("--data is needed to train")
+    try:
+        if not asked.copy:
+            own = [str(CONFIG), f"data.folder={asked.data}", *asked.overrides]
+            sweep.main([*own, "--grid", str(asked.grid), "--out", str(asked.out)], standalone_mode=False)
+        document = copied(asked.out)
+        write_text(asked.results, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    except CapPruneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    print(asked.results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

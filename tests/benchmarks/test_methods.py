@@ -1,0 +1,143 @@
+"""The section about pruning methods says what the sweep's document says, and what it lacks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import methods
+from capprune.config import load_config
+from capprune.sweeping.grid import expand, read_grid
+from capprune.sweeping.groups import compared, grouped
+from capprune.sweeping.results import Cost, Document, Row, Scores, Sizes, write_document, write_scores
+from method_results import ROWS, methods_section
+
+PHOTOS = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+CIDER = {"dense": 0.5, "supermask": 0.49, "gradual": 0.45}
+SEED_STEP = 0.02
+
+
+def made(tmp_path: Path) -> Path:
+    """A sweep of the real grid in which only a few runs are done."""
+    base = load_config(methods.CONFIG, ["data.folder=/somewhere/flickr8k", "training.epochs=6", "data.limit=100"])
+    rows, scores = [], Scores()
+    for run in expand(base, read_grid([str(methods.GRID)]), tmp_path):
+        plain = {"run": run.name, "method": run.method, "seed": run.seed, "start": run.start, "keys": run.keys}
+        for weights in run.weights:
+            row = Row.model_validate({**plain, "weights": weights, "decoder": run.config.decoder.model_dump()})
+            if run.method in CIDER and not set(run.keys) & {"decoder.cell"} and run.config.pruning.sparsity == 0.975:
+                row = done(row, scores)
+            elif run.method == "snip":
+                row = row.model_copy(update={"status": "failed", "error": {"what": "no luck", "exit_code": 4}})
+            rows.append(row)
+    rows = list(compared(rows, scores))
+    document = Document(
+        created_by="capprune",
+        config=base.as_tree(),
+        data="flickr8k",
+        split="test",
+        photos=len(PHOTOS),
+        beam=3,
+        tokenizer="plain",
+        environment={
+            "cpu_count": 2,
+            "cpu_model": "a processor",
+            "machine": "x86_64",
+            "runtime": "ai-edge-litert",
+            "runtime_version": "2",
+            "threads": 1,
+            "python": "3.11",
+            "emulated": False,
+        },
+        rows=tuple(rows),
+        groups=grouped(rows, scores),
+    )
+    write_document(tmp_path, document)
+    write_scores(tmp_path, scores, PHOTOS)
+    return tmp_path
+
+
+def done(row: Row, scores: Scores) -> Row:
+    import numpy as np
+
+    width, small = row.decoder["hidden"], row.decoder["hidden"] < 512
+    cider = CIDER[row.method] + SEED_STEP * (row.seed == 2) - 0.1 * small
+    scores[row.key] = np.array([cider - 0.1, cider + 0.1, cider, cider], np.float32)
+    size = 19_000_000 if row.method == "dense" and not small else 1_000_000 * (width / 48 if small else 1)
+    return row.model_copy(
+        update={
+            "status": "done",
+            "training": Cost(
+                photos=100, captions=500, epochs=6, best_epoch=5, seconds=60.0, epochs_in_all=6, seconds_in_all=60.0
+            ),
+            "sparsity": 0.0 if row.method == "dense" else 0.975,
+            "quality": {"cider_d": cider, "bleu_4": 0.2, "meteor": None},
+            "health": {"distinct_words": 300, "unknown_share": 0.0, "bad_ending_share": 0.01, "mean_words": 9.5},
+            "sizes": Sizes(
+                decoder_bytes=int(size),
+                encoder_bytes=None,
+                step_us={"p10": 90.0, "p50": 100.0, "p90": 120.0},
+                runtime="ai-edge-litert",
+                load=1.0,
+            ),
+        }
+    )
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> dict[str, Any]:
+    return methods.copied(made(tmp_path))
+
+
+def line(section: str, start: str) -> list[str]:
+    found = next(one for one in section.splitlines() if one.startswith(f"| {start} |"))
+    return [cell.strip() for cell in found.split("|")[1:-1]]
+
+
+def test_seeds_stand_as_mean_and_spread_with_the_paired_change(document: dict[str, Any]) -> None:
+    cells = line(methods_section(document), "LSTM, supermask")
+    assert cells[:4] == ["LSTM, supermask", "97.5 %", "3", "0.4967 ± 0.0115"]  # 0.49, 0.49, 0.51
+    assert cells[4].startswith("-2.0% [")  # (0.4967 - 0.5067) / 0.5067
+    assert cells[6:] == ["97.50%", "1,000,000", "100 ± 0"]
+    assert line(methods_section(document), "LSTM, dense")[4] == "—"
+
+
+def test_row_that_was_not_trained_says_so(document: dict[str, Any]) -> None:
+    section = methods_section(document)
+    assert line(section, "GRU, supermask")[1:3] == ["97.5 %", "not run"]
+    assert line(section, "LSTM, lottery from gradual")[1:3] == ["97.5 %", "not run"]
+    assert line(section, "LSTM, snip")[1:3] == ["97.5 %", "failed"]
+    assert "- snip-sparsity0.975-seed8888, float32: no luck" in section
+    document["groups"] = []
+    assert methods_section(document).count("| not run |") == len(ROWS)
+
+
+def test_grid_asks_for_every_row_of_the_table(document: dict[str, Any]) -> None:
+    for group in document["groups"]:
+        group["runs"] = group["runs"] or ["one"]
+        group["figures"] = document["groups"][0]["figures"]
+    assert "| not run |" not in methods_section(document)
+
+
+def test_budget_and_rival_of_equal_bytes_are_told(document: dict[str, Any]) -> None:
+    section = methods_section(document)
+    runs = len({row["run"] for row in document["rows"] if row["status"] == "done"})
+    assert "trained on 100 photos, 6 epochs a run, embedding 256, hidden 512, attention 512, context 512" in section
+    assert f"; {runs} minutes of training in all" in section
+    assert f"{methods_section(None).splitlines()[-2]} data.limit=100 training.epochs=6\n" in section
+    assert "the dense model `dense-attention48-context48-embedding32-hidden48` (1,000,000 bytes)" in section
+
+
+def test_copy_does_not_tell_where_the_data_was(tmp_path: Path) -> None:
+    results = tmp_path / "methods.json"
+    assert methods.main(["--copy", "--out", str(made(tmp_path / "sweep")), "--results", str(results)]) == 0
+    assert "/somewhere" not in results.read_text()
+    assert json.loads(results.read_text())["config"]["data"]["folder"] == "flickr8k"
+
+
+def test_copy_of_no_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert methods.main(["--copy", "--out", str(tmp_path)]) == 5
+    assert "there is no sweep" in capsys.readouterr().err
