@@ -21,6 +21,7 @@ RUNTIME_MODULES = {
     "onnxruntime": "onnxruntime",
 }
 VENV = "~/capprune"  # where runtime_samples/raspberry_pi/README.md puts things
+OLDEST_PYTHON = (3, 11)  # that this package is tested with
 _MODULES = {"numpy": "numpy", "Pillow": "PIL"}
 _WIDE = ("x86_64", "amd64", "aarch64", "arm64")  # machines that ai-edge-litert and onnxruntime have wheels for
 _NARROW = ("armv7l", "armv8l")  # 32-bit ARM, which only tflite-runtime 2.14 has
@@ -103,9 +104,9 @@ def install_command(machine: str, python: tuple[int, int], kind: str, executable
         executable: Where Python lies.
         venv: Whether that is a virtual environment; the system's own Python refuses pip.
     """
-    if machine.lower() in _WIDE and python >= (3, 10):
+    if machine.lower() in _WIDE and python >= OLDEST_PYTHON:
         packages = "numpy Pillow " + ("ai-edge-litert" if kind == "tflite" else "'onnxruntime<1.29'")
-    elif machine.lower() in _NARROW and (3, 9) <= python <= (3, 11) and kind == "tflite":
+    elif machine.lower() in _NARROW and python == (3, 11) and kind == "tflite":
         packages = "'numpy<2' Pillow tflite-runtime"
     else:
         return None

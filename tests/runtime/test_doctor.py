@@ -24,7 +24,8 @@ from capprune_runtime.interpreter import RUNTIMES
         ("armv7l", (3, 13), "tflite", True, None),
         ("armv7l", (3, 11), "onnx", True, None),
         ("riscv64", (3, 13), "tflite", True, None),
-        ("aarch64", (3, 9), "tflite", True, None),
+        ("aarch64", (3, 10), "tflite", True, None),
+        ("armv7l", (3, 12), "tflite", True, None),
     ],
 )
 def test_install_command(machine: str, python: tuple[int, int], kind: str, venv: bool, command: str | None) -> None:

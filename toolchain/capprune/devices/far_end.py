@@ -173,7 +173,7 @@ class FarEnd:
         return [] if self._port is None else [flag, str(self._port)]
 
     def _shell(self, script: str) -> list[str]:
-        # whatever shell the user has, sh reads the script; ControlMaster=no: over the open connection or not at all
+        # whatever shell the user has, sh reads the script; it goes over the open connection, or a new one where that broke
         options = [*self._options(), *self._port_option("-p"), "-o", "ControlMaster=no", "-T"]
         return ["ssh", *options, self._target, f"exec sh -c {shlex.quote(script)}"]
 

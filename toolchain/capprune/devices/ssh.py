@@ -192,14 +192,14 @@ class SshDevice:
         if "machine" not in found:
             said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise DeviceError("the device's Python cannot run capprune", where=f"{self.name}, {place.python}",
-                              expected="Python 3.9 or later", found=said)  # fmt: skip
+                              expected="Python 3.11 or later", found=said)  # fmt: skip
         if found.get("missing"):
             what = ", ".join(found["missing"])
             if found.get("install") is None:
                 raise DeviceError(
                     f"there is no interpreter of .{kind} models for this machine",
                     where=self.name,
-                    expected="aarch64 or x86_64 with Python 3.10 or later, or armv7l with Python 3.9 to 3.11 for .tflite",
+                    expected="aarch64 or x86_64 with Python 3.11 or later, or armv7l with Python 3.11 for .tflite",
                     found=f"{found['machine']}, Python {found['python']}",
                 )
             raise DeviceError(f"the device lacks {what}", where=f"{self.name}, {found['executable']}",
