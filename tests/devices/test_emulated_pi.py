@@ -11,6 +11,7 @@ from pathlib import Path
 
 import emulated_pi
 import pytest
+from device_parts import Tiny
 from emulated_pi import ARMHF, BOOKWORM, TRIXIE, Kind, build_root
 from loopback import Host
 
@@ -138,12 +139,10 @@ def test_the_command_validates_there_and_the_trained_model_agrees(pi: Start, tra
     assert where["model"].startswith("Raspberry Pi 5") and where["emulated"] and not document["verdict"]["trusted"]
 
 
-def test_a_32_bit_pi_says_with_tflite_runtime_what_this_machine_says(
-    pi: Start, trained: Trained, tmp_path: Path
-) -> None:
-    """In float32: tflite-runtime 2.14 rounds int8 otherwise than later runtimes do, on this machine as well."""
+def test_a_32_bit_pi_says_with_tflite_runtime_what_this_machine_says(pi: Start, tiny: Tiny, tmp_path: Path) -> None:
+    """Random weights, whose activations are small: LOGISTIC is wrong there from 87.4 to 88.7, and int8 is rounded otherwise."""
     with pi(ARMHF) as host:
-        found = same_as_here(trained.job(trained.float32, 3), host, tmp_path)
+        found = same_as_here(tiny.job(photos=tuple(tiny.photos)[:3]), host, tmp_path)
     where = found.environment
     assert where.machine == "armv7l" and (where.runtime, where.runtime_version) == ("tflite-runtime", "2.14.0")
     assert where.model == "Raspberry Pi 2 Model B Rev 1.1" and where.emulated

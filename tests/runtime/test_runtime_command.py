@@ -182,6 +182,25 @@ def test_a_stream_has_every_caption_and_then_the_document(
     assert json.loads(capsys.readouterr().out)["failure"]["error"] == "UsageError"
 
 
+def test_a_run_that_is_terminated_goes_on_when_it_is_typed_again(
+    bundle_folder: Path, photo: Path, tmp_path: Path
+) -> None:
+    photos, out = tmp_path / "many", tmp_path / "results.json"
+    photos.mkdir()
+    for number in range(400):
+        (photos / f"{number:03}.png").hardlink_to(photo)
+    arguments = [*COMMAND, "run", str(bundle_folder), str(photos), "--out", str(out)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()  # it is at work
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read().count("\n") < 399 and "Traceback" not in process.stderr.read()
+    assert process.returncode == 143 and not out.exists()
+    assert main(arguments[len(COMMAND) :]) == 0
+    (found,) = parse_measurements(out.read_text(), out)
+    assert len(found.captions) == 400 and found.settings.sessions == 2
+
+
 def test_bench_times_bundles(bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", str(bundle_folder), str(bundle_folder), "--rounds", "2", "--warm-up", "0"]
     assert main([*arguments, "--out", str(tmp_path / "bench.json"), "--stream"]) == 0
