@@ -37,6 +37,12 @@ def absent(part: str, reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def required_parts() -> frozenset[str]:
+    """What CAPPRUNE_REQUIRE names."""
+    return REQUIRED
+
+
+@pytest.fixture(scope="session")
 def when_absent() -> Callable[[str, str], None]:
     """`absent`, for the fixtures of other folders."""
     return absent
