@@ -16,7 +16,6 @@ from small_sweep import TEST_PHOTOS, World
 from capprune.cli.app import cli
 from capprune.config import RunConfig, load_config
 from capprune.evaluation.intervals import bootstrap_change
-from capprune.exporting import Wanted, export
 from capprune.sweeping import sweep as sweeping
 from capprune.sweeping.results import Document, Row, read_document, read_scores
 from capprune.sweeping.table import markdown
@@ -81,15 +80,6 @@ def test_pruned_run_tells_its_zeros_by_layer(whole: tuple[Path, Document]) -> No
     assert row.layers.keys() == run.masks.keys()
     assert row.layers["rnn.weight"] == pytest.approx(1 - float(run.masks["rnn.weight"].float().mean()))
     assert rows(whole[1])["dense-seed1", "float32"].layers == {}
-
-
-@pytest.mark.slow
-def test_decoder_weighs_what_export_writes(whole: tuple[Path, Document], tmp_path: Path) -> None:
-    out, document = whole
-    run = load_run(out / "runs" / "hard-seed1")
-    bundle = export(run, tmp_path / "bundle", Wanted(weights="int8")).bundle
-    sizes = rows(document)["hard-seed1", "int8"].sizes
-    assert sizes is not None and sizes.decoder_bytes == len(bundle.decoder)
 
 
 def test_rows_are_paired_with_the_dense_run_by_photo(whole: tuple[Path, Document]) -> None:
