@@ -13,6 +13,7 @@ from typing import Any
 from capprune_runtime.atomic import write_text
 from capprune_runtime.errors import DataError
 from decoder_step_results import decoder_step_section
+from end_to_end_results import end_to_end_section
 from export_results import entropy_section, exports_section
 from method_results import methods_section
 from result_text import commands as _commands
@@ -53,6 +54,7 @@ def render(results: Path) -> str:
         methods_section(_read(results / "methods.json")),
         exports_section(_read(results / "exports.json")),
         entropy_section(_read(results / "entropy.json")),
+        end_to_end_section({name: _read(results / f"end_to_end_{name}.json") for name in ("scenes", "flickr8k")}),
         training_section(_read(results / "training_speed.json")),
     ]
     return "\n\n".join(sections) + "\n"

@@ -1,0 +1,75 @@
+"""The section of RESULTS.md on encoder and decoder pruned together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from result_text import Document, commands, machine, missing, table
+
+TITLE = "## Encoder and decoder pruned together"
+USUAL = {
+    "scenes": [
+        "capprune data scenes --out scenes --size 128",
+        "python benchmarks/end_to_end.py --data scenes",
+    ],
+    "flickr8k": [
+        "python benchmarks/end_to_end.py --data flickr8k --config configs/flickr8k_dense.yaml --scheme C --first 10 --second 4",
+    ],
+}
+SAYS = (
+    "The schemes of [docs/encoder_pruning.md](../docs/encoder_pruning.md). The reference is the dense model after the same "
+    "second stage, captioned in torch like the others; intervals hold 95 % of bootstrap draws of the photos. Exported "
+    "encoders run dense: only bytes are saved."
+)
+
+
+def end_to_end_section(documents: dict[str, Document | None]) -> str:
+    """Every data set's table, or how to measure it."""
+    parts = [TITLE, SAYS]
+    for name, document in documents.items():
+        parts.append(missing(f"it on {name}", USUAL[name]) if document is None else _measured(name, document))
+    return "\n\n".join(parts)
+
+
+def _measured(name: str, document: Document) -> str:
+    what = (
+        f"**{name}**: split `{document['split']}`, {document['photos']:,} photos, beam {document['beam']}, plain tokens, "
+        f"one run each."
+    )
+    return "\n\n".join(
+        [
+            what,
+            table(
+                ["", "CIDEr-D", "against dense", "decoder zeros", "encoder zeros", *_sizes(document), "encode, µs p50"],
+                [_row(one) for one in document["rows"]],
+            ),
+            table(
+                ["stage", "CIDEr-D on val", "minutes", "CPU minutes", "peak MB"],
+                [_stage(one) for one in _stages(document["rows"])],
+            ),
+            machine(document["environment"]),
+            commands([document["command"], *(one["command"] for one in _stages(document["rows"]))]),
+        ]
+    )
+
+
+def _sizes(document: Document) -> list[str]:
+    return [f"{form}, {kind}" for form in document["rows"][0]["files"] for kind in ("bundle bytes", "packed bytes")]
+
+
+def _row(one: Document) -> list[str]:
+    change = one["relative_change"]
+    told = f"{change['estimate']:+.1%} [{change['low']:+.1%}, {change['high']:+.1%}]" if change else "—"
+    sizes = [f"{files[key]:,}" for files in one["files"].values() for key in ("bundle_bytes", "packed_bytes")]
+    zeros = [f"{one[key]:.1%}" for key in ("decoder_sparsity", "encoder_sparsity")]
+    encode = f"{one['files']['float32']['encode_us']:,.0f}"
+    return [one["scheme"], f"{one['cider_d']:.3f}", "" if one["scheme"] == "dense" else told, *zeros, *sizes, encode]
+
+
+def _stages(rows: Sequence[Document]) -> list[Document]:
+    return list({stage["run"]: stage for one in rows for stage in one["stages"]}.values())
+
+
+def _stage(one: Document) -> list[str]:
+    numbers = [f"{one['seconds'] / 60:.1f}", f"{one['cpu_seconds'] / 60:.1f}", f"{one['peak_bytes'] / 1e6:,.0f}"]
+    return [one["run"], f"{one['cider_d_val']:.3f}", *numbers]
