@@ -45,3 +45,15 @@ class Phone:
 
     def left_behind(self) -> list[str]:
         return sorted(str(path.relative_to(self.state)) for path in (self.state / "phone").rglob("*") if path.is_file())
+
+
+def write_data(folder: Path, photos: dict[str, bytes]) -> Path:
+    """A data set of photos, with plain names and a caption each, all of its test split."""
+    folder.mkdir()
+    images = []
+    for index, content in enumerate(photos.values()):
+        (folder / f"{index}.png").write_bytes(content)
+        sentence = {"raw": "word5 word6", "tokens": ["word5", "word6"]}
+        images.append({"filename": f"{index}.png", "split": "test", "sentences": [sentence], "imgid": index})
+    (folder / "dataset_tiny.json").write_text(json.dumps({"images": images, "dataset": "tiny"}))
+    return folder

@@ -18,7 +18,7 @@ from typing import Any
 
 import loopback
 import pytest
-from device_parts import Tiny
+from device_parts import Tiny, write_data
 from loopback import Host, serving
 
 from capprune.devices import BenchJob, open_device, ssh
@@ -176,14 +176,7 @@ def test_a_run_that_is_killed_there_says_so_and_the_next_goes_on(
 def test_a_workstation_that_is_stopped_leaves_nothing_there_and_goes_on(
     number: int, code: int, tiny: Tiny, serve: Serve, slow: str, tmp_path: Path
 ) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    images = []
-    for index, content in enumerate(tiny.photos.values()):
-        (data / f"{index}.png").write_bytes(content)
-        sentence = {"raw": "word5 word6", "tokens": ["word5", "word6"]}
-        images.append({"filename": f"{index}.png", "split": "test", "sentences": [sentence], "imgid": index})
-    (data / "dataset_tiny.json").write_text(json.dumps({"images": images, "dataset": "tiny"}))
+    data = write_data(tmp_path / "data", tiny.photos)
     with serve() as host:
         command = [sys.executable, "-m", "capprune", "validate", str(tiny.bundle.place), "--data", str(data), "--json",
                    "--device", host.spec, "--python", slow]  # fmt: skip

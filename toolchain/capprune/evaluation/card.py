@@ -27,7 +27,7 @@ def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
     sizes = {name: entry.size_bytes for name, entry in manifest.files.items()}
     meteor = "" if scores["meteor"] is None else f", METEOR {scores['meteor']:.3f}"
     lines = [
-        f"# {manifest.config['name']}",
+        f"# {manifest.config.get('name', manifest.data.name)}",
         "",
         f"Soft attention and {manifest.model.cell.upper()} over the features of a convolutional network.",
         "",
