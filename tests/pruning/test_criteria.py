@@ -77,3 +77,16 @@ def test_blocks_are_ranked_by_their_mean_and_counted_by_their_weights() -> None:
     assert blocks["rows"].tolist() == [[4.5, 1.0], [2.0, 0.0]]
     masks = keep_largest(blocks, 0.5, pooled=True, widths={"rows": 2})  # 5 of 10 weights: 4.5 (2), 3.0 (1), 2.0 (2)
     assert kept(masks) == {"rows": [[True, False], [True, False]], "single": [[False, True]]}
+
+
+def test_of_equals_the_first_are_kept_as_a_stable_sort_would() -> None:
+    torch.manual_seed(0)
+    for _ in range(20):
+        value = torch.randint(0, 4, (5, 4)).float()
+        order = torch.argsort(value.flatten(), descending=True, stable=True)
+        for count in range(21):
+            sparsity = 1 - count / 20
+            kept = keep_largest({"a": value}, sparsity, pooled=True)["a"]
+            expected = torch.zeros(20, dtype=torch.bool)
+            expected[order[:count]] = True
+            assert torch.equal(kept.flatten(), expected)

@@ -62,12 +62,15 @@ def keep_largest(
     floors = {name: _largest(value, math.ceil(least_kept * value.numel())) for name, value in saliency.items()}
     wanted = _kept(sum(value.numel() * sizes.get(name, 1) for name, value in saliency.items()), sparsity)
     ranks = torch.cat([value.masked_fill(floors[name], torch.inf).flatten() for name, value in saliency.items()])
-    weights = torch.cat([torch.full((value.numel(),), sizes.get(name, 1)) for name, value in saliency.items()])
-    order = torch.argsort(ranks, descending=True, stable=True)
-    affordable = int((weights[order].cumsum(0) <= wanted).sum())
-    count = max(affordable, sum(int(floor.sum()) for floor in floors.values()))
-    kept = torch.zeros_like(ranks, dtype=torch.bool)
-    kept[order[:count]] = True
+    least = sum(int(floor.sum()) for floor in floors.values())
+    if all(sizes.get(name, 1) == 1 for name in saliency):
+        kept = _largest(ranks, max(wanted, least))
+    else:
+        weights = torch.cat([torch.full((value.numel(),), sizes.get(name, 1)) for name, value in saliency.items()])
+        order = torch.argsort(ranks, descending=True, stable=True)
+        affordable = int((weights[order].cumsum(0) <= wanted).sum())
+        kept = torch.zeros_like(ranks, dtype=torch.bool)
+        kept[order[: max(affordable, least)]] = True
     parts = torch.split(kept, [value.numel() for value in saliency.values()])
     return {name: part.view_as(value) for (name, value), part in zip(saliency.items(), parts, strict=True)}
 
@@ -78,6 +81,11 @@ def _kept(size: int, sparsity: float) -> int:
 
 
 def _largest(value: Tensor, count: int) -> Tensor:
-    kept = torch.zeros(value.numel(), dtype=torch.bool)
-    kept[torch.argsort(value.flatten(), descending=True, stable=True)[:count]] = True
+    """The `count` largest, of equals the first; without sorting all of them, which takes many times as long."""
+    flat = value.flatten()
+    if count == 0:
+        return torch.zeros_like(value, dtype=torch.bool)
+    threshold = torch.kthvalue(flat, flat.numel() - count + 1).values
+    kept = flat > threshold
+    kept[(flat == threshold).nonzero().flatten()[: count - int(kept.sum())]] = True
     return kept.view_as(value)
