@@ -14,6 +14,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+sys.path.append(str(Path(__file__).parents[1] / "android_demo" / "offline"))  # the build of the Android app
+
 REQUIRED = frozenset(filter(None, os.environ.get("CAPPRUNE_REQUIRE", "").split(",")))
 
 
@@ -61,20 +63,24 @@ def data_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def jdk() -> None:
+    """A machine that compiles the Android app's core and runs its JUnit tests."""
+    import machine
+
+    if missing := machine.missing_packages(junit_only=True):
+        absent("android", f"these Debian packages are not installed: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
 def android_parts() -> Path:
     """The fetched parts of the Android build, on a machine that has all the rest of it."""
-    offline = str(Path(__file__).parents[1] / "android_demo" / "offline")
-    if offline not in sys.path:
-        sys.path.append(offline)
     import machine
 
     if missing := machine.missing_packages():
         absent("android", f"these Debian packages are not installed: {', '.join(missing)}")
     parts = machine.parts_folder()
     if parts is None:
-        absent(
-            "android", f"{machine.PARTS_VARIABLE} names no folder that android_demo/offline/fetch_parts.py has filled"
-        )
+        absent("android", f"{machine.PARTS_VARIABLE} names no folder that fetch_parts.py of android_demo has filled")
     return Path(str(parts))
 
 

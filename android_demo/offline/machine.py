@@ -48,10 +48,11 @@ class BuildFailed(Exception):
     """A step of the build that failed; the text is what its tool said."""
 
 
-def missing_packages() -> list[str]:
-    """The Debian packages that this machine lacks, sorted."""
+def missing_packages(*, junit_only: bool = False) -> list[str]:
+    """The Debian packages that this machine lacks, sorted: for all of the build, or to compile the core and run JUnit."""
     commands = {package for command, package in _COMMANDS.items() if shutil.which(command) is None}
-    return sorted(commands | {package for file, package in _FILES.items() if not file.exists()})
+    missing = commands | {package for file, package in _FILES.items() if not file.exists()}
+    return sorted(missing & {_COMMANDS["javac"], "junit4"} if junit_only else missing)
 
 
 def parts_folder() -> Path | None:

@@ -7,6 +7,8 @@ import sys
 import warnings
 from pathlib import Path
 
+import compile_java
+import compile_native
 import pytest
 from core_cases import write_cases, write_index
 from desktop_jvm import DesktopJvm
@@ -19,8 +21,16 @@ from packed_bundle import make_packed_bundle, quantise_every_matrix  # noqa: E40
 
 
 @pytest.fixture(scope="session")
-def jvm(android_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> DesktopJvm:
-    return DesktopJvm.build(android_parts, tmp_path_factory.mktemp("classes"))
+def classes(jdk: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folders of the classes of `:core` and of its tests."""
+    return compile_java.compile_core(tmp_path_factory.mktemp("classes"))
+
+
+@pytest.fixture(scope="session")
+def jvm(android_parts: Path, classes: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> DesktopJvm:
+    return DesktopJvm(
+        android_parts, *classes, compile_native.compile_desktop(android_parts, tmp_path_factory.mktemp("shim"))
+    )
 
 
 @pytest.fixture(scope="session", params=["lstm", "gru"])

@@ -16,8 +16,8 @@ from capprune_runtime import Captioner, resize, verify_bundle
 PHOTOS = 12
 
 
-def test_junit_tests_hold_on_the_files_that_python_made(jvm: DesktopJvm, junit_files: Path) -> None:
-    assert tests_that_passed(jvm.junit(junit_files)) >= 20
+def test_junit_tests_hold_on_the_files_that_python_made(classes: tuple[Path, Path], junit_files: Path) -> None:
+    assert tests_that_passed(compile_java.run_junit(*classes, junit_files)) >= 20
 
 
 def test_lowered_classes_of_the_apk_pass_the_same_tests(jvm: DesktopJvm, junit_files: Path, tmp_path: Path) -> None:
