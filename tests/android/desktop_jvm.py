@@ -41,12 +41,8 @@ class DesktopJvm:
         core, tests = compile_java.compile_core(out)
         return cls(parts, core, tests, compile_native.compile_desktop(parts, out / "shim"))
 
-    def junit(self, files: Path) -> str:
-        """Run all JUnit tests; what JUnit printed."""
-        return compile_java.run_junit(self.core, self.tests, files)
-
     def captions(
-        self, bundle: Path, photos: Iterable[tuple[str, NDArray[np.uint8], int]], folder: Path
+        self, bundle: Path, photos: Iterable[tuple[str, NDArray[np.uint8], int]], folder: Path, threads: int = 1
     ) -> list[dict[str, Any]]:
         """What the app's core says of decoded photos.
 
@@ -54,13 +50,14 @@ class DesktopJvm:
             bundle: A folder or a packed bundle.
             photos: (name, (H, W, 3) uint8 RGB, beam).
             folder: An empty folder for the photos.
+            threads: Of the interpreter.
         """
         index = []
         for name, rgb, beam in photos:
             (folder / name).write_bytes(rgb.tobytes())
             index.append({"file": name, "width": rgb.shape[1], "height": rgb.shape[0], "beam": beam})
         (folder / "index.json").write_text(json.dumps(index))
-        self._java("DesktopCaptions", bundle, folder, folder / "said.json")
+        self._java("DesktopCaptions", bundle, folder, folder / "said.json", threads)
         said: list[dict[str, Any]] = json.loads((folder / "said.json").read_text())["captions"]
         return said
 

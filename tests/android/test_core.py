@@ -8,6 +8,7 @@ from pathlib import Path
 import compile_java
 import dex
 import numpy as np
+import pytest
 import tiny_bundle
 from desktop_jvm import DesktopJvm
 
@@ -17,25 +18,28 @@ PHOTOS = 12
 
 
 def test_junit_tests_hold_on_the_files_that_python_made(classes: tuple[Path, Path], junit_files: Path) -> None:
-    assert tests_that_passed(compile_java.run_junit(*classes, junit_files)) >= 20
+    assert passed_tests(compile_java.run_junit(*classes, junit_files)) >= 20
 
 
 def test_lowered_classes_of_the_apk_pass_the_same_tests(jvm: DesktopJvm, junit_files: Path, tmp_path: Path) -> None:
     java_8 = dex.write_java_8(tmp_path / "java8.jar")
     lowered = dex.lower((jvm.core,), java_8, tmp_path, "jvm")
     # The classes of Java 7 have no frames and call static methods of interfaces, which a verifier of today refuses.
-    said = compile_java.run_junit(lowered, jvm.tests, junit_files, "-XX:-BytecodeVerificationRemote")
-    assert tests_that_passed(said) >= 20
+    said = compile_java.run_junit(
+        lowered, jvm.tests, junit_files, "-XX:+UnlockDiagnosticVMOptions", "-XX:-BytecodeVerificationRemote"
+    )
+    assert passed_tests(said) >= 20
 
 
-def tests_that_passed(said: str) -> int:
+def passed_tests(said: str) -> int:
     found = re.search(r"^OK \((\d+) tests\)$", said, re.MULTILINE)
     assert found, said
     return int(found[1])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 def test_tiny_models_say_on_a_desktop_jvm_what_they_say_in_python(
-    jvm: DesktopJvm, models: tiny_bundle.TinyModels, tmp_path: Path
+    jvm: DesktopJvm, models: tiny_bundle.TinyModels, threads: int, tmp_path: Path
 ) -> None:
     place = tiny_bundle.write_bundle(tmp_path / "bundle", models)
     captioner = Captioner(verify_bundle(place))
@@ -45,7 +49,7 @@ def test_tiny_models_say_on_a_desktop_jvm_what_they_say_in_python(
         for n in range(PHOTOS)
     ]
     (tmp_path / "photos").mkdir()
-    said = jvm.captions(place, photos, tmp_path / "photos")
+    said = jvm.captions(place, photos, tmp_path / "photos", threads)
     size = captioner.bundle.manifest.preprocessing.size
     expected = [captioner.caption(resize(rgb, size), beam) for _, rgb, beam in photos]
     assert [row["tokens"] for row in said] == [list(caption.tokens) for caption in expected]

@@ -9,6 +9,7 @@ typedef struct TfLiteModel TfLiteModel;
 typedef struct TfLiteInterpreterOptions TfLiteInterpreterOptions;
 typedef struct TfLiteInterpreter TfLiteInterpreter;
 typedef struct TfLiteTensor TfLiteTensor;
+typedef struct TfLiteDelegate TfLiteDelegate;
 
 /* Of tensorflow/lite/c/c_api.h; statuses are enums of which 0 is success. */
 extern const char *TfLiteVersion(void);
@@ -17,6 +18,16 @@ extern void TfLiteModelDelete(TfLiteModel *model);
 extern TfLiteInterpreterOptions *TfLiteInterpreterOptionsCreate(void);
 extern void TfLiteInterpreterOptionsDelete(TfLiteInterpreterOptions *options);
 extern void TfLiteInterpreterOptionsSetNumThreads(TfLiteInterpreterOptions *options, int threads);
+extern void TfLiteInterpreterOptionsAddDelegate(TfLiteInterpreterOptions *options, TfLiteDelegate *delegate);
+/* Of tensorflow/lite/delegates/xnnpack/xnnpack_delegate.h. What stands behind the first member differs between versions; it is
+ * larger than two registers in all of them, so that it comes through memory, and is smaller than this. */
+typedef struct {
+    jint num_threads;
+    jint rest[255];
+} XnnpackOptions;
+extern XnnpackOptions TfLiteXNNPackDelegateOptionsDefault(void);
+extern TfLiteDelegate *TfLiteXNNPackDelegateCreate(const XnnpackOptions *options);
+extern void TfLiteXNNPackDelegateDelete(TfLiteDelegate *delegate);
 extern TfLiteInterpreter *TfLiteInterpreterCreate(const TfLiteModel *model, const TfLiteInterpreterOptions *options);
 extern void TfLiteInterpreterDelete(TfLiteInterpreter *interpreter);
 extern int TfLiteInterpreterAllocateTensors(TfLiteInterpreter *interpreter);
@@ -39,9 +50,16 @@ METHOD(jlong, createModel)(JNIEnv *env, jclass type, jobject data, jlong size) {
     return start ? ADDRESS(TfLiteModelCreate(start, (__SIZE_TYPE__)size)) : 0;
 }
 
-METHOD(jlong, createInterpreter)(JNIEnv *env, jclass type, jlong model, jint threads) {
+METHOD(jlong, createDelegate)(JNIEnv *env, jclass type, jint threads) {
+    XnnpackOptions options = TfLiteXNNPackDelegateOptionsDefault();
+    options.num_threads = threads;
+    return ADDRESS(TfLiteXNNPackDelegateCreate(&options));
+}
+
+METHOD(jlong, createInterpreter)(JNIEnv *env, jclass type, jlong model, jlong delegate, jint threads) {
     TfLiteInterpreterOptions *options = TfLiteInterpreterOptionsCreate();
     TfLiteInterpreterOptionsSetNumThreads(options, threads);
+    TfLiteInterpreterOptionsAddDelegate(options, AS(TfLiteDelegate, delegate));
     TfLiteInterpreter *interpreter = TfLiteInterpreterCreate(AS(TfLiteModel, model), options);
     TfLiteInterpreterOptionsDelete(options);
     return ADDRESS(interpreter);
@@ -83,6 +101,10 @@ METHOD(jint, invoke)(JNIEnv *env, jclass type, jlong interpreter) {
 
 METHOD(void, deleteInterpreter)(JNIEnv *env, jclass type, jlong interpreter) {
     TfLiteInterpreterDelete(AS(TfLiteInterpreter, interpreter));
+}
+
+METHOD(void, deleteDelegate)(JNIEnv *env, jclass type, jlong delegate) {
+    TfLiteXNNPackDelegateDelete(AS(TfLiteDelegate, delegate));
 }
 
 METHOD(void, deleteModel)(JNIEnv *env, jclass type, jlong model) {

@@ -7,6 +7,7 @@ import java.util.function.BooleanSupplier;
 /** A bundle with its two models loaded: encodes a photo once, then searches word by word. One thread at a time. */
 public final class Captioner implements AutoCloseable {
     private static final double NS_PER_US = 1000;
+    private static final int MOST_THREADS = 64; // runtimes take any number, and end the process over a large one
 
     private final Bundle bundle;
     private final Interpreter encoder;
@@ -15,9 +16,13 @@ public final class Captioner implements AutoCloseable {
     /**
      * @param bundle one that has been checked
      * @param engine makes the interpreters
-     * @param threads threads that each may use
+     * @param threads threads that each may use, 1 to 64
      */
     public Captioner(Bundle bundle, Interpreter.Engine engine, int threads) {
+        if (threads < 1 || threads > MOST_THREADS) {
+            throw new CapPruneException(ErrorKind.USAGE, "the number of threads is out of range")
+                    .expected("1 to " + MOST_THREADS).found(threads);
+        }
         this.bundle = bundle;
         encoder = engine.load(bundle.encoder(), threads);
         try {

@@ -4,7 +4,10 @@ import java.nio.ByteBuffer;
 import java.util.HashMap;
 import java.util.Map;
 
-/** One model in the C API of TFLite. Native methods take addresses that only this class makes and frees. */
+/**
+ * One model in the C API of TFLite, with the XNNPACK delegate that other builds of TFLite add by themselves. Native methods
+ * take addresses that only this class makes and frees.
+ */
 final class NativeInterpreter implements Interpreter {
     private static final int OK = 0;
 
@@ -13,6 +16,7 @@ final class NativeInterpreter implements Interpreter {
     private final Map<String, Long> inputs = new HashMap<>();
     private final Map<String, Long> outputs = new HashMap<>();
     private long model;
+    private long delegate;
     private long interpreter;
 
     NativeInterpreter(ModelFile file, ByteBuffer data, int threads) {
@@ -20,7 +24,8 @@ final class NativeInterpreter implements Interpreter {
         this.data = data;
         try {
             model = createModel(data, file.data().length);
-            interpreter = model == 0 ? 0 : createInterpreter(model, threads);
+            delegate = model == 0 ? 0 : createDelegate(threads);
+            interpreter = delegate == 0 ? 0 : createInterpreter(model, delegate, threads);
             if (interpreter == 0 || allocate(interpreter) != OK) {
                 throw new CapPruneException(ErrorKind.BUNDLE, "the interpreter does not accept a model")
                         .at(file.signature());
@@ -59,9 +64,17 @@ final class NativeInterpreter implements Interpreter {
 
     @Override
     public void close() {
-        deleteInterpreter(interpreter);
-        deleteModel(model);
+        if (interpreter != 0) {
+            deleteInterpreter(interpreter);
+        }
+        if (delegate != 0) { // behind the interpreter, which uses it
+            deleteDelegate(delegate);
+        }
+        if (model != 0) {
+            deleteModel(model);
+        }
         interpreter = 0;
+        delegate = 0;
         model = 0;
         inputs.clear();
         outputs.clear();
@@ -88,7 +101,9 @@ final class NativeInterpreter implements Interpreter {
 
     private static native long createModel(ByteBuffer data, long size);
 
-    private static native long createInterpreter(long model, int threads);
+    private static native long createDelegate(int threads);
+
+    private static native long createInterpreter(long model, long delegate, int threads);
 
     private static native int allocate(long interpreter);
 
@@ -107,6 +122,8 @@ final class NativeInterpreter implements Interpreter {
     private static native int invoke(long interpreter);
 
     private static native void deleteInterpreter(long interpreter);
+
+    private static native void deleteDelegate(long delegate);
 
     private static native void deleteModel(long model);
 }

@@ -9,7 +9,7 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Captions photos on a desktop JVM through the app's own shim: {@code DesktopCaptions BUNDLE PHOTOS OUT}.
+ * Captions photos on a desktop JVM through the app's own shim: {@code DesktopCaptions BUNDLE PHOTOS OUT THREADS}.
  *
  * <p>PHOTOS holds index.json, a list of {file, width, height, beam}, and the RGB bytes of each photo. OUT gets a list of
  * {file, tokens, caption, log_probability}.
@@ -22,7 +22,7 @@ public final class DesktopCaptions {
         File photos = new File(arguments[1]);
         List<Object> said = new ArrayList<>();
         NativeEngine engine = NativeEngine.open();
-        try (Captioner captioner = new Captioner(bundle, engine, 1)) {
+        try (Captioner captioner = new Captioner(bundle, engine, Integer.parseInt(arguments[3]))) {
             for (Map<String, Object> entry : TestFiles.index(photos)) {
                 String file = (String) entry.get("file");
                 ArrayPixels photo = TestFiles.opaque(

@@ -24,6 +24,11 @@ public class MutatedFilesTest {
         }
 
         @Override
+        public String where(String name) { // the lowered classes of the APK have no default methods
+            return place() + "/" + name;
+        }
+
+        @Override
         public SortedSet<String> names(int cap) {
             return new TreeSet<>(files.keySet());
         }
