@@ -153,14 +153,14 @@ def emulation(arch: str) -> Iterator[None]:
     mounted = (BINFMT / "register").exists()
     if not mounted:
         checked(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)])
-    ours = BINFMT / f"capprune-{name}"
-    if not ours.exists():  # F: the interpreter is opened now and found in any root; the latest registration goes first
-        (BINFMT / "register").write_text(f":{ours.name}:M::{magic}:{_MASK}:/usr/bin/qemu-{name}-static:PF\n")
+    ours = BINFMT / f"capprune-{name}-{os.getpid()}"  # two test runs at once must not take each other's back
+    # F: the interpreter is opened now and found in any root; the latest registration goes first
+    (BINFMT / "register").write_text(f":{ours.name}:M::{magic}:{_MASK}:/usr/bin/qemu-{name}-static:PF\n")
     try:
         yield
     finally:
         ours.write_text("-1")
-        if not mounted:
+        if not mounted and not list(BINFMT.glob("capprune-*")):
             checked(["umount", str(BINFMT)])
 
 
