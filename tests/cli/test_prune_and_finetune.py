@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from capprune.training.run import read_run
-from conftest import Walk, capprune
+from cli.conftest import Walk, capprune
 
 STAGED = """
 name: staged
