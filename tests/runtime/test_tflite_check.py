@@ -6,6 +6,7 @@ Files that break a rule stand in tests/hostile.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,7 +112,11 @@ WRONG_AND_REFUSED = [
 def test_forms_that_are_refused_are_computed_wrongly_by_a_stock_runtime(
     runtime: str, wrong: list[Edit], right: list[Edit], lstm_models: tiny_bundle.TinyModels, tmp_path: Path
 ) -> None:
-    """Should a runtime learn one of them, this fails, and the rule can go. In a process, as it may crash."""
+    """Should a runtime learn one of them, this fails, and the rule can go.
+
+    In a process, as it may crash. Some of the wrong results are memory that nobody wrote to: new memory is filled with a
+    large number, or what the last owner left there might be the right result.
+    """
     if runtime == "tflite-runtime":
         pytest.importorskip("tflite_runtime")
     (tmp_path / "wrong").write_bytes(edit.edited(lstm_models.step_tflite, *wrong))
@@ -126,11 +131,13 @@ def test_forms_that_are_refused_are_computed_wrongly_by_a_stock_runtime(
         "inputs = dict(np.load(folder / 'inputs.npz'))\n"
         "models = [open_model((folder / n).read_bytes(), 'step', runtime=sys.argv[1]) for n in ('wrong', 'right')]\n"
         "wrong, right = (model.run(inputs)['scores'] for model in models)\n"
+        "assert np.isfinite(right).all()\n"
         "error = np.abs(wrong - right).max() / np.abs(right).max()\n"
-        "sys.exit(0 if error < 0.05 else 42)\n"  # NaN is wrong too
+        "sys.exit(0 if error < 0.04 else 42)\n"  # NaN is wrong too
     )
     arguments = [sys.executable, "-c", code, runtime, str(tmp_path)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300)
+    filled = os.environ | {"MALLOC_PERTURB_": "128"}  # floats of 3e38
+    done = subprocess.run(arguments, env=filled, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 42 or done.returncode < 0, done.stderr
 
 
