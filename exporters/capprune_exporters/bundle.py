@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from capprune_runtime.atomic import atomic_folder, write_bytes
+from capprune_runtime.atomic import atomic_folder, replaced_folder, write_bytes
 from capprune_runtime.errors import UsageError
 from capprune_runtime.manifest import (
     GOLDEN,
@@ -128,7 +128,7 @@ def assemble(place: Path, contents: BundleContents) -> Bundle:
 
 
 def record_quality(bundle: Bundle, quality: Mapping[str, Any], card: str | None = None) -> None:
-    """Write what a validation measured into the folder of a bundle, and its hash into the manifest.
+    """Write what a validation measured into the folder of a bundle, and its hash into the manifest, whole or not at all.
 
     Args:
         bundle: A verified bundle; when it is packed later, its quality goes along.
@@ -146,10 +146,12 @@ def record_quality(bundle: Bundle, quality: Mapping[str, Any], card: str | None 
     changed = {QUALITY: data} | ({} if card is None else {MODEL_CARD: card.encode()})
     entries = {name: FileEntry(hashlib.sha256(text).hexdigest(), len(text)) for name, text in changed.items()}
     manifest = replace(bundle.manifest, files={**bundle.manifest.files, **entries})
-    for name, text in changed.items():
-        write_bytes(bundle.place / name, text)
-    write_bytes(bundle.place / MANIFEST, (json.dumps(manifest.as_json(), indent=2) + "\n").encode())
-    verify_bundle(bundle.place)
+    changed[MANIFEST] = (json.dumps(manifest.as_json(), indent=2) + "\n").encode()
+    with replaced_folder(bundle.place) as folder:
+        for name, content in {**bundle.files, **changed}.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            write_bytes(folder / name, content)
+        verify_bundle(folder)
 
 
 def _files(contents: BundleContents) -> dict[str, bytes]:

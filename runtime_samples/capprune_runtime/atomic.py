@@ -89,6 +89,38 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` to fill; it takes the place of the one at `path` when the block ends well.
+
+    The old one stands aside until the new one has its place: a kill between the two leaves both, under hidden names.
+
+    Raises:
+        UsageError: If the place cannot be written to.
+        CapPruneError: If the disk is full.
+    """
+    place = path.resolve()
+    made: list[Path] = []
+    try:
+        for _ in ("new", "aside"):
+            made.append(Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=PARTIAL, dir=place.parent)))
+        new, aside = made
+        yield new
+        new.chmod(place.stat().st_mode & 0o7777)
+        place.replace(aside)
+        try:
+            new.replace(place)
+        except BaseException:
+            aside.replace(place)
+            raise
+    except BaseException as error:
+        raise_if_unwritable(error, path)
+        raise
+    finally:
+        for folder in made if place.exists() else ():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text as `atomic_file` does."""
     write_bytes(path, text.encode("utf-8"))

@@ -49,3 +49,21 @@ def test_a_result_that_is_no_number_leaves_the_bundle_as_it_was(bundle: Bundle) 
     with pytest.raises(ValueError, match="JSON"):
         record_quality(bundle, {"cider_d": float("nan")})
     assert "quality.json" not in verify_bundle(bundle.place).files
+
+
+@pytest.mark.parametrize("broken", ["quality.json", "manifest.json"])
+def test_a_record_that_is_cut_off_leaves_the_bundle_as_it_was(
+    broken: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from capprune_exporters import bundle as writer
+
+    def cut(path: Path, data: bytes) -> None:
+        if path.name == broken:
+            raise KeyboardInterrupt
+        path.write_bytes(data)
+
+    monkeypatch.setattr(writer, "write_bytes", cut)
+    with pytest.raises(KeyboardInterrupt):
+        record_quality(bundle, {"quality": {"cider_d": 0.5}})
+    assert verify_bundle(bundle.place).files == bundle.files
+    assert [path.name for path in bundle.place.parent.iterdir()] == [bundle.place.name]
