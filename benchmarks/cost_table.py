@@ -17,7 +17,6 @@ import itertools
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ def main() -> None:
     table = {
         "schema_version": 1,
         "name": options.name or options.out.stem,
-        "machine": str(asdict(here).get("cpu") or asdict(here).get("machine")),
+        "machine": f"{here.cpu_model}, {here.machine}",
         "runtime": "ai-edge-litert, one thread",
         "load_when_started": round(load, 1),
         "fixed_us": round(fixed_us, 2),

@@ -19,6 +19,7 @@ from typing import Any
 
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.photos import PhotoStore, open_photos
+from capprune.evaluation.parity import Parity
 from capprune.evaluation.trained import TrainedCaptioner
 from capprune.evaluation.validate import Reference, first_photos, parity_in_runtime, validate_bundle
 from capprune.exporting import Wanted, export
@@ -152,9 +153,14 @@ def _row(run: LoadedRun, wanted: Wanted, out: Path, test: Test) -> dict[str, Any
         "cider_d": found.scores.cider_d,
         "cider_d_interval": asdict(found.cider_d),
         "relative_change": None if relative is None else asdict(relative),
-        "parity": {runtime: one.as_json() for runtime, one in parity.items()},
+        "parity": {runtime: counted(one) for runtime, one in parity.items()},
         "exact": exact,
     }
+
+
+def counted(parity: Parity) -> dict[str, Any]:
+    """How many captions are the same, and whether that is enough; which others there are is nobody's business."""
+    return {key: value for key, value in parity.as_json().items() if key != "differences"}
 
 
 def _packed(bundle: Bundle, files: tuple[Any, ...]) -> int:

@@ -114,12 +114,15 @@ def plain(captions: list[list[tuple[int, ...]]], vocabulary: int, *, fast: bool)
 
 
 def make(kind: str, data: Path, *, fast: bool) -> Step:
-    captions, vocabulary = captions_of(data)
-    return (
-        plain(captions, vocabulary, fast=fast)
-        if kind == "plain"
-        else ours(captions, vocabulary, pruned=kind == "supermask", fast=fast)
-    )
+    """A step of one kind."""
+    return step_of(kind, *captions_of(data), fast=fast)
+
+
+def step_of(kind: str, captions: list[list[tuple[int, ...]]], vocabulary: int, *, fast: bool) -> Step:
+    """A step of one kind on captions that are read already."""
+    if kind == "plain":
+        return plain(captions, vocabulary, fast=fast)
+    return ours(captions, vocabulary, pruned=kind == "supermask", fast=fast)
 
 
 def measure(data: Path, threads: int) -> dict[str, Any]:
@@ -175,11 +178,7 @@ def print_memory(kind: str, data: Path, *, fast: bool) -> None:
     captions, vocabulary = captions_of(data)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     before = peak_kb()
-    step = (
-        plain(captions, vocabulary, fast=fast)
-        if kind == "plain"
-        else ours(captions, vocabulary, pruned=kind == "supermask", fast=fast)
-    )
+    step = step_of(kind, captions, vocabulary, fast=fast)
     for _ in range(3):
         step()
     print((peak_kb() - before) / 1024)
