@@ -1,6 +1,6 @@
 # make demo   set everything up and run the main job, with no data of your own
 # make test   set everything up and pass the tests
-# make ready-model DATA=flickr8k   remake the bundle that comes with the package (hours; each stage resumes)
+# make ready-model DATA=flickr8k   make a bundle to ship with the package (hours; each stage resumes)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,7 +30,7 @@ bench: install
 ready-model: install
 	$(BIN)/capprune train configs/ready_model.yaml data.folder=$(DATA) --out $(READY)/runs
 	rm -rf $(READY)/bundle
-	$(BIN)/capprune export $(READY)/runs/scst --target tflite --weights int8 --data $(DATA) --out $(READY)/bundle
+	$(BIN)/capprune export $(READY)/runs/tuned --target tflite --weights int8 --data $(DATA) --out $(READY)/bundle
 	$(BIN)/capprune validate $(READY)/bundle --data $(DATA) --split val --record
 	$(BIN)/capprune validate $(READY)/bundle --data $(DATA) --split test --record
 	$(BIN)/capprune pack $(READY)/bundle --out $(READY)/flickr8k.capz

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from PIL import Image
 
 from capprune.captioning.explain import explanation, write_explanation
 from capprune.captioning.ready import READY, ready_bundle
-from capprune.captioning.said import Said, check_table, mean_log_probability, photos_in, write_table
+from capprune.captioning.said import Said, check_table, confidence_of, mean_log_probability, photos_in, write_table
 from capprune_runtime.captioner import Caption
-from capprune_runtime.errors import DataError, PhotoError, UsageError
+from capprune_runtime.errors import BundleError, DataError, PhotoError, UsageError
 
 
 def caption(log_probability: float = -3.0, **changed: Any) -> Caption:
@@ -41,6 +42,25 @@ def test_unsure_is_said_only_where_a_limit_was_measured() -> None:
     assert Said(photo, caption(-4.0), -1.1, None).unsure is False
     assert Said(photo, caption(-4.0), None, None).unsure is None
     assert Said(photo, None, -1.0, PhotoError("broken")).unsure is None
+
+
+@pytest.mark.parametrize("quality", ["[", '{"confidence": 3}', '{"confidence": {"low_below": "high"}}', "[" * 100_000])
+def test_a_broken_record_is_a_bad_bundle_and_no_crash(quality: str) -> None:
+    with pytest.raises(BundleError):
+        confidence_of(SimpleNamespace(files={"quality.json": quality.encode()}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({}, None),
+        ({"quality.json": b"{}"}, None),
+        ({"quality.json": b'{"confidence": {"low_below": null}}'}, None),
+        ({"quality.json": b'{"confidence": {"low_below": -1.5}}'}, -1.5),
+    ],
+)
+def test_the_limit_is_the_recorded_one(files: dict[str, bytes], limit: float | None) -> None:
+    assert confidence_of(SimpleNamespace(files=files)) == limit  # type: ignore[arg-type]
 
 
 def test_tables_hold_every_photo_and_what_was_wrong_with_it(tmp_path: Path) -> None:

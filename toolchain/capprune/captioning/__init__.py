@@ -1,1 +1,1 @@
-"""Captions of people's own photos: the bundle that is shipped, how sure it was, where it looked."""
+"""Captions of people's own photos: the package's own bundle, how sure it was, where it looked."""

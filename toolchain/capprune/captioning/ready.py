@@ -1,4 +1,4 @@
-"""The bundle that comes with the package, for a first caption without a training."""
+"""The bundle that may come with the package, for a first caption without a training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ READY = Path(__file__).parents[1] / "ready_model" / "flickr8k.capz"
 
 
 def ready_bundle() -> Path:
-    """Where the shipped bundle lies.
+    """Where the package's own bundle lies.
 
     Raises:
         UsageError: If this install has none.

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capprune_runtime import strict_json
 from capprune_runtime.atomic import write_text
 from capprune_runtime.captioner import Caption
-from capprune_runtime.errors import CapPruneError, DataError, UsageError
+from capprune_runtime.errors import BundleError, CapPruneError, DataError, UsageError
 from capprune_runtime.manifest import QUALITY
+from capprune_runtime.results import SaidPhoto
 from capprune_runtime.verify import Bundle
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -68,7 +70,7 @@ class Said:
         )
 
 
-def mean_log_probability(caption: Caption) -> float:
+def mean_log_probability(caption: Caption | SaidPhoto) -> float:
     """Nats a word, `<end>` counted where the model said it."""
     return caption.log_probability / max(1, len(caption.tokens) + caption.finished)
 
@@ -77,15 +79,22 @@ def confidence_of(bundle: Bundle) -> float | None:
     """The mean log-probability below which this bundle's captions are marked; None if none was measured for it.
 
     `capprune validate --record` measures it and writes it into quality.json.
+
+    Raises:
+        BundleError: If quality.json is broken.
     """
-    data = bundle.files.get(QUALITY)
-    if data is None:
+    quality = strict_json.parse(bundle.files.get(QUALITY, b"{}"))
+    confidence = quality.get("confidence") if isinstance(quality, dict) else None
+    if confidence is None:
         return None
-    try:
-        found = json.loads(data)["confidence"]["low_below"]
-        return None if found is None else float(found)
-    except (ValueError, KeyError, TypeError):
-        return None  # a record without it; nothing else depends on it
+    limit = confidence.get("low_below") if isinstance(confidence, dict) else "no tree"
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+        raise BundleError(
+            "the limit of unsure captions is no number",
+            where=f"{QUALITY}: confidence.low_below",
+            found=repr(limit)[:60],
+        )
+    return None if limit is None else float(limit)
 
 
 def photos_in(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 from capprune import __version__
-from capprune.cli import stopping
+from capprune_runtime import stopping
 from capprune_runtime.errors import CapPruneError
 
 # command: what `capprune --help` says of it; the module is capprune.cli.<command>

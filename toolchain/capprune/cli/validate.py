@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +70,7 @@ def command(
 ) -> None:
     """Caption a split with a bundle, here or on a device; quality, parity, size and speed.
 
-    Without a BUNDLE: the one that is shipped.
+    Without a BUNDLE: the package's own, if it has one.
 
     With --reference the trained model captions the same photos in torch: every caption must be the same, token by token,
     and CIDEr-D must not drop by more than --max-drop. Over a limit, the exit code is 3.
@@ -131,19 +130,21 @@ def command(
 
 def _record(bundle: Bundle, document: Mapping[str, Any], validation: Validation, split: str) -> None:
     """Write quality.json and the model card; the limit of unsure captions is chosen on val and kept by other splits."""
+    from capprune.captioning.said import mean_log_probability
     from capprune.evaluation.card import model_card
     from capprune.evaluation.confidence import calibrate
     from capprune_exporters.bundle import record_quality
+    from capprune_runtime import strict_json
     from capprune_runtime.manifest import QUALITY
 
     quality = {key: document[key] for key in document if key not in ("captions", "failures")}
     if split == CHOSEN_ON:
         said = {one.photo: one for one in validation.measurement.captions}
-        mean = {name: one.log_probability / max(1, len(one.tokens) + one.finished) for name, one in said.items()}
+        mean = {name: mean_log_probability(one) for name, one in said.items()}
         scores = dict(zip(sorted(said), validation.scores.per_photo_cider, strict=True))
         quality["confidence"] = calibrate(mean, scores, split=split).as_json()
     elif QUALITY in bundle.files:
-        quality["confidence"] = json.loads(bundle.files[QUALITY]).get("confidence")
+        quality["confidence"] = strict_json.parse(bundle.files[QUALITY]).get("confidence")
     if quality.get("confidence") is None:
         say(f"captions of this bundle will not be marked as unsure: record a validation of {CHOSEN_ON} first")
     record_quality(bundle, quality, model_card(bundle, quality))
