@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_cost
 from capprune.pruning.layers import prunable_layers
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.supermask import Supermask
+from capprune_exporters.tflite.single import WEIGHT, single_product
+from capprune_exporters.tflite.sparse import make_sparse
 from capprune_runtime.errors import ConfigError, UnreachableTarget
 
 TABLE = {
@@ -75,6 +78,22 @@ def test_bytes_are_those_of_the_sparse_forms() -> None:
     assert costs.weight["rnn.weight"] == 1 + 1 / 16
     kept = dict.fromkeys(costs.weight, 10)
     assert costs.total(kept) == costs.fixed + 10 * sum(costs.weight.values())
+
+
+@pytest.mark.parametrize(("form", "width"), [("csr_float32", 1), ("block_1x16_int8", 16)])
+@pytest.mark.parametrize("columns", [128, 512])
+def test_predicted_bytes_are_those_that_the_exporter_writes(form: str, width: int, columns: int) -> None:
+    random = np.random.default_rng(3)
+    kept = np.repeat(random.random((384, columns // width)) < 0.1, width, axis=1)
+    matrix = np.where(kept, random.standard_normal((384, columns)), 0).astype(np.float32)
+    weights = "int8" if width > 1 else "float32"
+    made = make_sparse(
+        single_product(matrix), one_row=True, plan={WEIGHT: form}, weights=weights, names={WEIGHT: matrix}
+    )
+    (stored,) = made.tensors
+    assert stored.form == form
+    costs = byte_costs(nn.ModuleDict({"layer": nn.Linear(columns, 384)}), ("layer",), {"layer": width})
+    assert costs.total({"layer.weight": int(kept.sum())}) == pytest.approx(stored.size_bytes, rel=0.05)
 
 
 def test_time_is_spent_in_the_matrices_of_a_step(tmp_path: Path) -> None:

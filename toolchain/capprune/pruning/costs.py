@@ -22,17 +22,13 @@ from pathlib import Path
 
 from torch import nn
 
+from capprune.config import BlocksConfig
 from capprune.pruning.layers import trained_weight
 from capprune_runtime.errors import ConfigError, UnreachableTarget
 
 SCHEMA_VERSION = 1
 TABLES = "capprune.pruning.cost_tables"
-IN_STEP = (
-    "rnn",
-    "candidate",
-    "query",
-    "output",
-)  # multiplied once a word; the rest is looked up or projected once a photo
+IN_STEP = tuple(BlocksConfig.model_fields)  # multiplied once a word; the rest is looked up or projected once a photo
 CSR, BLOCKS = "csr_float32", "block_1x16_int8"
 NARROW = 256  # columns up to which an index takes one byte, two beyond
 VALUE_BYTES = {CSR: 4, BLOCKS: 1}
@@ -144,7 +140,8 @@ def _parsed(tree: Mapping[str, object], name: str) -> CostTable:
     if tree["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema_version {tree['schema_version']}, expected {SCHEMA_VERSION}")
     products = tree["products"]
-    assert isinstance(products, dict)
+    if not isinstance(products, dict):
+        raise TypeError("products must be a tree")
     found = {form: Product(**{key: float(value) for key, value in one.items()}) for form, one in products.items()}
     if not {CSR, BLOCKS} <= set(found) or any(product.kept_ns <= 0 for product in found.values()):
         raise ValueError(f"products must hold {CSR} and {BLOCKS} with a positive kept_ns")

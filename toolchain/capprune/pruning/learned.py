@@ -54,7 +54,6 @@ class SupermaskPruner(TargetedPruner):
         self.gates = self.supermask.gates
         self._steps = steps
         self.goals = tuple(self._goal(costs, limit) for costs, limit in self._limits(model, attended))
-        self.pull = self.goals[0].pull
 
     def losses(self, step: int) -> list[tuple[float, Tensor]]:
         """lambda * a(t) and |target - sparsity| on hard masks, for every goal."""

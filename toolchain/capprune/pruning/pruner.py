@@ -21,7 +21,6 @@ class Pruner:
     Attributes:
         blocks: Which layers go in blocks.
         gates: What is learned beside the weights, by the name of its weight.
-        pull: Lambda, the weight of the sparsity loss; 0 where there is none.
         needs_loss: Whether `begin` needs the caption loss of a batch.
     """
 
@@ -30,7 +29,6 @@ class Pruner:
     def __init__(self) -> None:
         self.blocks = Blocks()
         self.gates: Mapping[str, Tensor] = {}
-        self.pull = 0.0
 
     def begin(self, loss: Callable[[], Tensor] | None) -> None:
         """Choose what can be chosen before the first step.
