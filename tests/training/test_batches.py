@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capprune.training.batches import IGNORED, Batch, Batches
+from capprune.training.batches import IGNORED, Batch, Batches, with_captions
 from capprune_runtime.vocabulary import END, START
 
 PHOTOS = 47
@@ -122,3 +122,14 @@ def test_fewer_photos_than_a_batch_make_one_batch() -> None:
     (batch,) = batches.epoch(0)
     assert len(batches) == 1
     assert len(batch.photos) == 3
+
+
+def test_one_more_caption_stands_behind_the_others_of_its_photo() -> None:
+    own = captions()
+    batch = next(Batches(own, photos_per_batch=4, seed=1).epoch(0))
+    more = [(7,) * (14 + place) for place in range(len(batch.photos))]  # longer than any
+    found = with_captions(batch, more)
+    expected = [one for photo, extra in zip(batch.photos, more, strict=True) for one in (*own[photo], extra)]
+    assert read(found) == expected
+    assert (found.inputs[:, 0] == START).all() and (found.photos == batch.photos).all()
+    assert found.inputs.shape == found.targets.shape == (4 * len(more), 14 + len(more))

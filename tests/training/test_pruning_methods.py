@@ -9,7 +9,9 @@ import pytest
 import tiny_training as tiny
 import torch
 
+from capprune.models.search import beam
 from capprune.models.soft_attention import SoftAttention
+from capprune.training.batches import IGNORED
 from capprune.training.loop import Trainer
 from capprune.training.objectives import CrossEntropy, Distillation, SelfCritical
 from capprune.training.reward import CaptionReward
@@ -170,6 +172,24 @@ def test_a_teacher_draws_the_student_towards_its_scores(dense: Path, tmp_path: P
     assert trainer.run().epoch == 0
 
 
+def test_a_teachers_own_captions_are_learned_beside_those_of_people(dense: Path, tmp_path: Path) -> None:
+    teacher = f"training.distillation.teacher={dense}"
+    own = (SIZE, "training.epochs=1", teacher, "training.distillation.sequences=true")
+    trainer = tiny.trainer(tmp_path / "run", *own)
+    objective = trainer.objective
+    assert isinstance(objective, Distillation)
+    batch = next(trainer.batches.epoch(0))
+    features = torch.from_numpy(trainer.train.features[batch.photos].astype(np.float32))
+    encoded = objective._teacher.encode(features)
+    said = beam(objective._teacher, encoded, trainer.config.data.maximum_tokens).tokens
+    for _ in range(2):  # searched, then remembered
+        found = objective.prepare(features, batch)
+        rows = found.targets.reshape(len(batch.photos), -1, found.targets.shape[1])
+        assert rows.shape[1] == trainer.batches.captions_per_photo + 1
+        assert [tuple(row[row != IGNORED][:-1].tolist()) for row in rows[:, -1]] == said
+    assert trainer.run().epoch == 0
+
+
 def test_scst_raises_its_own_reward(tmp_path: Path) -> None:
     beginner = tmp_path / "beginner"
     tiny.trainer(beginner, SIZE, "training.epochs=5").run()
@@ -250,6 +270,14 @@ def test_reward_does_not_see_photos_of_other_captions() -> None:
     reward = CaptionReward(captions, cider=1.0, bleu4=1.0)
     own = reward(np.arange(4), [(captions[photo][0], True) for photo in range(4)])
     assert (own > 1).all()
+
+
+@pytest.mark.parametrize("method", ["gradual", "snip"])
+@pytest.mark.parametrize("limit", ["bytes=4000", "step_us=14.5"])
+def test_a_limit_is_refused_where_nothing_would_keep_to_it(method: str, limit: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="knows no such limit"):
+        pruned(tmp_path / "run", method, f"pruning.{limit}")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("key", "limit"), [("bytes", 4000), ("step_us", 14.5)])

@@ -77,7 +77,9 @@ class DistillationConfig(_Tree):
     temperature: float = Field(
         default=1.0, gt=0, le=20, description="scores are divided by it, the loss times its square"
     )
-    captions: bool = Field(default=False, description="the teacher's own caption of every photo joins the human ones")
+    sequences: bool = Field(
+        default=False, description="the teacher's own caption of a photo is learned as one more of its captions"
+    )
 
 
 class RewardConfig(_Tree):

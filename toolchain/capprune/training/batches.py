@@ -59,14 +59,7 @@ class Batches:
 
     def _batch(self, photos: npt.NDArray[np.int64], random: np.random.Generator) -> Batch:
         chosen = [caption for photo in photos for caption in self._choose(self._captions[photo], random)]
-        length = max(map(len, chosen)) + 1
-        inputs = np.full((len(chosen), length), END, dtype=np.int64)
-        targets = np.full((len(chosen), length), IGNORED, dtype=np.int64)
-        inputs[:, 0] = START
-        for row, caption in enumerate(chosen):
-            inputs[row, 1 : len(caption) + 1] = caption
-            targets[row, : len(caption) + 1] = (*caption, END)
-        return Batch(photos, inputs, targets)
+        return Batch(photos, *_padded(chosen))
 
     def _choose(self, own: Sequence[tuple[int, ...]], random: np.random.Generator) -> Sequence[tuple[int, ...]]:
         wanted = self.captions_per_photo
@@ -74,3 +67,28 @@ class Batches:
             return own
         picks = random.choice(len(own), wanted, replace=len(own) < wanted)
         return [own[pick] for pick in picks]
+
+
+def with_captions(batch: Batch, more: Sequence[tuple[int, ...]]) -> Batch:
+    """A batch whose photos have one caption more each."""
+    spoken = (batch.targets >= 0).sum(1) - 1  # `<end>` is one of them
+    known = [tuple(row[:length].tolist()) for row, length in zip(batch.targets, spoken, strict=True)]
+    count = len(known) // len(batch.photos)
+    chosen = [
+        caption
+        for place, extra in enumerate(more)
+        for caption in (*known[place * count : (place + 1) * count], tuple(extra))
+    ]
+    return Batch(batch.photos, *_padded(chosen))
+
+
+def _padded(captions: Sequence[tuple[int, ...]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Inputs and targets of a batch."""
+    length = max(map(len, captions)) + 1
+    inputs = np.full((len(captions), length), END, dtype=np.int64)
+    targets = np.full((len(captions), length), IGNORED, dtype=np.int64)
+    inputs[:, 0] = START
+    for row, caption in enumerate(captions):
+        inputs[row, 1 : len(caption) + 1] = caption
+        targets[row, : len(caption) + 1] = (*caption, END)
+    return inputs, targets

@@ -281,15 +281,14 @@ class Trainer:
 
     def _objective(self) -> Objective:
         settings = self.config.training
-        fast = settings.precision == "bfloat16"
+        fast, limit = settings.precision == "bfloat16", self.config.data.maximum_tokens
         if settings.objective == "scst":
             reward = CaptionReward(self.train.captions, cider=settings.reward.cider, bleu4=settings.reward.bleu4)
-            limit = self.config.data.maximum_tokens
             return SelfCritical(self.decoder, settings.reward, reward, limit, bfloat16=fast)
         if settings.distillation.teacher is not None:
             check_teacher(self.config, self.carried)
             teacher = load_teacher(settings.distillation.teacher, self.vocabulary, self.decoder.feature_channels)
-            return Distillation(teacher, settings.distillation, bfloat16=fast)
+            return Distillation(teacher, settings.distillation, limit, bfloat16=fast)
         return CrossEntropy()
 
     def _first_loss(self) -> torch.Tensor:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import DistillationConfig, RewardConfig
+from capprune.models.search import beam
 from capprune.models.soft_attention import SoftAttention
 from capprune.pruning.supermask import Supermask
-from capprune.training.batches import IGNORED, Batch
+from capprune.training.batches import IGNORED, Batch, with_captions
 from capprune.training.reward import CaptionReward
 from capprune_runtime.vocabulary import END, PAD, START, UNKNOWN
 
@@ -59,16 +60,33 @@ class Distillation(CrossEntropy):
     """Cross-entropy with people's words and with a teacher's scores, under teacher forcing of the same captions.
 
     Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015): the soft part is taken at a
-    temperature and multiplied by its square, so that its gradient keeps its size.
+    temperature and multiplied by its square, so that its gradient keeps its size. With `sequences` the caption that the
+    teacher's beam search finds for a photo is one more of its captions (Kim, Rush, "Sequence-Level Knowledge
+    Distillation", 2016); it is searched when the photo comes up for the first time.
 
     Args:
         teacher: In evaluation mode, of the same vocabulary, reading the same features.
-        config: Weight and temperature.
+        config: Weight, temperature, sequences.
+        max_tokens: The teacher's longest caption, in words.
         bfloat16: Whether the teacher's products may be of that type.
     """
 
-    def __init__(self, teacher: SoftAttention, config: DistillationConfig, *, bfloat16: bool) -> None:
-        self._teacher, self._config, self._bfloat16 = teacher, config, bfloat16
+    def __init__(self, teacher: SoftAttention, config: DistillationConfig, max_tokens: int, *, bfloat16: bool) -> None:
+        self._teacher, self._config, self._max_tokens, self._bfloat16 = teacher, config, max_tokens, bfloat16
+        self._said: dict[int, tuple[int, ...]] = {}  # by photo
+
+    def prepare(self, features: Tensor, batch: Batch) -> Batch:
+        """The batch, with the teacher's captions where they are learned too."""
+        if not self._config.sequences:
+            return batch
+        new = [row for row, photo in enumerate(batch.photos.tolist()) if photo not in self._said]
+        if new:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+                encoded = self._teacher.encode(features[new])
+                tokens = beam(self._teacher, encoded, self._max_tokens).tokens
+            self._said |= dict(zip(batch.photos[new].tolist(), tokens, strict=True))
+        own = [self._said[photo] for photo in batch.photos.tolist()]
+        return with_captions(batch, own)
 
     def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
         """In nats a word; the soft part is a divergence, 0 where both agree."""

@@ -50,14 +50,13 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class SavedRun:
-    """A run as its files have it.
+class Run:
+    """What is known of a run however much of it is read.
 
     Attributes:
         folder: The run.
         config: As resolved when it was trained.
         vocabulary: Of the decoder.
-        weights: As trained: what masks remove is still there. The encoder's, under `encoder.`, where it has learned.
         masks: For every pruned weight which entries are kept; empty for a dense run.
         facts: Of the checkpoint: epoch, step, CIDEr.
         widths: For every pruned weight how many neighbours in a row share a gate.
@@ -66,7 +65,6 @@ class SavedRun:
     folder: Path
     config: RunConfig
     vocabulary: Vocabulary
-    weights: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
     facts: Mapping[str, str]
     widths: Mapping[str, int]
@@ -76,37 +74,31 @@ class SavedRun:
         """The method that made the masks; a run that keeps another's remembers it."""
         return self.facts.get("method", self.config.pruning.method)
 
+
+@dataclass(frozen=True)
+class SavedRun(Run):
+    """A run as its files have it.
+
+    Attributes:
+        weights: As trained: what masks remove is still there. The encoder's, under `encoder.`, where it has learned.
+    """
+
+    weights: Mapping[str, Tensor]
+
     def pruned(self) -> dict[str, Tensor]:
         """The weights that have masks, with zeros where these are closed."""
         return {name: self.weights[name] * mask for name, mask in self.masks.items()}
 
 
 @dataclass(frozen=True)
-class LoadedRun:
+class LoadedRun(Run):
     """A trained model, masks applied, ready to caption or to export.
 
     Attributes:
-        folder: The run.
-        config: As resolved when it was trained.
-        vocabulary: Of the decoder.
         model: In evaluation mode, on the CPU; closed gates are zeros.
-        masks: For every pruned weight which entries were kept; empty for a dense run.
-        facts: Of the checkpoint: epoch, step, CIDEr.
-        widths: For every pruned weight how many neighbours in a row share a gate.
     """
 
-    folder: Path
-    config: RunConfig
-    vocabulary: Vocabulary
     model: CaptionModel
-    masks: Mapping[str, Tensor]
-    facts: Mapping[str, str]
-    widths: Mapping[str, int]
-
-    @property
-    def method(self) -> str:
-        """See `SavedRun.method`."""
-        return self.facts.get("method", self.config.pruning.method)
 
     @property
     def prunable(self) -> int:
@@ -176,7 +168,7 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
     except (KeyError, ValueError, RuntimeError) as error:
         raise _unfit(folder / checkpoint, found.config, found.vocabulary, error) from error
     model = CaptionModel(GridEncoder(found.config.encoder, network), decoder).eval()
-    return LoadedRun(found.folder, found.config, found.vocabulary, model, found.masks, found.facts, found.widths)
+    return LoadedRun(found.folder, found.config, found.vocabulary, found.masks, found.facts, found.widths, model)
 
 
 def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
@@ -200,7 +192,7 @@ def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
         masks |= {name: hard_mask(gate, weights[name], widths[name]) for name, gate in gates.items()}
     except (KeyError, ValueError) as error:
         raise _unfit(folder / checkpoint, config, vocabulary, error) from error
-    return SavedRun(folder, config, vocabulary, weights, masks, saved.facts, widths)
+    return SavedRun(folder, config, vocabulary, masks, saved.facts, widths, weights)
 
 
 def _unfit(path: Path, config: RunConfig, vocabulary: Vocabulary, error: Exception) -> BundleError:

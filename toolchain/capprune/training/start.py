@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from capprune.config import RunConfig
+from capprune.config import PruningConfig, RunConfig
 from capprune.models.caption_model import region_count
 from capprune.models.efficientnet_lite import EfficientNetLite0
 from capprune.pruning.layers import ENCODER, belongs
@@ -180,6 +180,7 @@ def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, s
         ConfigError: If the config names layers that the model does not have.
     """
     pruning = config.pruning
+    _check_limits(pruning)
     if parent is not None and pruning.method != "lottery":
         _load_weights(model, parent.weights)
     masks = parent.masks if parent else {}
@@ -204,6 +205,17 @@ def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, s
             return KeptMasks(model, pruning, masks=own)
         case "none":
             return Pruner()
+
+
+def _check_limits(pruning: PruningConfig) -> None:
+    """Only gates are pulled to a size or a time; a run that keeps masks may have its parent's limits in its config."""
+    for key in ("bytes", "step_us"):
+        if getattr(pruning, key) is not None and pruning.method not in ("supermask", *UNCHOSEN):
+            raise ConfigError(
+                f"pruning.method {pruning.method} knows no such limit",
+                where=f"pruning.{key}",
+                hint="say pruning.sparsity, or pruning.method=supermask",
+            )
 
 
 @torch.no_grad()
