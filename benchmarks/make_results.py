@@ -15,6 +15,7 @@ from capprune_runtime.errors import DataError
 from decoder_step_results import decoder_step_section
 from end_to_end_results import end_to_end_section
 from export_results import entropy_section, exports_section
+from first_caption_results import first_caption_section
 from method_results import methods_section
 from result_text import commands as _commands
 from result_text import machine as _machine
@@ -51,6 +52,7 @@ def render(results: Path) -> str:
         HEAD,
         decoder_step_section(_read(results / "decoder_step.json")),
         _flickr8k(found),
+        first_caption_section(_read(results / "first_caption.json")),
         methods_section(_read(results / "methods.json")),
         exports_section(_read(results / "exports.json")),
         entropy_section(_read(results / "entropy.json")),
