@@ -32,6 +32,7 @@ from capprune.pruning.blocks import find_blocks
 from capprune.pruning.state import GATE, MASK
 from capprune.pruning.supermask import hard_mask
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
+from capprune.training.slim import widened
 from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_text
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
 from capprune_runtime.vocabulary import Vocabulary, read_vocabulary
@@ -181,10 +182,12 @@ def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
     config = load_config(folder / CONFIG)
     vocabulary = read_vocabulary(folder / VOCABULARY)
     saved = read_checkpoint(folder / checkpoint)
-    weights = {name: value for name, value in saved.tensors.items() if not name.endswith((GATE, MASK))}
     gates = {name.removesuffix(GATE): gate for name, gate in saved.tensors.items() if name.endswith(GATE)}
     masks = {name.removesuffix(MASK): mask for name, mask in saved.tensors.items() if name.endswith(MASK)}
     try:
+        plain = {name: value for name, value in saved.tensors.items() if not name.endswith((GATE, MASK))}
+        weights, slim = widened(plain, saved.facts)
+        masks |= slim
         with torch.device("meta"):
             shape = SoftAttention(config.decoder, features=CHANNELS, vocabulary=len(vocabulary.tokens))
         blocks = find_blocks(shape, config.pruning).widths if gates or masks else {}
