@@ -7,20 +7,26 @@ import torch
 from torch import nn
 
 from capprune.config import PruningConfig
-from capprune.pruning.dynamics import FEWEST_STEPS, LATEST_CROSSING, crossing, least_kappa, sparsity_weight
+from capprune.pruning.dynamics import FEWEST_STEPS, LATEST_CROSSING, crossing, least_kappa, pull_of
 from capprune.pruning.supermask import Supermask, ramp
 from capprune_runtime.errors import UnreachableTarget
 
-SUPERMASK = PruningConfig(method="supermask")
+SUPERMASK = PruningConfig(method="supermask", gate_learning_rate=100)  # as published; lambda follows from kappa
+PRICED = PruningConfig(method="supermask")  # lambda is a price; the rate follows from kappa
 PUBLISHED_SIZE, PUBLISHED_STEPS = 11_911_168, 531_325  # the Soft-Attention LSTM on COCO
+
+
+def sparsity_weight(config: PruningConfig, *, steps: int, size: int) -> float:
+    return pull_of(config, steps=steps, size=size).weight
 
 
 def measured_crossing(size: int, steps: int, config: PruningConfig) -> float:
     """Train gates alone, without a caption's gradient; the fraction of the run at which they are at zero."""
     layer = nn.Linear(size, 1, bias=False)
     mask = Supermask(layer, initial=config.initial_gate)
-    rate, eps = config.gate_learning_rate, config.gate_adam_eps
-    weight = config.kappa * size / (rate / eps * steps)
+    pull = pull_of(config, steps=steps, size=size)
+    rate, eps = pull.gate_learning_rate, pull.gate_adam_eps
+    weight = config.kappa * size / (rate / eps * steps)  # without what holds the target
     optimiser = torch.optim.Adam(mask.gates.values(), lr=rate, eps=eps, fused=True)
     for step in range(steps):
         loss = weight * ramp(step, steps) * mask.loss(config.sparsity)
@@ -34,11 +40,11 @@ def measured_crossing(size: int, steps: int, config: PruningConfig) -> float:
 
 @pytest.mark.parametrize("steps", [150, 800])
 @pytest.mark.parametrize("size", [100, 20_000])
-@pytest.mark.parametrize("kappa", [1_700, 9_000])
+@pytest.mark.parametrize(("base", "kappa"), [(SUPERMASK, 1_700), (SUPERMASK, 9_000), (PRICED, 1_700), (PRICED, 4_000)])
 def test_gates_cross_when_predicted_whatever_the_size_and_the_length_of_the_run(
-    size: int, steps: int, kappa: float
+    size: int, steps: int, kappa: float, base: PruningConfig
 ) -> None:
-    config = SUPERMASK.model_copy(update={"kappa": kappa})
+    config = base.model_copy(update={"kappa": kappa})
     assert measured_crossing(size, steps, config) == pytest.approx(crossing(kappa, steps), rel=0.02)
 
 
@@ -131,3 +137,39 @@ def test_run_of_too_few_steps_is_refused() -> None:
     with pytest.raises(UnreachableTarget, match=r"(?s)99 training steps.*at least 100.*training\.epochs"):
         sparsity_weight(SUPERMASK, steps=FEWEST_STEPS - 1, size=1000)
     assert sparsity_weight(SUPERMASK, steps=FEWEST_STEPS, size=1000) > 0
+
+
+@pytest.mark.parametrize(("steps", "size"), [(1_200, 2_000_000), (6_000, 16_000_000), (800, 50_000)])
+def test_rate_follows_from_kappa_at_a_price_that_size_and_length_do_not_change(steps: int, size: int) -> None:
+    pull = pull_of(PRICED, steps=steps, size=size)
+    assert pull.weight == pytest.approx(40)  # nats for all of the sparsity: one for the last 2.5 %
+    assert pull.weight * pull.gate_learning_rate / pull.gate_adam_eps * steps / size == pytest.approx(PRICED.kappa)
+    assert pull.gate_adam_eps >= 10 * pull.weight / (4 * size)  # Adam stays gradient descent
+    assert pull.crossed == crossing(PRICED.kappa, steps)
+
+
+def test_a_published_recipe_has_about_the_published_rate() -> None:
+    recipe = PRICED.model_copy(update={"sparsity_weight": 20.0, "kappa": 8_922.0})
+    assert pull_of(recipe, steps=PUBLISHED_STEPS, size=PUBLISHED_SIZE).gate_learning_rate == pytest.approx(
+        100, rel=0.01
+    )
+
+
+def test_price_grows_to_what_holds_the_target_once_gates_have_crossed() -> None:
+    pull = pull_of(PRICED, steps=6000, size=5_000_000)
+    assert pull.at(0) == pull.at(pull.crossed) == pull.at(pull.crossed + 0.09) == pull.weight
+    rising = [pull.at(pull.crossed + 0.1 + share / 40) for share in range(11)]
+    assert rising == sorted(rising) and len(set(rising)) == 11
+    assert pull.at(1) == pytest.approx(pull.held) == pytest.approx(120)
+
+
+@pytest.mark.parametrize("base", [SUPERMASK, PRICED])
+def test_lambda_that_is_given_never_grows(base: PruningConfig) -> None:
+    pull = pull_of(base.model_copy(update={"sparsity_weight": 200.0}), steps=6000, size=5_000_000)
+    assert pull.at(0) == pull.at(1) == 200
+
+
+def test_shortest_run_is_not_pulled_harder_than_its_steps_can_bear() -> None:
+    pull = pull_of(PRICED.model_copy(update={"kappa": 9_000.0}), steps=FEWEST_STEPS, size=5_000_000)
+    speed = pull.weight * pull.gate_learning_rate / pull.gate_adam_eps / 5_000_000
+    assert speed == pytest.approx(30)

@@ -191,7 +191,7 @@ def test_run_that_another_process_trains_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("override", "what"),
-    [("pruning.sparsity_weight=0.001", "too weak"), ("training.epochs=2", "10 training steps are too few")],
+    [("pruning.kappa=200", "too weak"), ("training.epochs=2", "10 training steps are too few")],
 )
 def test_target_out_of_reach_is_refused_before_anything_is_written(tmp_path: Path, override: str, what: str) -> None:
     with pytest.raises(UnreachableTarget, match=what):

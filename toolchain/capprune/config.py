@@ -164,9 +164,15 @@ class PruningConfig(_Tree):
     gradual: GradualConfig = GradualConfig()
     block: BlockShape = Field(default="none", description="weights in a row that go or stay together, in `step`")
     blocks: BlocksConfig = BlocksConfig()
-    kappa: float = Field(default=3000.0, gt=0, description="strength of the pull over the whole run")
-    sparsity_weight: float | None = Field(default=None, gt=0, description="lambda; derived from kappa if left out")
-    gate_learning_rate: float = Field(default=100.0, gt=0)
+    kappa: float = Field(default=6000.0, gt=0, description="strength of the pull over the whole run: when masks close")
+    sparsity_weight: float | None = Field(
+        default=None,
+        gt=0,
+        description="lambda, the price of sparsity in nats: what must be earned; derived if left out",
+    )
+    gate_learning_rate: float | None = Field(
+        default=None, gt=0, description="derived from kappa and lambda if left out; published recipes have 100"
+    )
     gate_adam_eps: float = Field(default=1e-2, gt=0)
     # beyond 15 a sigmoid in float32 is so close to 1 that its gate would hardly ever move
     initial_gate: float = Field(default=5.0, gt=0, le=15, description="keep-probability sigmoid(5) = 0.993")

@@ -36,7 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "dense": {"training": {**TRAINING, "epochs": 6, "dropout": {"rnn": 0.3, "attention": 0.0}}},
     "sparse": {
         "training": {**TRAINING, "epochs": 10, "dropout": {"rnn": 0.3, "attention": 0.0}},
-        "pruning": {"method": "supermask", "sparsity": 0.965, "kappa": 3000, "tolerance": 0.02},
+        "pruning": {"method": "supermask", "sparsity": 0.965, "kappa": 6000, "tolerance": 0.02},
     },
 }
 

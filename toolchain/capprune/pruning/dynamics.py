@@ -1,25 +1,29 @@
-"""When a supermask run crosses to sparse, and whether it can.
+"""When a supermask run crosses to sparse, how it chooses what stays, and whether it reaches its target.
 
 Gate gradients lie far below Adam's eps, so Adam acts as gradient descent with momentum at the rate lr / eps, and the
-whole run is governed by one number:
+whole run is governed by two numbers:
 
-    kappa = lambda * (lr / eps) * T / size
+    kappa = lambda * (lr / eps) * T / size        and lambda itself
 
-Without the caption's gradient all gates fall together from their start m to 0, slowly and then within a few steps. In a
-long run they arrive at the fraction tau where the integral of the ramp from 0 to tau reaches (2 m + 2 sinh m) / kappa,
-158.4 / kappa for m = 5; in a short one momentum makes them late by some 15 to 40 steps. So one gate is followed step by
-step, which holds for both.
+Kappa says when: without the caption's gradient all gates fall together from their start m to 0, slowly and then within a
+few steps. In a long run they arrive at the fraction tau where the integral of the ramp from 0 to tau reaches
+(2 m + 2 sinh m) / kappa, 158.4 / kappa for m = 5; in a short one momentum makes them late by some 15 to 40 steps. So one
+gate is followed step by step, which holds for both.
 
-Once they have fallen, lambda alone says where the model settles: short of the target, if the captions lose more by one
-weight less than the lambda / size that it gains. Where the caption loss L is convex in the sparsity s its slope at s is
-at most (L(1) - L(s)) / (1 - s), and between a model that can say nothing but frequent words and a trained one lie about
-3 nats a word. So lambda is not derived below 3 / (1 - s), except for models so small that a step would move their gates
-too far.
+Lambda says what stays: it is the price of a unit of sparsity in nats of caption loss, and a gate falls if its weight earns
+less. The published rate of 100 belongs to runs of 10^5 steps; a run of 10^3 steps reaches the same kappa at that rate only
+by a price a hundred times as high, at which no weight earns its keep: all gates fall at once, and which of them are above 0
+when the target is reached is chance. So the price is set and the rate follows from kappa, unless a rate is configured.
+
+At that price a small model may settle short of the target: where the caption loss L is convex in the sparsity s its slope
+at s is at most (L(1) - L(s)) / (1 - s), and between a model that can say nothing but frequent words and a trained one lie
+about 3 nats a word. So once the gates have crossed the price grows to 3 / (1 - s), which holds any target.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from capprune.config import PruningConfig
 from capprune.pruning.supermask import ramp
@@ -31,6 +35,33 @@ MOMENTUM = 0.9  # Adam's first beta
 FINEST = 20_000  # steps followed at most; finer ones change the fraction by less than 0.002
 FEWEST_STEPS = 100  # below this a step moves a gate so far that the target is overshot for good
 LATEST_CROSSING = 0.8  # of the run: gates that fall later have no time left to settle
+PRICE = 1.0  # lambda * (1 - s): nats for the sparsity that is left to gain at the target
+FAR_BELOW = 10.0  # Adam's eps over the largest gradient that the pull gives a gate
+SETTLING, GROWTH = 0.1, 0.25  # of the run: after the crossing, and for the price to grow to what holds the target
+
+
+@dataclass(frozen=True)
+class Pull:
+    """How gates are pulled to a target.
+
+    Attributes:
+        weight: Lambda until the gates have crossed.
+        held: What lambda grows to after that.
+        crossed: Fraction of the run at which gates reach 0 without a caption's gradient.
+        gate_learning_rate: Of the gates' Adam.
+        gate_adam_eps: Likewise.
+    """
+
+    weight: float
+    held: float
+    crossed: float
+    gate_learning_rate: float
+    gate_adam_eps: float
+
+    def at(self, fraction: float) -> float:
+        """Lambda when `fraction` of the run is done."""
+        grown = min(1.0, max(0.0, (fraction - self.crossed - SETTLING) / GROWTH))
+        return float(self.weight * (self.held / self.weight) ** grown)
 
 
 def crossing(kappa: float, steps: int, initial: float = 5.0) -> float | None:
@@ -58,8 +89,11 @@ def least_kappa(steps: int, initial: float = 5.0) -> float:
     return high
 
 
-def sparsity_weight(config: PruningConfig, *, steps: int, size: int) -> float:
-    """Lambda: the configured one, or the one that gives the configured kappa and holds the target once it is reached.
+def pull_of(config: PruningConfig, *, steps: int, size: int) -> Pull:
+    """What a config asks of the gates, with what it leaves out derived.
+
+    A configured `gate_learning_rate` is taken, and lambda, if that is left out, is what gives the configured kappa at that
+    rate, but not less than holds the target. Otherwise lambda is a price, and the rate is what gives kappa.
 
     Args:
         config: Of the run.
@@ -75,21 +109,35 @@ def sparsity_weight(config: PruningConfig, *, steps: int, size: int) -> float:
             expected=f"at least {FEWEST_STEPS} steps",
             hint="raise training.epochs or lower training.photos_per_batch",
         )
-    rate = config.gate_learning_rate / config.gate_adam_eps
-    given = config.sparsity_weight
-    weight = _derived(config, steps, size, rate) if given is None else given
-    kappa = weight * rate * steps / size
-    if not _in_time(kappa, steps, config.initial_gate):
-        least = least_kappa(steps, config.initial_gate)
-        key = "pruning.kappa" if given is None else "pruning.sparsity_weight"
-        needed = 1.001 * (least if given is None else least * size / (rate * steps))  # printed with four digits
-        raise UnreachableTarget(
-            f"the pull of this run is too weak to reach {config.sparsity:.2%} sparsity: kappa is {kappa:.0f}",
-            where=key,
-            expected=f"kappa of at least {least:.0f} (gates start at {config.initial_gate:g})",
-            hint=f"{key}={needed:.4g} or more, or leave pruning.sparsity_weight out to have it derived",
-        )
-    return weight
+    given, rate = config.sparsity_weight, config.gate_learning_rate
+    if rate is None:
+        price = PRICE / (1 - config.sparsity) if given is None else given
+        eps = max(config.gate_adam_eps, FAR_BELOW * price / (4 * size))
+        kappa = min(config.kappa, STEEPEST * steps)
+        crossed = _checked(config, kappa, "pruning.kappa", config.kappa, steps)
+        held = NATS_AT_STAKE / (1 - config.sparsity) if given is None else price
+        return Pull(price, held, crossed, kappa * size / (price * steps) * eps, eps)
+    speed = rate / config.gate_adam_eps
+    weight = _derived(config, steps, size, speed) if given is None else given
+    kappa = weight * speed * steps / size
+    key, value = ("pruning.kappa", config.kappa) if given is None else ("pruning.sparsity_weight", given)
+    crossed = _checked(config, kappa, key, value, steps)
+    return Pull(weight, weight, crossed, rate, config.gate_adam_eps)
+
+
+def _checked(config: PruningConfig, kappa: float, key: str, value: float, steps: int) -> float:
+    """When gates cross, or what value of `key` would bring them to it in time."""
+    reached = crossing(kappa, steps, config.initial_gate)
+    if reached is not None and reached <= LATEST_CROSSING:
+        return reached
+    least = least_kappa(steps, config.initial_gate)
+    needed = 1.001 * value * least / kappa  # printed with four digits
+    raise UnreachableTarget(
+        f"the pull of this run is too weak to reach {config.sparsity:.2%} sparsity: kappa is {kappa:.0f}",
+        where=key,
+        expected=f"kappa of at least {least:.0f} (gates start at {config.initial_gate:g})",
+        hint=f"{key}={needed:.4g} or more, or leave pruning.sparsity_weight out to have it derived",
+    )
 
 
 def _derived(config: PruningConfig, steps: int, size: int, rate: float) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from capprune.config import PruningConfig
 from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_costs
-from capprune.pruning.dynamics import sparsity_weight
+from capprune.pruning.dynamics import Pull, pull_of
 from capprune.pruning.pruner import TargetedPruner
 from capprune.pruning.supermask import Supermask, ramp
 from capprune_runtime.errors import ConfigError
@@ -25,12 +25,12 @@ class Goal:
 
     Attributes:
         sparsity: Share of the weights, or of what they cost, that goes.
-        pull: Lambda.
+        pull: Lambda, and the rate of the gates.
         costs: Of the weights; None counts them.
     """
 
     sparsity: float
-    pull: float
+    pull: Pull
     costs: Costs | None
 
 
@@ -53,13 +53,19 @@ class SupermaskPruner(TargetedPruner):
         self.supermask = Supermask(model, initial=config.initial_gate, modules=self.layers, widths=self.blocks.widths)
         self.gates = self.supermask.gates
         self._steps = steps
-        self.goals = tuple(self._goal(costs, limit) for costs, limit in self._limits(model, attended))
+        first, *others = self._limits(model, attended)
+        goal = self._goal(config, *first)
+        pull = goal.pull
+        self.gate_learning_rate, self.gate_adam_eps = pull.gate_learning_rate, pull.gate_adam_eps
+        shared = {"gate_learning_rate": self.gate_learning_rate, "gate_adam_eps": self.gate_adam_eps}
+        own = config.model_copy(update=shared)
+        self.goals = (goal, *(self._goal(own, *other) for other in others))
 
     def losses(self, step: int) -> list[tuple[float, Tensor]]:
         """lambda * a(t) and |target - sparsity| on hard masks, for every goal."""
-        rise = ramp(step, self._steps)
+        rise, done = ramp(step, self._steps), step / self._steps
         return [
-            (goal.pull * rise, self.supermask.loss(goal.sparsity, goal.costs.weight if goal.costs else None))
+            (goal.pull.at(done) * rise, self.supermask.loss(goal.sparsity, goal.costs.weight if goal.costs else None))
             for goal in self.goals
         ]
 
@@ -118,7 +124,7 @@ class SupermaskPruner(TargetedPruner):
             found.append((costs, config.step_us))
         return found or [(None, config.sparsity)]
 
-    def _goal(self, costs: Costs | None, limit: float) -> Goal:
+    def _goal(self, config: PruningConfig, costs: Costs | None, limit: float) -> Goal:
         sparsity = limit if costs is None else costs.sparsity(limit, self._sizes())
-        own = self.config.model_copy(update={"sparsity": sparsity})
-        return Goal(sparsity, sparsity_weight(own, steps=self._steps, size=self.supermask.size), costs)
+        own = config.model_copy(update={"sparsity": sparsity})
+        return Goal(sparsity, pull_of(own, steps=self._steps, size=self.supermask.size), costs)

@@ -21,6 +21,8 @@ class Pruner:
     Attributes:
         blocks: Which layers go in blocks.
         gates: What is learned beside the weights, by the name of its weight.
+        gate_learning_rate: Of Adam for the gates, constant.
+        gate_adam_eps: Likewise.
         needs_loss: Whether `begin` needs the caption loss of a batch.
     """
 
@@ -29,6 +31,7 @@ class Pruner:
     def __init__(self) -> None:
         self.blocks = Blocks()
         self.gates: Mapping[str, Tensor] = {}
+        self.gate_learning_rate, self.gate_adam_eps = 0.0, 0.0
 
     def begin(self, loss: Callable[[], Tensor] | None) -> None:
         """Choose what can be chosen before the first step.

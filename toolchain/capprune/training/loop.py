@@ -344,11 +344,11 @@ def _optimiser(decoder: SoftAttention, sight: Sight, pruner: Pruner, config: Run
     gates = list(pruner.gates.values())
     known = set(map(id, gates))
     weights = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
-    settings, pruning = config.training, config.pruning
+    settings = config.training
     usual = {"eps": settings.adam_eps, "weight_decay": settings.weight_decay}
     groups: list[dict[str, Any]] = [{"params": weights, RATE: 1.0, **usual}]
     if seen := sight.settle():
         groups.append({"params": seen, RATE: config.encoder.learning_rate / settings.learning_rate, **usual})
     if gates:
-        groups.append({"params": gates, "lr": pruning.gate_learning_rate, "eps": pruning.gate_adam_eps})
+        groups.append({"params": gates, "lr": pruner.gate_learning_rate, "eps": pruner.gate_adam_eps})
     return torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
