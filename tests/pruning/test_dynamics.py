@@ -93,7 +93,7 @@ def test_lambda_is_not_derived_below_what_holds_the_target() -> None:
 
 def test_lambda_of_a_very_small_model_moves_gates_no_further_in_a_step_than_the_shortest_run() -> None:
     weight = sparsity_weight(SUPERMASK, steps=1000, size=2000)
-    assert weight * 1e4 / 2000 == pytest.approx(SUPERMASK.kappa / FEWEST_STEPS)
+    assert weight * 1e4 / 2000 == pytest.approx(3000 / FEWEST_STEPS)
 
 
 def test_lambda_that_is_given_is_taken() -> None:
