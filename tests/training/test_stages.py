@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import tiny_training as tiny
+import yaml
 
 from capprune.training.stages import is_recipe, read_stages
 from capprune_runtime.errors import ConfigError
@@ -42,6 +43,16 @@ def test_stages_share_what_is_common_and_build_on_each_other() -> None:
     assert {stage.config.training.seed for stage in (dense, sparse, tuned)} == {7}
     assert tuned.config.start == Path("out/sparse") and tuned.config.pruning.method == "keep"
     assert {stage.config.decoder for stage in (dense, sparse, tuned)} == {dense.config.decoder}
+
+
+def test_recipe_of_the_ready_model_can_be_read() -> None:
+    path = Path(__file__).parents[2] / "configs" / "ready_model.yaml"
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    dense, sparse, tuned = read_stages(tree, (), Path("out"), where=path.name)
+    assert sparse.config.start is None and tuned.config.start == sparse.folder
+    assert tuned.config.decoder == sparse.config.decoder != dense.config.decoder
+    assert tuned.config.training.distillation.teacher == dense.folder
+    assert sparse.config.pruning.method == "supermask" and tuned.config.pruning.method == "keep"
 
 
 def test_a_plain_config_is_no_recipe() -> None:
