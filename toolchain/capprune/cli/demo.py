@@ -35,7 +35,7 @@ TRAINING: dict[str, Any] = {"photos_per_batch": 16, "learning_rate": 3e-3, "vali
 MODELS: dict[str, dict[str, Any]] = {
     "dense": {"training": {**TRAINING, "epochs": 6, "dropout": {"rnn": 0.3, "attention": 0.0}}},
     "sparse": {
-        "training": {**TRAINING, "epochs": 10, "dropout": {"rnn": 0.3, "attention": 0.0}},
+        "training": {**TRAINING, "epochs": 8, "dropout": {"rnn": 0.3, "attention": 0.0}},
         "pruning": {"method": "supermask", "sparsity": 0.965, "kappa": 6000, "tolerance": 0.02},
     },
 }
