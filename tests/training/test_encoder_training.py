@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import encoder_world as world
@@ -10,8 +11,8 @@ import torch
 from torch import nn
 
 from capprune.config import PruningConfig
-from capprune.models.caption_model import GridEncoder, normalised
-from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0
+from capprune.models.caption_model import BlockExtractor, GridEncoder, normalised
+from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0, frozen_layers
 from capprune.models.search import greedy
 from capprune.pruning.costs import byte_costs
 from capprune.pruning.layers import prunable_layers
@@ -183,6 +184,60 @@ def test_run_with_a_frozen_encoder_takes_over_the_one_it_starts_from(tuned: Path
         assert torch.equal(value, kept[f"encoder.{name}"]), name
     loaded = load_run(tmp_path / "run", BEST)
     assert 1 - loaded.kept / loaded.prunable == pytest.approx(0.8, abs=0.01)
+
+
+def shown_by_blocks(trainer: Trainer) -> tuple[Split, Split]:
+    """Both splits as the cache holds them for a run with frozen blocks."""
+    extract = BlockExtractor(GridEncoder(trainer.config.encoder, start_network(trainer.config)))
+    splits = []
+    for own in (world.split(1), world.split(2, 12)):
+        given = extract(own.features[np.arange(len(own.names))]).astype(np.float16)
+        splits.append(replace(own, features=world.Pixels(given)))
+    return splits[0], splits[1]
+
+
+def on_blocks(folder: Path, *overrides: str) -> Trainer:
+    """Trained from what frozen blocks give."""
+    plain = world.trainer(folder, *overrides)
+    train, validation = shown_by_blocks(plain)
+    trainer = world.trainer(folder, *overrides, train=train, validation=validation)
+    trainer.quality = lambda captions: 1.0
+    trainer.run()
+    return trainer
+
+
+def test_frozen_blocks_stay_as_they_are_and_the_others_learn(tmp_path: Path) -> None:
+    trainer = on_blocks(tmp_path / "run", "encoder.train=all", "encoder.frozen_blocks=14", SHORT)
+    own, published = of_encoder(read_run(tmp_path / "run").weights), encoder_network({}).state_dict()
+    moved = {name.rsplit(".", 2)[0] for name, value in own.items() if not torch.equal(value, published[name])}
+    assert moved == {"head", *(f"blocks.{i}.{part}" for i in (14, 15) for part in ("expand", "depthwise", "project"))}
+    said = trainer.captions(trainer.validation)
+    run = load_run(tmp_path / "run", LAST)  # sees whole photos through the whole network
+    with torch.inference_mode():
+        encoded = run.model.encode(normalised(world.split(2, 12).features[np.arange(12)]))
+        found = greedy(run.model.decoder, encoded, 6).tokens
+    assert [tiny.VOCABULARY.caption(ids) for ids in found] == list(said.values())
+
+
+def test_both_halves_of_the_network_are_the_network() -> None:
+    network = encoder_network({})
+    photo = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        whole = network(photo)
+        for blocks in (0, 1, 11, 16):
+            assert torch.equal(network.after(network.before(photo, blocks), blocks), whole)
+    assert [*frozen_layers(0)] == [] and frozen_layers(2) == ("stem", "blocks.0", "blocks.1")
+
+
+def test_frozen_blocks_keep_their_masks_while_the_rest_is_pruned(masked: Path, tmp_path: Path) -> None:
+    own = ("encoder.train=all", "encoder.frozen_blocks=14", "pruning.method=gradual", "pruning.sparsity=0.9", SHORT)
+    on_blocks(tmp_path / "run", *own, f"start={masked}")
+    before, after = of_encoder(read_run(masked).masks), of_encoder(read_run(tmp_path / "run").masks)
+    below = {name for name in before if int((*name.split("."), "16")[1] if name.startswith("blocks") else 16) < 14}
+    below |= {"stem.conv.weight"}
+    assert all(torch.equal(before[name], after[name]) for name in below)
+    chosen = {name: mask for name, mask in read_run(tmp_path / "run").masks.items() if name[8:] not in below}
+    assert sparsity(chosen) == pytest.approx(0.9, abs=1e-3)
 
 
 def test_what_makes_no_sense_is_refused(dense: Path, tuned: Path, tmp_path: Path) -> None:

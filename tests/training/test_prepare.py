@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from capprune.config import EncoderConfig, RunConfig, parse_config
 from capprune.data.captions import words
 from capprune.data.scenes import draw_scenes
-from capprune.models.caption_model import FeatureExtractor, GridEncoder
+from capprune.models.caption_model import FeatureExtractor, GridEncoder, normalised
 from capprune.models.efficientnet_lite import CHANNELS
 from capprune.training.prepare import Prepared, default_cache, prepare
 from capprune_runtime.errors import DataError, UsageError
@@ -72,6 +73,19 @@ def test_encoder_that_learns_gets_pixels(scenes: Path, tmp_path: Path) -> None:
     first = data.validation.names[0]
     np.testing.assert_array_equal(data.validation.features[np.array([0])][0], read_photo(scenes / first, 64))
     assert bars.told["pixels of train"][-1] == (6, 6)
+
+
+def test_encoder_that_learns_in_part_gets_what_the_rest_gives(scenes: Path, tmp_path: Path) -> None:
+    bars = Bars()
+    data = prepared(scenes, tmp_path, "encoder.train=all", "encoder.frozen_blocks=11", bars=bars)
+    assert data.train.features.shape == (6, 4, 4, 112)
+    photo = read_photo(scenes / data.validation.names[0], 64)
+    encoder = GridEncoder(EncoderConfig(size=64, frozen_blocks=11))
+    given = data.validation.features[np.array([0])].astype(np.float32)
+    with torch.inference_mode():
+        features = encoder.above(torch.from_numpy(given).permute(0, 3, 1, 2))
+        np.testing.assert_allclose(features, encoder(normalised(photo[None])), atol=0.02)
+    assert bars.told["features of train"][-1] == (6, 6)
 
 
 def test_limits_keep_the_first_photos(scenes: Path, tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ class EncoderConfig(_Tree):
     train: Literal["frozen", "masks", "all"] = Field(
         default="frozen", description="what learns with the decoder: nothing (features are cached), masks, weights too"
     )
+    frozen_blocks: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="blocks at the photo's end that never learn, nor does the stem; what they give is cached",
+    )
     learning_rate: float = Field(default=1e-4, gt=0, description="of its weights; falls as training.learning_rate does")
 
 

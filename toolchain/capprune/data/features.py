@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 
 
 class FeatureEncoder(Protocol):
-    """A frozen network that turns photos into regions of features."""
+    """A frozen network, or the first blocks of one, that turns photos into features."""
 
     @property
     def key(self) -> str:
@@ -52,18 +52,18 @@ class FeatureEncoder(Protocol):
         """Side of the photos it takes, in pixels."""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(R, F): regions and features of each."""
+    def shape(self) -> tuple[int, ...]:
+        """(R, F), regions and features of each; (H, W, C) of blocks."""
 
     def __call__(self, photos: npt.NDArray[np.uint8], /) -> npt.NDArray[np.float32]:
-        """Features (B, R, F) of photos (B, size, size, 3), which are not yet normalised."""
+        """Features (B, *shape) of photos (B, size, size, 3), which are not yet normalised."""
 
 
 class Features:
     """Features, or pixels, of N photos on disk, mapped into memory as they are asked for.
 
     Attributes:
-        shape: (N, R, F) or (N, S, S, 3).
+        shape: (N, R, F), (N, H, W, C) or (N, S, S, 3).
     """
 
     def __init__(self, shards: Sequence[Path], shape: tuple[int, ...], dtype: type[np.generic] = np.float16) -> None:
@@ -80,7 +80,7 @@ class Features:
             indices: (B,) positions in the names asked for.
 
         Returns:
-            float16 (B, R, F) or uint8 (B, S, S, 3), a copy.
+            float16 (B, R, F) or (B, H, W, C), or uint8 (B, S, S, 3), a copy.
 
         Raises:
             IndexError: There is no such photo.

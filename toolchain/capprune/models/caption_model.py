@@ -71,7 +71,18 @@ class GridEncoder(nn.Module):
 
     def forward(self, photo: Tensor) -> Tensor:
         """See the class for shapes."""
-        features: Tensor = self.network(photo).flatten(2).transpose(1, 2)  # (B, cells, F)
+        return self._grid(self.network(photo))
+
+    def below(self, photo: Tensor) -> Tensor:
+        """What never learns: photos `(B, 3, S, S)` to what leaves the last of `config.frozen_blocks`, `(B, C, H, W)`."""
+        return self.network.before(photo, self.config.frozen_blocks)
+
+    def above(self, x: Tensor) -> Tensor:
+        """What may learn: what `below` gave to features `(B, R, F)`."""
+        return self._grid(self.network.after(x, self.config.frozen_blocks))
+
+    def _grid(self, x: Tensor) -> Tensor:
+        features = x.flatten(2).transpose(1, 2)  # (B, cells, F)
         return features if self.pooling is None else self.pooling @ features
 
 
@@ -84,21 +95,57 @@ class FeatureExtractor:
         shape: `(R, F)` of one photo's features.
     """
 
+    shape: tuple[int, ...]
+
     def __init__(self, encoder: GridEncoder) -> None:
-        # channels last: a third faster on a CPU
-        self._encoder = encoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         config = encoder.config
-        digest = hashlib.sha256()
-        for name, value in sorted(encoder.network.state_dict().items()):
-            digest.update(name.encode() + value.numpy().tobytes())
+        self._encoder = _for_inference(encoder)
         self.size, self.shape = config.size, (region_count(config), CHANNELS)
-        self.key = f"{config.name}-{digest.hexdigest()[:12]}-{config.size}px-{region_count(config)}r"
+        self.key = f"{config.name}-{_digest(encoder.network)}-{config.size}px-{region_count(config)}r"
 
     @torch.inference_mode()
     def __call__(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """`(B, S, S, 3)` uint8 to `(B, R, F)` float32."""
         features: npt.NDArray[np.float32] = self._encoder(normalised(photos)).numpy()
         return features
+
+
+class BlockExtractor:
+    """The blocks of an encoder that never learn, as the feature cache sees them.
+
+    Args:
+        encoder: With `frozen_blocks`.
+
+    Attributes:
+        key: Names weights, size and blocks.
+        size: The side of a photo, pixels.
+        shape: `(H, W, C)` of what the last of these blocks gives for one photo.
+    """
+
+    shape: tuple[int, ...]
+
+    def __init__(self, encoder: GridEncoder) -> None:
+        config = encoder.config
+        self._encoder, self.size = _for_inference(encoder), config.size
+        self.shape = self(np.zeros((1, config.size, config.size, 3), np.uint8)).shape[1:]
+        self.key = f"{config.name}-{_digest(encoder.network)}-{config.size}px-{config.frozen_blocks} blocks"
+
+    @torch.inference_mode()
+    def __call__(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """`(B, S, S, 3)` uint8 to `(B, H, W, C)` float32."""
+        return self._encoder.below(normalised(photos)).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _for_inference(encoder: GridEncoder) -> GridEncoder:
+    """The encoder with its channels last, which is a third faster on a CPU."""
+    return encoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _digest(network: EfficientNetLite0) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 class CaptionModel(nn.Module):

@@ -121,8 +121,19 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, photo: Tensor) -> Tensor:
         """Run the network; see the class for shapes."""
-        x = self.stem(photo)
-        for block in self.blocks:
+        return self.after(self.before(photo, 0), 0)
+
+    def before(self, photo: Tensor, blocks: int) -> Tensor:
+        """What the stem and the first `blocks` make of photos `(B, 3, S, S)`: the photos themselves where it is none."""
+        x = self.stem(photo) if blocks else photo
+        for block in self.blocks[:blocks]:
+            x = block(x)
+        return x
+
+    def after(self, x: Tensor, blocks: int) -> Tensor:
+        """What the rest of the network makes of what `before` gave: `(B, 1280, S / 32, S / 32)`."""
+        x = x if blocks else self.stem(x)
+        for block in self.blocks[blocks:]:
             x = block(x)
         out: Tensor = self.head(x)
         return out
@@ -134,6 +145,11 @@ class EfficientNetLite0(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         return self
+
+
+def frozen_layers(blocks: int) -> tuple[str, ...]:
+    """The names of what `EfficientNetLite0.before` runs: none for 0 blocks, else the stem and so many blocks."""
+    return ("stem", *(f"blocks.{i}" for i in range(blocks))) if blocks else ()
 
 
 def published_weights() -> Path:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from capprune.config import EncoderConfig
 from capprune.models.caption_model import GridEncoder, normalised
-from capprune.models.efficientnet_lite import EfficientNetLite0, load_efficientnet_lite0
+from capprune.models.efficientnet_lite import EfficientNetLite0, frozen_layers, load_efficientnet_lite0
 from capprune.models.soft_attention import SoftAttention
-from capprune.pruning.layers import ENCODER
+from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.state import GATE
 
 PREFIX = f"{ENCODER}."
@@ -58,7 +58,7 @@ def encoder_network(tensors: Mapping[str, Tensor]) -> EfficientNetLite0:
 
 
 class Sight:
-    """From photos to features: the rows of a cache, or an encoder that learns.
+    """From photos to features: the rows of a cache, or an encoder that learns, from its first block or a later one.
 
     Args:
         config: Of the encoder.
@@ -69,17 +69,20 @@ class Sight:
 
     def __init__(self, config: EncoderConfig) -> None:
         self.encoder = None if config.train == "frozen" else GridEncoder(config)
-        self._learns = config.train
+        self._learns, self._frozen = config.train, frozen_layers(config.frozen_blocks)
 
     def __call__(self, table: Table, photos: npt.NDArray[np.int64]) -> Tensor:
-        """Features `(P, R, F)` of some photos: of the cached features or the pixels `(S, S, 3)` that a table holds."""
+        """Features `(P, R, F)` of some photos.
+
+        The table holds such features; or, for an encoder that learns, pixels `(S, S, 3)` or what its frozen blocks give,
+        `(H, W, C)`.
+        """
         shown = table[photos]
         if self.encoder is None:
             return torch.from_numpy(shown.astype(np.float32))
         # channels last is a third faster on a CPU; weights stay as they are, for an optimiser that reads them in one run
-        pixels = normalised(shown).contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.encoder(pixels)
-        return features.float()
+        seen = torch.from_numpy(shown.astype(np.float32)).permute(0, 3, 1, 2) if self._frozen else normalised(shown)
+        return self.encoder.above(seen.contiguous(memory_format=torch.channels_last)).float()
 
     def joined(self, decoder: SoftAttention) -> nn.ModuleDict:
         """The decoder's layers and the network beside them: one thing to prune, to optimise and to save."""
@@ -90,8 +93,9 @@ class Sight:
         """Fix what does not learn, once gates and masks are in place; returns the weights that do."""
         if self.encoder is None:
             return []
-        named = self.encoder.network.named_parameters()
-        weights = [parameter for name, parameter in named if not name.endswith(GATE)]
-        for weight in weights:
-            weight.requires_grad_(self._learns == "all")
-        return [weight for weight in weights if weight.requires_grad]
+        learn = []
+        for name, parameter in self.encoder.network.named_parameters():
+            if not name.endswith(GATE):
+                parameter.requires_grad_(self._learns == "all" and not any(belongs(name, one) for one in self._frozen))
+                learn += [parameter] if parameter.requires_grad else []
+        return learn

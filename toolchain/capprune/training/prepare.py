@@ -13,7 +13,7 @@ from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import cached_features, cached_pixels
 from capprune.data.photos import open_photos
 from capprune.data.vocabulary import build_vocabulary, encode
-from capprune.models.caption_model import FeatureExtractor, GridEncoder
+from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder
 from capprune.training.loop import Split
 from capprune.training.start import start_network
 from capprune_runtime.vocabulary import Vocabulary
@@ -61,19 +61,29 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
     vocabulary = build_vocabulary(
         (caption for photo in train for caption in photo.captions), minimum_count=config.data.minimum_count
     )
-    frozen, size = config.encoder.train == "frozen", config.encoder.size
-    extractor = FeatureExtractor(GridEncoder(config.encoder, start_network(config))) if frozen else None
+    extractor = _extractor(config)
 
     def split(photos: Sequence[CaptionedPhoto], name: str) -> Split:
         names = [photo.name for photo in photos]
-        with open_photos(config.data.folder) as store, bar(f"{'features' if frozen else 'pixels'} of {name}") as tell:
+        with (
+            open_photos(config.data.folder) as store,
+            bar(f"{'features' if extractor else 'pixels'} of {name}") as tell,
+        ):
             if extractor is None:
-                shown = cached_pixels(store, names, size=size, cache=cache, progress=tell)
+                shown = cached_pixels(store, names, size=config.encoder.size, cache=cache, progress=tell)
             else:
                 shown = cached_features(store, names, encoder=extractor, cache=cache, batch=4, progress=tell)
         return Split(names, shown, _ids(photos, vocabulary, config.data))
 
     return Prepared(split(train, "train"), split(validation, "val"), validation, vocabulary)
+
+
+def _extractor(config: RunConfig) -> FeatureExtractor | BlockExtractor | None:
+    """What is computed of a photo once: features if nothing learns, else what the frozen blocks give, if there are any."""
+    if config.encoder.train != "frozen" and not config.encoder.frozen_blocks:
+        return None
+    encoder = GridEncoder(config.encoder, start_network(config))
+    return FeatureExtractor(encoder) if config.encoder.train == "frozen" else BlockExtractor(encoder)
 
 
 def _ids(photos: Sequence[CaptionedPhoto], vocabulary: Vocabulary, settings: DataConfig) -> list[list[tuple[int, ...]]]:

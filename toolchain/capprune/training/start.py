@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from capprune.config import PruningConfig, RunConfig
 from capprune.models.caption_model import region_count
-from capprune.models.efficientnet_lite import EfficientNetLite0
+from capprune.models.efficientnet_lite import EfficientNetLite0, frozen_layers
 from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.masks import Masks
@@ -87,7 +87,7 @@ def _check(config: RunConfig, parent: Parent) -> None:
             where=parent.folder,
             hint="pruning.keep=[decoder] prunes the encoder beside a sparse decoder",
         )
-    if method not in UNCHOSEN and config.pruning.keep and not _held(config, parent):
+    if method not in UNCHOSEN and config.pruning.keep and not _held(parent, config.pruning.keep):
         raise ConfigError("this run has no masks of these layers to keep", where="pruning.keep", found=parent.folder)
     if method == "lottery" and (parent.config.start or parent.config.training.seed != config.training.seed):
         raise ConfigError(
@@ -103,16 +103,21 @@ def _stays(name: str, config: RunConfig) -> bool:
     """Whether a weight keeps the masks that it has, because it is told to or does not take part."""
     layer = name.removesuffix(".weight")
     frozen = config.encoder.train == "frozen" and belongs(layer, ENCODER)
-    return frozen or any(belongs(layer, part) for part in config.pruning.keep)
+    return frozen or any(belongs(layer, part) for part in (*config.pruning.keep, *_frozen(config)))
 
 
-def _held(config: RunConfig, parent: Parent) -> dict[str, Tensor]:
-    """The masks of `pruning.keep`."""
-    kept = config.pruning.keep
+def _frozen(config: RunConfig) -> tuple[str, ...]:
+    """The layers below those of the encoder that learn, which stay as they are, masks and all."""
+    layers = () if config.encoder.train == "frozen" else frozen_layers(config.encoder.frozen_blocks)
+    return tuple(PREFIX + layer for layer in layers)
+
+
+def _held(parent: Parent, parts: Sequence[str]) -> dict[str, Tensor]:
+    """The masks that a run has of these parts of a model."""
     return {
         name: mask
         for name, mask in parent.masks.items()
-        if any(belongs(name.removesuffix(".weight"), part) for part in kept)
+        if any(belongs(name.removesuffix(".weight"), part) for part in parts)
     }
 
 
@@ -184,8 +189,10 @@ def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, s
     if parent is not None and pruning.method != "lottery":
         _load_weights(model, parent.weights)
     masks = parent.masks if parent else {}
-    if parent is not None and pruning.method not in UNCHOSEN and (held := _held(config, parent)):
+    frozen = _frozen(config)
+    if parent is not None and pruning.method not in UNCHOSEN and (held := _held(parent, (*pruning.keep, *frozen))):
         Masks(model, [name.removesuffix(".weight") for name in held]).set(held)
+    pruning = pruning.model_copy(update={"exclude": (*pruning.exclude, *frozen)})
     match pruning.method:
         case "supermask":
             attended = region_count(config.encoder) * (config.decoder.attention + config.decoder.context)
