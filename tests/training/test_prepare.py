@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from capprune.cli.train import train
 from capprune.config import EncoderConfig, RunConfig, parse_config
 from capprune.data.captions import words
 from capprune.data.scenes import draw_scenes
 from capprune.models.caption_model import FeatureExtractor, GridEncoder, normalised
 from capprune.models.efficientnet_lite import CHANNELS
 from capprune.training.prepare import Prepared, default_cache, prepare
+from capprune.training.run import load_run
 from capprune_runtime.errors import DataError, UsageError
 from capprune_runtime.photo import read_photo
 from capprune_runtime.vocabulary import UNKNOWN
@@ -86,6 +88,18 @@ def test_encoder_that_learns_in_part_gets_what_the_rest_gives(scenes: Path, tmp_
         features = encoder.above(torch.from_numpy(given).permute(0, 3, 1, 2))
         np.testing.assert_allclose(features, encoder(normalised(photo[None])), atol=0.02)
     assert bars.told["features of train"][-1] == (6, 6)
+
+
+def test_teacher_gets_the_features_of_its_own_encoder(scenes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    own = ("encoder.grid=1", "encoder.train=all", "training.epochs=1", "decoder.hidden=8")
+    train(config(scenes, *own), run, tmp_path)
+    data = prepared(scenes, tmp_path, "encoder.train=all", f"training.distillation.teacher={run}")
+    assert data.train.features.shape == (6, 64, 64, 3)
+    assert data.train.taught is not None and data.validation.taught is None
+    extract = FeatureExtractor(load_run(run).model.encoder)
+    expected = extract(data.train.features[np.arange(6)])
+    np.testing.assert_allclose(data.train.taught[np.arange(6)], expected, atol=0.01)
 
 
 def test_limits_keep_the_first_photos(scenes: Path, tmp_path: Path) -> None:

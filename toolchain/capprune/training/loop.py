@@ -41,7 +41,7 @@ from capprune.training.run import (
     save_checkpoint,
     start_run,
 )
-from capprune.training.start import carried_encoder, check_teacher, make_pruner, read_parent
+from capprune.training.start import carried_encoder, make_pruner, read_parent
 from capprune_runtime.errors import CapPruneError
 from capprune_runtime.vocabulary import Vocabulary
 
@@ -58,11 +58,13 @@ class Split:
         names: Of the photos.
         features: Of the photos, in the same order, `(P, R, F)`; for an encoder that learns their pixels `(P, S, S, 3)`.
         captions: For every photo its captions as ids.
+        taught: What a teacher sees of them, `(P, R, F)` of its own encoder; `features` if left out.
     """
 
     names: Sequence[str]
     features: Table
     captions: Sequence[Sequence[tuple[int, ...]]]
+    taught: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -286,9 +288,9 @@ class Trainer:
             reward = CaptionReward(self.train.captions, cider=settings.reward.cider, bleu4=settings.reward.bleu4)
             return SelfCritical(self.decoder, settings.reward, reward, limit, bfloat16=fast)
         if settings.distillation.teacher is not None:
-            check_teacher(self.config, self.carried)
-            teacher = load_teacher(settings.distillation.teacher, self.vocabulary, self.decoder.feature_channels)
-            return Distillation(teacher, settings.distillation, limit, bfloat16=fast)
+            seen = self.train.taught or self.train.features
+            teacher = load_teacher(settings.distillation.teacher, self.vocabulary, seen.shape[-1])
+            return Distillation(teacher, seen, settings.distillation, limit, bfloat16=fast)
         return CrossEntropy()
 
     def _first_loss(self) -> torch.Tensor:

@@ -16,6 +16,7 @@ from capprune.models.search import beam
 from capprune.models.soft_attention import SoftAttention
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import IGNORED, Batch, with_captions
+from capprune.training.encoder import Table
 from capprune.training.reward import CaptionReward
 from capprune_runtime.vocabulary import END, PAD, START, UNKNOWN
 
@@ -65,14 +66,18 @@ class Distillation(CrossEntropy):
     Distillation", 2016); it is searched when the photo comes up for the first time.
 
     Args:
-        teacher: In evaluation mode, of the same vocabulary, reading the same features.
+        teacher: In evaluation mode, of the same vocabulary.
+        seen: The features of the training photos that the teacher reads, of its own encoder.
         config: Weight, temperature, sequences.
         max_tokens: The teacher's longest caption, in words.
         bfloat16: Whether the teacher's products may be of that type.
     """
 
-    def __init__(self, teacher: SoftAttention, config: DistillationConfig, max_tokens: int, *, bfloat16: bool) -> None:
-        self._teacher, self._config, self._max_tokens, self._bfloat16 = teacher, config, max_tokens, bfloat16
+    def __init__(
+        self, teacher: SoftAttention, seen: Table, config: DistillationConfig, max_tokens: int, *, bfloat16: bool
+    ) -> None:
+        self._teacher, self._seen = teacher, seen
+        self._config, self._max_tokens, self._bfloat16 = config, max_tokens, bfloat16
         self._said: dict[int, tuple[int, ...]] = {}  # by photo
 
     def prepare(self, features: Tensor, batch: Batch) -> Batch:
@@ -82,7 +87,7 @@ class Distillation(CrossEntropy):
         new = [row for row, photo in enumerate(batch.photos.tolist()) if photo not in self._said]
         if new:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
-                encoded = self._teacher.encode(features[new])
+                encoded = self._teacher.encode(self._features(batch.photos[new]))
                 tokens = beam(self._teacher, encoded, self._max_tokens).tokens
             self._said |= dict(zip(batch.photos[new].tolist(), tokens, strict=True))
         own = [self._said[photo] for photo in batch.photos.tolist()]
@@ -94,12 +99,15 @@ class Distillation(CrossEntropy):
         heat, share = self._config.temperature, self._config.weight
         with torch.no_grad():
             with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
-                taught = self._teacher.scores(features, inputs, targets)
+                taught = self._teacher.scores(self._features(batch.photos), inputs, targets)
             taught = torch.log_softmax(taught.float() / heat, -1)
         found = scores(features, inputs, targets).float()
         soft = nn.functional.kl_div(torch.log_softmax(found / heat, -1), taught, reduction="batchmean", log_target=True)
         hard = nn.functional.cross_entropy(found, targets[targets >= 0])
         return share * heat**2 * soft + (1 - share) * hard
+
+    def _features(self, photos: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self._seen[photos].astype(np.float32))
 
 
 class SelfCritical:

@@ -15,7 +15,7 @@ from capprune.data.photos import open_photos
 from capprune.data.vocabulary import build_vocabulary, encode
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder
 from capprune.training.loop import Split
-from capprune.training.start import start_network
+from capprune.training.start import start_network, teachers_eye
 from capprune_runtime.vocabulary import Vocabulary
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # a label to a progress bar
@@ -61,10 +61,10 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
     vocabulary = build_vocabulary(
         (caption for photo in train for caption in photo.captions), minimum_count=config.data.minimum_count
     )
-    extractor = _extractor(config)
+    extractor, teacher = _extractor(config), _teacher(config)
 
     def split(photos: Sequence[CaptionedPhoto], name: str) -> Split:
-        names = [photo.name for photo in photos]
+        names, taught = [photo.name for photo in photos], None
         with (
             open_photos(config.data.folder) as store,
             bar(f"{'features' if extractor else 'pixels'} of {name}") as tell,
@@ -73,7 +73,9 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
                 shown = cached_pixels(store, names, size=config.encoder.size, cache=cache, progress=tell)
             else:
                 shown = cached_features(store, names, encoder=extractor, cache=cache, batch=4, progress=tell)
-        return Split(names, shown, _ids(photos, vocabulary, config.data))
+            if teacher is not None and name == "train":
+                taught = cached_features(store, names, encoder=teacher, cache=cache, batch=4, progress=tell)
+        return Split(names, shown, _ids(photos, vocabulary, config.data), taught)
 
     return Prepared(split(train, "train"), split(validation, "val"), validation, vocabulary)
 
@@ -84,6 +86,12 @@ def _extractor(config: RunConfig) -> FeatureExtractor | BlockExtractor | None:
         return None
     encoder = GridEncoder(config.encoder, start_network(config))
     return FeatureExtractor(encoder) if config.encoder.train == "frozen" else BlockExtractor(encoder)
+
+
+def _teacher(config: RunConfig) -> FeatureExtractor | None:
+    """What a teacher sees through; where that is what the run sees through, the cache has its features already."""
+    folder = config.training.distillation.teacher
+    return None if folder is None else FeatureExtractor(teachers_eye(folder))
 
 
 def _ids(photos: Sequence[CaptionedPhoto], vocabulary: Vocabulary, settings: DataConfig) -> list[list[tuple[int, ...]]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import PruningConfig, RunConfig
-from capprune.models.caption_model import region_count
+from capprune.models.caption_model import GridEncoder, region_count
 from capprune.models.efficientnet_lite import EfficientNetLite0, frozen_layers
 from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.learned import SupermaskPruner
@@ -19,7 +19,7 @@ from capprune.pruning.pruner import Pruner
 from capprune.pruning.state import MASK
 from capprune.pruning.unlearned import GradualPruner, HardPruner, KeptMasks, LotteryPruner, SnipPruner
 from capprune.training.encoder import PREFIX, encoder_network
-from capprune.training.run import read_run
+from capprune.training.run import SavedRun, read_run
 from capprune_runtime.errors import ConfigError, UsageError
 from capprune_runtime.vocabulary import Vocabulary
 
@@ -128,30 +128,6 @@ def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tenso
     return _encoder_tensors(parent.weights, parent.masks)
 
 
-def check_teacher(config: RunConfig, carried: Mapping[str, Tensor]) -> None:
-    """A teacher reads the features that the run reads, so that both have to see through the same encoder.
-
-    Args:
-        config: Of the run.
-        carried: See `carried_encoder`.
-
-    Raises:
-        ConfigError: If the encoder learns, or is not the teacher's.
-        UsageError: If there is no such teacher.
-    """
-    folder = config.training.distillation.teacher
-    if folder is None:
-        return
-    teacher = read_run(folder)
-    own, hint = _encoder_tensors(teacher.weights, teacher.masks), "leave the teacher out"
-    if config.encoder.train != "frozen":
-        raise ConfigError("a teacher cannot see through an encoder that learns", where="encoder.train", hint=hint)
-    if own.keys() != carried.keys() or not all(torch.equal(value, own[name]) for name, value in carried.items()):
-        raise ConfigError(
-            "the teacher has learned to see through another encoder", where="training.distillation.teacher", hint=hint
-        )
-
-
 def _encoder_tensors(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     tensors = {**weights, **{name + MASK: mask for name, mask in masks.items()}}
     return {name: value for name, value in tensors.items() if name.startswith(PREFIX)}
@@ -166,8 +142,22 @@ def start_network(config: RunConfig) -> EfficientNetLite0:
     """
     if config.start is None or config.pruning.method == "lottery":
         return encoder_network({})
-    found = read_run(config.start)
-    return encoder_network({**found.weights, **found.pruned()})
+    return _network_of(read_run(config.start))
+
+
+def teachers_eye(folder: Path) -> GridEncoder:
+    """What a teacher sees through: its own network, photo size and grid.
+
+    Raises:
+        UsageError: If there is no such run.
+        BundleError: If it is broken.
+    """
+    found = read_run(folder)
+    return GridEncoder(found.config.encoder, _network_of(found))
+
+
+def _network_of(run: SavedRun) -> EfficientNetLite0:
+    return encoder_network({**run.weights, **run.pruned()})
 
 
 def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, steps: int, epoch: int) -> Pruner:
