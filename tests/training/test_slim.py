@@ -56,6 +56,18 @@ def test_it_can_be_tuned_further_and_teach(slim: Path, tmp_path: Path) -> None:
     )
 
 
+def test_no_path_of_this_machine_is_handed_on(slim: Path, tmp_path: Path) -> None:
+    own = (f"start={slim}", "training.epochs=1", f"training.distillation.teacher={slim}", "pruning.method=keep")
+    places = (f"data.folder={tmp_path / 'photos'}", "decoder.hidden=48")
+    tiny.trainer(tmp_path / "tuned", *own, *places).run()
+    slim_run(tmp_path / "tuned", tmp_path / "given")
+    assert str(tmp_path) in (tmp_path / "tuned/config.yaml").read_text()
+    config = read_run(tmp_path / "given").config
+    assert config.start == config.training.distillation.teacher == Path("slim")
+    assert config.data.folder == Path("photos")
+    assert str(tmp_path) not in (tmp_path / "given/config.yaml").read_text()
+
+
 def test_a_place_that_is_taken_is_left_alone(run: Path, slim: Path) -> None:
     before = (slim / BEST).read_bytes()
     with pytest.raises(UsageError):

@@ -204,6 +204,19 @@ class RunConfig(_Tree):
         tree: dict[str, Any] = self.model_dump(mode="json")
         return tree
 
+    def without_places(self) -> RunConfig:
+        """The config to hand on: of a path to data or to another run only the last part, the rest is nobody's business."""
+        teaching = self.training.distillation
+        teacher = teaching.teacher and Path(teaching.teacher.name)
+        distillation = teaching.model_copy(update={"teacher": teacher})
+        return self.model_copy(
+            update={
+                "start": self.start and Path(self.start.name),
+                "data": self.data.model_copy(update={"folder": Path(self.data.folder.name)}),
+                "training": self.training.model_copy(update={"distillation": distillation}),
+            }
+        )
+
     def as_yaml(self) -> str:
         """The resolved tree as YAML."""
         return yaml.safe_dump(self.as_tree(), sort_keys=False)

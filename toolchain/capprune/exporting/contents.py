@@ -67,8 +67,6 @@ def bundle_contents(
         plan: The document plan.json.
     """
     config = run.config
-    tree = config.as_tree()
-    tree["data"]["folder"] = config.data.folder.name  # the rest of the path is nobody's business
     kept, prunable = run.kept, run.prunable
     return BundleContents(
         created_by=f"capprune {__version__}",
@@ -89,7 +87,7 @@ def bundle_contents(
         ),
         quantisation=QuantisationSection(encoder=encoder_weights, decoder=weights),
         data=DataSection(name=config.data.folder.name or "unknown", licence=config.data.licence),
-        config=tree,
+        config=config.without_places().as_tree(),
         golden=(),
         model_card=_model_card(run, encoder_weights, weights),
         plan=plan,

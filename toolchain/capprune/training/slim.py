@@ -88,7 +88,8 @@ def slim_run(run: Path, out: Path) -> None:
     found = read_run(run)
     tensors, shapes = slimmed(found.weights, found.masks)
     with atomic_folder(out) as folder:
-        for name in (CONFIG, VOCABULARY, METRICS):
+        (folder / CONFIG).write_text(found.config.without_places().as_yaml(), encoding="utf-8")
+        for name in (VOCABULARY, METRICS):
             shutil.copyfile(run / name, folder / name)
         save_checkpoint(folder / BEST, tensors, {**found.facts, SHAPES: json.dumps(shapes)})
 
