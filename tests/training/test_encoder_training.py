@@ -12,7 +12,7 @@ from torch import nn
 
 from capprune.config import PruningConfig
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder, normalised
-from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0, frozen_layers
+from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0, folded_filters, frozen_layers
 from capprune.models.search import greedy
 from capprune.pruning.costs import byte_costs
 from capprune.pruning.layers import prunable_layers
@@ -238,6 +238,25 @@ def test_frozen_blocks_keep_their_masks_while_the_rest_is_pruned(masked: Path, t
     assert all(torch.equal(before[name], after[name]) for name in below)
     chosen = {name: mask for name, mask in read_run(tmp_path / "run").masks.items() if name[8:] not in below}
     assert sparsity(chosen) == pytest.approx(0.9, abs=1e-3)
+
+
+def test_rounded_filters_are_those_that_an_int8_export_stores(tuned: Path, tmp_path: Path) -> None:
+    own = ("pruning.method=keep", "encoder.train=frozen", "encoder.rounded=true", SHORT, f"start={tuned}")
+    trainer = world.trainer(tmp_path / "run", *own, train=frozen_split(1), validation=frozen_split(2))
+    trainer.quality = lambda captions: 1.0
+    trainer.run()
+    kept, before = of_encoder(read_run(tmp_path / "run").weights), start_network(read_run(tuned).config)
+    seen = start_network(trainer.config).state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in seen.items())
+    run = load_run(tmp_path / "run")
+    for name, filters in folded_filters(run.model.encoder.network).items():
+        channel = -1 if "depthwise" in name else 0
+        rows = np.moveaxis(filters, channel, 0).reshape(filters.shape[channel], -1)
+        steps = rows / (np.abs(rows).max(1, keepdims=True) / 127 + 1e-30)
+        assert np.abs(steps - steps.round()).max() < 1e-2, name
+    assert not torch.equal(kept["stem.conv.weight"], before.state_dict()["stem.conv.weight"])
+    with pytest.raises(ConfigError, match="is not rounded"):
+        world.trainer(tmp_path / "no", "encoder.train=all", "encoder.rounded=true")
 
 
 def test_teacher_sees_through_its_own_encoder_while_another_learns(tuned: Path, tmp_path: Path) -> None:

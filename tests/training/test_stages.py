@@ -48,10 +48,13 @@ def test_stages_share_what_is_common_and_build_on_each_other() -> None:
 def test_recipe_of_the_ready_model_can_be_read() -> None:
     path = Path(__file__).parents[2] / "configs" / "ready_model.yaml"
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    dense, sparse, tuned = read_stages(tree, (), Path("out"), where=path.name)
-    assert sparse.config.start is None and tuned.config.start == sparse.folder
-    assert tuned.config.decoder == sparse.config.decoder != dense.config.decoder
-    assert tuned.config.training.distillation.teacher == dense.folder
+    dense, sparse, tuned, seeing, scst, rounded = read_stages(tree, (), Path("out"), where=path.name)
+    assert sparse.config.start is None and tuned.config.start == sparse.folder and seeing.config.start == tuned.folder
+    assert seeing.config.decoder == tuned.config.decoder == sparse.config.decoder != dense.config.decoder
+    assert tuned.config.training.distillation.teacher == seeing.config.training.distillation.teacher == dense.folder
+    assert seeing.config.encoder.train == "all" and tuned.config.encoder.train == scst.config.encoder.train == "frozen"
+    assert rounded.config.start == scst.folder and rounded.config.encoder.rounded
+    assert scst.config.start == seeing.folder and scst.config.training.objective == "scst"
     assert sparse.config.pruning.method == "supermask" and tuned.config.pruning.method == "keep"
 
 

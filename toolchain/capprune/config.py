@@ -49,6 +49,10 @@ class EncoderConfig(_Tree):
         le=16,
         description="blocks at the photo's end that never learn, nor does the stem; what they give is cached",
     )
+    rounded: bool = Field(
+        default=False,
+        description="round a frozen encoder's filters to int8, as export will, so that the decoder learns on it",
+    )
     learning_rate: float = Field(default=1e-4, gt=0, description="of its weights; falls as training.learning_rate does")
 
 

@@ -22,6 +22,7 @@ from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.state import GATE
 
 PREFIX = f"{ENCODER}."
+INT8 = 127  # the largest integer of a filter
 
 
 class Table(Protocol):
@@ -54,6 +55,20 @@ def encoder_network(tensors: Mapping[str, Tensor]) -> EfficientNetLite0:
     network, own = load_efficientnet_lite0(), of_encoder(tensors)
     if own:
         network.load_state_dict(own)
+    return network
+
+
+@torch.no_grad()
+def rounded_filters(network: EfficientNetLite0) -> EfficientNetLite0:
+    """The network with every filter rounded to 255 steps between plus and minus its largest weight, as int8 stores it.
+
+    A batch norm that is multiplied into a filter scales the steps with it, so that the filter is rounded to the same
+    steps when it is exported.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            step = module.weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo().tiny) / INT8
+            module.weight.copy_((module.weight / step).round() * step)
     return network
 
 

@@ -4,7 +4,8 @@
       - {name: dense, training: {epochs: 8}}
       - {name: sparse, start: dense, pruning: {method: supermask}, training: {distillation: {teacher: dense}}}
 
-All other keys are common to the stages; a stage's own win. `start` and a teacher name an earlier stage, or a run's folder.
+All other keys are common to the stages; a stage's own win, and its name follows the recipe's. `start` and a teacher name an
+earlier stage, or a run's folder.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def read_stages(tree: Mapping[str, Any], overrides: Sequence[str], out: Path, *,
                 found=name,
             )
         later = {one.get("name") for one in listed} - set(known)
-        merged = _named(_merged(common, own), known, later, f"{where}: stage {name}")
+        full = f"{common['name']}-{name}" if "name" in common else name
+        merged = _named({**_merged(common, own), "name": full}, known, later, f"{where}: stage {name}")
         found.append(Stage(name, out / name, parse_config(merged, overrides, where=f"{where}: stage {name}")))
     return found
 

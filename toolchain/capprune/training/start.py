@@ -18,7 +18,7 @@ from capprune.pruning.masks import Masks
 from capprune.pruning.pruner import Pruner
 from capprune.pruning.state import MASK
 from capprune.pruning.unlearned import GradualPruner, HardPruner, KeptMasks, LotteryPruner, SnipPruner
-from capprune.training.encoder import PREFIX, encoder_network
+from capprune.training.encoder import PREFIX, encoder_network, rounded_filters
 from capprune.training.run import SavedRun, read_run
 from capprune_runtime.errors import ConfigError, UsageError
 from capprune_runtime.vocabulary import Vocabulary
@@ -123,9 +123,18 @@ def _held(parent: Parent, parts: Sequence[str]) -> dict[str, Tensor]:
 
 def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tensor]:
     """The encoder's tensors and masks that a run which does not train it takes over, for its checkpoints."""
-    if parent is None or config.encoder.train != "frozen" or config.pruning.method == "lottery":
+    if config.encoder.train != "frozen":
+        if config.encoder.rounded:
+            raise ConfigError(
+                "an encoder that learns is not rounded", where="encoder.rounded", hint="encoder.train=frozen"
+            )
         return {}
-    return _encoder_tensors(parent.weights, parent.masks)
+    learned = parent is not None and config.pruning.method != "lottery"
+    tensors = _encoder_tensors(parent.weights, parent.masks) if learned and parent else {}
+    if config.encoder.rounded:
+        network = start_network(config).state_dict()
+        tensors |= {PREFIX + name: value for name, value in network.items()}
+    return tensors
 
 
 def _encoder_tensors(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -140,9 +149,9 @@ def start_network(config: RunConfig) -> EfficientNetLite0:
         UsageError: If there is no such run.
         BundleError: If it is broken.
     """
-    if config.start is None or config.pruning.method == "lottery":
-        return encoder_network({})
-    return _network_of(read_run(config.start))
+    start = None if config.pruning.method == "lottery" else config.start
+    network = encoder_network({}) if start is None else _network_of(read_run(start))
+    return rounded_filters(network) if config.encoder.rounded else network
 
 
 def teachers_eye(folder: Path) -> GridEncoder:
