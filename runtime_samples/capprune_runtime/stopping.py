@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM, so that a library in between cannot swallow them.
 
 The handlers raise at once, as Python's own does for Ctrl-C. But they run wherever the interpreter happens to be, and a
-converter that catches everything, or a callback from C++, may drop what they raise. So the request is kept as well, and
-raised again at the next line of progress.
+converter that catches everything, or a callback from C++, may drop what they raise or turn it into an error of its own
+(an extension module that is being loaded makes an ImportError of it). So the request is kept as well: it is raised again
+at the next line of progress, and a command that fails after a signal was stopped: it has not failed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ def listen() -> None:
     """Take over SIGINT and SIGTERM."""
     for number in _CODES:
         signal.signal(number, _stop)
+
+
+def requested() -> int | None:
+    """The exit code that a signal asked for; None if none came."""
+    return _requested
 
 
 def raise_if_requested() -> None:

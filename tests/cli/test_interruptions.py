@@ -70,6 +70,26 @@ def test_a_stopped_export_leaves_nothing(walk: Walk, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("error", ["ImportError", "CapPruneError"])
+def test_a_stop_that_a_library_takes_for_a_failure_is_still_a_stop(error: str) -> None:
+    command = f"""
+import os, signal
+from capprune.cli import app
+from capprune_runtime.errors import CapPruneError
+
+def loaded(*arguments, **options):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        raise {error}("initialization failed")
+
+app.cli.main = loaded
+app.main()
+"""
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""

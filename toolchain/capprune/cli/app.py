@@ -97,12 +97,12 @@ def _run(arguments: list[str]) -> int:
         click.echo("interrupted", err=True)
         return stopping.INTERRUPTED
     except CapPruneError as error:
-        return _told(error, arguments, debug)
+        return stopping.requested() or _told(error, arguments, debug)
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads any more; the interpreter's own complaint would be noise
         return 1
     except Exception as error:  # the edge: everything else is a defect of ours or of the machine
-        return _told(_as_defect(error), arguments, debug)
+        return stopping.requested() or _told(_as_defect(error), arguments, debug)
     return 0
 
 
