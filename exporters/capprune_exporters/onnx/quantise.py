@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -61,6 +63,46 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
         MissingExtra: If onnxruntime is not installed.
         ExportError: If there is nothing to calibrate on.
     """
+    quantization = _quantizer()
+    photos = iter(calibration)
+    first = next(photos, None)
+    if first is None:
+        raise ExportError("the encoder cannot be quantised", found="no photos to calibrate on")
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]  # the package has no types
+        """Hands the photos over, one by one."""
+
+        remaining = chain((first,), photos)
+
+        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+            """The next photo, or None."""
+            photo = next(self.remaining, None)
+            return None if photo is None else dict(photo)
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        source, prepared, made = (Path(folder) / f"{name}.onnx" for name in ("source", "prepared", "made"))
+        try:
+            source.write_bytes(graph.with_names(data))
+            quantization.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(prepared),
+                str(made),
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                per_channel=True,
+                reduce_range=True,
+                nodes_to_exclude=_sparse_products(graph.load(prepared.read_bytes())),
+            )
+            return graph.save(graph.load(made.read_bytes()))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise_if_unwritable(error, Path(folder))
+            raise ExportError("the encoder cannot be quantised", found=error) from error
+
+
+def _quantizer() -> ModuleType:
+    """onnxruntime's quantizer, which must not phone home."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime looks when it is loaded
     try:
         with quiet():
@@ -72,43 +114,7 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
             expected="onnxruntime",
             hint="pip install 'capprune[onnx]'",
         ) from error
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # the package has no types
-        """Hands the photos over, one by one."""
-
-        def __init__(self, photos: Iterator[Mapping[str, npt.NDArray[Any]]]) -> None:
-            self.read = 0
-            self._photos = photos
-
-        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
-            """The next photo, or None."""
-            photo = next(self._photos, None)
-            self.read += photo is not None
-            return None if photo is None else dict(photo)
-
-    reader = Reader(iter(calibration))
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        source, prepared, made = (Path(folder) / f"{name}.onnx" for name in ("source", "prepared", "made"))
-        try:
-            source.write_bytes(graph.with_names(data))
-            quantization.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-            excluded = _sparse_products(graph.load(prepared.read_bytes()))
-            quantization.quantize_static(
-                str(prepared),
-                str(made),
-                reader,
-                quant_format=quantization.QuantFormat.QDQ,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-                per_channel=True,
-                reduce_range=True,
-                nodes_to_exclude=excluded,
-            )
-            return graph.save(graph.load(made.read_bytes()))
-        except (OSError, ValueError, RuntimeError) as error:
-            raise_if_unwritable(error, Path(folder))
-            reason = "no photos to calibrate on" if not reader.read else error
-            raise ExportError("the encoder cannot be quantised", found=reason) from error
+    return quantization  # type: ignore[no-any-return]
 
 
 def _sparse_products(model: Any) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from capprune.evaluation.parity import ScoreGap
     from capprune.evaluation.results import Results
     from capprune.evaluation.validate import Reference, Validation
+    from capprune_runtime.errors import GateFailed
     from capprune_runtime.verify import Bundle
 
 CHOSEN_ON = "val"  # choices are made on val and reported on test
@@ -70,7 +71,7 @@ def command(
 ) -> None:
     """Caption a split with a bundle, here or on a device; quality, parity, size and speed.
 
-    Without a BUNDLE: the package's own, if it has one.
+    Without a BUNDLE: the package's own.
 
     With --reference the trained model captions the same photos in torch: every caption must be the same, token by token,
     and CIDEr-D must not drop by more than --max-drop. Over a limit, the exit code is 3.
@@ -82,9 +83,8 @@ def command(
     """
     from capprune.captioning.ready import ready_bundle
     from capprune.devices import open_device
-    from capprune.evaluation.gate import check_gates, parse_max_bytes, parse_max_drop
+    from capprune.evaluation.gate import parse_max_bytes, parse_max_drop
     from capprune_exporters.bundle import record_quality
-    from capprune_runtime.errors import GateFailed
     from capprune_runtime.verify import verify_bundle
 
     drop = parse_max_drop(max_drop)
@@ -106,17 +106,7 @@ def command(
         threads=threads,
         device=device,
     )
-    failure: GateFailed | None = None
-    try:
-        check_gates(
-            change=validation.change,
-            max_drop=None if reference is None else drop,
-            sizes=results.bundle.files,
-            max_bytes=size,
-            parity=results.parity if _exact(verified) else {},
-        )
-    except GateFailed as error:
-        failure = error
+    failure = _failed_gate(verified, results, validation, None if reference is None else drop, size)
     gate = {"passed": failure is None, **({} if failure is None else failure.as_json())}
     document = results.as_json() | {"gate": gate}
     if record:
@@ -126,6 +116,28 @@ def command(
         if as_json:
             raise SystemExit(failure.exit_code)  # the document holds the message
         raise failure
+
+
+def _failed_gate(
+    bundle: Bundle, results: Results, validation: Validation, max_drop: float | None, max_bytes: int | None
+) -> GateFailed | None:
+    """What the bundle did not hold; a float32 one must say what the trained model said, word by word."""
+    from capprune.evaluation.gate import check_gates
+    from capprune_runtime.errors import GateFailed
+
+    quantisation = bundle.manifest.quantisation
+    exact = quantisation.encoder == quantisation.decoder == "float32"
+    try:
+        check_gates(
+            change=validation.change,
+            max_drop=max_drop,
+            sizes=results.bundle.files,
+            max_bytes=max_bytes,
+            parity=results.parity if exact else {},
+        )
+    except GateFailed as error:
+        return error
+    return None
 
 
 def _record(bundle: Bundle, document: Mapping[str, Any], validation: Validation, split: str) -> None:
@@ -148,12 +160,6 @@ def _record(bundle: Bundle, document: Mapping[str, Any], validation: Validation,
     if quality.get("confidence") is None:
         say(f"captions of this bundle will not be marked as unsure: record a validation of {CHOSEN_ON} first")
     record_quality(bundle, quality, model_card(bundle, quality))
-
-
-def _exact(bundle: Bundle) -> bool:
-    """Whether a bundle must say what the trained model said, word by word."""
-    quantisation = bundle.manifest.quantisation
-    return quantisation.encoder == quantisation.decoder == "float32"
 
 
 def validate(
