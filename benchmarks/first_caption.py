@@ -1,6 +1,6 @@
 """One photo's caption, from a cold process and warm: the package's bundle beside dense float32 exports of its parent.
 
-    python benchmarks/first_caption.py photo.jpg --dense runs/dense
+    python benchmarks/first_caption.py photo.jpg --dense ready_model/runs/dense
 
 Cold is `capprune caption photo.jpg` in a process of its own, from its start to its end, with the peak of its memory. Warm is one
 caption of a golden photo in a process that has the bundle open, one thread. All bundles take turns in both. Writes
@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from capprune.captioning.ready import ready_bundle
+from capprune.captioning.ready import READY, ready_bundle
 from capprune.devices import BenchJob, open_device
 from capprune.evaluation.speed import compare
 from capprune.exporting import Wanted, export
@@ -33,6 +32,15 @@ from capprune_runtime.environment import environment
 from capprune_runtime.errors import CapPruneError
 from capprune_runtime.verify import verify_bundle
 
+# A process begins with the peak of the one that started it, so a small one stands in between.
+LAUNCHER = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+seconds = time.perf_counter() - began
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(json.dumps({"code": done.returncode, "seconds": seconds, "peak_kib": peak, "said": done.stdout}))
+"""
 SCHEMA_VERSION = 1
 RUNTIME, THREADS = "ai-edge-litert", 1
 COLD_ROUNDS, WARM_ROUNDS = 9, 60
@@ -68,6 +76,8 @@ def measure(photo: Path, ours: Path, dense: Path, folder: Path, *, cold: int, wa
         CapPruneError: If a bundle or the run is broken, or a process fails.
     """
     load, run = os.getloadavg()[0], load_run(dense)
+    other = "" if ours == READY else f" --bundle {ours.name}"
+    place = dense.name if dense.is_absolute() else dense.as_posix()
     places = {OURS: ours}
     for target in DENSE:
         places[f"dense float32, {target}"] = export(run, folder / target, Wanted(target)).bundle.place
@@ -78,7 +88,7 @@ def measure(photo: Path, ours: Path, dense: Path, folder: Path, *, cold: int, wa
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": "first_caption",
-        "command": f"python benchmarks/first_caption.py {photo.name} --bundle {ours.name} --dense runs/{dense.name}",
+        "command": f"python benchmarks/first_caption.py {photo.name}{other} --dense {place}",
         "environment": {**asdict(environment(RUNTIME, THREADS)), "load_when_started": round(load, 1)},
         "beam": bundles[OURS].manifest.decoding.beam,
         "rows": [
@@ -89,7 +99,7 @@ def measure(photo: Path, ours: Path, dense: Path, folder: Path, *, cold: int, wa
                 "cold_seconds": quantiles([one.seconds for one in starts[row.name]]),
                 "peak_mb": max(one.peak_mb for one in starts[row.name]),
                 "caption": starts[row.name][0].caption,
-                "warm_caption_ms": {key: value / 1000 for key, value in asdict(row.caption).items()},
+                "warm_caption_ms": {key: getattr(row.caption, key) / 1000 for key in ("estimate", "low", "high")},
             }
             for row in rows
         ],
@@ -113,15 +123,11 @@ def cold_start(photo: Path, bundle: Path) -> ColdStart:
         CapPruneError: If it fails.
     """
     command = [sys.executable, "-m", "capprune", "caption", str(photo), "--bundle", str(bundle)]
-    began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        said = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise CapPruneError("a process could not caption", where=" ".join(command[2:]), found=process.returncode)
-    return ColdStart(time.perf_counter() - began, usage.ru_maxrss / 1024, said.strip())
+    done = subprocess.run([sys.executable, "-c", LAUNCHER, *command], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    if found["code"]:
+        raise CapPruneError("a process could not caption", where=" ".join(command[2:]), found=found["code"])
+    return ColdStart(found["seconds"], found["peak_kib"] / 1024, found["said"].strip())
 
 
 def quantiles(values: list[float]) -> dict[str, float]:

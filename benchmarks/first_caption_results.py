@@ -5,10 +5,7 @@ from __future__ import annotations
 from result_text import Document, commands, machine, missing, table
 
 TITLE = "## The first caption"
-USUAL = [
-    "make ready-model DATA=flickr8k",
-    "python benchmarks/first_caption.py photo.jpg --dense ready/runs/dense",
-]
+USUAL = ["python benchmarks/first_caption.py photo.jpg --dense ready_model/runs/dense"]
 
 
 def first_caption_section(document: Document | None) -> str:

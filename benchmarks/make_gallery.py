@@ -78,14 +78,16 @@ def drawn(folder: Path) -> list[tuple[Path, str]]:
 
 def entry(captioner: Captioner, path: Path, terms: str, low_below: float | None, out: Path) -> str:
     """One picture of the page, written beside it."""
-    caption = captioner.caption(read_photo(path, captioner.bundle.manifest.preprocessing.size))
+    shown = out / f"{_name(path)}.jpg"
     with Image.open(path) as photo:
         upright = photo.convert("RGB")
         upright.thumbnail((SIDE, SIDE))
-    name = path.stem.replace("_", "-")
-    write_bytes(out / f"{name}.jpg", _jpeg(upright))
+    write_bytes(shown, _jpeg(upright))
+    caption = captioner.caption(
+        read_photo(shown, captioner.bundle.manifest.preprocessing.size)
+    )  # what readers can repeat
     unsure = low_below is not None and mean_log_probability(caption) < low_below
-    return f"| ![{name}](gallery/{name}.jpg) | {caption.text}{' *(not sure)*' if unsure else ''} | {terms} |"
+    return f"| ![{shown.stem}](gallery/{shown.name}) | {caption.text}{' *(not sure)*' if unsure else ''} | {terms} |"
 
 
 def looked_at(captioner: Captioner, path: Path) -> tuple[Image.Image, Caption]:
@@ -93,6 +95,10 @@ def looked_at(captioner: Captioner, path: Path) -> tuple[Image.Image, Caption]:
     caption = captioner.caption(read_photo(path, captioner.bundle.manifest.preprocessing.size))
     with Image.open(path) as photo:
         return explanation(photo.convert("RGB"), caption), caption
+
+
+def _name(path: Path) -> str:
+    return path.stem.replace("_", "-")
 
 
 def _jpeg(picture: Image.Image) -> bytes:
@@ -112,7 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         photos = [*find_photos(), *drawn(Path(folder))]
         rows = [entry(captioner, path, terms, low_below, out) for path, terms in photos]
-        picture, caption = looked_at(captioner, photos[0][0])
+        picture, caption = looked_at(captioner, out / f"{_name(photos[0][0])}.jpg")
         write_bytes(out / "explained.jpg", _jpeg(picture))
     table = "\n".join(["| photo | caption | photo by |", "|---|---|---|", *rows])
     told = f'Where it looked for each word of "{caption.text}" (`capprune caption --explain`):'

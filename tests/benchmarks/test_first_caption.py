@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from small_run import Measured
@@ -34,6 +35,11 @@ def test_a_packed_bundle_is_timed_beside_dense_exports(measured: Measured, photo
         assert one["warm_caption_ms"]["estimate"] / 1000 < one["cold_seconds"]["p50"] and one["peak_mb"] > 20
     text = first_caption_section(document)
     assert f"{packed.stat().st_size:,}" in text and "dense float32, onnx" in text
+
+
+def test_the_peak_of_a_process_is_its_own(measured: Measured, photo: Path) -> None:
+    held = np.ones(2**27)  # 1 GiB, in the process that starts the other
+    assert 20 < cold_start(photo, measured.bundle).peak_mb < held.nbytes / 2**20
 
 
 def test_a_process_that_fails_is_named(photo: Path, tmp_path: Path) -> None:

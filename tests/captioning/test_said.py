@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from capprune.captioning.explain import explanation, write_explanation
-from capprune.captioning.ready import READY, ready_bundle
 from capprune.captioning.said import Said, check_table, confidence_of, mean_log_probability, photos_in, write_table
 from capprune_runtime.captioner import Caption
 from capprune_runtime.errors import BundleError, DataError, PhotoError, UsageError
@@ -107,11 +106,3 @@ def test_the_picture_is_brightest_where_the_model_looked(tmp_path: Path) -> None
     write_explanation(tmp_path / "new" / "out.png", tmp_path / "photo.png", caption())
     with Image.open(tmp_path / "new" / "out.png") as drawn:
         assert drawn.size == explanation(grey, caption()).size
-
-
-def test_an_install_without_a_bundle_says_how_to_name_one() -> None:
-    if READY.is_file():
-        assert ready_bundle() == READY
-    else:
-        with pytest.raises(UsageError, match="--bundle"):
-            ready_bundle()

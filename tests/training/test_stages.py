@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import tiny_training as tiny
-import yaml
 
+from capprune.config import load_tree
 from capprune.training.stages import is_recipe, read_stages
 from capprune_runtime.errors import ConfigError
 
@@ -47,8 +47,7 @@ def test_stages_share_what_is_common_and_build_on_each_other() -> None:
 
 def test_recipe_of_the_ready_model_can_be_read() -> None:
     path = Path(__file__).parents[2] / "configs" / "ready_model.yaml"
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    dense, sparse, tuned, seeing, scst, rounded = read_stages(tree, (), Path("out"), where=path.name)
+    dense, sparse, tuned, seeing, scst, rounded = read_stages(load_tree(path), (), Path("out"), where=path.name)
     assert sparse.config.start is None and tuned.config.start == sparse.folder and seeing.config.start == tuned.folder
     assert seeing.config.decoder == tuned.config.decoder == sparse.config.decoder != dense.config.decoder
     assert tuned.config.training.distillation.teacher == seeing.config.training.distillation.teacher == dense.folder

@@ -1,4 +1,4 @@
-"""The bundle that may come with the package, for a first caption without a training."""
+"""The bundle that comes with the package, for a first caption without a training."""
 
 from __future__ import annotations
 

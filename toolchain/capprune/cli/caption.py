@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), help="A folder or packed.  [default: the package's, if it has one]"
-)
+@click.option("--bundle", type=click.Path(path_type=Path), help="A folder or packed.  [default: the package's own]")
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept in the search.  [default: the bundle's]")
 @click.option(
     "--explain",

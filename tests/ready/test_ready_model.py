@@ -1,0 +1,111 @@
+"""The bundle that comes with the package: small, its record true, said at once, made of the runs that are kept beside it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from capprune.captioning.ready import ready_bundle
+from capprune.cli.validate import validate
+from capprune.config import load_tree
+from capprune.data.scenes import draw_scenes
+from capprune.exporting import Wanted, export
+from capprune.training.run import load_run, read_run
+from capprune.training.stages import read_stages
+from capprune_runtime.errors import UsageError
+from capprune_runtime.verify import Bundle, verify_bundle
+
+ROOT = Path(__file__).parents[2]
+RUNS = ROOT / "ready_model" / "runs"
+LAST = "rounded"
+DENSE = ROOT / "benchmarks" / "results" / "flickr8k_dense.json"
+MOST_BYTES = 4_000_000
+MOST_MEMORY = 250 * 1024  # KiB
+# The peak of a command, after what it printed. A process begins with the peak of the one that started it: a small one.
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return verify_bundle(ready_bundle())
+
+
+def test_it_is_small_and_states_its_terms(bundle: Bundle) -> None:
+    assert bundle.place.stat().st_size <= MOST_BYTES
+    assert "non-commercial" in bundle.manifest.data.licence
+    card = bundle.files["MODEL_CARD.md"].decode()
+    assert bundle.manifest.data.licence in card and "CIDEr-D" in card and "Known failures" in card
+    assert bundle.manifest.pruning.sparsity == pytest.approx(0.975, abs=0.0013)
+    places = json.dumps(bundle.manifest.config)
+    assert "/" not in places.replace(bundle.manifest.data.licence, "")
+
+
+def test_its_record_holds_what_was_promised(bundle: Bundle) -> None:
+    quality = json.loads(bundle.files["quality.json"])
+    measured, parent = quality["quality"], json.loads(DENSE.read_text())["results"]["quality"]
+    assert (quality["data"]["split"], quality["data"]["photos"], measured["beam"]) == ("test", 1000, 3)
+    assert measured["scores"]["tokenizer"] == "ptb" == parent["scores"]["tokenizer"]
+    assert parent["scores"]["cider_d"] >= 0.52
+    assert measured["scores"]["cider_d"] >= 0.98 * parent["scores"]["cider_d"]
+    assert measured["scores"]["meteor"] >= 0.20
+    assert measured["health"]["bad_ending_share"] < 0.005
+    assert quality["confidence"]["split"] == "val" and quality["confidence"]["low_below"] < 0
+
+
+def test_a_new_process_captions_a_photo_without_being_told_a_bundle(tmp_path: Path) -> None:
+    draw_scenes(tmp_path / "scenes", count={"test": 1}, seed=3, size=96)
+    photo = next((tmp_path / "scenes" / "photos").iterdir())
+    command = [sys.executable, "-m", "capprune", "caption", str(photo), "--json"]
+    done = subprocess.run([sys.executable, "-c", PEAK, *command], capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)["captions"][0]
+    assert len(said["caption"].split()) > 3 and isinstance(said["low_confidence"], bool)
+    assert int(done.stderr.splitlines()[-1]) < MOST_MEMORY
+
+
+def test_scores_measured_here_lie_in_the_recorded_interval(bundle: Bundle, data_folder: Path) -> None:
+    found, _ = validate(bundle, data_folder / "flickr8k", "test")
+    recorded = json.loads(bundle.files["quality.json"])["quality"]
+    assert found.quality.scores.photos == 1000
+    assert recorded["cider_d_interval"]["low"] < found.quality.scores.cider_d < recorded["cider_d_interval"]["high"]
+    # int8 rounds differently on other processors; a caption in a hundred may be another one
+    assert found.quality.scores.cider_d == pytest.approx(recorded["scores"]["cider_d"], rel=0.02)
+
+
+def test_kept_runs_export_to_the_models_that_are_shipped(bundle: Bundle, tmp_path: Path) -> None:
+    forms = {line["tensor"]: line["form"] for line in json.loads(bundle.files["plan.json"])["lines"]}
+    stored = bundle.manifest.quantisation
+    wanted = Wanted(weights=stored.decoder, encoder_weights=stored.encoder, plan=forms)
+    made = export(load_run(RUNS / LAST), tmp_path / "bundle", wanted).bundle
+    for part in (bundle.manifest.decoder.file, bundle.manifest.encoder.file, "vocabulary.txt"):
+        assert made.files[part] == bundle.files[part], part
+
+
+def test_kept_runs_are_stages_of_the_recipe() -> None:
+    path = ROOT / "configs" / "ready_model.yaml"
+    stages = read_stages(load_tree(path), (), RUNS, where=path.name)
+    assert stages[-1].name == LAST
+    kept = {stage.name for stage in stages if stage.folder.is_dir()}
+    assert kept == {"dense", "sparse", "tuned", LAST} == {run.name for run in RUNS.iterdir()}
+    for stage in stages:
+        if stage.name in kept:
+            saved, told = read_run(stage.folder).config.as_tree(), stage.config.without_places().as_tree()
+            for tree in (saved, told):
+                tree["training"].pop("validation_photos")
+                tree["encoder"].pop("frozen_blocks")  # of a frozen encoder it says nothing
+                tree["pruning"] = {key: tree["pruning"][key] for key in ("method", "sparsity", "block")}
+            assert saved == told, stage.name
+            assert sum(file.stat().st_size for file in stage.folder.iterdir()) < 20_000_000
+
+
+def test_an_install_without_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("capprune.captioning.ready.READY", tmp_path / "nothing.capz")
+    with pytest.raises(UsageError, match="no bundle comes with this install"):
+        ready_bundle()
