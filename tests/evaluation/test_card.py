@@ -9,6 +9,7 @@ import pytest
 from capprune.evaluation.card import model_card
 
 QUALITY: dict[str, Any] = {
+    "environment": {"runtime": "ai-edge-litert", "runtime_version": "2.3.0"},
     "data": {"name": "flickr8k", "split": "test", "photos": 1000},
     "quality": {
         "beam": 3,
@@ -59,6 +60,8 @@ def test_the_card_tells_terms_scores_sizes_and_limits() -> None:
         "0.4% stop at",
         "below -1.250",
         "10.0% of them, with a CIDEr-D of 0.200 beside 0.500",
+        "--target tflite --weights int8 --encoder-weights int8",
+        "in ai-edge-litert 2.3.0",
         "Do not rely on them",
     ):
         assert told in card, told

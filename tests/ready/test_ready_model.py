@@ -60,6 +60,14 @@ def test_its_record_holds_what_was_promised(bundle: Bundle) -> None:
     assert quality["confidence"]["split"] == "val" and quality["confidence"]["low_below"] < 0
 
 
+def test_its_page_states_what_it_is(bundle: Bundle) -> None:
+    page = (ROOT / "docs" / "ready_model.md").read_text(encoding="utf-8")
+    scores = json.loads(bundle.files["quality.json"])["quality"]["scores"]
+    for figure in (f"{bundle.place.stat().st_size:,} bytes", f"{scores['cider_d']:.4f}", f"{scores['meteor']:.4f}"):
+        assert figure in page
+    assert f"{bundle.manifest.pruning.kept_weights:,} of {bundle.manifest.pruning.prunable_weights:,}" in page
+
+
 def test_a_new_process_captions_a_photo_without_being_told_a_bundle(tmp_path: Path) -> None:
     draw_scenes(tmp_path / "scenes", count={"test": 1}, seed=3, size=96)
     photo = next((tmp_path / "scenes" / "photos").iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from capprune_runtime.verify import Bundle
@@ -23,7 +24,7 @@ def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
     """
     manifest, data = bundle.manifest, quality["data"]
     pruning, scores, interval = manifest.pruning, quality["quality"]["scores"], quality["quality"]["cider_d_interval"]
-    health = quality["quality"]["health"]
+    health, where = quality["quality"]["health"], quality["environment"]
     sizes = {name: entry.size_bytes for name, entry in manifest.files.items()}
     meteor = "" if scores["meteor"] is None else f", METEOR {scores['meteor']:.3f}"
     lines = [
@@ -45,7 +46,10 @@ def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
         f"{health['unknown_share']:.1%} hold an unknown one.",
         *_confidence(quality.get("confidence")),
         f"- **Known failures of such models**: {FAILURES}",
-        f"- **Made by** {manifest.created_by}; the config stands in manifest.json, every score in quality.json.",
+        f"- **Made by** {manifest.created_by}: `capprune train` or `finetune` with the config in manifest.json, then `capprune "
+        f"export RUN --target {PurePath(manifest.decoder.file).suffix[1:]} --weights {manifest.quantisation.decoder} "
+        f"--encoder-weights {manifest.quantisation.encoder}` and `capprune validate BUNDLE --record`, in {where['runtime']} "
+        f"{where['runtime_version']}. Every score stands in quality.json.",
         "",
         "Captions can be wrong. Do not rely on them where a mistake does harm.",
         "",
