@@ -10,6 +10,7 @@ import tiny_training as tiny
 import torch
 from torch import nn
 
+from capprune.cli.train import derived
 from capprune.config import PruningConfig
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder, normalised
 from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0, folded_filters, frozen_layers
@@ -257,6 +258,26 @@ def test_rounded_filters_are_those_that_an_int8_export_stores(tuned: Path, tmp_p
     assert not torch.equal(kept["stem.conv.weight"], before.state_dict()["stem.conv.weight"])
     with pytest.raises(ConfigError, match="is not rounded"):
         world.trainer(tmp_path / "no", "encoder.train=all", "encoder.rounded=true")
+
+
+def test_a_new_decoder_sees_through_the_encoder_of_another_run(tuned: Path, dense: Path, tmp_path: Path) -> None:
+    trainer = world.trainer(
+        tmp_path / "run", SHORT, f"encoder.start={tuned}", train=frozen_split(1), validation=frozen_split(2)
+    )
+    trainer.quality = lambda captions: 1.0
+    trainer.run()
+    run, other = read_run(tmp_path / "run"), read_run(tuned)
+    assert not of_decoder(run.masks) and of_encoder(run.masks).keys() == of_encoder(other.masks).keys()
+    assert all(torch.equal(of_encoder(run.weights)[name], value) for name, value in of_encoder(other.weights).items())
+    shown = normalised(np.full((1, world.SIZE, world.SIZE, 3), 90, np.uint8))
+    seen = start_network(other.config.model_copy(update={"start": tuned})).eval()
+    assert torch.equal(start_network(run.config).eval()(shown), seen(shown))
+    followed = derived(tmp_path / "run", {}, {"method": "keep"}, {}, ())
+    assert followed.encoder.start is None  # the run itself holds the encoder now
+    elsewhere = (f"start={dense}", f"encoder.start={tuned}")
+    world.trainer(tmp_path / "both", SHORT, *elsewhere, train=frozen_split(1), validation=frozen_split(2))
+    with pytest.raises(ConfigError, match="starts from that of"):
+        world.trainer(tmp_path / "no", "encoder.train=all", f"encoder.start={tuned}")
 
 
 def test_teacher_sees_through_its_own_encoder_while_another_learns(tuned: Path, tmp_path: Path) -> None:

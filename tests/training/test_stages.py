@@ -57,6 +57,11 @@ def test_recipe_of_the_ready_model_can_be_read() -> None:
     assert sparse.config.pruning.method == "supermask" and tuned.config.pruning.method == "keep"
 
 
+def test_a_stage_may_see_through_the_encoder_of_an_earlier_one() -> None:
+    own = {**tiny.TREE, "stages": [{"name": "seeing"}, {"name": "blocks", "encoder": {"start": "seeing"}}]}
+    assert stages(own)[1].config.encoder.start == Path("out/seeing")
+
+
 def test_a_plain_config_is_no_recipe() -> None:
     assert is_recipe(RECIPE) and not is_recipe(tiny.TREE)
 

@@ -53,6 +53,9 @@ class EncoderConfig(_Tree):
         default=False,
         description="round a frozen encoder's filters to int8, as export will, so that the decoder learns on it",
     )
+    start: Path | None = Field(
+        default=None, description="a run whose encoder this one sees through, frozen, instead of its start's"
+    )
     learning_rate: float = Field(default=1e-4, gt=0, description="of its weights; falls as training.learning_rate does")
 
 
@@ -217,6 +220,9 @@ class RunConfig(_Tree):
             update={
                 "start": self.start and Path(self.start.name),
                 "data": self.data.model_copy(update={"folder": Path(self.data.folder.name)}),
+                "encoder": self.encoder.model_copy(
+                    update={"start": self.encoder.start and Path(self.encoder.start.name)}
+                ),
                 "training": self.training.model_copy(update={"distillation": distillation}),
             }
         )

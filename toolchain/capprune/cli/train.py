@@ -90,7 +90,8 @@ def derived(
     tree = parent.config.as_tree()
     method = "none" if pruning["method"] == "keep" and not parent.masks else pruning["method"]
     own = {**tree["training"], "objective": "cross_entropy", "distillation": {}, **training}
-    changes = {**changed, "pruning": {**tree["pruning"], **pruning, "method": method}, "training": own}
+    seen = {**tree["encoder"], "start": None}  # the run holds the encoder that it was given
+    changes = {"encoder": seen, **changed, "pruning": {**tree["pruning"], **pruning, "method": method}, "training": own}
     return parse_config({**tree, **changes}, overrides, where=str(run))
 
 

@@ -4,14 +4,14 @@
       - {name: dense, training: {epochs: 8}}
       - {name: sparse, start: dense, pruning: {method: supermask}, training: {distillation: {teacher: dense}}}
 
-All other keys are common to the stages; a stage's own win, and its name follows the recipe's. `start` and a teacher name an
-earlier stage, or a run's folder.
+All other keys are common to the stages; a stage's own win, and its name follows the recipe's. `start`, `encoder.start` and
+a teacher name an earlier stage, or a run's folder.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,12 +88,15 @@ def _named(tree: dict[str, Any], known: Mapping[str, Path], later: set[Any], whe
             raise ConfigError("a stage can only build on stages before it", where=where, found=name)
         return str(known[name]) if name in known else name
 
-    changed = {**tree}
-    if changed.get("start") is not None:
-        changed["start"] = folder(changed["start"])
-    teacher = ((changed.get("training") or {}).get("distillation") or {}).get("teacher")
-    if teacher is not None:
-        training = {**changed["training"]}
-        training["distillation"] = {**training["distillation"], "teacher": folder(teacher)}
-        changed["training"] = training
-    return changed
+    changed = _replaced(tree, ("start",), folder)
+    changed = _replaced(changed, ("encoder", "start"), folder)
+    return _replaced(changed, ("training", "distillation", "teacher"), folder)
+
+
+def _replaced(tree: dict[str, Any], keys: Sequence[str], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """The tree with one value changed, where it has one."""
+    first, *rest = keys
+    value = tree.get(first)
+    if value is None or (rest and not isinstance(value, dict)):
+        return tree
+    return {**tree, first: _replaced(value, rest, change) if rest else change(value)}

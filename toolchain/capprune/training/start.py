@@ -122,16 +122,29 @@ def _held(parent: Parent, parts: Sequence[str]) -> dict[str, Tensor]:
 
 
 def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tensor]:
-    """The encoder's tensors and masks that a run which does not train it takes over, for its checkpoints."""
-    if config.encoder.train != "frozen":
-        if config.encoder.rounded:
-            raise ConfigError(
-                "an encoder that learns is not rounded", where="encoder.rounded", hint="encoder.train=frozen"
-            )
+    """The encoder's tensors and masks that a run which does not train it takes over, for its checkpoints.
+
+    Raises:
+        ConfigError: If the encoder learns and is told to be what only a frozen one can be.
+        UsageError: If the run that it is taken from is not there.
+        BundleError: If that run is broken.
+    """
+    encoder = config.encoder
+    if encoder.train != "frozen":
+        for key, said in (("rounded", encoder.rounded), ("start", encoder.start)):
+            if said:
+                raise ConfigError(
+                    "an encoder that learns starts from that of `start`, and is not rounded",
+                    where=f"encoder.{key}",
+                    hint="encoder.train=frozen",
+                )
         return {}
     learned = parent is not None and config.pruning.method != "lottery"
     tensors = _encoder_tensors(parent.weights, parent.masks) if learned and parent else {}
-    if config.encoder.rounded:
+    if encoder.start is not None:
+        other = read_run(encoder.start)
+        tensors = _encoder_tensors(other.weights, other.masks)
+    if encoder.rounded:
         network = start_network(config).state_dict()
         tensors |= {PREFIX + name: value for name, value in network.items()}
     return tensors
@@ -143,13 +156,13 @@ def _encoder_tensors(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor])
 
 
 def start_network(config: RunConfig) -> EfficientNetLite0:
-    """The network that a run with a frozen encoder sees through: its start's, or the published one.
+    """The network that a run sees through before it learns: `encoder.start`'s, its start's, or the published one.
 
     Raises:
         UsageError: If there is no such run.
         BundleError: If it is broken.
     """
-    start = None if config.pruning.method == "lottery" else config.start
+    start = config.encoder.start or (None if config.pruning.method == "lottery" else config.start)
     network = encoder_network({}) if start is None else _network_of(read_run(start))
     return rounded_filters(network) if config.encoder.rounded else network
 
