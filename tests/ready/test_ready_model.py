@@ -113,6 +113,28 @@ def test_kept_runs_are_stages_of_the_recipe() -> None:
             assert sum(file.stat().st_size for file in stage.folder.iterdir()) < 20_000_000
 
 
+def test_the_fast_variant_runs_in_blocks_under_the_same_encoder(bundle: Bundle) -> None:
+    fast = verify_bundle(RUNS.parent / "flickr8k-blocks.capz")
+    forms = {line["tensor"]: line["form"] for line in json.loads(fast.files["plan.json"])["lines"]}
+    assert {name for name, form in forms.items() if "1x16" in form} >= {"rnn.weight", "output.weight"}, forms
+    assert fast.place.stat().st_size <= MOST_BYTES and "non-commercial" in fast.manifest.data.licence
+    assert fast.manifest.pruning.sparsity == pytest.approx(0.95, abs=0.0025)
+    quality, page = (
+        json.loads(fast.files["quality.json"]),
+        (ROOT / "docs" / "ready_model.md").read_text(encoding="utf-8"),
+    )
+    assert (quality["data"]["split"], quality["data"]["photos"], quality["quality"]["beam"]) == ("test", 1000, 3)
+    assert f"{quality['quality']['scores']['cider_d']:.4f}" in page and f"{fast.place.stat().st_size:,}" in page
+
+
+def test_the_recipe_of_the_fast_variant_can_be_read() -> None:
+    path = ROOT / "configs" / "ready_model_blocks.yaml"
+    sparse, scst = read_stages(load_tree(path), (), Path("out"), where=path.name)
+    assert scst.config.start == sparse.folder and scst.config.training.objective == "scst"
+    assert {stage.config.encoder.start for stage in (sparse, scst)} == {Path("ready_model") / "runs" / LAST}
+    assert read_run(ROOT / sparse.config.encoder.start).config.decoder == sparse.config.decoder
+
+
 def test_an_install_without_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("capprune.captioning.ready.READY", tmp_path / "nothing.capz")
     with pytest.raises(UsageError, match="no bundle comes with this install"):
