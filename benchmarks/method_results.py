@@ -40,6 +40,8 @@ ROWS = (
     Wanted("gru", None, DENSE),
     *(Wanted("gru", 0.975, method) for method in MAIN),
 )
+# What tells rows apart; a group with another key (a width, blocks, a limit in bytes) is none of them
+COMPARED = {"decoder.cell", "pruning.method", "pruning.scope", "pruning.sparsity", "start", "training.seed"}
 COLUMNS = ("model", "target", "seeds", "CIDEr-D", "to dense", "BLEU-4", "zeros", "decoder, bytes", "step, µs")
 HEALTH = ("model", "target", "words", "with `<unk>`", "bad endings", "length", "epochs", "minutes")
 
@@ -100,7 +102,6 @@ def _find(document: Document, groups: Sequence[Document], wanted: Wanted) -> Doc
     base = document["config"]
     for group in groups:
         keys = group["keys"]
-        widths = {key for key in keys if key.startswith("decoder.") and key != "decoder.cell"}
         facts = (
             keys.get("decoder.cell", base["decoder"]["cell"]),
             None if group["method"] == DENSE else keys.get("pruning.sparsity", base["pruning"]["sparsity"]),
@@ -108,13 +109,9 @@ def _find(document: Document, groups: Sequence[Document], wanted: Wanted) -> Doc
             keys.get("start") if keys.get("start") != DENSE else None,
             keys.get("pruning.scope"),
         )
-        if facts == wanted and not widths and not _tuned(keys):
+        if facts == wanted and keys.keys() <= COMPARED:
             return group
     return None
-
-
-def _tuned(keys: Document) -> bool:
-    return any(key.startswith(("training.objective", "training.distillation", "training.epochs")) for key in keys)
 
 
 def _named(wanted: Wanted) -> list[str]:

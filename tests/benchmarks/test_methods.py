@@ -122,6 +122,16 @@ def test_grid_asks_for_every_row_of_the_table(document: dict[str, Any]) -> None:
     assert "| not run |" not in methods_section(document)
 
 
+def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict[str, Any]) -> None:
+    for group in document["groups"]:
+        if group["name"] in ("supermask-block-1x16-sparsity0.95", "supermask-step_us37.0"):
+            group.update(runs=["one"], waiting=0, figures=document["groups"][0]["figures"])
+    section = methods_section(document)
+    rows = [one for one in section.splitlines() if one.startswith("| LSTM, supermask | 95 %")]
+    assert len(rows) == 1 and "not run" in rows[0]
+    assert line(section, "supermask-block-1x16-sparsity0.95")[2] == "1" == line(section, "supermask-step_us37.0")[2]
+
+
 def test_budget_and_rival_of_equal_bytes_are_told(document: dict[str, Any]) -> None:
     section = methods_section(document)
     runs = len({row["run"] for row in document["rows"] if row["status"] == "done"})
