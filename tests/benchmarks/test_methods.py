@@ -123,6 +123,7 @@ def test_grid_asks_for_every_row_of_the_table(document: dict[str, Any]) -> None:
 
 
 def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict[str, Any]) -> None:
+    document["groups"] = [group for group in document["groups"] if group["name"] != "supermask-sparsity0.95"]
     for group in document["groups"]:
         if group["name"] in ("supermask-block-1x16-sparsity0.95", "supermask-step_us37.0"):
             group.update(runs=["one"], waiting=0, figures=document["groups"][0]["figures"])
