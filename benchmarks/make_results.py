@@ -16,6 +16,7 @@ from decoder_step_results import decoder_step_section
 from end_to_end_results import end_to_end_section
 from export_results import entropy_section, exports_section
 from first_caption_results import first_caption_section
+from kept_bundle_results import kept_bundles_section
 from method_results import methods_section
 from result_text import commands as _commands
 from result_text import machine as _machine
@@ -52,6 +53,7 @@ def render(results: Path) -> str:
         HEAD,
         decoder_step_section(_read(results / "decoder_step.json")),
         _flickr8k(found),
+        kept_bundles_section(_read(results / "kept_bundles.json")),
         first_caption_section(_read(results / "first_caption.json")),
         methods_section(_read(results / "methods.json")),
         exports_section(_read(results / "exports.json")),

@@ -1,0 +1,66 @@
+"""The section of RESULTS.md on the bundles that are kept with the code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from result_text import Document, commands, machine, missing, table
+
+TITLE = "## The bundles that are kept"
+USUAL = ["python benchmarks/kept_bundles.py --data flickr8k"]
+
+
+def kept_bundles_section(document: Document | None) -> str:
+    """Quality against the dense parent, bytes and times of every bundle, or how to measure them."""
+    if document is None:
+        return "\n\n".join([TITLE, missing("them", USUAL)])
+    parent, data = document["parent"], document["data"]
+    what = (
+        f"Scored on {data['photos']:,} photos of `{data['split']}` of {data['name']}, beam {document['beam']}, "
+        f"{parent['scores']['tokenizer']} tokens. The captions of their dense parent in torch have a CIDEr-D of "
+        f"{parent['scores']['cider_d']:.4f}; to dense: the relative change against it, photo by photo, with the interval that "
+        "holds 95 % of bootstrap draws. The parent was trained for less time than they were, and its encoder did not learn "
+        "([how they were made](../docs/ready_model.md#how-it-was-made))."
+    )
+    quality = table(
+        ["", "zeros", "CIDEr-D", "interval", "to dense", "METEOR", "bad endings", "download, bytes"],
+        [_quality(row) for row in document["rows"]],
+    )
+    speed = table(
+        ["", "step, µs", "the same in dense int8, µs", "faster", "caption, ms"],
+        [_speed(row) for row in document["rows"]],
+    )
+    turns = "Timed in turns, medians with the interval over rounds:"
+    return "\n\n".join(
+        [TITLE, what, quality, turns, speed, machine(document["environment"]), commands([document["command"]])]
+    )
+
+
+def _quality(row: Document) -> list[str]:
+    interval, change = row["cider_d_interval"], row["change"]
+    return [
+        row["name"],
+        f"{1 - row['kept_weights'] / row['prunable_weights']:.2%}",
+        f"{row['scores']['cider_d']:.4f}",
+        f"{interval['low']:.3f} to {interval['high']:.3f}",
+        f"{change['estimate']:+.1%} [{change['low']:+.1%}, {change['high']:+.1%}]",
+        "—" if row["scores"]["meteor"] is None else f"{row['scores']['meteor']:.4f}",
+        f"{row['health']['bad_ending_share']:.1%}",
+        f"{row['bytes']:,}",
+    ]
+
+
+def _speed(row: Document) -> list[str]:
+    faster = row["faster"]
+    return [
+        row["name"],
+        _median(row["step_us"], 1, ".0f"),
+        _median(row["dense_int8_step_us"], 1, ".0f"),
+        "the intervals overlap" if faster is None else f"{_median(faster, 1, '.2f')} times",
+        _median(row["caption_us"], 1000, ".1f"),
+    ]
+
+
+def _median(found: Any, scale: float, form: str) -> str:
+    low, middle, high = (format(found[key] / scale, form) for key in ("low", "estimate", "high"))
+    return f"{middle} [{low}, {high}]"

@@ -1,0 +1,126 @@
+"""The bundles that are kept with the code: quality beside their dense parent, bytes, and a step beside dense int8.
+
+    python benchmarks/kept_bundles.py --data flickr8k
+
+Validates every bundle against the run of the parent, then times all of them in turns, each with the same model in dense int8.
+Writes benchmarks/results/kept_bundles.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from capprune.captioning.ready import READY
+from capprune.cli.validate import validate
+from capprune.devices import BenchJob, open_device
+from capprune.evaluation.speed import compare
+from capprune_exporters.rivals import DENSE_INT8, rival_bundle, tflite_rivals, verified
+from capprune_runtime.atomic import write_text
+from capprune_runtime.environment import environment
+from capprune_runtime.errors import CapPruneError
+from capprune_runtime.verify import Bundle, verify_bundle
+
+SCHEMA_VERSION = 1
+SPLIT, BEAM = "test", 3
+RUNTIME, THREADS, ROUNDS = "ai-edge-litert", 1, 60
+ROOT = Path(__file__).parents[1]
+KEPT, PARENT = ROOT / "ready_model", ROOT / "ready_model" / "runs" / "dense"
+RESULTS = Path(__file__).parent / "results"
+
+
+def measure(places: Mapping[str, Path], parent: Path, data: Path, *, limit: int | None, rounds: int) -> dict[str, Any]:
+    """Validate and time bundles.
+
+    Args:
+        places: The bundles, by what the table calls them.
+        parent: The run that all of them are compared with.
+        data: Folder of photos and captions.
+        limit: Only the first photos of the split.
+        rounds: Captions of each bundle that are timed.
+
+    Returns:
+        The document that is written.
+
+    Raises:
+        CapPruneError: If a bundle, the run or the data is broken.
+    """
+    load, bundles = os.getloadavg()[0], {name: verify_bundle(place) for name, place in places.items()}
+    results = {
+        name: validate(bundle, data, SPLIT, limit=limit, reference=parent, beam=BEAM, runtime=RUNTIME)[0].as_json()
+        for name, bundle in bundles.items()
+    }
+    steps = time_steps(bundles, rounds)
+    one = next(iter(results.values()))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": "kept_bundles",
+        "command": f"python benchmarks/kept_bundles.py --data {data.name}"
+        + ("" if limit is None else f" --limit {limit}"),
+        "environment": {**asdict(environment(RUNTIME, THREADS)), "load_when_started": round(load, 1)},
+        "data": one["data"],
+        "beam": BEAM,
+        "parent": {key: one["reference"][key] for key in ("name", "scores", "health")},
+        "rows": [
+            {
+                "name": name,
+                "bytes": places[name].stat().st_size,
+                **{key: results[name]["bundle"][key] for key in ("kept_weights", "prunable_weights", "total_bytes")},
+                **{key: results[name]["quality"][key] for key in ("scores", "cider_d_interval", "health")},
+                "change": results[name]["reference"]["cider_d_change"]["relative"],
+                **steps[name],
+            }
+            for name in places
+        ],
+    }
+
+
+def time_steps(bundles: Mapping[str, Bundle], rounds: int) -> dict[str, dict[str, Any]]:
+    """The median step and caption of every bundle, and how many times longer its model's step takes in dense int8."""
+    rivals = {name: _in_dense_int8(bundle) for name, bundle in bundles.items()}
+    job = BenchJob([*bundles.values(), *rivals.values()], rounds=rounds, beam=BEAM, threads=THREADS)
+    timed = open_device("local").bench(job, lambda *_: None)
+    found = {}
+    for place, name in enumerate(bundles):
+        own, dense = compare((timed[place], timed[place + len(bundles)]), (name, DENSE_INT8))
+        found[name] = {
+            "step_us": asdict(own.step),
+            "caption_us": asdict(own.caption),
+            "dense_int8_step_us": asdict(dense.step),
+            "faster": None if dense.faster is None else asdict(dense.faster),
+        }
+    return found
+
+
+def _in_dense_int8(bundle: Bundle) -> Bundle:
+    rival = next(one for one in tflite_rivals(bundle.decoder) if one.name == DENSE_INT8)
+    return verified(rival_bundle(bundle, rival, bundle.encoder))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k")
+    parser.add_argument("--limit", type=int, help="only the first photos of the test split")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="captions of each bundle that are timed")
+    parser.add_argument("--out", type=Path, default=RESULTS / "kept_bundles.json")
+    asked = parser.parse_args(arguments)
+    places = {path.stem: path for path in (READY, *sorted(KEPT.glob("*.capz")))}
+    try:
+        document = measure(places, PARENT, asked.data, limit=asked.limit, rounds=asked.rounds)
+        write_text(asked.out, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    except CapPruneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(asked.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
