@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from result_text import Document, commands, machine, missing, table
 
 COMMAND = "python benchmarks/methods.py --data flickr8k --out sweeps/methods"
-DENSE = "dense"
+DENSE, RATE = "dense", "training.learning_rate"
 
 
 class Wanted(NamedTuple):
@@ -42,8 +42,9 @@ ROWS = (
 )
 # What tells rows apart; a group with another key (a width, blocks, a limit in bytes) is none of them
 COMPARED = {"decoder.cell", "pruning.method", "pruning.scope", "pruning.sparsity", "start", "training.seed"}
+COMPARED |= {RATE, f"start.{RATE}"}
 COLUMNS = ("model", "target", "seeds", "CIDEr-D", "to dense", "BLEU-4", "zeros", "decoder, bytes", "step, µs")
-HEALTH = ("model", "target", "words", "with `<unk>`", "bad endings", "length", "epochs", "minutes")
+HEALTH = ("model", "target", "words", "with `<unk>`", "bad endings", "length", "learning rate", "epochs", "minutes")
 
 
 def methods_section(document: Document | None) -> str:
@@ -55,6 +56,7 @@ def methods_section(document: Document | None) -> str:
     found = [(wanted, _find(document, exact, wanted)) for wanted in ROWS]
     used = {group["name"] for _, group in found if group is not None}
     others = [group for group in exact if group["name"] not in used]
+    rate = document["config"]["training"]["learning_rate"]
     parts = [
         title,
         _what(document),
@@ -67,8 +69,8 @@ def methods_section(document: Document | None) -> str:
         "What the captions look like, and what training took with the run that one starts from:",
         table(
             HEALTH,
-            [[*_named(wanted), *_health(group)] for wanted, group in found if group and group["runs"]]
-            + [[group["name"], "", *_health(group)] for group in others if group["runs"]],
+            [[*_named(wanted), *_health(group, rate)] for wanted, group in found if group and group["runs"]]
+            + [[group["name"], "", *_health(group, rate)] for group in others if group["runs"]],
         ),
         _other_formats(document),
         _failures(document),
@@ -135,13 +137,14 @@ def _quality(group: Document | None) -> list[str]:
     ]
 
 
-def _health(group: Document) -> list[str]:
+def _health(group: Document, rate: float) -> list[str]:
     minutes = group["figures"]["seconds_in_all"]["mean"] / 60
     return [
         _mean(group, "distinct_words", ".0f"),
         _mean(group, "unknown_share", ".1%"),
         _mean(group, "bad_ending_share", ".1%"),
         _mean(group, "mean_words", ".1f"),
+        f"{group['keys'].get(RATE, rate):g}",
         _mean(group, "epochs_in_all", ".0f"),
         f"{minutes:.0f}",
     ]

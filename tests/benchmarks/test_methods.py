@@ -103,6 +103,10 @@ def test_seeds_stand_as_mean_and_spread_with_the_paired_change(document: dict[st
     assert cells[4].startswith("-2.0% [")  # (0.4967 - 0.5067) / 0.5067
     assert cells[6:] == ["97.50%", "1,000,000", "100 ± 0"]
     assert line(methods_section(document), "LSTM, dense")[4] == "—"
+    health = [
+        one for one in methods_section(document).splitlines() if one.startswith("| LSTM, supermask | 97.5 % | 300 |")
+    ]
+    assert len(health) == 1 and "| 0.004 |" in health[0]  # the row's learning rate, not the config's
 
 
 def test_row_that_was_not_trained_says_so(document: dict[str, Any]) -> None:
@@ -110,7 +114,7 @@ def test_row_that_was_not_trained_says_so(document: dict[str, Any]) -> None:
     assert line(section, "GRU, supermask")[1:3] == ["97.5 %", "not run"]
     assert line(section, "LSTM, lottery from gradual")[1:3] == ["97.5 %", "not run"]
     assert line(section, "LSTM, snip")[1:3] == ["97.5 %", "failed"]
-    assert "- snip-sparsity0.975-seed8888, float32: no luck" in section
+    assert "- snip-sparsity0.975-learning_rate0.004-seed8888, float32: no luck" in section
     document["groups"] = []
     assert methods_section(document).count("| not run |") == len(ROWS)
 
@@ -123,14 +127,23 @@ def test_grid_asks_for_every_row_of_the_table(document: dict[str, Any]) -> None:
 
 
 def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict[str, Any]) -> None:
-    document["groups"] = [group for group in document["groups"] if group["name"] != "supermask-sparsity0.95"]
+    document["groups"] = [
+        group for group in document["groups"] if group["name"] != "supermask-sparsity0.95-learning_rate0.004"
+    ]
     for group in document["groups"]:
-        if group["name"] in ("supermask-block-1x16-sparsity0.95", "supermask-step_us37.0"):
+        if group["name"] in (
+            "supermask-block-1x16-sparsity0.95-learning_rate0.004",
+            "supermask-step_us37.0-learning_rate0.004",
+        ):
             group.update(runs=["one"], waiting=0, figures=document["groups"][0]["figures"])
     section = methods_section(document)
     rows = [one for one in section.splitlines() if one.startswith("| LSTM, supermask | 95 %")]
     assert len(rows) == 1 and "not run" in rows[0]
-    assert line(section, "supermask-block-1x16-sparsity0.95")[2] == "1" == line(section, "supermask-step_us37.0")[2]
+    assert (
+        line(section, "supermask-block-1x16-sparsity0.95-learning_rate0.004")[2]
+        == "1"
+        == line(section, "supermask-step_us37.0-learning_rate0.004")[2]
+    )
 
 
 def test_budget_and_rival_of_equal_bytes_are_told(document: dict[str, Any]) -> None:
