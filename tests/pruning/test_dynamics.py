@@ -148,6 +148,13 @@ def test_rate_follows_from_kappa_at_a_price_that_size_and_length_do_not_change(s
     assert pull.crossed == crossing(PRICED.kappa, steps)
 
 
+@pytest.mark.parametrize(("sparsity", "price", "held"), [(0.5, 20, 20), (0.8, 20, 20), (0.9, 20, 30), (0.95, 20, 60)])
+def test_price_is_not_so_low_that_its_rate_lets_chance_choose(sparsity: float, price: float, held: float) -> None:
+    pull = pull_of(PRICED.model_copy(update={"sparsity": sparsity}), steps=1600, size=1_350_000)
+    assert (pull.weight, pull.held) == (pytest.approx(price), pytest.approx(held))
+    assert pull.weight * pull.gate_learning_rate / pull.gate_adam_eps * 1600 / 1_350_000 == pytest.approx(PRICED.kappa)
+
+
 def test_a_published_recipe_has_about_the_published_rate() -> None:
     recipe = PRICED.model_copy(update={"sparsity_weight": 20.0, "kappa": 8_922.0})
     assert pull_of(recipe, steps=PUBLISHED_STEPS, size=PUBLISHED_SIZE).gate_learning_rate == pytest.approx(

@@ -13,7 +13,8 @@ gate is followed step by step, which holds for both.
 Lambda says what stays: it is the price of a unit of sparsity in nats of caption loss, and a gate falls if its weight earns
 less. The published rate of 100 belongs to runs of 10^5 steps; a run of 10^3 steps reaches the same kappa at that rate only
 by a price a hundred times as high, at which no weight earns its keep: all gates fall at once, and which of them are above 0
-when the target is reached is chance. So the price is set and the rate follows from kappa, unless a rate is configured.
+when the target is reached is chance. So the price is set and the rate follows from kappa, unless a rate is configured. A
+price far below 20 would bring the chance back, with the high rate that it takes to give the same kappa.
 
 At that price a small model may settle short of the target: where the caption loss L is convex in the sparsity s its slope
 at s is at most (L(1) - L(s)) / (1 - s), and between a model that can say nothing but frequent words and a trained one lie
@@ -36,6 +37,7 @@ FINEST = 20_000  # steps followed at most; finer ones change the fraction by les
 FEWEST_STEPS = 100  # below this a step moves a gate so far that the target is overshot for good
 LATEST_CROSSING = 0.8  # of the run: gates that fall later have no time left to settle
 PRICE = 1.0  # lambda * (1 - s): nats for the sparsity that is left to gain at the target
+CHEAPEST = 20.0  # lambda below which the rate that gives kappa is so high that the caption's noise moves the gates
 FAR_BELOW = 10.0  # Adam's eps over the largest gradient that the pull gives a gate
 SETTLING, GROWTH = 0.1, 0.25  # of the run: after the crossing, and for the price to grow to what holds the target
 
@@ -111,11 +113,11 @@ def pull_of(config: PruningConfig, *, steps: int, size: int) -> Pull:
         )
     given, rate = config.sparsity_weight, config.gate_learning_rate
     if rate is None:
-        price = PRICE / (1 - config.sparsity) if given is None else given
+        price = max(PRICE / (1 - config.sparsity), CHEAPEST) if given is None else given
         eps = max(config.gate_adam_eps, FAR_BELOW * price / (4 * size))
         kappa = min(config.kappa, STEEPEST * steps)
         crossed = _checked(config, kappa, "pruning.kappa", config.kappa, steps)
-        held = NATS_AT_STAKE / (1 - config.sparsity) if given is None else price
+        held = max(NATS_AT_STAKE / (1 - config.sparsity), price) if given is None else price
         return Pull(price, held, crossed, kappa * size / (price * steps) * eps, eps)
     speed = rate / config.gate_adam_eps
     weight = _derived(config, steps, size, speed) if given is None else given
