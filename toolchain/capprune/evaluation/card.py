@@ -34,9 +34,9 @@ def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
         "",
         f"- **Data**: {manifest.data.name}. **Terms: {manifest.data.licence}.** They hold for these weights; the licence of "
         "capprune's code does not. No photo and no caption of the data is in this bundle.",
-        f"- **Decoder**: {pruning.kept_weights:,} of {pruning.prunable_weights:,} weights kept "
-        f"({pruning.sparsity:.2%} sparse, by {pruning.method}), stored as {manifest.quantisation.decoder}. "
-        f"**Encoder**: {manifest.quantisation.encoder}.",
+        f"- **Weights**: {pruning.kept_weights:,} of {pruning.prunable_weights:,} that can be pruned are kept "
+        f"({pruning.sparsity:.2%} sparse, by {pruning.method}). Those of the decoder are stored as "
+        f"{manifest.quantisation.decoder}, those of the encoder as {manifest.quantisation.encoder}.",
         f"- **Bytes**: encoder {sizes[manifest.encoder.file]:,}, decoder {sizes[manifest.decoder.file]:,}, before packing.",
         f"- **Scores** on {data['name']} {data['split']} ({data['photos']:,} photos, beam {quality['quality']['beam']}, "
         f"{scores['tokenizer']} tokens): CIDEr-D {scores['cider_d']:.3f} (95 % interval {interval['low']:.3f} to "

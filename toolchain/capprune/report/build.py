@@ -150,13 +150,13 @@ def _lead(sources: Sources) -> str:
         config, prunable, kept = sources.run.config, sources.run.prunable, sources.run.kept
         return (
             f"{_a(config.decoder.cell)} captioner over {config.encoder.name}; pruning: {config.pruning.method}; "
-            f"{kept:,} of {prunable:,} decoder weights kept ({1 - kept / prunable:.2%} sparse)."
+            f"{kept:,} of {prunable:,} prunable weights kept ({1 - kept / prunable:.2%} sparse)."
             f" Data: {config.data.folder.name}; {config.data.licence}."
         )
     if sources.bundle is not None:
         manifest = sources.bundle.manifest
         return (
-            f"{_a(manifest.model.cell)} captioner; {manifest.pruning.sparsity:.2%} of its decoder's weights removed. "
+            f"{_a(manifest.model.cell)} captioner; {manifest.pruning.sparsity:.2%} of its prunable weights removed. "
             f"Data: {manifest.data.name}; {manifest.data.licence}."
         )
     return "What was measured."
