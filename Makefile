@@ -3,6 +3,7 @@
 # make ready-model DATA=flickr8k    remake the bundle that comes with the package (hours; each stage resumes)
 # make ready-bundle DATA=flickr8k   the same from the runs that are kept in ready_model/ (minutes)
 # make ready-blocks DATA=flickr8k   its fast variant in blocks, on the same encoder (an hour; each stage resumes)
+# make ready-small DATA=flickr8k    after ready-model: a smaller one, of less quality, with the encoder pruned too
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ STAGES := dense sparse tuned seeing scst rounded
 RUN := ready_model/runs/$(lastword $(STAGES))
 NAME := flickr8k
 
-.PHONY: demo test lint bench ready-model ready-bundle ready-blocks install clean
+.PHONY: demo test lint bench ready-model ready-bundle ready-blocks ready-small install clean
 
 demo: install
 	rm -rf $(DEMO)
@@ -50,6 +51,13 @@ ready-blocks: install
 	$(BIN)/capprune train configs/ready_model_blocks.yaml data.folder=$(DATA) --out $(READY)/blocks
 	$(BIN)/python -m capprune.training.slim $(READY)/blocks/scst $(READY)/runs/blocks
 	$(MAKE) ready-bundle RUN=$(READY)/runs/blocks NAME=flickr8k-blocks
+
+ready-small: install
+	$(BIN)/capprune prune $(READY)/trained/seeing --method gradual data.folder=$(DATA) 'pruning.keep=[decoder]' \
+		pruning.sparsity=0.8 pruning.scope=blind pruning.gradual.begin=0 training.epochs=4 training.learning_rate=2e-4 \
+		training.distillation.teacher=$(READY)/trained/dense --out $(READY)/small
+	$(BIN)/python -m capprune.training.slim $(READY)/small $(READY)/runs/small
+	$(MAKE) ready-bundle RUN=$(READY)/runs/small NAME=flickr8k-small
 
 install: $(VENV)/installed
 

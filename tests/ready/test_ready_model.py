@@ -127,6 +127,24 @@ def test_the_fast_variant_runs_in_blocks_under_the_same_encoder(bundle: Bundle) 
     assert f"{quality['quality']['scores']['cider_d']:.4f}" in page and f"{fast.place.stat().st_size:,}" in page
 
 
+def test_the_small_variant_has_a_pruned_encoder_too(bundle: Bundle) -> None:
+    small = verify_bundle(RUNS.parent / "flickr8k-small.capz")
+    own, pruning = bundle.manifest.pruning, small.manifest.pruning
+    assert (
+        pruning.kept_weights > own.kept_weights and pruning.prunable_weights > own.prunable_weights
+    )  # of the encoder's
+    size = small.place.stat().st_size
+    assert size < 0.6 * bundle.place.stat().st_size and "non-commercial" in small.manifest.data.licence
+    quality, page = (
+        json.loads(small.files["quality.json"]),
+        (ROOT / "docs" / "ready_model.md").read_text(encoding="utf-8"),
+    )
+    assert (quality["data"]["split"], quality["data"]["photos"], quality["quality"]["beam"]) == ("test", 1000, 3)
+    assert f"CIDEr-D {quality['quality']['scores']['cider_d']:.4f}" in page and f"{size:,} bytes" in page
+    kept = f"{pruning.kept_weights:,} of {pruning.prunable_weights:,}"
+    assert f"{kept} weights that can be pruned" in " ".join(page.split())
+
+
 def test_the_recipe_of_the_fast_variant_can_be_read() -> None:
     path = ROOT / "configs" / "ready_model_blocks.yaml"
     sparse, scst = read_stages(load_tree(path), (), Path("out"), where=path.name)

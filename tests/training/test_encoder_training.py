@@ -280,14 +280,13 @@ def test_a_new_decoder_sees_through_the_encoder_of_another_run(tuned: Path, dens
         world.trainer(tmp_path / "no", "encoder.train=all", f"encoder.start={tuned}")
 
 
-def test_teacher_sees_through_its_own_encoder_while_another_learns(tuned: Path, tmp_path: Path) -> None:
+def test_teacher_sees_through_its_own_encoder_while_another_learns(dense: Path, tmp_path: Path) -> None:
     photos = world.split(1)
-    extract = FeatureExtractor(teachers_eye(tuned))
+    extract = FeatureExtractor(teachers_eye(dense))
     seen = world.Pixels(extract(photos.features[np.arange(world.PHOTOS)]))
-    teacher = (f"training.distillation.teacher={tuned}", "training.distillation.weight=1.0")
-    own = (*teacher, "encoder.train=all", "pruning.method=keep", SHORT, f"start={tuned}")
+    teacher = (f"training.distillation.teacher={dense}", "training.distillation.weight=1.0")
+    own = (*teacher, "encoder.train=all", SHORT, f"start={dense}")
     trainer = world.trainer(tmp_path / "run", *own, train=replace(photos, taught=seen))
-    trainer.pruner.begin(None)  # masks on
     trainer._set_training(False)
     batch = next(trainer.batches.epoch(0))
     features = trainer.sight(trainer.train.features, batch.photos)
