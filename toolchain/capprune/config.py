@@ -110,7 +110,7 @@ class RewardConfig(_Tree):
 
 
 class TrainingConfig(_Tree):
-    """Optimiser, schedule and batches. Adam with a cosine from `learning_rate` to `final_learning_rate`."""
+    """Optimiser, schedule and batches. Adam; after the warm-up a cosine from `learning_rate` to `final_learning_rate`."""
 
     objective: Literal["cross_entropy", "scst"] = "cross_entropy"
     distillation: DistillationConfig = DistillationConfig()
@@ -120,6 +120,7 @@ class TrainingConfig(_Tree):
     photos_per_batch: int = Field(default=10, ge=1, description="a batch holds all captions of so many photos")
     learning_rate: float = Field(default=1e-3, gt=0)
     final_learning_rate: float = Field(default=1e-5, ge=0)
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the run in which the learning rate rises")
     adam_eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=5.0, ge=0, description="largest norm of the weights' gradient; 0 is no limit")

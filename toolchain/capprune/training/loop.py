@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ class Trainer:
         """
         if (self.folder / LAST).is_file() and not (self.folder / STATE).is_file():
             return self._finished()
-        with alone_in(self.folder), postponed_signals() as request:
+        with alone_in(self.folder), postponed_signals() as request, _denormals_as_zero():
             if (self.folder / STATE).is_file():
                 self._resume()
             else:
@@ -318,10 +319,13 @@ class Trainer:
         return Progress(epoch, epochs, self.step, self.steps, loss, speed, left, sparsity, cider)
 
     def _learning_rate(self) -> float:
-        """Of the weights, for the next step: half a cosine over the run."""
-        settings, done = self.config.training, min(1.0, self.step / self.steps)
-        final = settings.final_learning_rate
-        return final + (settings.learning_rate - final) * (1 + math.cos(math.pi * done)) / 2
+        """Of the weights, for the next step: up a line, then down half a cosine."""
+        settings, done = self.config.training, self.step / self.steps
+        rise, final = settings.warmup, settings.final_learning_rate
+        if done < rise:
+            return settings.learning_rate * min(1.0, (self.step + 1) / (rise * self.steps))
+        fallen = min(1.0, (done - rise) / (1 - rise))
+        return final + (settings.learning_rate - final) * (1 + math.cos(math.pi * fallen)) / 2
 
     def _note_blocks(self) -> None:
         """Where gates stand for blocks and where they could not, as the first line of the metrics."""
@@ -339,6 +343,16 @@ class Trainer:
     def _finished(self) -> Outcome:
         facts = read_checkpoint(self.folder / LAST).facts
         return Outcome(int(facts["epoch"]), float(facts["cider"]), float(facts["sparsity"]), None)
+
+
+@contextmanager
+def _denormals_as_zero() -> Iterator[None]:
+    """Numbers under 1e-38, of which saturated gates make many, cost a processor many times what others do."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _optimiser(decoder: SoftAttention, sight: Sight, pruner: Pruner, config: RunConfig) -> torch.optim.Adam:
