@@ -95,6 +95,29 @@ def test_rows_are_paired_with_the_dense_run_by_photo(whole: tuple[Path, Document
     assert quality is not None and scores["hard-seed1|int8"].mean() == pytest.approx(quality["cider_d"], rel=1e-5)
 
 
+def test_all_decoders_are_kept_and_timed_in_turns_when_the_sweep_ends(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[list[str]] = []
+
+    def spy(steps: dict[str, Any]) -> dict[str, dict[str, float]]:
+        timed.append(sorted(steps))
+        return {name: {"p10": 1.0, "p50": float(len(timed)), "p90": 9.0} for name in steps}
+
+    monkeypatch.setattr(sweeping, "time_steps", spy)
+    out = tmp_path / "out"
+    grid = {"pruning.method": ["none"], "training.epochs": [1], "training.seed": [1, 2]}
+    document = world.sweep(out, grid)
+    names = ["dense-epochs1-seed1", "dense-epochs1-seed2"]
+    assert timed == [["float32"], ["float32"], [f"{name}|float32" for name in names]]
+    assert [row.sizes and row.sizes.step_us["p50"] for row in document.rows] == [3.0, 3.0]
+    assert read_document(out) == document
+    kept = [out / "decoders" / f"{name}.float32.tflite" for name in names]
+    assert [path.stat().st_size for path in kept] == [row.sizes and row.sizes.decoder_bytes for row in document.rows]
+    world.sweep(out, grid)
+    assert len(timed) == 3  # nothing is new
+
+
 def test_run_that_fails_is_noted_and_the_others_go_on(whole: tuple[Path, Document]) -> None:
     _, document = whole
     failed = [row for row in document.rows if row.status == "failed"]

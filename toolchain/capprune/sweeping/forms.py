@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,31 +76,46 @@ def make_forms(run: LoadedRun, formats: Sequence[str], beam: int, say: Say, *, e
     return made
 
 
-def time_steps(run: LoadedRun, forms: Mapping[str, Form]) -> dict[str, dict[str, float]]:
-    """p10, p50 and p90 of a step in microseconds, the formats taking turns; inputs are random."""
-    _, step = exportable(run.model)
+class Timed(NamedTuple):
+    """A step that can be run again and again.
+
+    Attributes:
+        step: The decoder; what stays the same for a photo is set.
+        arrays: The other inputs.
+    """
+
+    step: Model
+    arrays: Arrays
+
+
+def ready_to_time(run: LoadedRun, step: Model) -> Timed:
+    """A decoder of a run with random inputs, run once: the first step pays for what is allocated."""
+    _, plain = exportable(run.model)
     draw = np.random.default_rng(0)
     arrays: dict[str, NDArray[Any]] = {
         name: value.numpy() if name == "token" else draw.standard_normal(value.shape).astype(np.float32) / 2
-        for name, value in step.example().items()
+        for name, value in plain.example().items()
     }
-    held = {name: arrays.pop(name) for name in ("keys", "values")}
-    times: dict[str, list[int]] = {weights: [] for weights in forms}
-    for form in forms.values():
-        form.step.hold(held)
-        form.step.run(arrays)  # the first pays for lazy allocation
+    step.hold({name: arrays.pop(name) for name in ("keys", "values")})
+    step.run(arrays)
+    return Timed(step, arrays)
+
+
+def time_steps(timed: Mapping[str, Timed]) -> dict[str, dict[str, float]]:
+    """p10, p50 and p90 of a step in microseconds, all of them taking turns."""
+    times: dict[str, list[int]] = {name: [] for name in timed}
     for _ in range(ROUNDS):
-        for weights, form in forms.items():
+        for name, (step, arrays) in timed.items():
             for _ in range(STEPS):
                 began = time.perf_counter_ns()
-                form.step.run(arrays)
-                times[weights].append(time.perf_counter_ns() - began)
+                step.run(arrays)
+                times[name].append(time.perf_counter_ns() - began)
     return {
-        weights: {
+        name: {
             f"p{rank}": round(float(value) / 1000, 2)
             for rank, value in zip(PERCENTILES, np.percentile(found, PERCENTILES), strict=True)
         }
-        for weights, found in times.items()
+        for name, found in times.items()
     }
 
 

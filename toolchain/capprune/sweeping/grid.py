@@ -30,7 +30,7 @@ from capprune_runtime.errors import ConfigError, UsageError
 
 RUNS = "runs"  # the folder in a sweep that holds its runs
 MOST_RUNS = 1000  # beyond it a product has more keys than somebody meant
-LONGEST_NAME = 150  # of a run's folder
+LONGEST_NAME = 200  # of a run's folder
 
 DENSE = "dense"  # what a start calls the run without pruning
 METHOD, SEED, TEACHER = "pruning.method", "training.seed", "training.distillation.teacher"
@@ -210,9 +210,9 @@ def name_of(keys: Mapping[str, Any]) -> str:
     start = keys.get(START, STARTS.get(method))
     parts = [method if start == STARTS.get(method) else f"{method}-from-{start}"]
     others = sorted(key for key in keys if key not in (METHOD, START))
-    short = [key.rpartition(".")[2] for key in others]
+    short = [OF_START * key.startswith(OF_START) + key.rpartition(".")[2] for key in others]
     for key, last in zip(others, short, strict=True):
-        label = last if short.count(last) == 1 and not key.startswith(OF_START) else key
+        label = last if short.count(last) == 1 else key
         value = keys[key]
         parts.append(f"{label}-{value}" if isinstance(value, str) else f"{label}{json.dumps(value, default=str)}")
     name = "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in parts)

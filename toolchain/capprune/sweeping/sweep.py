@@ -13,7 +13,7 @@ from capprune import __version__
 from capprune.config import RunConfig, parse_config
 from capprune.data.captions import load_caption_set
 from capprune.evaluation.metrics import chosen_tokenizer
-from capprune.sweeping.forms import RUNTIME, Form, captions_of, make_forms, time_steps
+from capprune.sweeping.forms import RUNTIME, Form, captions_of, make_forms, ready_to_time, time_steps
 from capprune.sweeping.grid import RUNS, Combination
 from capprune.sweeping.groups import compared, grouped
 from capprune.sweeping.results import (
@@ -29,12 +29,15 @@ from capprune.sweeping.results import (
 from capprune.sweeping.scoring import SplitCaptions
 from capprune.training.prepare import Bar
 from capprune.training.run import LoadedRun, alone_in, finish_run, load_run, read_metrics
-from capprune_runtime.atomic import raise_if_unwritable
+from capprune_runtime.atomic import raise_if_unwritable, write_bytes
 from capprune_runtime.environment import environment, moment
 from capprune_runtime.errors import CapPruneError, UsageError
+from capprune_runtime.interpreter import open_model
+from capprune_runtime.manifest import STEP_SIGNATURE
 
 BEAM = 3
 EXACT = "float32"
+DECODERS = "decoders"  # the folder in a sweep that holds the files that were measured
 
 Train = Callable[[RunConfig, Path], object]  # a config and the run's folder; goes on where it was interrupted
 Say = Callable[[str], None]
@@ -117,7 +120,7 @@ class Sweep:
             raise_if_unwritable(error, folder)
             raise
         with alone_in(folder, "working on this sweep"):
-            document = self._write()
+            document, new = self._write(), False
             for number, run in enumerate(self._runs, start=1):
                 left = [form for form in run.weights if self._rows[f"{run.name}|{form}"].status != "done"]
                 if not left:
@@ -125,8 +128,12 @@ class Sweep:
                 self._say(f"run {number} of {len(self._runs)}: {run.name}")
                 try:
                     self._one(run, left)
+                    new = True
                 except CapPruneError as error:
                     self._note(run, left, error)
+                document = self._write()
+            if new:
+                self._time_together()
                 document = self._write()
             finish_run(folder)  # the lock's folder goes
         return document
@@ -143,7 +150,7 @@ class Sweep:
             self._set(run, form, facts)  # a run that cannot be scored can still be another's start
         forms, reason = self._forms(loaded, formats)
         load = moment().load_average
-        times = time_steps(loaded, forms)
+        times = time_steps({name: ready_to_time(loaded, form.step) for name, form in forms.items()})
         sizes = {
             name: Sizes(
                 decoder_bytes=len(form.decoder),
@@ -154,6 +161,8 @@ class Sweep:
             )
             for name, form in forms.items()
         }
+        for name, made in forms.items():
+            write_bytes(self._decoder(run.name, name), made.decoder)
         for name in formats:
             if name != EXACT and reason is not None:
                 self._note(run, [name], reason)
@@ -164,6 +173,26 @@ class Sweep:
             self._set(
                 run, name, {**figures, "sizes": sizes.get(name), "sizes_reason": why, "status": "done", "error": None}
             )
+
+    def _time_together(self) -> None:
+        """Time all decoders in turns: each was timed when its run had ended, beside whatever the machine did then."""
+        places = {row.key: self._decoder(row.run, row.weights) for row in self._rows.values() if row.sizes}
+        places = {key: path for key, path in places.items() if path.is_file()}
+        if len(places) < 2:
+            return
+        self._say(f"timing {len(places)} decoders in turns")
+        load, timed = moment().load_average, {}
+        for key, path in places.items():
+            run = load_run(self._place.folder / RUNS / self._rows[key].run)
+            timed[key] = ready_to_time(run, open_model(path.read_bytes(), STEP_SIGNATURE, runtime=RUNTIME))
+        for key, step_us in time_steps(timed).items():
+            row = self._rows[key]
+            assert row.sizes is not None
+            sizes = row.sizes.model_copy(update={"step_us": step_us, "load": load})
+            self._rows[key] = row.model_copy(update={"sizes": sizes})
+
+    def _decoder(self, run: str, weights: str) -> Path:
+        return self._place.folder / DECODERS / f"{run}.{weights}.tflite"
 
     def _forms(self, loaded: LoadedRun, formats: Sequence[str]) -> tuple[dict[str, Form], CapPruneError | None]:
         """The formats, or why there are none; a float32 row can do without its file."""
