@@ -75,7 +75,7 @@ class _KeptCount(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, gate: Tensor, width: int) -> Tensor:
         ctx.save_for_backward(gate)
-        return width * (gate > 0).sum().to(torch.float64)  # float32 would round past 2**24 weights
+        return width * torch.count_nonzero(gate > 0).to(torch.float64)  # float32 would round past 2**24 weights
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
