@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from result_text import Document, commands, machine, missing, table
 
 COMMAND = "python benchmarks/methods.py --data flickr8k --out sweeps/methods"
-DENSE, RATE = "dense", "training.learning_rate"
+DENSE, RATE, EPOCHS = "dense", "training.learning_rate", "training.epochs"
 
 
 class Wanted(NamedTuple):
@@ -43,6 +43,7 @@ ROWS = (
 # What tells rows apart; a group with another key (a width, blocks, a limit in bytes) is none of them
 COMPARED = {"decoder.cell", "pruning.method", "pruning.scope", "pruning.sparsity", "start", "training.seed"}
 COMPARED |= {RATE, f"start.{RATE}"}
+RETRAINED = {"hard": {EPOCHS, f"start.{EPOCHS}"}}  # by method: keys that a row of it may have as well
 COLUMNS = ("model", "target", "seeds", "CIDEr-D", "to dense", "BLEU-4", "zeros", "decoder, bytes", "step, µs")
 HEALTH = ("model", "target", "words", "with `<unk>`", "bad endings", "length", "learning rate", "epochs", "minutes")
 
@@ -63,14 +64,15 @@ def methods_section(document: Document | None) -> str:
         table(
             COLUMNS,
             [[*_named(wanted), *_quality(group)] for wanted, group in found]
-            + [[group["name"], "", *_quality(group)] for group in others],
+            + [[*_described(document, group), *_quality(group)] for group in others],
         ),
         _rivals(document, found, others),
+        _pairs(document),
         "What the captions look like, and what training took with the run that one starts from:",
         table(
             HEALTH,
             [[*_named(wanted), *_health(group, rate)] for wanted, group in found if group and group["runs"]]
-            + [[group["name"], "", *_health(group, rate)] for group in others if group["runs"]],
+            + [[*_described(document, group), *_health(group, rate)] for group in others if group["runs"]],
         ),
         _other_formats(document),
         _failures(document),
@@ -111,7 +113,7 @@ def _find(document: Document, groups: Sequence[Document], wanted: Wanted) -> Doc
             keys.get("start") if keys.get("start") != DENSE else None,
             keys.get("pruning.scope"),
         )
-        if facts == wanted and keys.keys() <= COMPARED:
+        if facts == wanted and keys.keys() <= COMPARED | RETRAINED.get(wanted.method, set()):
             return group
     return None
 
@@ -119,6 +121,51 @@ def _find(document: Document, groups: Sequence[Document], wanted: Wanted) -> Doc
 def _named(wanted: Wanted) -> list[str]:
     target = "" if wanted.sparsity is None else f"{wanted.sparsity * 100:g} %"
     return [f"{wanted.cell.upper()}, {wanted.label}", target]
+
+
+def _described(document: Document, group: Document) -> list[str]:
+    """What the tables call a group that no row is promised for, and its target."""
+    keys, base = group["keys"], document["config"]
+    parts = [keys.get("decoder.cell", base["decoder"]["cell"]).upper() + ",", group["method"]]
+    if group["method"] == "keep":
+        parts = [parts[0], keys["start"] + ", tuned"]
+    block, width = keys.get("pruning.block"), keys.get("decoder.hidden")
+    parts += [f"in {block}"] if block else []
+    parts += [f"{width} wide"] if width else []
+    parts += [f"{keys[EPOCHS]} epochs"] if EPOCHS in keys and group["method"] == DENSE else []
+    if "pruning.step_us" in keys:
+        return [" ".join(parts), f"{keys['pruning.step_us']:g} µs"]
+    if "pruning.bytes" in keys:
+        return [" ".join(parts), f"{keys['pruning.bytes']:,} bytes"]
+    sparsity = keys.get("pruning.sparsity", base["pruning"]["sparsity"])
+    return [" ".join(parts), "" if group["method"] == DENSE else f"{sparsity * 100:g} %"]
+
+
+def _pairs(document: Document) -> str:
+    """What was tuned beside the best dense model of its epochs, what has a limit beside the supermask at 97.5 %."""
+    if not document.get("pairs"):
+        return ""
+    named = {
+        group["name"]: " ".join(_described(document, group)).strip()
+        for group in document["groups"]
+        if group["weights"] == "float32"
+    }
+    rows = [
+        [
+            *(named.get(pair[side], pair[side]) for side in ("name", "against")),
+            str(len(pair["seeds"])),
+            f"{pair['cider_d']:.4f}",
+            f"{pair['its_cider_d']:.4f}",
+            _change(pair["change"]),
+            *("—" if pair[key] is None else f"{pair[key]:.2f} times" for key in ("smaller", "faster")),
+        ]
+        for pair in document["pairs"]
+    ]
+    return (
+        "Beside each other, of the seeds that both have: what was tuned with its masks, and the best dense model of as many "
+        "epochs in all, whatever its width; what was pruned to a limit, and the supermask that counts all weights alike:\n\n"
+        + table(("model", "beside", "seeds", "CIDEr-D", "the other's", "change", "file smaller", "step faster"), rows)
+    )
 
 
 def _quality(group: Document | None) -> list[str]:
@@ -159,7 +206,7 @@ def _rivals(document: Document, found: Sequence[tuple[Wanted, Document | None]],
     size = sparse["figures"]["decoder_bytes"]["mean"]
     rival = min(dense, key=lambda group: abs(group["figures"]["decoder_bytes"]["mean"] - size))
     return (
-        f"Of equal bytes: the dense model `{rival['name']}` ({_mean(rival, 'decoder_bytes', ',.0f')} bytes) has CIDEr-D "
+        f"Of equal bytes: {_described(document, rival)[0]} ({_mean(rival, 'decoder_bytes', ',.0f')} bytes) has CIDEr-D "
         f"{_mean(rival, 'cider_d', '.4f')}, the supermask at 97.5 % ({size:,.0f} bytes) {_mean(sparse, 'cider_d', '.4f')}."
     )
 
@@ -168,9 +215,9 @@ def _other_formats(document: Document) -> str:
     groups = [group for group in document["groups"] if group["weights"] != "float32" and group["runs"]]
     if not groups:
         return ""
-    rows = [[group["name"], group["weights"], *_quality(group)] for group in groups]
+    rows = [[*_described(document, group), group["weights"], *_quality(group)] for group in groups]
     return "In other formats, said by the decoder's file in the interpreter:\n\n" + table(
-        ("run", "weights", *COLUMNS[2:]), rows
+        (*COLUMNS[:2], "weights", *COLUMNS[2:]), rows
     )
 
 
@@ -191,6 +238,8 @@ def _overrides(document: Document) -> str:
         "training.epochs": 10,
         "training.precision": "float32",
         "training.photos_per_batch": 10,
+        "training.learning_rate": 1e-3,
+        "training.warmup": 0.0,
         "training.validation_photos": 500,
         "decoder.embedding": 256,
         "decoder.hidden": 512,

@@ -19,6 +19,7 @@ from capprune.sweeping.groups import grouped
 from capprune.sweeping.results import DOCUMENT, read_document, read_scores
 from capprune_runtime.atomic import write_text
 from capprune_runtime.errors import CapPruneError, MissingFile
+from method_pairs import pairs_of
 
 RESULTS = Path(__file__).parent / "results" / "methods.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -35,8 +36,10 @@ def copied(folder: Path) -> dict[str, Any]:
     found = read_document(folder)
     if found is None:
         raise MissingFile("there is no sweep", where=folder, expected=f"a {DOCUMENT} in it")
-    groups = grouped(found.rows, read_scores(folder))
+    scores = read_scores(folder)
+    groups = grouped(found.rows, scores)
     document: dict[str, Any] = found.model_copy(update={"groups": groups}).model_dump(mode="json")
+    document["pairs"] = pairs_of(groups, found.rows, scores)
     document["config"]["data"]["folder"] = found.data  # the rest of the path is nobody's business
     return document
 

@@ -16,13 +16,14 @@ from capprune.sweeping.results import Cost, Document, Row, Scores, Sizes, write_
 from method_results import ROWS, methods_section
 
 PHOTOS = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
-CIDER = {"dense": 0.5, "supermask": 0.49, "gradual": 0.45}
+CIDER = {"dense": 0.5, "supermask": 0.49, "gradual": 0.45, "keep": 0.495}
+BUDGET = ("training.epochs=6", "training.learning_rate=4e-3", "data.limit=100")
 SEED_STEP = 0.02
 
 
 def made(tmp_path: Path) -> Path:
     """A sweep of the real grid in which only a few runs are done."""
-    base = load_config(methods.CONFIG, ["data.folder=/somewhere/flickr8k", "training.epochs=6", "data.limit=100"])
+    base = load_config(methods.CONFIG, ["data.folder=/somewhere/flickr8k", *BUDGET])
     rows, scores = [], Scores()
     for run in expand(base, read_grid([str(methods.GRID)]), tmp_path):
         plain = {"run": run.name, "method": run.method, "seed": run.seed, "start": run.start, "keys": run.keys}
@@ -66,7 +67,7 @@ def done(row: Row, scores: Scores) -> Row:
     width, small = row.decoder["hidden"], row.decoder["hidden"] < 512
     cider = CIDER[row.method] + SEED_STEP * (row.seed == 2) - 0.1 * small
     scores[row.key] = np.array([cider - 0.1, cider + 0.1, cider, cider], np.float32)
-    size = 19_000_000 if row.method == "dense" and not small else 1_000_000 * (width / 48 if small else 1)
+    size = 19_000_000 if row.method == "dense" and not small else 1_000_000 * (width / 16 if small else 1)
     return row.model_copy(
         update={
             "status": "done",
@@ -106,7 +107,11 @@ def test_seeds_stand_as_mean_and_spread_with_the_paired_change(document: dict[st
     health = [
         one for one in methods_section(document).splitlines() if one.startswith("| LSTM, supermask | 97.5 % | 300 |")
     ]
-    assert len(health) == 1 and "| 0.004 |" in health[0]  # the row's learning rate, not the config's
+    assert len(health) == 1 and "| 0.004 |" in health[0]  # the config's
+    tuned = line(
+        methods_section(document).partition("What the captions look like")[2], "LSTM, supermask, tuned 512 wide"
+    )
+    assert tuned[6] == "0.001"  # its own
 
 
 def test_row_that_was_not_trained_says_so(document: dict[str, Any]) -> None:
@@ -114,7 +119,7 @@ def test_row_that_was_not_trained_says_so(document: dict[str, Any]) -> None:
     assert line(section, "GRU, supermask")[1:3] == ["97.5 %", "not run"]
     assert line(section, "LSTM, lottery from gradual")[1:3] == ["97.5 %", "not run"]
     assert line(section, "LSTM, snip")[1:3] == ["97.5 %", "failed"]
-    assert "- snip-sparsity0.975-learning_rate0.004-seed8888, float32: no luck" in section
+    assert "- snip-sparsity0.975-seed8888, float32: no luck" in section
     document["groups"] = []
     assert methods_section(document).count("| not run |") == len(ROWS)
 
@@ -127,23 +132,26 @@ def test_grid_asks_for_every_row_of_the_table(document: dict[str, Any]) -> None:
 
 
 def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict[str, Any]) -> None:
-    document["groups"] = [
-        group for group in document["groups"] if group["name"] != "supermask-sparsity0.95-learning_rate0.004"
-    ]
-    for group in document["groups"]:
-        if group["name"] in (
-            "supermask-block-1x16-sparsity0.8",
-            "supermask-step_us37.0-learning_rate0.002",
-        ):
-            group.update(runs=["one"], waiting=0, figures=document["groups"][0]["figures"])
+    document["groups"] = [group for group in document["groups"] if group["name"] != "supermask-sparsity0.975"]
+    document["pairs"] = []
     section = methods_section(document)
-    rows = [one for one in section.splitlines() if one.startswith("| LSTM, supermask | 80 %")]
+    rows = [one for one in section.splitlines() if one.startswith("| LSTM, supermask | 97.5 %")]
     assert len(rows) == 1 and "not run" in rows[0]
-    assert (
-        line(section, "supermask-block-1x16-sparsity0.8")[2]
-        == "1"
-        == line(section, "supermask-step_us37.0-learning_rate0.002")[2]
-    )
+    assert line(section, "LSTM, supermask in 1x16 512 wide")[1:3] == ["95 %", "not run"]
+    assert line(section, "LSTM, supermask 512 wide")[1:3] == ["97.5 %", "3"]
+    limited = [one for one in section.splitlines() if one.startswith("| LSTM, supermask | 37 µs | 1 |")]
+    assert limited
+
+
+def test_tuned_and_limited_runs_stand_beside_their_rivals(document: dict[str, Any]) -> None:
+    limited, tuned = document["pairs"]
+    assert tuned["against"] == "dense"  # of those with as many epochs the best
+    assert tuned["seeds"] == [1, 2, 8888] and limited["seeds"] == [8888]
+    assert tuned["change"]["relative"]["estimate"] == pytest.approx(0.495 / 0.5 - 1, rel=0.05)
+    assert (tuned["smaller"], tuned["faster"]) == (19.0, 1.0)
+    assert (limited["against"], limited["cider_d"]) == ("supermask-sparsity0.975", pytest.approx(0.49))
+    cells = line(methods_section(document), "LSTM, supermask, tuned 512 wide 97.5 %")
+    assert cells[1:3] == ["LSTM, dense", "3"] and cells[6:] == ["19.00 times", "1.00 times"]
 
 
 def test_budget_and_rival_of_equal_bytes_are_told(document: dict[str, Any]) -> None:
@@ -151,8 +159,9 @@ def test_budget_and_rival_of_equal_bytes_are_told(document: dict[str, Any]) -> N
     runs = len({row["run"] for row in document["rows"] if row["status"] == "done"})
     assert "trained on 100 photos, 6 epochs a run, embedding 256, hidden 512, attention 512, context 512" in section
     assert f"; {runs} minutes of training in all" in section
-    assert f"{methods_section(None).splitlines()[-2]} data.limit=100 training.epochs=6\n" in section
-    assert "the dense model `dense-attention48-context48-embedding32-hidden48` (1,000,000 bytes)" in section
+    usual = methods_section(None).splitlines()[-2]
+    assert f"{usual} data.limit=100 training.epochs=6 training.learning_rate=0.004\n" in section
+    assert "Of equal bytes: LSTM, dense 16 wide (1,000,000 bytes)" in section
 
 
 def test_copy_does_not_tell_where_the_data_was(tmp_path: Path) -> None:

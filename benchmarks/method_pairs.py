@@ -1,0 +1,59 @@
+"""Two groups of a sweep beside each other: who loses how much, photo by photo, and what that saves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from capprune.evaluation.intervals import bootstrap_change
+from capprune.sweeping.results import Group, Row, Scores
+
+DENSE, EXACT = "dense", "float32"
+LIMITS = ("pruning.step_us", "pruning.bytes")
+UNIFORM = {"pruning.method": "supermask", "pruning.sparsity": 0.975}
+
+
+def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> list[dict[str, Any]]:
+    """The comparisons that the sweep of methods is made for, of the seeds that both sides have.
+
+    - What was tuned with the masks of another run: with the best dense model of as many epochs, whatever its width.
+    - What was pruned to a limit: with the supermask at 97.5 %, all weights alike.
+    """
+    by_run = {(row.run, row.weights): row for row in rows}
+    found = []
+    for one, other in _paired([group for group in groups if group.weights == EXACT and group.runs]):
+        own, its = ({by_run[run, EXACT].seed: by_run[run, EXACT] for run in group.runs} for group in (one, other))
+        seeds = sorted(own.keys() & its.keys())
+        if seeds:
+            sides = [[side[seed] for seed in seeds] for side in (own, its)]
+            found.append({"name": one.name, "against": other.name, "seeds": seeds, **_beside(*sides, scores=scores)})
+    return found
+
+
+def _paired(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+    uniform = next((group for group in groups if group.keys == UNIFORM), None)
+    for group in groups:
+        rivals = [one for one in groups if one.method == DENSE and _epochs(one) == _epochs(group)]
+        if group.method == "keep" and rivals:
+            yield group, max(rivals, key=lambda one: one.figures["cider_d"].mean)
+        elif uniform is not None and any(key in group.keys for key in LIMITS):
+            yield group, uniform
+
+
+def _epochs(group: Group) -> float:
+    return group.figures["epochs_in_all"].mean
+
+
+def _beside(own: Sequence[Row], its: Sequence[Row], *, scores: Scores) -> Mapping[str, Any]:
+    """The change of the scores averaged over seeds, and the others' bytes and microseconds over one's own."""
+    before, after = (np.mean([scores[row.key] for row in side], axis=0).tolist() for side in (its, own))
+    shares: dict[str, float | None] = {"smaller": None, "faster": None}
+    sizes = [[row.sizes for row in side if row.sizes] for side in (own, its)]
+    if all(sizes):
+        bytes_of = [float(np.mean([size.decoder_bytes for size in side])) for side in sizes]
+        step_of = [float(np.mean([size.step_us["p50"] for size in side])) for side in sizes]
+        shares = {"smaller": bytes_of[1] / bytes_of[0], "faster": step_of[1] / step_of[0]}
+    cider = {"cider_d": float(np.mean(after)), "its_cider_d": float(np.mean(before))}
+    return {**cider, "change": bootstrap_change(before, after).as_json(), **shares}
