@@ -11,6 +11,7 @@ from capprune.evaluation.intervals import bootstrap_change
 from capprune.sweeping.results import Group, Row, Scores
 
 DENSE, EXACT = "dense", "float32"
+OBJECTIVE = "training.objective"
 LIMITS = ("pruning.step_us", "pruning.bytes")
 UNIFORM = {"pruning.method": "supermask", "pruning.sparsity": 0.975}
 
@@ -19,11 +20,12 @@ def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> li
     """The comparisons that the sweep of methods is made for, of the seeds that both sides have.
 
     - What was tuned with the masks of another run: with the best dense model of as many epochs, whatever its width.
+    - What was rewarded: with the run that it started from.
     - What was pruned to a limit: with the supermask at 97.5 %, all weights alike.
     """
     by_run = {(row.run, row.weights): row for row in rows}
     found = []
-    for one, other in _paired([group for group in groups if group.weights == EXACT and group.runs]):
+    for one, other in _paired([group for group in groups if group.weights == EXACT and group.runs], rows):
         own, its = ({by_run[run, EXACT].seed: by_run[run, EXACT] for run in group.runs} for group in (one, other))
         seeds = sorted(own.keys() & its.keys())
         if seeds:
@@ -32,11 +34,14 @@ def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> li
     return found
 
 
-def _paired(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+def _paired(groups: Sequence[Group], rows: Sequence[Row]) -> Iterator[tuple[Group, Group]]:
     uniform = next((group for group in groups if group.keys == UNIFORM), None)
     for group in groups:
         rivals = [one for one in groups if one.method == DENSE and _epochs(one) == _epochs(group)]
-        if group.method == "keep" and rivals:
+        if group.keys.get(OBJECTIVE) == "scst":
+            starts = {row.start for row in rows if row.run in group.runs}
+            yield from ((group, one) for one in groups if starts & set(one.runs))
+        elif group.method == "keep" and rivals:
             yield group, max(rivals, key=lambda one: one.figures["cider_d"].mean)
         elif uniform is not None and any(key in group.keys for key in LIMITS):
             yield group, uniform

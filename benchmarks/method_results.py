@@ -128,11 +128,13 @@ def _described(document: Document, group: Document) -> list[str]:
     keys, base = group["keys"], document["config"]
     parts = [keys.get("decoder.cell", base["decoder"]["cell"]).upper() + ",", group["method"]]
     if group["method"] == "keep":
-        parts = [parts[0], keys["start"] + ", tuned"]
+        parts = [parts[0], keys["start"] + (", rewarded" if keys.get("training.objective") == "scst" else ", tuned")]
+    parts += [keys["pruning.scope"]] if "pruning.scope" in keys else []
     block, width = keys.get("pruning.block"), keys.get("decoder.hidden")
     parts += [f"in {block}"] if block else []
     parts += [f"{width} wide"] if width else []
     parts += [f"{keys[EPOCHS]} epochs"] if EPOCHS in keys and group["method"] == DENSE else []
+    parts += ["trained again for a whole run"] if EPOCHS not in keys and group["method"] == "hard" else []
     if "pruning.step_us" in keys:
         return [" ".join(parts), f"{keys['pruning.step_us']:g} µs"]
     if "pruning.bytes" in keys:
@@ -163,7 +165,8 @@ def _pairs(document: Document) -> str:
     ]
     return (
         "Beside each other, of the seeds that both have: what was tuned with its masks, and the best dense model of as many "
-        "epochs in all, whatever its width; what was pruned to a limit, and the supermask that counts all weights alike:\n\n"
+        "epochs in all, whatever its width; what was rewarded, and the run that it started from; what was pruned to a limit, "
+        "and the supermask that counts all weights alike:\n\n"
         + table(("model", "beside", "seeds", "CIDEr-D", "the other's", "change", "file smaller", "step faster"), rows)
     )
 

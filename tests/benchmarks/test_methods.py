@@ -144,12 +144,14 @@ def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict
 
 
 def test_tuned_and_limited_runs_stand_beside_their_rivals(document: dict[str, Any]) -> None:
-    limited, tuned = document["pairs"]
+    limited, rewarded, tuned = document["pairs"]
     assert tuned["against"] == "dense"  # of those with as many epochs the best
     assert tuned["seeds"] == [1, 8888] and limited["seeds"] == [8888]
     assert tuned["change"]["relative"]["estimate"] == pytest.approx(0.495 / 0.5 - 1, rel=0.05)
     assert (tuned["smaller"], tuned["faster"]) == (19.0, 1.0)
     assert (limited["against"], limited["cider_d"]) == ("supermask-sparsity0.975", pytest.approx(0.49))
+    assert (rewarded["against"], rewarded["seeds"]) == ("supermask-sparsity0.975", [8888])
+    assert rewarded["change"]["relative"]["estimate"] == pytest.approx(0.495 / 0.49 - 1, rel=1e-4)
     cells = line(methods_section(document), "LSTM, supermask, tuned 512 wide 97.5 %")
     assert cells[1:3] == ["LSTM, dense", "2"] and cells[6:] == ["19.00 times", "1.00 times"]
 
