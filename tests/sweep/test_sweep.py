@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_sweep import TEST_PHOTOS, World
 
 from capprune.cli.app import cli
 from capprune.config import RunConfig, load_config
 from capprune.evaluation.intervals import bootstrap_change
 from capprune.sweeping import sweep as sweeping
+from capprune.sweeping.forms import make_forms, ready_to_time
 from capprune.sweeping.results import Document, Row, read_document, read_scores
 from capprune.sweeping.table import markdown
 from capprune.training.run import load_run
@@ -116,6 +118,18 @@ def test_all_decoders_are_kept_and_timed_in_turns_when_the_sweep_ends(
     assert [path.stat().st_size for path in kept] == [row.sizes and row.sizes.decoder_bytes for row in document.rows]
     world.sweep(out, grid)
     assert len(timed) == 3  # nothing is new
+
+
+def test_decoder_is_made_where_a_layer_has_no_weight_left(whole: tuple[Path, Document]) -> None:
+    run = load_run(whole[0] / "runs" / "hard-seed1")
+    with torch.no_grad():
+        run.model.decoder.score.weight.zero_()  # converters fold it, and the query that only it reads
+    forms = make_forms(run, ["float32", "int8"], 3, lambda text: None, encoder=False)
+    assert forms.keys() == {"float32", "int8"}
+    for form in forms.values():
+        assert b"rnn.weight" in form.decoder and b"query.weight" not in form.decoder
+        step, arrays = ready_to_time(run, form.step)
+        assert all(np.isfinite(value).all() for value in step.run(arrays).values())
 
 
 def test_run_that_fails_is_noted_and_the_others_go_on(whole: tuple[Path, Document]) -> None:

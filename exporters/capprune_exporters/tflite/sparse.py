@@ -152,6 +152,20 @@ def make_sparse(
     return SparseModel(pack(model), tuple(stored))
 
 
+def stored_names(data: bytes, names: Mapping[str, Matrix]) -> frozenset[str]:
+    """Which parameters a converted model stores.
+
+    Converters fold what is multiplied by zeros: where a layer has no weight left, those that only it reads are gone as well.
+
+    Args:
+        data: As the converter wrote it.
+        names: Values by parameter name.
+    """
+    model = unpack(data)
+    _rename(model, names)
+    return frozenset(weight.name for weight in _weights(model)) & names.keys()
+
+
 def _rename(model: Any, names: Mapping[str, Matrix]) -> None:
     """Give stored tensors the names of the parameters that have their values; each tensor takes one name.
 

@@ -19,7 +19,7 @@ from capprune_exporters.plan import Matrix, Plan, plan_as_given, plan_by_measure
 from capprune_exporters.rivals import Rival, onnx_rivals, tflite_rivals
 from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
-from capprune_exporters.tflite.sparse import SparseModel, add_metadata, make_sparse
+from capprune_exporters.tflite.sparse import SparseModel, add_metadata, make_sparse, stored_names
 from capprune_runtime.errors import UsageError
 from capprune_runtime.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE
 
@@ -104,13 +104,14 @@ class TfliteModels(TargetModels):
 
     def decoder(self, plan: Plan) -> SparseModel:
         """See `TargetModels.decoder`."""
-        forms = {name: form for name, form in plan.forms.items() if self.matrices[name].any()}  # converters fold zeros
+        stored = stored_names(self._step, self.matrices)
+        forms = {name: form for name, form in plan.forms.items() if name in stored}
         made = make_sparse(self._step, one_row=True, plan=forms, weights=plan.quantised, names=self.matrices)
         return SparseModel(self._with_metadata(made.data), made.tensors)
 
     def rivals(self) -> tuple[Rival, ...]:
         """See `TargetModels.rivals`."""
-        plan = dict.fromkeys(self.matrices, "dense_float32")
+        plan = dict.fromkeys(stored_names(self._step, self.matrices), "dense_float32")
         return tflite_rivals(make_sparse(self._step, one_row=True, plan=plan, names=self.matrices).data)
 
     def _convert(self, say: Callable[[str], None]) -> None:
