@@ -13,7 +13,7 @@ from capprune.sweeping.results import Group, Row, Scores
 DENSE, EXACT = "dense", "float32"
 OBJECTIVE = "training.objective"
 LIMITS = ("pruning.step_us", "pruning.bytes")
-UNIFORM = {"pruning.method": "supermask", "pruning.sparsity": 0.975}
+UNIFORM = [{"pruning.method": "supermask", "pruning.sparsity": sparsity} for sparsity in (0.975, 0.9875)]
 
 
 def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> li
 
     - What was tuned with the masks of another run: with the best dense model of as many epochs, whatever its width.
     - What was rewarded: with the run that it started from.
-    - What was pruned to a limit: with the supermask at 97.5 %, all weights alike.
+    - What was pruned to a limit: with the supermasks that count all weights alike, at 97.5 % and 98.75 %.
     """
     by_run = {(row.run, row.weights): row for row in rows}
     found = []
@@ -35,7 +35,7 @@ def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> li
 
 
 def _paired(groups: Sequence[Group], rows: Sequence[Row]) -> Iterator[tuple[Group, Group]]:
-    uniform = next((group for group in groups if group.keys == UNIFORM), None)
+    uniform = [group for group in groups if group.keys in UNIFORM]
     for group in groups:
         rivals = [one for one in groups if one.method == DENSE and _epochs(one) == _epochs(group)]
         if group.keys.get(OBJECTIVE) == "scst":
@@ -43,8 +43,8 @@ def _paired(groups: Sequence[Group], rows: Sequence[Row]) -> Iterator[tuple[Grou
             yield from ((group, one) for one in groups if starts & set(one.runs))
         elif group.method == "keep" and rivals:
             yield group, max(rivals, key=lambda one: one.figures["cider_d"].mean)
-        elif uniform is not None and any(key in group.keys for key in LIMITS):
-            yield group, uniform
+        elif any(key in group.keys for key in LIMITS):
+            yield from ((group, one) for one in uniform)
 
 
 def _epochs(group: Group) -> float:

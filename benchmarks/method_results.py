@@ -129,6 +129,7 @@ def _described(document: Document, group: Document) -> list[str]:
     parts = [keys.get("decoder.cell", base["decoder"]["cell"]).upper() + ",", group["method"]]
     if group["method"] == "keep":
         parts = [parts[0], keys["start"] + (", rewarded" if keys.get("training.objective") == "scst" else ", tuned")]
+    parts += ["without dropout"] if keys.get("pruning.dropout_factor") == 0.0 else []
     parts += [keys["pruning.scope"]] if "pruning.scope" in keys else []
     block, width = keys.get("pruning.block"), keys.get("decoder.hidden")
     parts += [f"in {block}"] if block else []
@@ -144,7 +145,7 @@ def _described(document: Document, group: Document) -> list[str]:
 
 
 def _pairs(document: Document) -> str:
-    """What was tuned beside the best dense model of its epochs, what has a limit beside the supermask at 97.5 %."""
+    """What was tuned beside the best dense model of its epochs, what has a limit beside those that have none."""
     if not document.get("pairs"):
         return ""
     named = {
@@ -166,7 +167,7 @@ def _pairs(document: Document) -> str:
     return (
         "Beside each other, of the seeds that both have: what was tuned with its masks, and the best dense model of as many "
         "epochs in all, whatever its width; what was rewarded, and the run that it started from; what was pruned to a limit, "
-        "and the supermask that counts all weights alike:\n\n"
+        "and supermasks that count all weights alike:\n\n"
         + table(("model", "beside", "seeds", "CIDEr-D", "the other's", "change", "file smaller", "step faster"), rows)
     )
 
