@@ -129,6 +129,7 @@ def _described(document: Document, group: Document) -> list[str]:
     parts = [keys.get("decoder.cell", base["decoder"]["cell"]).upper() + ",", group["method"]]
     if group["method"] == "keep":
         parts = [parts[0], keys["start"] + (", rewarded" if keys.get("training.objective") == "scst" else ", tuned")]
+    parts += ["by the reward alone"] if keys.get("training.reward.cross_entropy") == 0.0 else []
     parts += ["without dropout"] if keys.get("pruning.dropout_factor") == 0.0 else []
     parts += [keys["pruning.scope"]] if "pruning.scope" in keys else []
     block, width = keys.get("pruning.block"), keys.get("decoder.hidden")

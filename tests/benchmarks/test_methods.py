@@ -144,7 +144,7 @@ def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict
 
 
 def test_tuned_and_limited_runs_stand_beside_their_rivals(document: dict[str, Any]) -> None:
-    limited, _, rewarded, tuned = document["pairs"]
+    limited, _, rewarded, _, tuned = document["pairs"]
     assert tuned["against"] == "dense"  # of those with as many epochs the best
     assert tuned["seeds"] == [1, 8888] and limited["seeds"] == [8888]
     assert tuned["change"]["relative"]["estimate"] == pytest.approx(0.495 / 0.5 - 1, rel=0.05)
