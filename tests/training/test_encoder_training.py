@@ -104,8 +104,11 @@ def test_masks_alone_leave_the_weights_of_the_encoder_as_published(masked: Path)
     assert all(torch.equal(value, published[name]) for name, value in own.items())
 
 
-def test_fine_tuning_of_everything_keeps_all_masks(masked: Path, tuned: Path) -> None:
-    one, other = read_run(masked), read_run(tuned)
+def test_fine_tuning_of_everything_keeps_all_masks(dense: Path, tmp_path: Path) -> None:
+    pruned, tuned = tmp_path / "pruned", tmp_path / "tuned"
+    trained(pruned, "hard", "encoder.train=all", SHORT, HALF, "pruning.scope=uniform", start=dense)  # no layer dies
+    trained(tuned, "keep", "encoder.train=all", SHORT, start=pruned)
+    one, other = read_run(pruned), read_run(tuned)
     assert other.masks.keys() == one.masks.keys()
     assert all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
     name = "encoder.head.conv.weight"
