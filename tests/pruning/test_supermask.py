@@ -187,3 +187,37 @@ def test_plain_names_hide_the_gates_machinery_and_lead_back() -> None:
         torch.testing.assert_close(value, state[name], rtol=0, atol=0)
     with pytest.raises(RuntimeError, match="Missing key"):
         load_plain_state(other, {name: value for name, value in state.items() if name != "1.bias"})
+
+
+def test_the_sparsity_gradient_through_a_draw_is_the_one_without() -> None:
+    torch.manual_seed(4)
+    gate, weight = torch.randn(50, 40) * 3, torch.randn(50, 40)
+    layer, mask = gated_linear(gate, weight)
+    upstream = torch.randn(50, 40)
+    own = mask.gates[".weight"]
+
+    masked = layer.train().weight
+    of_captions = torch.autograd.grad((masked * upstream).sum(), own, retain_graph=True)[0]
+    alone = torch.autograd.grad(mask.loss(0.9), own)[0]  # through the draw, which is then used up
+    assert float(alone.abs().max()) > 0
+    again = torch.autograd.grad(mask.loss(0.9), own)[0]
+    torch.testing.assert_close(alone, again)
+
+    together = (layer.weight * upstream).sum() + 3 * mask.loss(0.9)
+    torch.testing.assert_close(torch.autograd.grad(together, own)[0], of_captions + 3 * alone)
+
+
+def test_gates_that_moved_after_a_draw_are_counted_anew() -> None:
+    layer, mask = gated_linear(torch.ones(4, 5))
+    _ = layer.train().weight
+    with torch.no_grad():
+        mask.gates[".weight"][:2] = -1
+    assert float(mask.loss(0.0).detach()) == pytest.approx(0.5)
+
+
+def test_a_draw_without_gradients_does_not_take_them_from_the_loss() -> None:
+    layer, mask = gated_linear(torch.ones(4, 5))
+    with torch.no_grad():
+        _ = layer.train().weight
+    mask.loss(0.5).backward()  # type: ignore[no-untyped-call]
+    assert mask.gates[".weight"].grad is not None

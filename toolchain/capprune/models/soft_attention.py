@@ -16,9 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import DecoderConfig, DropoutConfig
+from capprune.models.additive import additive_scores, wide
+from capprune.models.chance import Dropout
 from capprune.models.repeated import Repeated
 
 FORGET_BIAS = 1.0  # the gate starts open, so that gradients reach back from the first step on
+ROWS = 64  # a batch's words are filled up to a multiple of this: products of a shape that is new are slow to start
 
 
 State = tuple[Tensor, ...]  # (h,) for a GRU, (h, c) for an LSTM; each (B, H)
@@ -60,8 +63,8 @@ class SoftAttention(nn.Module):
         if shape.cell == "gru":
             self.candidate = nn.Linear(joined, shape.hidden)
         self.output = nn.Linear(shape.hidden, vocabulary)
-        self.rnn_dropout = nn.Dropout(rates.rnn)
-        self.attention_dropout = nn.Dropout(rates.attention)
+        self.rnn_dropout = Dropout(rates.rnn)
+        self.attention_dropout = Dropout(rates.attention)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -106,9 +109,8 @@ class SoftAttention(nn.Module):
             The context `(P * n, C)` and the attention `(P * n, R)`, which sums to 1.
         """
         photos, regions, width = keys.shape
-        query = (layers or self).query(h).view(photos, -1, 1, width)  # (P, n, 1, A)
-        scores = self.score(torch.tanh(keys.unsqueeze(1) + query)).squeeze(-1)  # (P, n, R)
-        attention = torch.softmax(scores, dim=-1)
+        query = (layers or self).query(h).view(photos, -1, width)  # (P, n, A)
+        attention = torch.softmax(additive_scores(keys, query, self.score.weight), dim=-1)  # (P, n, R)
         context = torch.bmm(self.attention_dropout(attention), values)  # (P, n, C)
         return context.flatten(0, 1), attention.view(-1, regions)
 
@@ -175,12 +177,13 @@ class SoftAttention(nn.Module):
             hidden.append(state[0])
         spoken = targets >= 0
         kept = self.rnn_dropout(torch.stack(hidden, 1)[spoken])  # (words, H): padding costs no output layer
-        scores: Tensor = self.output(kept)
-        return scores
+        filled = nn.functional.pad(kept, (0, 0, 0, -len(kept) % ROWS))
+        scores: Tensor = self.output(filled)
+        return scores[: len(kept)]
 
     def _recur(self, x: Tensor, state: State, layers: Layers | None = None) -> State:
         h, through = state[0], layers or self
-        gates = through.rnn(torch.cat([x, h], -1))
+        gates = wide(through.rnn(torch.cat([x, h], -1)))
         if self.shape.cell == "lstm":
             into, forget, cell, out = gates.chunk(4, -1)
             c = torch.sigmoid(forget) * state[1] + torch.sigmoid(into) * torch.tanh(cell)

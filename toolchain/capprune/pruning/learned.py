@@ -64,10 +64,11 @@ class SupermaskPruner(TargetedPruner):
     def losses(self, step: int) -> list[tuple[float, Tensor]]:
         """lambda * a(t) and |target - sparsity| on hard masks, for every goal."""
         rise, done = ramp(step, self._steps), step / self._steps
-        return [
-            (goal.pull.at(done) * rise, self.supermask.loss(goal.sparsity, goal.costs.weight if goal.costs else None))
-            for goal in self.goals
+        counts = self.supermask.counts()
+        losses = [
+            self.supermask.loss(one.sparsity, one.costs.weight if one.costs else None, counts) for one in self.goals
         ]
+        return [(goal.pull.at(done) * rise, loss) for goal, loss in zip(self.goals, losses, strict=True)]
 
     @torch.no_grad()
     def after(self, step: int) -> None:

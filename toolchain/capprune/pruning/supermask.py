@@ -27,60 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-
-def _drawn(probability: Tensor) -> Tensor:
-    """Ones with that probability, else zeros: a third of the time that `torch.bernoulli` takes."""
-    return torch.rand_like(probability).neg_().add_(probability).ceil_()  # p - u lies in (-1, 1)
-
-
-class _MaskedWeight(torch.autograd.Function):
-    """weight * mask, with the straight-through gradient for the gate."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, weight: Tensor, gate: Tensor) -> Tensor:
-        probability = torch.sigmoid(gate)
-        mask = _drawn(probability)
-        ctx.save_for_backward(weight, probability, mask)
-        return weight * mask
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        weight, probability, mask = ctx.saved_tensors  # type: ignore[attr-defined]
-        slope = torch.addcmul(probability, probability, probability, value=-1)  # s (1 - s)
-        return gradient * mask, slope.mul_(weight).mul_(gradient)
-
-
-class _MaskedBlocks(torch.autograd.Function):
-    """`_MaskedWeight` with a gate `(N, K / B)` for blocks of B weights: one draw a gate, and the mean of its gradients."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, weight: Tensor, gate: Tensor) -> Tensor:
-        probability = torch.sigmoid(gate)
-        mask = _drawn(probability)
-        ctx.save_for_backward(weight, probability, mask)
-        return _in_blocks(weight, gate).mul(mask.unsqueeze(-1)).flatten(-2)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        weight, probability, mask = ctx.saved_tensors  # type: ignore[attr-defined]
-        slope = torch.addcmul(probability, probability, probability, value=-1)  # s (1 - s)
-        blocks = _in_blocks(gradient, mask)  # (N, K / B, B)
-        mean = torch.linalg.vecdot(blocks, _in_blocks(weight, mask)).div_(blocks.shape[-1])
-        return blocks.mul(mask.unsqueeze(-1)).flatten(-2), slope.mul_(mean)
-
-
-class _KeptCount(torch.autograd.Function):
-    """The number of weights behind open gates, with the gradient of the probability, the mean over a gate's weights."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, gate: Tensor, width: int) -> Tensor:
-        ctx.save_for_backward(gate)
-        return width * torch.count_nonzero(gate > 0).to(torch.float64)  # float32 would round past 2**24 weights
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        probability = torch.sigmoid(ctx.saved_tensors[0])  # type: ignore[attr-defined]
-        return torch.addcmul(probability, probability, probability, value=-1).mul_(gradient), None
+from capprune.pruning.masking import kept_count, masked_weight, open_gates
 
 
 class Gate(nn.Module):
@@ -96,14 +43,26 @@ class Gate(nn.Module):
         *rows, columns = weight.shape
         self.gate = nn.Parameter(weight.new_full((*rows, columns // width), initial))
         self.width = width
+        self._counted: tuple[int, Tensor] | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """A sampled mask in training, the hard mask in evaluation."""
-        if self.training:
-            function = _MaskedWeight if self.width == 1 else _MaskedBlocks
-            masked: Tensor = function.apply(weight, self.gate)  # type: ignore[no-untyped-call]
-            return masked
-        return weight * hard_mask(self.gate, weight, self.width)
+        if not self.training:
+            return weight * hard_mask(self.gate, weight, self.width)
+        masked, kept = masked_weight(weight, self.gate)
+        self._counted = (self.gate._version, kept) if kept.requires_grad else None
+        return masked
+
+    def kept(self) -> Tensor:
+        """Weights behind open gates, a float64 scalar whose gradient goes to the gates.
+
+        Where the mask has been drawn and the gates have not moved since, the gradient goes through that draw, once: one
+        pass over the gates instead of two.
+        """
+        counted, self._counted = self._counted, None
+        if counted and counted[0] == self.gate._version:
+            return counted[1]
+        return kept_count(self.gate, self.width)
 
 
 class Supermask:
@@ -130,7 +89,9 @@ class Supermask:
             prunable = isinstance(module, nn.Linear | nn.Embedding) if wanted is None else name in wanted
             if prunable:
                 gate = Gate(module.weight, initial, (widths or {}).get(name, 1))
-                parametrize.register_parametrization(module, "weight", gate)
+                parametrize.register_parametrization(
+                    module, "weight", gate, unsafe=True
+                )  # shapes are those of the weight
                 self._gated[f"{name}.weight"] = gate
 
     @property
@@ -145,25 +106,29 @@ class Supermask:
 
     def kept(self) -> dict[str, int]:
         """Weights behind open gates in each tensor."""
-        return {name: int((gate.gate > 0).sum()) * gate.width for name, gate in self._gated.items()}
+        return {name: open_gates(gate.gate) * gate.width for name, gate in self._gated.items()}
 
     def sparsity(self) -> float:
         """Share of the prunable weights whose gate is closed."""
         return 1 - sum(self.kept().values()) / self.size
 
-    def loss(self, target: float, costs: Mapping[str, float] | None = None) -> Tensor:
+    def counts(self) -> dict[str, Tensor]:
+        """`kept` with gradients, for the losses of one step."""
+        return {name: gate.kept() for name, gate in self._gated.items()}
+
+    def loss(
+        self, target: float, costs: Mapping[str, float] | None = None, counts: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """|target - sparsity| over all layers together, on hard masks, with straight-through gradients.
 
         Args:
             target: Share of the weights that go; with costs, of all that they cost.
             costs: Of a kept weight of each tensor; only their ratios count, and equal ones change nothing.
+            counts: Of `counts()`, where several losses are taken.
         """
         shares = self.shares(costs) if costs else {}
-        counts = [
-            shares.get(name, 1.0) * _KeptCount.apply(gate.gate, gate.width)  # type: ignore[no-untyped-call]
-            for name, gate in self._gated.items()
-        ]
-        kept = torch.stack(counts).sum()
+        own = (counts or self.counts()).items()
+        kept = torch.stack([shares.get(name, 1.0) * count for name, count in own]).sum()
         return (target - (1 - kept / self.size)).abs()
 
     def shares(self, costs: Mapping[str, float]) -> dict[str, float]:
@@ -195,8 +160,3 @@ def hard_mask(gate: Tensor, weight: Tensor, width: int = 1) -> Tensor:
         raise ValueError(f"gates {tuple(gate.shape)} of width {width} do not fit weights {tuple(weight.shape)}")
     kept = gate > 0
     return kept if width == 1 else kept.repeat_interleave(width, dim=-1)
-
-
-def _in_blocks(weight: Tensor, gate: Tensor) -> Tensor:
-    """A weight `(N, K)` as `(N, K / B, B)`, without a copy."""
-    return weight.view(*gate.shape, -1)

@@ -1,0 +1,116 @@
+"""Weights times masks that are drawn from gates, with straight-through gradients, a piece of the tensors at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from capprune.models.chance import Draws
+
+PIECE = (
+    1 << 16
+)  # entries that are worked on at a time, so that what lies between reading and writing stays in the cache
+
+
+def masked_weight(weight: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight times a mask that is drawn from its gates.
+
+    Args:
+        weight: `(N, K)`.
+        gate: `(N, K / B)`, one for B weights in a row.
+
+    Returns:
+        The masked weight and, float64, how many weights lie behind open gates.
+    """
+    function = _MaskedWeight if gate.shape == weight.shape else _MaskedBlocks
+    masked, kept = function.apply(weight, gate)  # type: ignore[no-untyped-call]
+    return masked, kept
+
+
+def kept_count(gate: Tensor, width: int) -> Tensor:
+    """The second result of `masked_weight` alone, for gates of so many weights each, without a draw."""
+    kept: Tensor = _KeptCount.apply(gate, width)  # type: ignore[no-untyped-call]
+    return kept
+
+
+def open_gates(gate: Tensor) -> int:
+    """How many gates are above 0; NumPy compares several times as fast as torch does."""
+    return int(np.count_nonzero(gate.detach().numpy() > 0))
+
+
+class _MaskedWeight(Function):
+    """weight * mask; the gradient of a gate is s(1 - s) (weight * dL/dmasked + dL/dkept)."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        masked, mask = (torch.empty_like(weight, memory_format=torch.contiguous_format) for _ in range(2))
+        draws = Draws()
+        for own, opened, kept, product in _pieces(weight, gate, mask, masked):
+            torch.sigmoid(opened, out=kept)
+            torch.mul(own, draws.keep_(kept), out=product)
+        ctx.save_for_backward(weight, gate, mask)
+        return masked, torch.tensor(open_gates(gate), dtype=torch.float64)  # float32 would round past 2**24 weights
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, of_kept: Tensor) -> tuple[Tensor, Tensor]:
+        weight, gate, mask = ctx.saved_tensors
+        of_weight, of_gate = (torch.empty_like(mask) for _ in range(2))
+        pull = float(of_kept)
+        for own, opened, kept, above, below, slope in _pieces(weight, gate, mask, gradient, of_weight, of_gate):
+            torch.mul(above, kept, out=below)
+            torch.sigmoid(opened, out=slope)
+            torch.addcmul(slope, slope, slope, value=-1, out=slope)
+            slope.mul_((own * above).add_(pull))
+        return of_weight, of_gate
+
+
+class _MaskedBlocks(Function):
+    """`_MaskedWeight` with a gate `(N, K / B)` for blocks of B weights: one draw a gate, and the mean of its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        mask = Draws().keep_(torch.sigmoid(gate))
+        ctx.save_for_backward(weight, gate, mask)
+        blocks = _in_blocks(weight, gate)
+        kept = torch.tensor(blocks.shape[-1] * open_gates(gate), dtype=torch.float64)
+        return blocks.mul(mask.unsqueeze(-1)).flatten(-2), kept
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, of_kept: Tensor) -> tuple[Tensor, Tensor]:
+        weight, gate, mask = ctx.saved_tensors
+        blocks = _in_blocks(gradient, mask)  # (N, K / B, B)
+        mean = torch.linalg.vecdot(blocks, _in_blocks(weight, mask)).div_(blocks.shape[-1])
+        return blocks.mul(mask.unsqueeze(-1)).flatten(-2), _slope(gate).mul_(mean.add_(float(of_kept)))
+
+
+class _KeptCount(Function):
+    """The number of weights behind open gates alone, with the same gradient: the mean over a gate's weights."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, width: int) -> Tensor:
+        ctx.save_for_backward(gate)
+        return torch.tensor(width * open_gates(gate), dtype=torch.float64)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _slope(ctx.saved_tensors[0]).mul_(float(gradient)), None
+
+
+def _slope(gate: Tensor) -> Tensor:
+    probability = torch.sigmoid(gate)
+    return torch.addcmul(probability, probability, probability, value=-1)  # s (1 - s)
+
+
+def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of the same entries of all tensors, which are of one shape; results have to be contiguous."""
+    return zip(*(torch.split(tensor.contiguous().view(-1), PIECE) for tensor in tensors), strict=True)
+
+
+def _in_blocks(weight: Tensor, gate: Tensor) -> Tensor:
+    """A weight `(N, K)` as `(N, K / B, B)`."""
+    return weight.contiguous().view(*gate.shape, -1)
