@@ -18,6 +18,7 @@ from capprune.pruning.supermask import Supermask
 from capprune.training.batches import IGNORED, Batch, with_captions
 from capprune.training.encoder import Table
 from capprune.training.reward import CaptionReward
+from capprune.training.word_loss import word_loss
 from capprune_runtime.vocabulary import END, PAD, START, UNKNOWN
 
 Scores = Callable[[Tensor, Tensor, Tensor], Tensor]  # features, inputs, targets to the scores (words, V) of all targets
@@ -49,8 +50,7 @@ class CrossEntropy:
     def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
         """In nats a word."""
         targets = torch.from_numpy(batch.targets)
-        found = scores(features, torch.from_numpy(batch.inputs), targets)
-        return nn.functional.cross_entropy(found.float(), targets[targets >= 0])
+        return word_loss(scores(features, torch.from_numpy(batch.inputs), targets), targets[targets >= 0])
 
     def facts(self) -> dict[str, float]:
         """None."""

@@ -1,0 +1,54 @@
+"""Mean cross-entropy of words, with its gradient taken in the same pass, a few rows at a time.
+
+`cross_entropy` of a batch writes five tensors as large as all scores, in float32; here it is one, of the scores' own type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+PIECE = 1 << 17  # scores that are worked on at a time, so that they stay in the cache
+
+
+def word_loss(scores: Tensor, targets: Tensor) -> Tensor:
+    """In nats a word.
+
+    Args:
+        scores: Raw, `(words, V)`.
+        targets: Ids, `(words,)`.
+
+    Returns:
+        A scalar, float32 for bfloat16 scores.
+    """
+    loss: Tensor = _WordLoss.apply(scores, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _WordLoss(Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, targets: Tensor) -> Tensor:
+        words, vocabulary = scores.shape
+        gradient = torch.empty_like(scores)
+        kind = torch.float32 if scores.dtype is torch.bfloat16 else scores.dtype
+        losses = []
+        rows = max(1, PIECE // vocabulary)
+        pieces = (torch.split(tensor, rows) for tensor in (scores, targets.unsqueeze(1), gradient))
+        for some, wanted, slope in zip(*pieces, strict=True):
+            shares = some.to(kind)
+            shares = shares - shares.amax(1, keepdim=True)
+            picked = shares.gather(1, wanted)
+            total = shares.exp_().sum(1, keepdim=True)
+            losses.append((total.log() - picked).sum())
+            shares.div_(total * words).scatter_add_(1, wanted, shares.new_full((), -1 / words).expand_as(wanted))
+            slope.copy_(shares)
+        ctx.save_for_backward(gradient)
+        return torch.stack(losses).sum() / words
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient if float(above) == 1 else gradient * above.to(gradient.dtype), None
