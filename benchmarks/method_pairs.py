@@ -19,7 +19,8 @@ UNIFORM = [{"pruning.method": "supermask", "pruning.sparsity": sparsity} for spa
 def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> list[dict[str, Any]]:
     """The comparisons that the sweep of methods is made for, of the seeds that both sides have.
 
-    - What was tuned with the masks of another run: with the best dense model of as many epochs, whatever its width.
+    - What was tuned with the masks of another run: with the best dense model of no more epochs in all, whatever its width, of
+      those that have most of its seeds.
     - What was rewarded: with the run that it started from.
     - What was pruned to a limit: with the supermasks that count all weights alike, at 97.5 % and 98.75 %.
     """
@@ -37,14 +38,19 @@ def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> li
 def _paired(groups: Sequence[Group], rows: Sequence[Row]) -> Iterator[tuple[Group, Group]]:
     uniform = [group for group in groups if group.keys in UNIFORM]
     for group in groups:
-        rivals = [one for one in groups if one.method == DENSE and _epochs(one) == _epochs(group)]
+        rivals = [one for one in groups if one.method == DENSE and _epochs(one) <= _epochs(group)]
         if group.keys.get(OBJECTIVE) == "scst":
             starts = {row.start for row in rows if row.run in group.runs}
             yield from ((group, one) for one in groups if starts & set(one.runs))
         elif group.method == "keep" and rivals:
-            yield group, max(rivals, key=lambda one: one.figures["cider_d"].mean)
+            seeds = {one.name: _seeds(one, rows) & _seeds(group, rows) for one in rivals}
+            yield group, max(rivals, key=lambda one: (len(seeds[one.name]), one.figures["cider_d"].mean))
         elif any(key in group.keys for key in LIMITS):
             yield from ((group, one) for one in uniform)
+
+
+def _seeds(group: Group, rows: Sequence[Row]) -> set[int]:
+    return {row.seed for row in rows if row.run in group.runs}
 
 
 def _epochs(group: Group) -> float:

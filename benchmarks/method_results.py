@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 from result_text import Document, commands, machine, missing, table
 
 COMMAND = "python benchmarks/methods.py --data flickr8k --out sweeps/methods"
+WIDE = (
+    "python benchmarks/methods.py --data flickr8k --grid configs/sweep_wide.yaml --out sweeps/wide "
+    "--results benchmarks/results/methods_wide.json"
+)
 DENSE, RATE, EPOCHS = "dense", "training.learning_rate", "training.epochs"
 
 
@@ -50,11 +54,19 @@ HEALTH = ("model", "target", "words", "with `<unk>`", "bad endings", "length", "
 
 def methods_section(document: Document | None) -> str:
     """Every method at its target, rivals of equal bytes, the health of the captions, and what it all cost."""
-    title = "## Pruning methods"
+    return _section("## Pruning methods", document, ROWS, COMMAND)
+
+
+def wide_section(document: Document | None) -> str:
+    """The same of runs that are given more width and time, whatever their rows are."""
+    return _section("## Pruning wide decoders in longer runs", document, (), WIDE)
+
+
+def _section(title: str, document: Document | None, rows: Sequence[Wanted], command: str) -> str:
     if document is None:
-        return f"{title}\n\n{missing('them', [COMMAND])}"
+        return f"{title}\n\n{missing('them', [command])}"
     exact = [group for group in document["groups"] if group["weights"] == "float32"]
-    found = [(wanted, _find(document, exact, wanted)) for wanted in ROWS]
+    found = [(wanted, _find(document, exact, wanted)) for wanted in rows]
     used = {group["name"] for _, group in found if group is not None}
     others = [group for group in exact if group["name"] not in used]
     rate = document["config"]["training"]["learning_rate"]
@@ -77,7 +89,7 @@ def methods_section(document: Document | None) -> str:
         _other_formats(document),
         _failures(document),
         machine(document["environment"]),
-        commands([COMMAND + _overrides(document)]),
+        commands([command + _overrides(document)]),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -166,7 +178,7 @@ def _pairs(document: Document) -> str:
         for pair in document["pairs"]
     ]
     return (
-        "Beside each other, of the seeds that both have: what was tuned with its masks, and the best dense model of as many "
+        "Beside each other, of the seeds that both have: what was tuned with its masks, and the best dense model of no more "
         "epochs in all, whatever its width; what was rewarded, and the run that it started from; what was pruned to a limit, "
         "and supermasks that count all weights alike:\n\n"
         + table(("model", "beside", "seeds", "CIDEr-D", "the other's", "change", "file smaller", "step faster"), rows)

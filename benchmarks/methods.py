@@ -3,7 +3,8 @@
     python benchmarks/methods.py --data flickr8k --out sweeps/methods [KEY=VALUE]...
 
 Runs `capprune sweep`, which goes on where it stopped, and copies its sweep.json to benchmarks/results/methods.json. What is not
-trained yet stands in it as such.
+trained yet stands in it as such. For wider decoders and longer runs: `--grid configs/sweep_wide.yaml --results
+benchmarks/results/methods_wide.json`.
 """
 
 from __future__ import annotations

@@ -36,13 +36,16 @@ from capprune_runtime.environment import environment
 from plain_training import PAIRS, PlainDecoder, masked_loss, padded
 
 WIDTH, REGIONS, CHANNELS = 512, 16, 1280
-PHOTOS_PER_BATCH = 10  # of five captions each: as many as the plain batches hold
+PER_PHOTO = 5
 DROPOUT = DropoutConfig()
-KINDS = ("dense", "supermask", "plain")
-ROUNDS, BATCHES_PER_ROUND = 8, 3
+# What is timed, and its captions a batch: as many as the plain batches hold, and as many as the ready model's recipe has
+KINDS = (("dense", PAIRS), ("supermask", PAIRS), ("dense", 2 * PAIRS), ("supermask", 2 * PAIRS), ("plain", PAIRS))
+ROUNDS, BATCHES_PER_ROUND = 12, 3
+WARM_UP = 12  # steps: products of a shape that is new are slow to start, and a run of an hour meets each many times
 TYPES = {"float32": False, "bfloat16": True}
 
 Step = Callable[[], tuple[float, int]]  # trains on one batch: seconds, captions
+Kind = tuple[str, int]  # name, captions a batch
 
 
 def captions_of(data: Path) -> tuple[list[list[tuple[int, ...]]], int]:
@@ -52,13 +55,13 @@ def captions_of(data: Path) -> tuple[list[list[tuple[int, ...]]], int]:
     return [[encode(text, vocabulary, 20) for text in photo.captions] for photo in photos], len(vocabulary.tokens)
 
 
-def ours(captions: list[list[tuple[int, ...]]], vocabulary: int, *, pruned: bool, fast: bool) -> Step:
+def ours(captions: list[list[tuple[int, ...]]], vocabulary: int, *, pruned: bool, size: int, fast: bool) -> Step:
     """A step as `capprune train` makes it."""
     torch.manual_seed(0)
     shape = DecoderConfig(embedding=WIDTH // 2, hidden=WIDTH, attention=WIDTH, context=WIDTH)
     dropout = DROPOUT.scaled(1 / 3) if pruned else DROPOUT
     decoder = SoftAttention(shape, features=CHANNELS, vocabulary=vocabulary, dropout=dropout)
-    batches = Batches(captions, photos_per_batch=PHOTOS_PER_BATCH, seed=0)
+    batches = Batches(captions, photos_per_batch=size // PER_PHOTO, seed=0)
     pruner = SupermaskPruner(decoder, PruningConfig(method="supermask"), steps=10 * len(batches)) if pruned else None
     gates = list(pruner.gates.values()) if pruner else []
     known = set(map(id, gates))
@@ -113,28 +116,25 @@ def plain(captions: list[list[tuple[int, ...]]], vocabulary: int, *, fast: bool)
     return step
 
 
-def make(kind: str, data: Path, *, fast: bool) -> Step:
+def step_of(kind: str, size: int, captions: list[list[tuple[int, ...]]], vocabulary: int, *, fast: bool) -> Step:
     """A step of one kind."""
-    return step_of(kind, *captions_of(data), fast=fast)
-
-
-def step_of(kind: str, captions: list[list[tuple[int, ...]]], vocabulary: int, *, fast: bool) -> Step:
-    """A step of one kind on captions that are read already."""
     if kind == "plain":
         return plain(captions, vocabulary, fast=fast)
-    return ours(captions, vocabulary, pruned=kind == "supermask", fast=fast)
+    return ours(captions, vocabulary, pruned=kind == "supermask", size=size, fast=fast)
 
 
 def measure(data: Path, threads: int) -> dict[str, Any]:
     """Rounds of all kinds in turns; the document that `--json` prints."""
     torch.set_num_threads(threads)
-    load = os.getloadavg()[0]
+    own = {"runtime_version": torch.__version__.partition("+")[0], "load_when_started": round(os.getloadavg()[0], 1)}
+    captions, vocabulary = captions_of(data)
     rows = []
     for name, fast in TYPES.items():
-        steps = {kind: make(kind, data, fast=fast) for kind in KINDS}
+        steps = {kind: step_of(*kind, captions, vocabulary, fast=fast) for kind in KINDS}
         for step in steps.values():
-            step()
-        found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+            for _ in range(WARM_UP):
+                step()
+        found: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
         for number in range(ROUNDS):
             print(f"{name}: round {number + 1} of {ROUNDS}", file=sys.stderr)
             for kind, step in steps.items():
@@ -145,19 +145,20 @@ def measure(data: Path, threads: int) -> dict[str, Any]:
         "schema_version": 1,
         "benchmark": "training_speed",
         "threads": threads,
-        "settings": {"width": WIDTH, "regions": REGIONS, "photos_per_batch": PHOTOS_PER_BATCH, "rounds": ROUNDS},
-        "environment": {**asdict(environment("torch", threads)), "load_when_started": round(load, 1)},
+        "settings": {"width": WIDTH, "regions": REGIONS, "rounds": ROUNDS},
+        "environment": {**asdict(environment("torch", threads)), **own},
         "rows": rows,
     }
 
 
-def row(kind: str, dtype: str, found: dict[str, list[float]], memory: float) -> dict[str, Any]:
-    """Figures of one kind; times relative to dense of the same round."""
+def row(kind: Kind, dtype: str, found: dict[Kind, list[float]], memory: float) -> dict[str, Any]:
+    """Figures of one kind; times relative to dense of the same round and batch size."""
     own = np.array(found[kind])
-    slower = np.array(found["dense"]) / own
+    slower = np.array(found["dense", kind[1]]) / own
     low, middle, high = np.percentile(own, (10, 50, 90))
     return {
-        "kind": kind,
+        "kind": kind[0],
+        "captions_per_batch": kind[1],
         "dtype": dtype,
         "captions_per_second": {"p10": low, "p50": middle, "p90": high},
         "time_beside_dense": {
@@ -167,18 +168,19 @@ def row(kind: str, dtype: str, found: dict[str, list[float]], memory: float) -> 
     }
 
 
-def memory_mb(kind: str, data: Path, *, fast: bool, threads: int) -> float:
+def memory_mb(kind: Kind, data: Path, *, fast: bool, threads: int) -> float:
     """Peak resident memory of three steps in a process of their own, above what it had before the model was made."""
-    arguments = ["--data", str(data), "--threads", str(threads), "--memory-of", kind, *(["--fast"] if fast else [])]
+    own = ["--memory-of", kind[0], "--size", str(kind[1]), *(["--fast"] if fast else [])]
+    arguments = ["--data", str(data), "--threads", str(threads), *own]
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
-def print_memory(kind: str, data: Path, *, fast: bool) -> None:
+def print_memory(kind: Kind, data: Path, *, fast: bool) -> None:
     captions, vocabulary = captions_of(data)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     before = peak_kb()
-    step = step_of(kind, captions, vocabulary, fast=fast)
+    step = step_of(*kind, captions, vocabulary, fast=fast)
     for _ in range(3):
         step()
     print((peak_kb() - before) / 1024)
@@ -193,10 +195,11 @@ def peak_kb() -> int:
 def show(document: dict[str, Any]) -> None:
     table(
         f"training, {document['threads']} thread(s)",
-        ["kind", "type", "captions/s", "time beside dense", "peak MB"],
+        ["kind", "captions a batch", "type", "captions/s", "time beside dense", "peak MB"],
         [
             [
                 one["kind"],
+                str(one["captions_per_batch"]),
                 one["dtype"],
                 f"{one['captions_per_second']['p50']:,.0f}",
                 f"{one['time_beside_dense']['p50']:.2f}",
@@ -212,12 +215,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--memory-of", choices=KINDS)
+    parser.add_argument("--memory-of", choices=sorted({kind for kind, _ in KINDS}))
+    parser.add_argument("--size", type=int, default=PAIRS)
     parser.add_argument("--fast", action="store_true")
     options = parser.parse_args()
     if options.memory_of:
         torch.set_num_threads(options.threads)
-        print_memory(options.memory_of, options.data, fast=options.fast)
+        print_memory((options.memory_of, options.size), options.data, fast=options.fast)
         return
     document = measure(options.data, options.threads)
     print(json.dumps(document, indent=2)) if options.json else show(document)

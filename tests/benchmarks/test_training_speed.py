@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from capprune.config import DecoderConfig, DropoutConfig
@@ -45,10 +46,17 @@ def test_plain_and_ours_have_the_same_loss() -> None:
     torch.testing.assert_close(mine, other)
 
 
-def test_times_are_beside_dense_of_the_same_round() -> None:
-    found = {"dense": [100.0, 50.0, 100.0], "supermask": [50.0, 25.0, 50.0], "plain": [25.0, 12.5, 25.0]}
-    rows = [row(kind, "float32", found, memory) for kind, memory in (("dense", 100), ("supermask", 150), ("plain", 90))]
-    assert [one["time_beside_dense"]["p50"] for one in rows] == [1, 2, 4]
+def test_times_are_beside_dense_of_the_same_round_and_batch() -> None:
+    found = {
+        ("dense", 50): [100.0, 50.0, 100.0],
+        ("supermask", 50): [50.0, 25.0, 50.0],
+        ("dense", 100): [200.0, 100.0, 200.0],
+        ("supermask", 100): [150.0, 75.0, 150.0],
+        ("plain", 50): [25.0, 12.5, 25.0],
+    }
+    memory = {"dense": 100, "supermask": 150, "plain": 90}
+    rows = [row(kind, "float32", found, memory[kind[0]]) for kind in found]
+    assert [one["time_beside_dense"]["p50"] for one in rows] == pytest.approx([1, 2, 1, 4 / 3, 4])
     assert rows[1]["time_beside_dense"]["p90"] == 2  # the slow round was slow for all
     environment = {
         "cpu_model": "x", "machine": "y", "cpu_count": 2, "emulated": False, "runtime": "torch",
@@ -56,6 +64,7 @@ def test_times_are_beside_dense_of_the_same_round() -> None:
     }  # fmt: skip
     settings = {"width": 8, "regions": 4, "rounds": 3}
     text = training_section({"rows": rows, "environment": environment, "settings": settings})
-    assert "4.0 times the captions a second" in text
-    assert "2.00 times the time and 1.5 times the memory" in text
+    assert "50 captions a batch: 4.0 times the captions a second of the plain one, with a supermask 2.0 times" in text
+    assert "100 captions a batch: 8.0 times the captions a second of the plain one, with a supermask 6.0 times" in text
+    assert "2.00 times the time and 1.5 times the memory" in text and "1.33 times the time" in text
     assert np.isfinite([one["captions_per_second"]["p10"] for one in rows]).all()

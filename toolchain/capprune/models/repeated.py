@@ -59,7 +59,7 @@ class _Weights(Function):
         weight = (gradients.t() @ torch.cat(kept.inputs)).float()
         kept.inputs.clear()
         kept.gradients.clear()
-        return weight, None if kept.bias is None else gradients.float().sum(0), None
+        return weight, None if kept.bias is None else gradients.sum(0, dtype=torch.float32), None
 
 
 class _Product(Function):

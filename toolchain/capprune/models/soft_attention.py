@@ -168,7 +168,7 @@ class SoftAttention(nn.Module):
         """Raw scores `(words, V)` of every word that `targets` holds, in its order; see `forward` for shapes."""
         keys, values, h = self.encode(features)
         state = self.first_state(h.repeat_interleave(len(inputs) // len(features), 0))
-        words = self.rnn_dropout(self.embedding(inputs))  # (B, T, E)
+        words = self.rnn_dropout(self.embedding(inputs)).to(keys.dtype)  # (B, T, E), under autocast in its type
         layers = Layers(*(Repeated(layer) for layer in self._each_word()))
         hidden = []
         for t in range(inputs.shape[1]):
@@ -183,11 +183,11 @@ class SoftAttention(nn.Module):
 
     def _recur(self, x: Tensor, state: State, layers: Layers | None = None) -> State:
         h, through = state[0], layers or self
-        gates = wide(through.rnn(torch.cat([x, h], -1)))
+        gates = wide(through.rnn(torch.cat([x, h], -1)))  # what products are not made of stays float32
         if self.shape.cell == "lstm":
             into, forget, cell, out = gates.chunk(4, -1)
             c = torch.sigmoid(forget) * state[1] + torch.sigmoid(into) * torch.tanh(cell)
-            return torch.sigmoid(out) * torch.tanh(c), c
+            return (torch.sigmoid(out) * torch.tanh(c)).to(x.dtype), c
         reset, update = torch.sigmoid(gates).chunk(2, -1)
         assert through.candidate is not None
         candidate = torch.tanh(through.candidate(torch.cat([x, reset * h], -1)))
