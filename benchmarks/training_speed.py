@@ -31,6 +31,7 @@ from capprune.models.soft_attention import SoftAttention
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import Batches
+from capprune.training.memory import keep_freed_memory
 from capprune.training.objectives import CrossEntropy
 from capprune_runtime.environment import environment
 from plain_training import PAIRS, PlainDecoder, masked_loss, padded
@@ -40,7 +41,7 @@ PER_PHOTO = 5
 DROPOUT = DropoutConfig()
 # What is timed, and its captions a batch: as many as the plain batches hold, and as many as the ready model's recipe has
 KINDS = (("dense", PAIRS), ("supermask", PAIRS), ("dense", 2 * PAIRS), ("supermask", 2 * PAIRS), ("plain", PAIRS))
-ROUNDS, BATCHES_PER_ROUND = 12, 3
+ROUNDS, BATCHES_PER_ROUND = 8, 3
 WARM_UP = 12  # steps: products of a shape that is new are slow to start, and a run of an hour meets each many times
 TYPES = {"float32": False, "bfloat16": True}
 
@@ -125,6 +126,7 @@ def step_of(kind: str, size: int, captions: list[list[tuple[int, ...]]], vocabul
 
 def measure(data: Path, threads: int) -> dict[str, Any]:
     """Rounds of all kinds in turns; the document that `--json` prints."""
+    keep_freed_memory()  # as `capprune train` does; the plain one gains from it too
     torch.set_num_threads(threads)
     own = {"runtime_version": torch.__version__.partition("+")[0], "load_when_started": round(os.getloadavg()[0], 1)}
     captions, vocabulary = captions_of(data)

@@ -25,6 +25,7 @@ from capprune.pruning.supermask import Supermask
 from capprune.training.batches import Batch, Batches
 from capprune.training.encoder import Sight, Table
 from capprune.training.interrupt import StopRequest, postponed_signals
+from capprune.training.memory import keep_freed_memory
 from capprune.training.objectives import CrossEntropy, Distillation, Objective, SelfCritical
 from capprune.training.resume import restore_state, save_state
 from capprune.training.reward import CaptionReward
@@ -174,6 +175,7 @@ class Trainer:
         """
         if (self.folder / LAST).is_file() and not (self.folder / STATE).is_file():
             return self._finished()
+        keep_freed_memory()
         with alone_in(self.folder), postponed_signals() as request, _denormals_as_zero():
             if (self.folder / STATE).is_file():
                 self._resume()
