@@ -148,6 +148,7 @@ def _described(document: Document, group: Document) -> list[str]:
     parts += [f"in {block}"] if block else []
     parts += [f"{width} wide"] if width else []
     parts += [f"{keys[EPOCHS]} epochs"] if EPOCHS in keys and group["method"] == DENSE else []
+    parts += [f"for {keys[EPOCHS]} epochs"] if _tuned_otherwise(document, group) else []
     parts += ["trained again for a whole run"] if EPOCHS not in keys and group["method"] == "hard" else []
     if "pruning.step_us" in keys:
         return [" ".join(parts), f"{keys['pruning.step_us']:g} µs"]
@@ -155,6 +156,13 @@ def _described(document: Document, group: Document) -> list[str]:
         return [" ".join(parts), f"{keys['pruning.bytes']:,} bytes"]
     sparsity = keys.get("pruning.sparsity", base["pruning"]["sparsity"])
     return [" ".join(parts), "" if group["method"] == DENSE else f"{sparsity * 100:g} %"]
+
+
+def _tuned_otherwise(document: Document, group: Document) -> bool:
+    """Whether the same masks are tuned for another number of epochs in another row."""
+    own = {**group["keys"], EPOCHS: None}
+    alike = [one for one in document["groups"] if one["weights"] == "float32" and {**one["keys"], EPOCHS: None} == own]
+    return group["method"] == "keep" and len(alike) > 1
 
 
 def _pairs(document: Document) -> str:
