@@ -189,12 +189,15 @@ def test_plain_names_hide_the_gates_machinery_and_lead_back() -> None:
         load_plain_state(other, {name: value for name, value in state.items() if name != "1.bias"})
 
 
-def test_the_sparsity_gradient_through_a_draw_is_the_one_without() -> None:
+@pytest.mark.parametrize("width", [1, 4])
+def test_the_sparsity_gradient_through_a_draw_is_the_one_without(width: int) -> None:
     torch.manual_seed(4)
-    gate, weight = torch.randn(50, 40) * 3, torch.randn(50, 40)
-    layer, mask = gated_linear(gate, weight)
-    upstream = torch.randn(50, 40)
+    layer, upstream = nn.Linear(40, 50), torch.randn(50, 40)
+    mask = Supermask(layer, widths={"": width})
     own = mask.gates[".weight"]
+    with torch.no_grad():
+        own.normal_(std=3)
+    assert own.shape == (50, 40 // width)
 
     masked = layer.train().weight
     of_captions = torch.autograd.grad((masked * upstream).sum(), own, retain_graph=True)[0]

@@ -31,18 +31,27 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
 
 def faults(keep: str, **more: str) -> float:
     plain = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    small = {"NUMPY_MADVISE_HUGEPAGE": "0"}  # pages of 4 KiB, whatever the kernel would give NumPy
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS, keep], capture_output=True, text=True, check=True, env={**plain, **more}
+        [sys.executable, "-c", FAULTS, keep], capture_output=True, text=True, check=True, env={**plain, **small, **more}
     )
     return float(done.stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
-def test_freed_memory_is_used_again_without_page_faults() -> None:
-    assert faults("leave") > 1000
-    assert faults("keep") < 100
+@pytest.fixture
+def usual() -> float:
+    """Page faults a step as the C library does by itself."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc has these settings")
+    found = faults("leave")
+    if found < 1000:
+        pytest.skip(f"memory comes in huge pages here: {found:.0f} faults a step")
+    return found
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
-def test_settings_of_the_environment_stay() -> None:
-    assert faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > 1000
+def test_freed_memory_is_used_again_without_page_faults(usual: float) -> None:
+    assert faults("keep") < usual / 10
+
+
+def test_settings_of_the_environment_stay(usual: float) -> None:
+    assert faults("keep", MALLOC_TRIM_THRESHOLD_="131072") > usual / 2

@@ -89,9 +89,8 @@ class Supermask:
             prunable = isinstance(module, nn.Linear | nn.Embedding) if wanted is None else name in wanted
             if prunable:
                 gate = Gate(module.weight, initial, (widths or {}).get(name, 1))
-                parametrize.register_parametrization(
-                    module, "weight", gate, unsafe=True
-                )  # shapes are those of the weight
+                # unsafe leaves out a first draw that would only check what is known: the shape stays
+                parametrize.register_parametrization(module, "weight", gate, unsafe=True)
                 self._gated[f"{name}.weight"] = gate
 
     @property
