@@ -156,10 +156,30 @@ def test_dropout_falls_on_word_vectors_attention_and_what_the_output_sees() -> N
     dropped: list[tuple[int, ...]] = []
     for layer in (decoder.rnn_dropout, decoder.attention_dropout):
         layer.register_forward_hook(lambda module, inputs, output: dropped.append(tuple(output.shape)))
+    decoder.train()
     decoder(features, inputs, targets)
     captions, length = inputs.shape
-    shares = [(PHOTOS, CAPTIONS, REGIONS)] * length
-    assert dropped == [(captions, length, 4), *shares, (int((targets >= 0).sum()), 6)]
+    assert dropped == [
+        (length, captions, 4),
+        (length, PHOTOS, CAPTIONS, REGIONS),
+        (int((targets >= 0).sum()), 6),
+    ]
+
+
+def test_dropped_attention_reaches_the_loss_as_it_reaches_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, (features, inputs, targets) = small("lstm", dropout=DropoutConfig(rnn=0.0, attention=0.5)), batch()
+    closed = torch.rand(inputs.shape[1], PHOTOS, CAPTIONS, REGIONS).round() * 2
+    decoder.train()
+    monkeypatch.setattr(decoder.attention_dropout, "forward", lambda x: x * closed)
+    found = decoder(features, inputs, targets)
+    keys, values, h = decoder.encode(features)
+    state, losses = decoder.first_state(h.repeat_interleave(CAPTIONS, 0)), []
+    for t, one in enumerate(closed):
+        monkeypatch.setattr(decoder.attention_dropout, "forward", lambda x, one=one: x * one)
+        scores, state, _ = decoder.step(inputs[:, t], state, keys, values)
+        losses.append(F.cross_entropy(scores, targets[:, t].clamp(min=0), reduction="none"))
+    spoken = targets >= 0
+    torch.testing.assert_close(found, (torch.stack(losses, 1) * spoken).sum() / spoken.sum())
 
 
 def test_weights_start_as_xavier_and_forget_gates_open() -> None:

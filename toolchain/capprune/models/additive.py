@@ -2,6 +2,8 @@
 
 Autograd would keep five tensors of that size and add up both broadcasts one after the other. And where products are
 bfloat16 it would take tanh of that type, which a CPU computes several times slower than that of float32.
+
+Shapes: P photos, n captions of each, R regions, A attention.
 """
 
 from __future__ import annotations
@@ -36,11 +38,8 @@ class _Scores(Function):
     def forward(ctx: Any, keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             k, q, v = wide(keys), wide(query), wide(weight)[0]
-            bent = k.new_empty(*q.shape[:2], *k.shape[1:])  # (P, n, R, A)
-            scores = k.new_empty(bent.shape[:3])
-            for some_keys, some_query, some, found in _pieces(bent, k, q, bent, scores):
-                torch.add(some_keys.unsqueeze(1), some_query.unsqueeze(2), out=some).tanh_()
-                torch.matmul(some, v, out=found)
+            bent = k.new_empty(*q.shape[:2], *k.shape[1:])
+            scores = bend(k, q, v, bent)
         ctx.save_for_backward(bent, v)
         ctx.dtypes = keys.dtype, query.dtype, weight.dtype
         return scores
@@ -48,20 +47,51 @@ class _Scores(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bent, v = ctx.saved_tensors
-        photos, captions, regions, channels = bent.shape
+        photos, _, regions, channels = bent.shape
+        of_keys, of_weight = v.new_zeros(photos, regions, channels), torch.zeros_like(v)
         with torch.autocast("cpu", enabled=False):
-            keys, query = v.new_empty(photos, regions, channels), v.new_empty(photos, captions, channels)
-            weight = torch.zeros_like(v)
-            for some, above, of_keys, of_query in _pieces(bent, bent, gradient, keys, query):
-                rows = above.reshape(-1, 1, regions)
-                weight.addmv_(some.flatten(0, 2).t(), above.reshape(-1))
-                slope = torch.addcmul(v.new_ones(()), some, some, value=-1)
-                of_query.copy_(torch.bmm(rows, slope.flatten(0, 1)).view_as(of_query))
-                torch.sum(slope.mul_(above.unsqueeze(-1)), 1, out=of_keys)
-            keys.mul_(v)
-            query.mul_(v)
-        of_keys, of_query, of_weight = ctx.dtypes
-        return keys.to(of_keys), query.to(of_query), weight.unsqueeze(0).to(of_weight)
+            of_query = unbend(bent, gradient, v, of_keys, of_weight)
+        keys, query, weight = ctx.dtypes
+        return of_keys.mul_(v).to(keys), of_query.to(query), of_weight.unsqueeze(0).to(weight)
+
+
+def bend(keys: Tensor, query: Tensor, v: Tensor, bent: Tensor) -> Tensor:
+    """The scores `(P, n, R)`, of float32 arguments.
+
+    Args:
+        keys: `(P, R, A)`.
+        query: `(P, n, A)`.
+        v: `(A,)`.
+        bent: `(P, n, R, A)`, for tanh(key + query), which `unbend` needs.
+    """
+    scores = v.new_empty(bent.shape[:3])
+    for some_keys, some_query, some, found in _pieces(bent, keys, query, bent, scores):
+        torch.add(some_keys.unsqueeze(1), some_query.unsqueeze(2), out=some).tanh_()
+        torch.matmul(some, v, out=found)
+    return scores
+
+
+def unbend(bent: Tensor, gradient: Tensor, v: Tensor, of_keys: Tensor, of_weight: Tensor) -> Tensor:
+    """What a gradient `(P, n, R)` of the scores is for what they were made of.
+
+    Args:
+        bent: As `bend` left it.
+        gradient: Of the scores.
+        v: `(A,)`.
+        of_keys: `(P, R, A)`; the gradient of the keys **before it is multiplied by v** is added to it.
+        of_weight: `(A,)`; the gradient of v is added to it.
+
+    Returns:
+        The gradient of the query `(P, n, A)`.
+    """
+    photos, captions, regions, channels = bent.shape
+    of_query = v.new_empty(photos, captions, channels)
+    for some, above, query, keys in _pieces(bent, bent, gradient, of_query, of_keys):
+        of_weight.addmv_(some.flatten(0, 2).t(), above.reshape(-1))
+        slope = torch.addcmul(v.new_ones(()), some, some, value=-1)
+        query.copy_(torch.bmm(above.reshape(-1, 1, regions), slope.flatten(0, 1)).view_as(query))
+        keys.add_(slope.mul_(above.unsqueeze(-1)).sum(1))
+    return of_query.mul_(v)
 
 
 def _pieces(bent: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from capprune.config import DecoderConfig, DropoutConfig
 from capprune.models.additive import additive_scores, wide
 from capprune.models.chance import Dropout
-from capprune.models.repeated import Repeated
+from capprune.models.recurrence import Weights, recur
 
 FORGET_BIAS = 1.0  # the gate starts open, so that gradients reach back from the first step on
 ROWS = 64  # a batch's words are filled up to a multiple of this: products of a shape that is new are slow to start
@@ -33,14 +33,6 @@ class Encoded(NamedTuple):
     keys: Tensor  # (P, R, A)
     values: Tensor  # (P, R, C)
     h: Tensor  # (P, H)
-
-
-class Layers(NamedTuple):
-    """The layers that run at every word, as `forward` runs them."""
-
-    query: Repeated
-    rnn: Repeated
-    candidate: Repeated | None = None  # of a GRU
 
 
 class SoftAttention(nn.Module):
@@ -93,23 +85,19 @@ class SoftAttention(nn.Module):
         """The state before the first word, from the projected `h` `(B, H)`; an LSTM's cell starts at zero."""
         return (h, torch.zeros_like(h)) if self.shape.cell == "lstm" else (h,)
 
-    def _each_word(self) -> tuple[nn.Linear, ...]:
-        return (self.query, self.rnn, self.candidate) if self.shape.cell == "gru" else (self.query, self.rnn)
-
-    def attend(self, h: Tensor, keys: Tensor, values: Tensor, layers: Layers | None = None) -> tuple[Tensor, Tensor]:
+    def attend(self, h: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Look at the photo.
 
         Args:
             h: `(P * n, H)`: n captions for each photo, those of a photo side by side.
             keys: `(P, R, A)`.
             values: `(P, R, C)`.
-            layers: What stands in for the layers of a word in training.
 
         Returns:
             The context `(P * n, C)` and the attention `(P * n, R)`, which sums to 1.
         """
         photos, regions, width = keys.shape
-        query = (layers or self).query(h).view(photos, -1, width)  # (P, n, A)
+        query = self.query(h).view(photos, -1, width)  # (P, n, A)
         attention = torch.softmax(additive_scores(keys, query, self.score.weight), dim=-1)  # (P, n, R)
         context = torch.bmm(self.attention_dropout(attention), values)  # (P, n, C)
         return context.flatten(0, 1), attention.view(-1, regions)
@@ -167,28 +155,30 @@ class SoftAttention(nn.Module):
     def scores(self, features: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Raw scores `(words, V)` of every word that `targets` holds, in its order; see `forward` for shapes."""
         keys, values, h = self.encode(features)
-        state = self.first_state(h.repeat_interleave(len(inputs) // len(features), 0))
-        words = self.rnn_dropout(self.embedding(inputs)).to(keys.dtype)  # (B, T, E), under autocast in its type
-        layers = Layers(*(Repeated(layer) for layer in self._each_word()))
-        hidden = []
-        for t in range(inputs.shape[1]):
-            context, _ = self.attend(state[0], keys, values, layers)
-            state = self._recur(torch.cat([words[:, t], context], -1), state, layers)
-            hidden.append(state[0])
+        captions = len(inputs) // len(features)
+        words = self.rnn_dropout(self.embedding(inputs.t())).to(keys.dtype)  # (T, B, E), under autocast in its type
+        all_kept = wide(keys).new_ones(inputs.shape[1], len(features), captions, features.shape[1])
+        dropped = self.attention_dropout(all_kept) if self.training and self.attention_dropout.p else None
+        hidden = recur(words, keys, values, h.repeat_interleave(captions, 0), dropped, self._weights())
         spoken = targets >= 0
-        kept = self.rnn_dropout(torch.stack(hidden, 1)[spoken])  # (words, H): padding costs no output layer
+        kept = self.rnn_dropout(hidden.transpose(0, 1)[spoken])  # (words, H): padding costs no output layer
         filled = nn.functional.pad(kept, (0, 0, 0, -len(kept) % ROWS))
         scores: Tensor = self.output(filled)
         return scores[: len(kept)]
 
-    def _recur(self, x: Tensor, state: State, layers: Layers | None = None) -> State:
-        h, through = state[0], layers or self
-        gates = wide(through.rnn(torch.cat([x, h], -1)))  # what products are not made of stays float32
+    def _weights(self) -> Weights:
+        own = Weights(self.query.weight, self.score.weight, self.rnn.weight, self.rnn.bias)
+        if self.shape.cell == "lstm":
+            return own
+        return own._replace(candidate=self.candidate.weight, candidate_bias=self.candidate.bias)
+
+    def _recur(self, x: Tensor, state: State) -> State:
+        h = state[0]
+        gates = wide(self.rnn(torch.cat([x, h], -1)))  # what products are not made of stays float32
         if self.shape.cell == "lstm":
             into, forget, cell, out = gates.chunk(4, -1)
             c = torch.sigmoid(forget) * state[1] + torch.sigmoid(into) * torch.tanh(cell)
             return (torch.sigmoid(out) * torch.tanh(c)).to(x.dtype), c
         reset, update = torch.sigmoid(gates).chunk(2, -1)
-        assert through.candidate is not None
-        candidate = torch.tanh(through.candidate(torch.cat([x, reset * h], -1)))
+        candidate = torch.tanh(self.candidate(torch.cat([x, reset * h], -1)))
         return (update * h + (1 - update) * candidate,)

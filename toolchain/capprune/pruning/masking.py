@@ -48,18 +48,20 @@ class _MaskedWeight(Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
-        masked, mask = (torch.empty_like(weight, memory_format=torch.contiguous_format) for _ in range(2))
-        draws = Draws()
+        masked = torch.empty_like(weight, memory_format=torch.contiguous_format)
+        mask = torch.empty_like(masked, dtype=torch.uint8)  # a quarter of the memory to write and read again
+        draws, scratch = Draws(), weight.new_empty(min(PIECE, weight.numel()))
         for own, opened, kept, product in _pieces(weight, gate, mask, masked):
-            torch.sigmoid(opened, out=kept)
-            torch.mul(own, draws.keep_(kept), out=product)
+            drawn = draws.keep_(torch.sigmoid(opened, out=scratch[: len(opened)]))
+            torch.mul(own, drawn, out=product)
+            kept.copy_(drawn)
         ctx.save_for_backward(weight, gate, mask)
         return masked, torch.tensor(open_gates(gate), dtype=torch.float64)  # float32 would round past 2**24 weights
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, of_kept: Tensor) -> tuple[Tensor, Tensor]:
         weight, gate, mask = ctx.saved_tensors
-        of_weight, of_gate = (torch.empty_like(mask) for _ in range(2))
+        of_weight, of_gate = (torch.empty_like(weight, memory_format=torch.contiguous_format) for _ in range(2))
         pull = float(of_kept)
         for own, opened, kept, above, below, slope in _pieces(weight, gate, mask, gradient, of_weight, of_gate):
             torch.mul(above, kept, out=below)
