@@ -57,10 +57,19 @@ def train_and_show(config: RunConfig, out: Path, cache: Path | None, as_json: bo
             f"trained {out}: CIDEr-D {outcome.cider:.3f} on val (greedy), best after epoch {outcome.epoch + 1}"
             + (f", {outcome.sparsity:.2%} sparse" if config.pruning.method != "none" else "")
         )
+        if outcome.settled:
+            click.echo(
+                f"its gates were still on their way to the target: {outcome.settled:,} were moved after the last step; "
+                f"capprune finetune {out} --out {out.name}-tuned mends what that cost"
+            )
         click.echo(f"next: capprune export {out} --target tflite --out {out.name}-bundle")
 
     document: dict[str, Any] = {"run": str(out), "best_epoch": outcome.epoch, "cider_d_val": outcome.cider}
-    document |= {"sparsity": outcome.sparsity, "seconds_per_epoch": outcome.seconds_per_epoch}
+    document |= {
+        "sparsity": outcome.sparsity,
+        "seconds_per_epoch": outcome.seconds_per_epoch,
+        "settled": outcome.settled,
+    }
     emit(document, as_json, show)
 
 

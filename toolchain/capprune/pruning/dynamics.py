@@ -18,7 +18,8 @@ price far below 20 would bring the chance back, with the high rate that it takes
 
 At that price a small model may settle short of the target: where the caption loss L is convex in the sparsity s its slope
 at s is at most (L(1) - L(s)) / (1 - s), and between a model that can say nothing but frequent words and a trained one lie
-about 3 nats a word. So once the gates have crossed the price grows to 3 / (1 - s), which holds any target.
+about 3 nats a word. So once the gates have crossed the price grows to 3 / (1 - s). Gates that rose far on the way may still be
+late; those are moved when the run ends (`SupermaskPruner.settle`).
 """
 
 from __future__ import annotations

@@ -96,17 +96,47 @@ class SupermaskPruner(TargetedPruner):
 
     def at_target(self) -> bool:
         """Within `pruning.tolerance` of what should be left, of every goal."""
-        kept = self.kept()
+        return all(map(self._meets, self.goals))
+
+    def _meets(self, goal: Goal) -> bool:
+        if goal.costs is None:
+            return super().at_target()
+        most = goal.costs.total(self._sizes()) - goal.costs.fixed
+        left, wanted = (goal.costs.total(self.kept()) - goal.costs.fixed) / most, 1 - goal.sparsity
+        return abs(left - wanted) <= self.config.tolerance * wanted
+
+    @torch.no_grad()
+    def settle(self) -> int:
+        """Close the lowest open gates, or open the highest closed ones, until every goal that is missed is met."""
+        moved = 0
         for goal in self.goals:
-            if goal.costs is None:
-                if not super().at_target():
-                    return False
-                continue
-            most = goal.costs.total(self._sizes()) - goal.costs.fixed
-            left, wanted = (goal.costs.total(kept) - goal.costs.fixed) / most, 1 - goal.sparsity
-            if abs(left - wanted) > self.config.tolerance * wanted:
-                return False
-        return True
+            if not self._meets(goal):
+                share = (goal.costs.weight if goal.costs else None) or dict.fromkeys(self.gates, 1.0)
+                moved += self._move(share, 1 - goal.sparsity)
+        return moved
+
+    def _move(self, share: Mapping[str, float], wanted: float) -> int:
+        """Bring what open gates cost to a share of what all do, by as few gates as nearest to 0 will do."""
+        widths = self.blocks.widths
+        values = torch.cat([gate.flatten() for gate in self.gates.values()])
+        costs = torch.cat(
+            [
+                torch.full(
+                    (gate.numel(),), share[name] * widths.get(name.removesuffix(".weight"), 1), dtype=torch.float64
+                )
+                for name, gate in self.gates.items()
+            ]
+        )
+        over = float(costs[values > 0].sum()) - wanted * float(costs.sum())
+        order = values.abs().argsort()
+        order = order[((values > 0) == (over > 0))[order] & (costs[order] > 0)]
+        count = int(torch.searchsorted(costs[order].cumsum(0), abs(over), right=over < 0)) + (over > 0)
+        values[order[:count]] = -JUST_OPEN if over > 0 else JUST_OPEN
+        for gate, new in zip(
+            self.gates.values(), values.split([one.numel() for one in self.gates.values()]), strict=True
+        ):
+            gate.copy_(new.view_as(gate))
+        return min(count, len(order))
 
     def _sizes(self) -> dict[str, int]:
         widths = {f"{name}.weight": width for name, width in self.blocks.widths.items()}

@@ -93,12 +93,14 @@ class Outcome:
         cider: Its CIDEr-D on the validation photos, greedy.
         sparsity: Its share of closed gates; 0 for a dense run.
         seconds_per_epoch: Median, of this sitting.
+        settled: Gates that were moved after the last step, because no epoch had ended at the target.
     """
 
     epoch: int
     cider: float
     sparsity: float
     seconds_per_epoch: float | None
+    settled: int = 0
 
 
 Quality = Callable[[Mapping[str, str]], float]  # captions of the validation photos to their CIDEr-D
@@ -158,7 +160,7 @@ class Trainer:
         self.method = parent.method if parent and keeps else config.pruning.method
         self.objective = self._objective()
         self.optimiser = _optimiser(self.decoder, self.sight, self.pruner, config)
-        self.step, self.best, self.best_epoch, self.best_sparsity = 0, -math.inf, -1, 0.0
+        self.step, self.best, self.best_epoch, self.best_sparsity, self.settled = 0, -math.inf, -1, 0.0, 0
         start_run(self.folder, config, vocabulary)
 
     def run(self) -> Outcome:
@@ -187,7 +189,8 @@ class Trainer:
             self._save_checkpoint(LAST)
             finish_run(self.folder)
             request.obey()
-        return Outcome(self.best_epoch, self.best, self.best_sparsity, float(np.median(seconds)) if seconds else None)
+        usual = float(np.median(seconds)) if seconds else None
+        return Outcome(self.best_epoch, self.best, self.best_sparsity, usual, self.settled)
 
     def _train(self, request: StopRequest) -> list[float]:
         """Run the epochs that are left; the seconds of those that were run from their start."""
@@ -271,11 +274,14 @@ class Trainer:
         return caption_loss, sparsity_loss
 
     def _end_epoch(self, epoch: int, seconds: float) -> None:
+        if self.step == self.steps and self.best_epoch < 0:  # a run ends with a model
+            self.settled = self.pruner.settle()
         captions = self.captions(self.validation, self.config.training.validation_photos)
         cider = self.quality(captions)
         sparsity = self.pruner.sparsity()
         line: dict[str, object] = {"step": self.step, "epoch": epoch, "cider": cider, "seconds": seconds}
         line |= {"health": dict(self.health(captions))} if self.health else {}
+        line |= {"settled": self.settled} if self.settled else {}
         append_metrics(self.folder, line if sparsity is None else {**line, "sparsity": sparsity, **self.pruner.costs()})
         if cider > self.best and self.pruner.at_target():
             self.best, self.best_epoch, self.best_sparsity = cider, epoch, sparsity or 0.0
@@ -312,7 +318,7 @@ class Trainer:
 
     def _facts(self) -> dict[str, object]:
         facts = {"epoch": self.best_epoch, "cider": self.best, "sparsity": self.best_sparsity}
-        return {**facts, "method": self.method}
+        return {**facts, "method": self.method, "settled": self.settled}
 
     def _progress(self, epoch: int, loss: float, speed: float, captions: int, cider: float | None = None) -> Progress:
         left = (self.steps - self.step) * captions / speed if speed else 0.0
@@ -341,10 +347,12 @@ class Trainer:
         facts = restore_state(self.folder / STATE, self.model, self.optimiser)
         self.step, self.best_epoch = int(facts["step"]), int(facts["epoch"])
         self.best, self.best_sparsity = float(facts["cider"]), float(facts["sparsity"])
+        self.settled = int(facts.get("settled", 0))
 
     def _finished(self) -> Outcome:
         facts = read_checkpoint(self.folder / LAST).facts
-        return Outcome(int(facts["epoch"]), float(facts["cider"]), float(facts["sparsity"]), None)
+        settled = int(facts.get("settled", 0))
+        return Outcome(int(facts["epoch"]), float(facts["cider"]), float(facts["sparsity"]), None, settled)
 
 
 @contextmanager
