@@ -132,9 +132,8 @@ class SupermaskPruner(TargetedPruner):
         order = order[((values > 0) == (over > 0))[order] & (costs[order] > 0)]
         count = int(torch.searchsorted(costs[order].cumsum(0), abs(over), right=over < 0)) + (over > 0)
         values[order[:count]] = -JUST_OPEN if over > 0 else JUST_OPEN
-        for gate, new in zip(
-            self.gates.values(), values.split([one.numel() for one in self.gates.values()]), strict=True
-        ):
+        parts = values.split_with_sizes([gate.numel() for gate in self.gates.values()])
+        for gate, new in zip(self.gates.values(), parts, strict=True):
             gate.copy_(new.view_as(gate))
         return min(count, len(order))
 
