@@ -22,17 +22,18 @@ from capprune_runtime.vocabulary import END, SPECIAL_TOKENS, START, Vocabulary
 SIZE = "decoder.hidden=48"
 LONG = "training.epochs=30"
 SPARSITY = 0.9
+SEED = "training.seed=5"  # of 20 seeds one or two stay below what is asked here, whatever the code: the world is small
 
 
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dense") / "run"
-    assert tiny.trainer(folder, SIZE, LONG).run().cider > 0.8
+    assert tiny.trainer(folder, SIZE, LONG, SEED).run().cider > 0.8
     return folder
 
 
 def pruned(folder: Path, method: str, *overrides: str, start: Path | None = None) -> Trainer:
-    own = [SIZE, LONG, f"pruning.method={method}", f"pruning.sparsity={SPARSITY}", *overrides]
+    own = [SIZE, LONG, SEED, f"pruning.method={method}", f"pruning.sparsity={SPARSITY}", *overrides]
     return tiny.trainer(folder, *own, *([f"start={start}"] if start else []))
 
 
@@ -83,7 +84,7 @@ def test_snip_prunes_before_the_first_step(tmp_path: Path) -> None:
 
 def test_lottery_ticket_trains_from_the_start_of_its_run(dense: Path, tmp_path: Path) -> None:
     trainer = pruned(tmp_path / "run", "lottery", "training.epochs=1", start=dense)
-    first = tiny.trainer(tmp_path / "other", SIZE, "training.epochs=1").decoder.rnn.weight.detach().clone()
+    first = tiny.trainer(tmp_path / "other", SIZE, SEED, "training.epochs=1").decoder.rnn.weight.detach().clone()
     assert torch.equal(trainer.pruner.masks.weights()["rnn.weight"], first)  # type: ignore[attr-defined]
     trainer.run()
     kept = read_run(tmp_path / "run").masks

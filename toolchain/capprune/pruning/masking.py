@@ -50,13 +50,14 @@ class _MaskedWeight(Function):
     def forward(ctx: Any, weight: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
         masked = torch.empty_like(weight, memory_format=torch.contiguous_format)
         mask = torch.empty_like(masked, dtype=torch.uint8)  # a quarter of the memory to write and read again
-        draws, scratch = Draws(), weight.new_empty(min(PIECE, weight.numel()))
+        draws, scratch, opened_gates = Draws(), weight.new_empty(min(PIECE, weight.numel())), 0
         for own, opened, kept, product in _pieces(weight, gate, mask, masked):
             drawn = draws.keep_(torch.sigmoid(opened, out=scratch[: len(opened)]))
             torch.mul(own, drawn, out=product)
             kept.copy_(drawn)
+            opened_gates += open_gates(opened)
         ctx.save_for_backward(weight, gate, mask)
-        return masked, torch.tensor(open_gates(gate), dtype=torch.float64)  # float32 would round past 2**24 weights
+        return masked, torch.tensor(opened_gates, dtype=torch.float64)  # float32 would round past 2**24 weights
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, of_kept: Tensor) -> tuple[Tensor, Tensor]:
