@@ -42,7 +42,7 @@ DROPOUT = DropoutConfig()
 # What is timed, and its captions a batch: as many as the plain batches hold, and as many as the ready model's recipe has
 KINDS = (("dense", PAIRS), ("supermask", PAIRS), ("dense", 2 * PAIRS), ("supermask", 2 * PAIRS), ("plain", PAIRS))
 ROUNDS, BATCHES_PER_ROUND = 8, 3
-WARM_UP = 12  # steps: products of a shape that is new are slow to start, and a run of an hour meets each many times
+WARM_UP = 40  # steps: products of a shape that is new are slow to start, and a run of an hour meets each many times
 TYPES = {"float32": False, "bfloat16": True}
 
 Step = Callable[[], tuple[float, int]]  # trains on one batch: seconds, captions
