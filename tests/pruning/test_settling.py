@@ -66,3 +66,14 @@ def test_a_limit_in_microseconds_closes_only_what_costs_time() -> None:
     assert pruner.costs()["step_us"] == pytest.approx(16.0, abs=0.01)
     changed = {name for name, gate in pruner.gates.items() if not torch.equal(gate, before[name])}
     assert changed == {"query.weight", "rnn.weight", "output.weight"}
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["closes", "opens"])
+def test_of_two_limits_neither_is_passed_and_the_harder_one_is_used_up(opened: bool) -> None:
+    pruner = pruner_of(step_us=16.0, bytes=12_000)
+    with torch.no_grad():
+        for gate in pruner.gates.values():
+            gate.abs_().mul_(1 if opened else -1)
+    assert not pruner.at_target() and pruner.settle() > 0 and pruner.at_target()
+    shares = [pruner.costs()["step_us"] / 16.0, pruner.costs()["bytes"] / 12_000]
+    assert max(shares) == pytest.approx(1, abs=0.02)

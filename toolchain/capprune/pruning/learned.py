@@ -95,28 +95,31 @@ class SupermaskPruner(TargetedPruner):
         return {goal.costs.unit: goal.costs.total(kept) for goal in self.goals if goal.costs}
 
     def at_target(self) -> bool:
-        """Within `pruning.tolerance` of what should be left, of every goal."""
-        return all(map(self._meets, self.goals))
+        """Within `pruning.tolerance` of what should be left; of several limits the one that is hardest to keep counts."""
+        return abs(max(map(self._excess, self.goals))) <= self.config.tolerance
 
-    def _meets(self, goal: Goal) -> bool:
+    def _excess(self, goal: Goal) -> float:
+        """By what share more is left than the goal says; negative if less is."""
         if goal.costs is None:
-            return super().at_target()
+            return (1 - self.supermask.sparsity()) / (1 - goal.sparsity) - 1
         most = goal.costs.total(self._sizes()) - goal.costs.fixed
-        left, wanted = (goal.costs.total(self.kept()) - goal.costs.fixed) / most, 1 - goal.sparsity
-        return abs(left - wanted) <= self.config.tolerance * wanted
+        return (goal.costs.total(self.kept()) - goal.costs.fixed) / most / (1 - goal.sparsity) - 1
 
     @torch.no_grad()
     def settle(self) -> int:
-        """Close the lowest open gates, or open the highest closed ones, until every goal that is missed is met."""
-        moved = 0
+        """Close the lowest open gates until no limit is missed; where too few are open, open the highest closed ones."""
+        if self.at_target():
+            return 0
+        hardest = max(self.goals, key=self._excess)
+        moved = self._move(hardest) if self._excess(hardest) < 0 else 0
         for goal in self.goals:
-            if not self._meets(goal):
-                share = (goal.costs.weight if goal.costs else None) or dict.fromkeys(self.gates, 1.0)
-                moved += self._move(share, 1 - goal.sparsity)
+            if self._excess(goal) > self.config.tolerance:
+                moved += self._move(goal)
         return moved
 
-    def _move(self, share: Mapping[str, float], wanted: float) -> int:
-        """Bring what open gates cost to a share of what all do, by as few gates as nearest to 0 will do."""
+    def _move(self, goal: Goal) -> int:
+        """Bring what open gates cost to a goal, by the gates nearest to 0; how many."""
+        share = goal.costs.weight if goal.costs else dict.fromkeys(self.gates, 1.0)
         widths = self.blocks.widths
         values = torch.cat([gate.flatten() for gate in self.gates.values()])
         costs = torch.cat(
@@ -127,7 +130,7 @@ class SupermaskPruner(TargetedPruner):
                 for name, gate in self.gates.items()
             ]
         )
-        over = float(costs[values > 0].sum()) - wanted * float(costs.sum())
+        over = float(costs[values > 0].sum()) - (1 - goal.sparsity) * float(costs.sum())
         order = values.abs().argsort()
         order = order[((values > 0) == (over > 0))[order] & (costs[order] > 0)]
         count = int(torch.searchsorted(costs[order].cumsum(0), abs(over), right=over < 0)) + (over > 0)
