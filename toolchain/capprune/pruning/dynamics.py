@@ -18,8 +18,12 @@ price far below 20 would bring the chance back, with the high rate that it takes
 
 At that price a small model may settle short of the target: where the caption loss L is convex in the sparsity s its slope
 at s is at most (L(1) - L(s)) / (1 - s), and between a model that can say nothing but frequent words and a trained one lie
-about 3 nats a word. So once the gates have crossed the price grows to 3 / (1 - s). Gates that rose far on the way may still be
-late; those are moved when the run ends (`SupermaskPruner.settle`).
+about 3 nats a word. So once the gates have crossed the price grows to 3 / (1 - s).
+
+And a gate must be able to fall at that price before the run ends. The time that it takes grows with the exponential of where it
+stands, and under a price of their own gates rise past anything that comes down again: what stays would be decided by the first
+third of the run, and the target missed. So gates that follow a price have a ceiling, from which a fifth of the run brings them to
+0. Where a rate or a price is configured, as in the published recipes, there is none.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ LATEST_CROSSING = 0.8  # of the run: gates that fall later have no time left to 
 PRICE = 1.0  # lambda * (1 - s): nats for the sparsity that is left to gain at the target
 CHEAPEST = 20.0  # lambda below which the rate that gives kappa is so high that the caption's noise moves the gates
 FAR_BELOW = 10.0  # Adam's eps over the largest gradient that the pull gives a gate
+FALL = 0.2  # of the run: what a gate takes from its ceiling to 0
 SETTLING, GROWTH = 0.1, 0.25  # of the run: after the crossing, and for the price to grow to what holds the target
 
 
@@ -53,6 +58,7 @@ class Pull:
         crossed: Fraction of the run at which gates reach 0 without a caption's gradient.
         gate_learning_rate: Of the gates' Adam.
         gate_adam_eps: Likewise.
+        ceiling: No gate rises above this.
     """
 
     weight: float
@@ -60,6 +66,7 @@ class Pull:
     crossed: float
     gate_learning_rate: float
     gate_adam_eps: float
+    ceiling: float = math.inf
 
     def at(self, fraction: float) -> float:
         """Lambda when `fraction` of the run is done."""
@@ -92,6 +99,22 @@ def least_kappa(steps: int, initial: float = 5.0) -> float:
     return high
 
 
+def highest(pull: float) -> float:
+    """From where a gate comes to 0 under a constant pull of the sparsity loss.
+
+    Args:
+        pull: The rate times lambda / size, summed over the steps; a gate at M falls by s(1 - s) of it, s being sigmoid(M).
+
+    Returns:
+        The M with 2 M + 2 sinh M = pull.
+    """
+    low, high = 0.0, math.asinh(pull / 2)
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if 2 * middle + 2 * math.sinh(middle) < pull else (low, middle)
+    return high
+
+
 def pull_of(config: PruningConfig, *, steps: int, size: int) -> Pull:
     """What a config asks of the gates, with what it leaves out derived.
 
@@ -119,7 +142,8 @@ def pull_of(config: PruningConfig, *, steps: int, size: int) -> Pull:
         kappa = min(config.kappa, STEEPEST * steps)
         crossed = _checked(config, kappa, "pruning.kappa", config.kappa, steps)
         held = max(NATS_AT_STAKE / (1 - config.sparsity), price) if given is None else price
-        return Pull(price, held, crossed, kappa * size / (price * steps) * eps, eps)
+        top = math.inf if given else max(config.initial_gate, highest(FALL * kappa * held / price))
+        return Pull(price, held, crossed, kappa * size / (price * steps) * eps, eps, top)
     speed = rate / config.gate_adam_eps
     weight = _derived(config, steps, size, speed) if given is None else given
     kappa = weight * speed * steps / size

@@ -60,6 +60,7 @@ class SupermaskPruner(TargetedPruner):
         shared = {"gate_learning_rate": self.gate_learning_rate, "gate_adam_eps": self.gate_adam_eps}
         own = config.model_copy(update=shared)
         self.goals = (goal, *(self._goal(own, *other) for other in others))
+        self.ceiling = pull.ceiling
 
     def losses(self, step: int) -> list[tuple[float, Tensor]]:
         """lambda * a(t) and |target - sparsity| on hard masks, for every goal."""
@@ -72,7 +73,10 @@ class SupermaskPruner(TargetedPruner):
 
     @torch.no_grad()
     def after(self, step: int) -> None:
-        """Reopen the highest gates of a layer that fell below its floor."""
+        """Hold gates below their ceiling, and reopen the highest ones of a layer that fell below its floor."""
+        if math.isfinite(self.ceiling):
+            for gate in self.gates.values():
+                gate.clamp_(max=self.ceiling)
         if not self.config.least_kept:
             return
         for gate in self.gates.values():
