@@ -142,11 +142,16 @@ def _described(document: Document, group: Document) -> list[str]:
     if group["method"] == "keep":
         parts = [parts[0], keys["start"] + (", rewarded" if keys.get("training.objective") == "scst" else ", tuned")]
     parts += ["by the reward alone"] if keys.get("training.reward.cross_entropy") == 0.0 else []
-    parts += ["without dropout"] if keys.get("pruning.dropout_factor") == 0.0 else []
+    dropout, photos = keys.get("pruning.dropout_factor"), keys.get("training.photos_per_batch")
+    of_dropout = {None: "", 0.0: "without dropout", 1.0: "with full dropout"}.get(
+        dropout, f"with {dropout} of the dropout"
+    )
+    parts += [of_dropout] if of_dropout else []
     parts += [keys["pruning.scope"]] if "pruning.scope" in keys else []
     block, width = keys.get("pruning.block"), keys.get("decoder.hidden")
     parts += [f"in {block}"] if block else []
     parts += [f"{width} wide"] if width else []
+    parts += [f"{photos} photos a batch"] if photos else []
     parts += [f"{keys[EPOCHS]} epochs"] if EPOCHS in keys and group["method"] == DENSE else []
     parts += [f"for {keys[EPOCHS]} epochs"] if _tuned_otherwise(document, group) else []
     parts += ["trained again for a whole run"] if EPOCHS not in keys and group["method"] == "hard" else []

@@ -109,7 +109,8 @@ def test_seeds_stand_as_mean_and_spread_with_the_paired_change(document: dict[st
     ]
     assert len(health) == 1 and "| 0.004 |" in health[0]  # the config's
     tuned = line(
-        methods_section(document).partition("What the captions look like")[2], "LSTM, supermask, tuned 512 wide"
+        methods_section(document).partition("What the captions look like")[2],
+        "LSTM, supermask, tuned 512 wide 20 photos a batch",
     )
     assert tuned[6] == "0.001"  # its own
 
@@ -138,7 +139,7 @@ def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict
     rows = [one for one in section.splitlines() if one.startswith("| LSTM, supermask | 97.5 %")]
     assert len(rows) == 1 and "not run" in rows[0]
     assert line(section, "LSTM, supermask in 1x16")[1:3] == ["80 %", "not run"]
-    assert line(section, "LSTM, supermask 512 wide")[1:3] == ["97.5 %", "2"]
+    assert line(section, "LSTM, supermask 512 wide 20 photos a batch")[1:3] == ["97.5 %", "2"]
     limited = [one for one in section.splitlines() if one.startswith("| LSTM, supermask | 37 µs | 1 |")]
     assert limited
 
@@ -152,7 +153,7 @@ def test_tuned_and_limited_runs_stand_beside_their_rivals(document: dict[str, An
     assert (limited["against"], limited["cider_d"]) == ("supermask-sparsity0.975", pytest.approx(0.49))
     assert (rewarded["against"], rewarded["seeds"]) == ("supermask-sparsity0.975", [8888])
     assert rewarded["change"]["relative"]["estimate"] == pytest.approx(0.495 / 0.49 - 1, rel=1e-4)
-    cells = line(methods_section(document), "LSTM, supermask, tuned 512 wide 97.5 %")
+    cells = line(methods_section(document), "LSTM, supermask, tuned 512 wide 20 photos a batch 97.5 %")
     assert cells[1:3] == ["LSTM, dense", "2"] and cells[6:] == ["19.00 times", "1.00 times"]
 
 
