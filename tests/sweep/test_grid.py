@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from capprune.config import parse_config
-from capprune.sweeping.grid import Combination, expand, read_grid
+from capprune.sweeping.grid import LONGEST_NAME, Combination, expand, read_grid
 from capprune_runtime.errors import ConfigError, UsageError
 
 BASE = parse_config({"data": {"folder": "nowhere"}, "pruning": {"sparsity": 0.9}})
@@ -26,6 +26,25 @@ def test_product_stands_for_every_choice_of_values() -> None:
     assert [(run.method, run.seed) for run in found] == [("supermask", 1), ("supermask", 2), ("snip", 1), ("snip", 2)]
     assert [run.name for run in found] == ["supermask-seed1", "supermask-seed2", "snip-seed1", "snip-seed2"]
     assert all(run.config.name == run.name and run.config.pruning.sparsity == 0.9 for run in found)
+
+
+def test_names_too_long_for_a_folder_are_cut_and_still_tell_runs_apart() -> None:
+    wide = {"decoder": [{"embedding": 256, "hidden": 768, "attention": 512, "context": 768}]}
+    many: dict[str, list[Any]] = {
+        "training.learning_rate": [0.0041],
+        "training.warmup": [0.05],
+        "training.epochs": [20],
+    }
+    others = {
+        "training.gradient_clip": [4.5],
+        "start.training.learning_rate": [0.0123],
+        "start.pruning.dropout_factor": [0.3333333333333333],
+    }
+    keys = {"pruning.method": ["keep"], "start": ["gradual"], "pruning.block": ["1x16"], **wide, **many, **others}
+    found = names({**keys, "training.weight_decay": [0.001, 0.002]})
+    kept = [name for name in found if name.startswith("keep-from-gradual-")]
+    assert [len(name) for name in kept] == [LONGEST_NAME, LONGEST_NAME] and kept[0] != kept[1]
+    assert names({**keys, "training.weight_decay": [0.001]})[-1] == kept[0]
 
 
 def test_dense_run_is_one_whatever_the_sparsity() -> None:

@@ -15,6 +15,7 @@ A run that another one starts from is a row of the sweep itself, trained once.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import itertools
 import json
 import math
@@ -31,6 +32,7 @@ from capprune_runtime.errors import ConfigError, UsageError
 RUNS = "runs"  # the folder in a sweep that holds its runs
 MOST_RUNS = 1000  # beyond it a product has more keys than somebody meant
 LONGEST_NAME = 200  # of a run's folder
+DIGITS = 8  # of the digest at the end of a name that was cut
 
 DENSE = "dense"  # what a start calls the run without pruning
 METHOD, SEED, TEACHER = "pruning.method", "training.seed", "training.distillation.teacher"
@@ -203,8 +205,7 @@ def _starts() -> str:
 def name_of(keys: Mapping[str, Any]) -> str:
     """A folder's name that tells a run from the others: the method, its start, then the other keys.
 
-    Raises:
-        UsageError: If it gets too long.
+    One that gets too long for a file system is cut, and ends in a digest of all of it.
     """
     method = DENSE if keys[METHOD] == "none" else str(keys[METHOD])
     start = keys.get(START, STARTS.get(method))
@@ -216,11 +217,10 @@ def name_of(keys: Mapping[str, Any]) -> str:
         value = keys[key]
         parts.append(f"{label}-{value}" if isinstance(value, str) else f"{label}{json.dumps(value, default=str)}")
     name = "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in parts)
-    if len(name) > LONGEST_NAME:
-        raise UsageError(
-            "a run of this grid would get too long a name", where=name, hint="put some keys into the config"
-        )
-    return name
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:DIGITS]
+    return f"{name[: LONGEST_NAME - 1 - DIGITS]}-{digest}"
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
