@@ -76,6 +76,7 @@ class Budget:
         masks: Epochs of scheme A's first stage, which sees photos.
         second: Epochs of every second stage.
         method: That prunes in the second stages of B and C.
+        masks_method: That finds the masks of scheme A's first stage.
     """
 
     sparsity: float
@@ -83,29 +84,35 @@ class Budget:
     masks: int
     second: int
     method: str
+    masks_method: str
 
 
 def schemes(budget: Budget) -> dict[str, tuple[Stage, ...]]:
     """Every scheme as the commands of docs/encoder_pruning.md."""
     second = ("encoder.train=all", f"training.epochs={budget.second}")
     first, target = (f"training.epochs={budget.first}",), f"pruning.sparsity={budget.sparsity}"
-    learned = ("pruning.method=supermask", target)
-    pruned = ("--method", budget.method, target, *second)
-    if budget.method == "gradual":
-        pruned = (*pruned, "pruning.scope=blind", "pruning.gradual.begin=0", "pruning.gradual.updates=20")
+    pruned = ("--method", budget.method, target, *_pace(budget.method), *second)
+    masks = (f"pruning.method={budget.masks_method}", target, *_pace(budget.masks_method))
     dense = Stage("dense-1", "train", None, first)
     return {
         "dense": (dense, Stage("dense", "finetune", "dense-1", second)),
         "A": (
-            Stage("A-1", "train", None, ("encoder.train=masks", f"training.epochs={budget.masks}", *learned)),
+            Stage("A-1", "train", None, ("encoder.train=masks", f"training.epochs={budget.masks}", *masks)),
             Stage("A", "finetune", "A-1", second),
         ),
         "B": (dense, Stage("B", "prune", "dense-1", pruned)),
         "C": (
-            Stage("C-1", "train", None, (*first, *learned)),
+            Stage("C-1", "train", None, (*first, "pruning.method=supermask", target)),
             Stage("C", "prune", "C-1", (*pruned, "pruning.keep=[decoder]")),
         ),
     }
+
+
+def _pace(method: str) -> tuple[str, ...]:
+    """From the first step on and over all layers pooled, where magnitudes decide."""
+    return (
+        ("pruning.scope=blind", "pruning.gradual.begin=0", "pruning.gradual.updates=20") if method == "gradual" else ()
+    )
 
 
 def arguments_of(stage: Stage, config: Path, data: Path, runs: Path, more: Sequence[str] = ()) -> list[str]:
@@ -216,7 +223,7 @@ def _sparsity(masks: Mapping[str, Any]) -> float:
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """Train, caption and export what is asked for; the document that is written."""
-    budget = Budget(asked.sparsity, asked.first, asked.masks, asked.second, asked.method)
+    budget = Budget(asked.sparsity, asked.first, asked.masks, asked.second, asked.method, asked.masks_method)
     wanted = ["dense", *(name for name in asked.scheme or ["A", "B", "C"] if name != "dense")]
     every, dense, rows = schemes(budget), [], []
     for name in wanted:
@@ -242,8 +249,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 def _told(asked: argparse.Namespace) -> list[str]:
     """The arguments that lead to a document again, without the folders of this machine."""
     said = ["--data", asked.data.name, "--config", f"configs/{asked.config.name}"]
-    for name in ("sparsity", "first", "masks", "second", "method"):
-        said += [f"--{name}", str(getattr(asked, name))]
+    for name in ("sparsity", "first", "masks", "second", "method", "masks_method"):
+        said += [f"--{name.replace('_', '-')}", str(getattr(asked, name))]
     for name in ("scheme", "set"):
         said += [part for value in getattr(asked, name) or () for part in (f"--{name}", value)]
     return said if asked.limit is None else [*said, "--limit", str(asked.limit)]
@@ -263,6 +270,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--masks", type=int, default=8, help="epochs of scheme A's first stage")
     made.add_argument("--second", type=int, default=6, help="epochs of every second stage")
     made.add_argument("--method", default="gradual", help="that prunes in the second stages of B and C")
+    made.add_argument("--masks-method", default="gradual", help="that finds the masks of scheme A")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of every stage; may be repeated")
     made.add_argument("--limit", type=int, help="only the first photos of the test split")
     made.add_argument("--work", type=Path, default=Path("end_to_end"), help="folder of the runs")

@@ -13,7 +13,7 @@ from end_to_end import Budget, Stage, arguments_of, parser, run_stage, schemes
 from end_to_end_results import end_to_end_section
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-BUDGET = Budget(0.8, 8, 8, 6, "gradual")
+BUDGET = Budget(0.8, 8, 8, 6, "gradual", "supermask")
 
 
 def config_of(stage: Stage) -> RunConfig:
