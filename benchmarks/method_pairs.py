@@ -10,7 +10,8 @@ import numpy as np
 from capprune.evaluation.intervals import bootstrap_change
 from capprune.sweeping.results import Group, Row, Scores
 
-DENSE, EXACT = "dense", "float32"
+DENSE, EXACT, SMALL = "dense", "float32", "int8"
+BLOCK, SHAPE = "pruning.block", "decoder."
 OBJECTIVE = "training.objective"
 LIMITS = ("pruning.step_us", "pruning.bytes")
 UNIFORM = [{"pruning.method": "supermask", "pruning.sparsity": sparsity} for sparsity in (0.975, 0.9875)]
@@ -23,15 +24,20 @@ def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> li
       those that have most of its seeds.
     - What was rewarded: with the run that it started from.
     - What was pruned to a limit: with the supermasks that count all weights alike, at 97.5 % and 98.75 %.
+    - What was pruned in blocks and stored in int8: with the dense model of the same shape in int8.
     """
     by_run = {(row.run, row.weights): row for row in rows}
     found = []
-    for one, other in _paired([group for group in groups if group.weights == EXACT and group.runs], rows):
-        own, its = ({by_run[run, EXACT].seed: by_run[run, EXACT] for run in group.runs} for group in (one, other))
+    exact, small = ([one for one in groups if one.weights == weights and one.runs] for weights in (EXACT, SMALL))
+    for one, other in [*_paired(exact, rows), *_in_blocks(small, rows)]:
+        own, its = (
+            {row.seed: row for row in (by_run[run, group.weights] for run in group.runs)} for group in (one, other)
+        )
         seeds = sorted(own.keys() & its.keys())
         if seeds:
             sides = [[side[seed] for seed in seeds] for side in (own, its)]
-            found.append({"name": one.name, "against": other.name, "seeds": seeds, **_beside(*sides, scores=scores)})
+            names = {"name": one.name, "against": other.name, "weights": one.weights}
+            found.append({**names, "seeds": seeds, **_beside(*sides, scores=scores)})
     return found
 
 
@@ -44,9 +50,24 @@ def _paired(groups: Sequence[Group], rows: Sequence[Row]) -> Iterator[tuple[Grou
             yield from ((group, one) for one in groups if starts & set(one.runs))
         elif group.method == "keep" and rivals:
             seeds = {one.name: _seeds(one, rows) & _seeds(group, rows) for one in rivals}
-            yield group, max(rivals, key=lambda one: (len(seeds[one.name]), one.figures["cider_d"].mean))
+            yield group, max(rivals, key=lambda one: (len(seeds[one.name]), _cider(one)))
         elif any(key in group.keys for key in LIMITS):
             yield from ((group, one) for one in uniform)
+
+
+def _in_blocks(groups: Sequence[Group], rows: Sequence[Row]) -> Iterator[tuple[Group, Group]]:
+    for group in groups:
+        rivals = [one for one in groups if one.method == DENSE and _shape(one) == _shape(group)]
+        if group.keys.get(BLOCK, "none") != "none" and rivals:
+            yield group, max(rivals, key=lambda one: (len(_seeds(one, rows) & _seeds(group, rows)), _cider(one)))
+
+
+def _shape(group: Group) -> dict[str, Any]:
+    return {key: value for key, value in group.keys.items() if key.startswith(SHAPE)}
+
+
+def _cider(group: Group) -> float:
+    return group.figures["cider_d"].mean
 
 
 def _seeds(group: Group, rows: Sequence[Row]) -> set[int]:

@@ -175,13 +175,11 @@ def _pairs(document: Document) -> str:
     if not document.get("pairs"):
         return ""
     named = {
-        group["name"]: " ".join(_described(document, group)).strip()
-        for group in document["groups"]
-        if group["weights"] == "float32"
+        (group["name"], group["weights"]): " ".join(_described(document, group)).strip() for group in document["groups"]
     }
     rows = [
         [
-            *(named.get(pair[side], pair[side]) for side in ("name", "against")),
+            *(_in_form(named.get((pair[side], _form(pair)), pair[side]), pair) for side in ("name", "against")),
             str(len(pair["seeds"])),
             f"{pair['cider_d']:.4f}",
             f"{pair['its_cider_d']:.4f}",
@@ -190,12 +188,22 @@ def _pairs(document: Document) -> str:
         ]
         for pair in document["pairs"]
     ]
+    small = any(_form(pair) != "float32" for pair in document["pairs"])
+    in_blocks = "; what is stored in blocks of int8, and a dense model of its shape in int8" if small else ""
     return (
         "Beside each other, of the seeds that both have: what was tuned with its masks, and the best dense model of no more "
         "epochs in all, whatever its width; what was rewarded, and the run that it started from; what was pruned to a limit, "
-        "and supermasks that count all weights alike:\n\n"
+        f"and supermasks that count all weights alike{in_blocks}:\n\n"
         + table(("model", "beside", "seeds", "CIDEr-D", "the other's", "change", "file smaller", "step faster"), rows)
     )
+
+
+def _form(pair: Document) -> str:
+    return str(pair.get("weights", "float32"))
+
+
+def _in_form(name: str, pair: Document) -> str:
+    return name if _form(pair) == "float32" else f"{name}, {_form(pair)}"
 
 
 def _quality(group: Document | None) -> list[str]:

@@ -145,7 +145,7 @@ def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict
 
 
 def test_tuned_and_limited_runs_stand_beside_their_rivals(document: dict[str, Any]) -> None:
-    limited, _, rewarded, _, tuned = document["pairs"]
+    limited, _, rewarded, _, tuned, _ = document["pairs"]
     assert tuned["against"] == "dense"  # of those with as many epochs the best
     assert tuned["seeds"] == [1, 8888] and limited["seeds"] == [8888]
     assert tuned["change"]["relative"]["estimate"] == pytest.approx(0.495 / 0.5 - 1, rel=0.05)
@@ -155,6 +155,16 @@ def test_tuned_and_limited_runs_stand_beside_their_rivals(document: dict[str, An
     assert rewarded["change"]["relative"]["estimate"] == pytest.approx(0.495 / 0.49 - 1, rel=1e-4)
     cells = line(methods_section(document), "LSTM, supermask, tuned 512 wide 20 photos a batch 97.5 %")
     assert cells[1:3] == ["LSTM, dense", "2"] and cells[6:] == ["19.00 times", "1.00 times"]
+
+
+def test_blocks_of_int8_stand_beside_the_dense_model_of_their_shape_in_int8(document: dict[str, Any]) -> None:
+    blocked = document["pairs"][-1]
+    assert (blocked["name"], blocked["weights"]) == ("supermask-block-1x16-sparsity0.975", "int8")
+    assert (blocked["against"], blocked["seeds"]) == ("dense", [8888])
+    cells = line(methods_section(document), "LSTM, supermask in 1x16 97.5 %, int8")
+    assert cells[1:3] == ["LSTM, dense, int8", "1"] and cells[6] == "19.00 times"
+    document["pairs"] = document["pairs"][:-1]
+    assert "in blocks of int8, and" not in methods_section(document)
 
 
 def test_budget_and_rival_of_equal_bytes_are_told(document: dict[str, Any]) -> None:
