@@ -268,7 +268,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--sparsity", type=float, default=0.8)
     made.add_argument("--first", type=int, default=8, help="epochs of a first stage on cached features")
     made.add_argument("--masks", type=int, default=8, help="epochs of scheme A's first stage")
-    made.add_argument("--second", type=int, default=6, help="epochs of every second stage")
+    made.add_argument("--second", type=int, default=12, help="epochs of every second stage")
     made.add_argument("--method", default="gradual", help="that prunes in the second stages of B and C")
     made.add_argument("--masks-method", default="gradual", help="that finds the masks of scheme A")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of every stage; may be repeated")

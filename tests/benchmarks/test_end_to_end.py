@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from end_to_end import Budget, Stage, arguments_of, parser, run_stage, schemes
 from end_to_end_results import end_to_end_section
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-BUDGET = Budget(0.8, 8, 8, 6, "gradual", "supermask")
+BUDGET = Budget(0.8, 8, 8, 6, "gradual", "gradual")
 
 
 def config_of(stage: Stage) -> RunConfig:
@@ -32,6 +33,14 @@ def test_every_stage_is_a_config_and_starts_from_one_before_it(name: str) -> Non
     pruned = [stage for stage in (first, second) if config_of(stage).pruning.sparsity == 0.8]
     assert len(pruned) == {"dense": 0, "A": 1, "B": 1, "C": 2}[name]
     assert config_of(second).pruning.keep == (("decoder",) if name == "C" else ())
+
+
+@pytest.mark.parametrize("method", ["gradual", "supermask"])
+def test_masks_of_scheme_a_are_found_by_the_method_asked_for(method: str) -> None:
+    found = config_of(schemes(replace(BUDGET, masks_method=method))["A"][0]).pruning
+    assert found.method == method
+    assert (found.scope, found.gradual.begin) == (("blind", 0.0) if method == "gradual" else (None, None))
+    assert config_of(schemes(replace(BUDGET, masks_method=method))["C"][0]).pruning.method == "supermask"
 
 
 def test_command_names_the_data_only_where_it_trains_from_a_recipe() -> None:
