@@ -224,3 +224,40 @@ def test_a_draw_without_gradients_does_not_take_them_from_the_loss() -> None:
         _ = layer.train().weight
     mask.loss(0.5).backward()  # type: ignore[no-untyped-call]
     assert mask.gates[".weight"].grad is not None
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("width", [1, 4])
+def test_masked_weights_made_in_the_type_of_products_train_as_those_rounded_later(
+    cell: Literal["lstm", "gru"], width: int
+) -> None:
+    torch.manual_seed(6)
+    shape = DecoderConfig(cell=cell, embedding=8, hidden=16, attention=12, context=8)
+    decoder = SoftAttention(shape, features=20, vocabulary=40)
+    widths = {"rnn": width, "output": width}
+    mask = Supermask(decoder, initial=0.5, widths=widths)
+    features, ids = torch.rand(3, 4, 20), torch.randint(4, 40, (6, 9))
+    gates = [module for module in decoder.modules() if isinstance(module, Gate)]
+
+    def gradients() -> dict[str, Tensor | None]:
+        torch.manual_seed(7)
+        decoder.zero_grad()
+        with Supermask.one_sample(), torch.autocast("cpu", torch.bfloat16):
+            types.append(
+                {name: decoder.get_submodule(name).weight.dtype for name in ("embedding", "score", "rnn", "output")}
+            )
+            loss = nn.functional.cross_entropy(decoder.scores(features, ids, ids).float(), ids.flatten())
+        (loss + mask.loss(0.9)).backward()  # type: ignore[no-untyped-call]
+        return {name: one.grad for name, one in decoder.named_parameters()}
+
+    types: list[dict[str, torch.dtype]] = []
+    narrow = gradients()
+    for gate in gates:
+        gate.multiplied = False
+    rounded_later = gradients()
+    wide = dict.fromkeys(types[0], torch.float32)
+    assert types == [wide | {"rnn": torch.bfloat16, "output": torch.bfloat16}, wide]
+    assert narrow.keys() == rounded_later.keys()
+    for name, gradient in narrow.items():
+        assert gradient is not None and gradient.dtype is torch.float32
+        torch.testing.assert_close(gradient, rounded_later[name], rtol=0, atol=0, msg=name)

@@ -49,7 +49,8 @@ class Unrolled:
     def __init__(self, weight: Tensor, bias: Tensor, words: Tensor) -> None:
         kind, (steps, rows, width) = words.dtype, words.shape
         self._words = words
-        self._of_words, self._inner = weight[:, :width].to(kind), weight[:, width:].to(kind)
+        self._weight_kind = weight.dtype
+        self._of_words, self._inner = (part.to(kind).contiguous() for part in (weight[:, :width], weight[:, width:]))
         # (T, B, N), of the words alone until `forward` adds the rest
         self.sums = wide(F.linear(words, self._of_words, bias.to(kind)))
         self.inputs = words.new_empty(steps, rows, self._inner.shape[1])
@@ -68,8 +69,8 @@ class Unrolled:
         """Of the weight, the bias and the words, when `backward` has been called for every word."""
         own = self._gradients.flatten(0, 1)
         width = self._words.shape[-1]
-        weight = self.sums.new_empty(own.shape[1], width + self.inputs.shape[-1])
+        weight = self.sums.new_empty(own.shape[1], width + self.inputs.shape[-1], dtype=self._weight_kind)
         weight[:, :width].copy_(own.t() @ self._words.flatten(0, 1))
         weight[:, width:].copy_(own.t() @ self.inputs.flatten(0, 1))
         words = (own @ self._of_words).view_as(self._words)
-        return weight, own.sum(0, dtype=weight.dtype), words
+        return weight, own.sum(0, dtype=self.sums.dtype), words

@@ -17,18 +17,19 @@ PIECE = (
 )  # entries that are worked on at a time, so that what lies between reading and writing stays in the cache
 
 
-def masked_weight(weight: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+def masked_weight(weight: Tensor, gate: Tensor, kind: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """A weight times a mask that is drawn from its gates.
 
     Args:
         weight: `(N, K)`.
         gate: `(N, K / B)`, one for B weights in a row.
+        kind: What the masked weight is rounded to on the way out, the weight's own type if left out.
 
     Returns:
         The masked weight and, float64, how many weights lie behind open gates.
     """
     function = _MaskedWeight if gate.shape == weight.shape else _MaskedBlocks
-    masked, kept = function.apply(weight, gate)  # type: ignore[no-untyped-call]
+    masked, kept = function.apply(weight, gate, kind or weight.dtype)  # type: ignore[no-untyped-call]
     return masked, kept
 
 
@@ -47,48 +48,49 @@ class _MaskedWeight(Function):
     """weight * mask; the gradient of a gate is s(1 - s) (weight * dL/dmasked + dL/dkept)."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
-        masked = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    def forward(ctx: Any, weight: Tensor, gate: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+        masked = torch.empty_like(weight, dtype=kind, memory_format=torch.contiguous_format)
         mask = torch.empty_like(masked, dtype=torch.uint8)  # a quarter of the memory to write and read again
         draws, scratch, opened_gates = Draws(), weight.new_empty(min(PIECE, weight.numel())), 0
         for own, opened, kept, product in _pieces(weight, gate, mask, masked):
-            drawn = draws.keep_(torch.sigmoid(opened, out=scratch[: len(opened)]))
-            torch.mul(own, drawn, out=product)
-            kept.copy_(drawn)
+            wide = scratch[: len(opened)]
+            kept.copy_(draws.keep(torch.sigmoid(opened, out=wide)))
+            product.copy_(wide.copy_(kept).mul_(own))
             opened_gates += open_gates(opened)
         ctx.save_for_backward(weight, gate, mask)
         return masked, torch.tensor(opened_gates, dtype=torch.float64)  # float32 would round past 2**24 weights
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, of_kept: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor, of_kept: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, gate, mask = ctx.saved_tensors
         of_weight, of_gate = (torch.empty_like(weight, memory_format=torch.contiguous_format) for _ in range(2))
-        pull = float(of_kept)
+        pull, scratch = float(of_kept), weight.new_empty(min(PIECE, weight.numel()))
         for own, opened, kept, above, below, slope in _pieces(weight, gate, mask, gradient, of_weight, of_gate):
-            torch.mul(above, kept, out=below)
+            wide = scratch[: len(above)].copy_(above)
+            below.copy_(kept).mul_(wide)
             torch.sigmoid(opened, out=slope)
             torch.addcmul(slope, slope, slope, value=-1, out=slope)
-            slope.mul_((own * above).add_(pull))
-        return of_weight, of_gate
+            slope.mul_(wide.mul_(own).add_(pull))
+        return of_weight, of_gate, None
 
 
 class _MaskedBlocks(Function):
     """`_MaskedWeight` with a gate `(N, K / B)` for blocks of B weights: one draw a gate, and the mean of its gradients."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
-        mask = Draws().keep_(torch.sigmoid(gate))
+    def forward(ctx: Any, weight: Tensor, gate: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+        mask = Draws().keep(torch.sigmoid(gate)).to(weight.dtype)
         ctx.save_for_backward(weight, gate, mask)
         blocks = _in_blocks(weight, gate)
         kept = torch.tensor(blocks.shape[-1] * open_gates(gate), dtype=torch.float64)
-        return blocks.mul(mask.unsqueeze(-1)).flatten(-2), kept
+        return blocks.mul(mask.unsqueeze(-1)).flatten(-2).to(kind), kept
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, of_kept: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor, of_kept: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, gate, mask = ctx.saved_tensors
-        blocks = _in_blocks(gradient, mask)  # (N, K / B, B)
+        blocks = _in_blocks(gradient.to(weight.dtype), mask)  # (N, K / B, B)
         mean = torch.linalg.vecdot(blocks, _in_blocks(weight, mask)).div_(blocks.shape[-1])
-        return blocks.mul(mask.unsqueeze(-1)).flatten(-2), _slope(gate).mul_(mean.add_(float(of_kept)))
+        return blocks.mul(mask.unsqueeze(-1)).flatten(-2), _slope(gate).mul_(mean.add_(float(of_kept))), None
 
 
 class _KeptCount(Function):

@@ -36,20 +36,23 @@ class Gate(nn.Module):
     Attributes:
         gate: M, of shape `(N, K / width)` for a weight `(N, K)`.
         width: Neighbours in a row that share a gate; divides K.
+        multiplied: Whether all that the masked weight is for are products: it is then made in the type that autocast has them
+            in, not rounded to it later.
     """
 
-    def __init__(self, weight: Tensor, initial: float = 5.0, width: int = 1) -> None:
+    def __init__(self, weight: Tensor, initial: float = 5.0, width: int = 1, *, multiplied: bool = False) -> None:
         super().__init__()
         *rows, columns = weight.shape
         self.gate = nn.Parameter(weight.new_full((*rows, columns // width), initial))
-        self.width = width
+        self.width, self.multiplied = width, multiplied
         self._counted: tuple[int, Tensor] | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """A sampled mask in training, the hard mask in evaluation."""
         if not self.training:
             return weight * hard_mask(self.gate, weight, self.width)
-        masked, kept = masked_weight(weight, self.gate)
+        narrow = self.multiplied and torch.is_autocast_enabled("cpu")
+        masked, kept = masked_weight(weight, self.gate, torch.get_autocast_dtype("cpu") if narrow else None)
         self._counted = (self.gate._version, kept) if kept.requires_grad else None
         return masked
 
@@ -88,7 +91,9 @@ class Supermask:
         for name, module in list(model.named_modules()):
             prunable = isinstance(module, nn.Linear | nn.Embedding) if wanted is None else name in wanted
             if prunable:
-                gate = Gate(module.weight, initial, (widths or {}).get(name, 1))
+                # attention reads the one row of its scores in float32, and an embedding's gradient is a sum over many words
+                multiplied = isinstance(module, nn.Linear | nn.Conv2d) and len(module.weight) > 1
+                gate = Gate(module.weight, initial, (widths or {}).get(name, 1), multiplied=multiplied)
                 # unsafe leaves out a first draw that would only check what is known: the shape stays
                 parametrize.register_parametrization(module, "weight", gate, unsafe=True)
                 self._gated[f"{name}.weight"] = gate
