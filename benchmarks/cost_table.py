@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune_exporters.plan import measure
-from capprune_runtime.environment import environment
+from capprune_runtime.measure.environment import environment
 
 FORMS = {
     "csr_float32": ("float32", 1),

@@ -30,9 +30,9 @@ from capprune.config import DecoderConfig
 from capprune.models.exportable import StepCall, exportable
 from capprune.models.soft_attention import SoftAttention
 from capprune.training.run import LoadedRun, load_run
-from capprune_runtime.captioner import LOOKED_AT
-from capprune_runtime.environment import environment
-from capprune_runtime.interpreter import Model, open_model
+from capprune_runtime.caption.captioner import LOOKED_AT
+from capprune_runtime.caption.interpreter import Model, open_model
+from capprune_runtime.measure.environment import environment
 from step_formats import BLOCK, FORMATS, IN_BLOCKS, MULTIPLIED, Converted, Stored, converted
 
 SCHEMA_VERSION = 1

@@ -34,12 +34,12 @@ from capprune.evaluation.validate import first_photos
 from capprune.exporting import Wanted, export
 from capprune.training.encoder import of_decoder, of_encoder
 from capprune.training.run import LoadedRun, load_run
-from capprune_exporters.capz import pack
+from capprune_exporters.pack.capz import pack
 from capprune_runtime.atomic import write_text
-from capprune_runtime.environment import environment
+from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE
+from capprune_runtime.caption.interpreter import available_runtimes, open_model
 from capprune_runtime.errors import CapPruneError
-from capprune_runtime.interpreter import available_runtimes, open_model
-from capprune_runtime.manifest import ENCODE_SIGNATURE
+from capprune_runtime.measure.environment import environment
 
 SCHEMA_VERSION = 1
 SPLIT, BEAM = "test", 3

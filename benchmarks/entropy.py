@@ -29,18 +29,19 @@ from numpy.typing import NDArray
 from capprune.cli.console import table
 from capprune.models.exportable import StepCall, exportable
 from capprune.training.run import load_run
-from capprune_exporters.capz import pack, pack_file
-from capprune_exporters.capz_pieces import PackedTensor
-from capprune_exporters.entropy import floor_bytes
+from capprune_exporters.pack.capz import pack, pack_file
+from capprune_exporters.pack.entropy import floor_bytes
+from capprune_exporters.pack.pieces import PackedTensor
 from capprune_exporters.quantise import requantised
+from capprune_exporters.stored import SparseModel
 from capprune_exporters.tflite.convert import convert
-from capprune_exporters.tflite.sparse import SparseModel, make_sparse
-from capprune_runtime.capz import PIECES, open_capz
-from capprune_runtime.capz_pieces import expand_pieces
-from capprune_runtime.environment import environment
-from capprune_runtime.manifest import DECODER
-from capprune_runtime.tflite_file import MAX_MODEL_BYTES
-from capprune_runtime.verify import MAX_FILES
+from capprune_exporters.tflite.sparse import make_sparse
+from capprune_runtime.bundle.capz import PIECES, open_capz
+from capprune_runtime.bundle.capz_pieces import expand_pieces
+from capprune_runtime.bundle.manifest import DECODER
+from capprune_runtime.bundle.verify import MAX_FILES
+from capprune_runtime.formats import MAX_MODEL_BYTES
+from capprune_runtime.measure.environment import environment
 from decoder_step import RUNTIME, THREADS, Settings, make_step
 
 SCHEMA_VERSION = 1

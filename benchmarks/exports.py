@@ -24,12 +24,12 @@ from capprune.evaluation.trained import TrainedCaptioner
 from capprune.evaluation.validate import Reference, first_photos, parity_in_runtime, validate_bundle
 from capprune.exporting import Wanted, export
 from capprune.training.run import LoadedRun, load_run
-from capprune_exporters.capz import pack
+from capprune_exporters.pack.capz import pack
 from capprune_runtime.atomic import write_text
-from capprune_runtime.environment import environment
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.interpreter import available_runtimes
 from capprune_runtime.errors import CapPruneError
-from capprune_runtime.interpreter import available_runtimes
-from capprune_runtime.verify import Bundle
+from capprune_runtime.measure.environment import environment
 
 SCHEMA_VERSION = 1
 SPLIT, BEAM = "test", 3

@@ -28,9 +28,9 @@ from capprune.evaluation.speed import compare
 from capprune.exporting import Wanted, export
 from capprune.training.run import load_run
 from capprune_runtime.atomic import write_text
-from capprune_runtime.environment import environment
+from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.errors import CapPruneError
-from capprune_runtime.verify import verify_bundle
+from capprune_runtime.measure.environment import environment
 
 # A process begins with the peak of the one that started it, so a small one stands in between.
 LAUNCHER = """

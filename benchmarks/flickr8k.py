@@ -24,9 +24,9 @@ from capprune.evaluation.health import best_constant_caption
 from capprune.evaluation.validate import first_photos
 from capprune.training.run import CONFIG, LoadedRun, load_run, read_metrics
 from capprune_runtime.atomic import write_text
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
+from capprune_runtime.caption.interpreter import available_runtimes
 from capprune_runtime.errors import BundleError, CapPruneError
-from capprune_runtime.interpreter import available_runtimes
-from capprune_runtime.verify import Bundle, verify_bundle
 
 SCHEMA_VERSION = 1
 SPLIT, BEAM = "test", 3

@@ -23,9 +23,9 @@ from capprune.devices import BenchJob, open_device
 from capprune.evaluation.speed import compare
 from capprune_exporters.rivals import DENSE_INT8, rival_bundle, tflite_rivals, verified
 from capprune_runtime.atomic import write_text
-from capprune_runtime.environment import environment
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.errors import CapPruneError
-from capprune_runtime.verify import Bundle, verify_bundle
+from capprune_runtime.measure.environment import environment
 
 SCHEMA_VERSION = 1
 SPLIT, BEAM = "test", 3

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import DecoderConfig
-from capprune_runtime.vocabulary import END, START
+from capprune_runtime.bundle.vocabulary import END, START
 
 PAIRS = 50  # in a batch
 FORGET_BIAS = 1.0

@@ -33,7 +33,7 @@ from capprune.pruning.supermask import Supermask
 from capprune.training.batches import Batches
 from capprune.training.memory import keep_freed_memory
 from capprune.training.objectives import CrossEntropy
-from capprune_runtime.environment import environment
+from capprune_runtime.measure.environment import environment
 from plain_training import PAIRS, PlainDecoder, masked_loss, padded
 
 WIDTH, REGIONS, CHANNELS = 512, 16, 1280

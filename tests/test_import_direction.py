@@ -19,20 +19,25 @@ MAY_IMPORT = {
     "capprune_exporters": {"capprune_exporters", "capprune_runtime"},
     "capprune_runtime": {"capprune_runtime"},
 }
-STAGES = [
-    "config",
-    "captioning",
-    "data",
-    "models",
-    "pruning",
-    "training",
-    "evaluation",
-    "exporting",
-    "sweeping",
-    "devices",
-    "report",
-    "cli",
-]
+# The rooms of each package in the order in which they may import: a room imports itself and the rooms before it.
+ROOMS = {
+    "capprune": [
+        "config",
+        "captioning",
+        "data",
+        "models",
+        "pruning",
+        "training",
+        "evaluation",
+        "exporting",
+        "sweeping",
+        "devices",
+        "report",
+        "cli",
+    ],
+    "capprune_exporters": ["", "tflite", "onnx", "pack", "plan", "rivals", "ledger"],
+    "capprune_runtime": ["", "tflite", "onnx", "bundle", "caption", "measure", "__main__"],
+}
 RUNTIME_NEEDS = {"numpy", "PIL", "ai_edge_litert", "tflite_runtime", "tensorflow", "onnxruntime"}
 
 
@@ -60,25 +65,57 @@ def test_packages_import_only_packages_below_them(package: str) -> None:
     assert modules(package) and not steps_back
 
 
-def test_stages_import_only_stages_before_them() -> None:
-    def stage(name: str) -> int | None:
-        part = name.split(".")[1] if name.startswith("capprune.") else ""
-        return STAGES.index(part) if part in STAGES else None
+def module_name(path: Path, package: str) -> str:
+    parts = path.relative_to(PACKAGES[package]).with_suffix("").parts
+    return ".".join((package, *parts)).removesuffix(".__init__")
 
+
+def room(name: str) -> str:
+    """The room of a module: the folder or file right under its package; "" for a module on the ground floor."""
+    package, *parts = name.split(".")
+    return parts[0] if parts and parts[0] in ROOMS[package] else ""
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_rooms_import_only_rooms_before_them(package: str) -> None:
+    order = ROOMS[package]
     steps_back = []
-    for path in modules("capprune"):
-        own = stage(".".join(("capprune", *path.relative_to(PACKAGES["capprune"]).with_suffix("").parts)))
+    for path in modules(package):
+        if (name := module_name(path, package)) == package:
+            continue  # the package's own names come from its rooms
+        own = room(name)
         for name, line in imported(path):
-            other = stage(name)
-            if own is not None and other is not None and other > own:
-                steps_back.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+            if name.partition(".")[0] == package and name != package and own in order:
+                other = room(name)
+                if other in order and order.index(other) > order.index(own):
+                    steps_back.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
     assert not steps_back
 
 
-def test_every_stage_is_known() -> None:
-    modules = {path.stem for path in PACKAGES["capprune"].glob("*.py")}
-    packages = {path.parent.name for path in PACKAGES["capprune"].glob("*/__init__.py")}
-    assert packages and (modules | packages) - {"__init__", "__main__"} <= {*STAGES}
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_folder_is_a_known_room(package: str) -> None:
+    folders = {path.parent.name for path in PACKAGES[package].glob("*/__init__.py")}
+    assert folders <= {*ROOMS[package]}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_imports_itself_by_way_of_others(package: str) -> None:
+    paths = {module_name(path, package): path for path in modules(package)}
+    imports = {name: {other for other, _ in imported(path) if other in paths} for name, path in paths.items()}
+    circles: list[str] = []
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            circles.append(" > ".join((*way[way.index(name) :], name)))
+        elif name not in done:
+            for other in imports[name] - {name, package}:
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in imports:
+        visit(name, ())
+    assert paths and not circles
 
 
 def test_the_runtime_needs_only_numpy_pillow_and_an_interpreter() -> None:

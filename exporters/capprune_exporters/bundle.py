@@ -15,8 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from capprune_runtime.atomic import atomic_folder, replaced_folder, write_bytes
-from capprune_runtime.errors import UsageError
-from capprune_runtime.manifest import (
+from capprune_runtime.bundle.manifest import (
     GOLDEN,
     GOLDEN_FOLDER,
     MANIFEST,
@@ -35,10 +34,11 @@ from capprune_runtime.manifest import (
     PreprocessingSection,
     PruningSection,
     QuantisationSection,
-    model_kind,
 )
-from capprune_runtime.verify import Bundle, verify_bundle
-from capprune_runtime.vocabulary import Vocabulary
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
+from capprune_runtime.bundle.vocabulary import Vocabulary
+from capprune_runtime.errors import UsageError
+from capprune_runtime.formats import model_kind
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from math import prod
 
 import numpy as np
 
-from capprune_exporters.capz import pack_file
-from capprune_exporters.capz_pieces import PackedTensor
-from capprune_exporters.entropy import floor_bytes
-from capprune_runtime.manifest import VOCABULARY
-from capprune_runtime.onnx_file import read_onnx
-from capprune_runtime.tflite_file import Tensor, TfliteModel, read_tflite
-from capprune_runtime.verify import Bundle
+from capprune_exporters.pack.capz import pack_file
+from capprune_exporters.pack.entropy import floor_bytes
+from capprune_exporters.pack.pieces import PackedTensor
+from capprune_runtime.bundle.manifest import VOCABULARY
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.onnx.file import read_onnx
+from capprune_runtime.tflite.file import Tensor, TfliteModel, read_tflite
 
 FLOAT_BYTES = 4
 SMALLEST = 512  # weights: what is smaller, and every bias, is one line together

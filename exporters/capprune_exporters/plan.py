@@ -24,8 +24,8 @@ import numpy.typing as npt
 from capprune_exporters.tflite.forms import BLOCK, MOST_COLUMNS
 from capprune_exporters.tflite.single import INPUT, SIGNATURE, WEIGHT, single_product
 from capprune_exporters.tflite.sparse import DENSIFY_PAYS, SMALLEST, SPARSE_KERNEL_PAYS, make_sparse
+from capprune_runtime.caption.interpreter import Model, open_model
 from capprune_runtime.errors import UsageError
-from capprune_runtime.interpreter import Model, open_model
 
 Matrix = npt.NDArray[np.float32]
 

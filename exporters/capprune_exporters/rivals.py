@@ -24,8 +24,7 @@ from capprune_exporters.plan import in_blocks, plan_by_size
 from capprune_exporters.tflite.dense import make_dense
 from capprune_exporters.tflite.forms import FITS
 from capprune_exporters.tflite.sparse import SMALLEST, make_sparse
-from capprune_runtime.errors import ExportError
-from capprune_runtime.manifest import (
+from capprune_runtime.bundle.manifest import (
     GOLDEN_FOLDER,
     MANIFEST,
     MODEL_FILES,
@@ -34,10 +33,11 @@ from capprune_runtime.manifest import (
     EncoderSection,
     FileEntry,
     QuantisationSection,
-    model_kind,
 )
-from capprune_runtime.tflite_file import read_tflite
-from capprune_runtime.verify import Bundle, verify_bundle
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
+from capprune_runtime.errors import ExportError
+from capprune_runtime.formats import model_kind
+from capprune_runtime.tflite.file import read_tflite
 
 DENSE_FLOAT32, DENSE_INT8, SPARSE_FLOAT32, BLOCKS_INT8 = (
     "dense float32",

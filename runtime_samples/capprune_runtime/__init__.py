@@ -12,32 +12,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from capprune_runtime.captioner import Caption, Captioner
+    from capprune_runtime.bundle.manifest import Manifest, parse_manifest
+    from capprune_runtime.bundle.verify import Bundle, verify_bundle
+    from capprune_runtime.bundle.vocabulary import Vocabulary, read_vocabulary
+    from capprune_runtime.caption.captioner import Caption, Captioner
+    from capprune_runtime.caption.interpreter import available_runtimes, open_model
+    from capprune_runtime.caption.proof import GoldenPhoto, GoldenProof, prove_golden, read_golden
+    from capprune_runtime.caption.search import beam, greedy
     from capprune_runtime.errors import CapPruneError
-    from capprune_runtime.golden import GoldenPhoto, GoldenProof, prove_golden, read_golden
-    from capprune_runtime.interpreter import available_runtimes, open_model
-    from capprune_runtime.manifest import Manifest, parse_manifest
-    from capprune_runtime.onnx_check import check_onnx
+    from capprune_runtime.onnx.check import check_onnx
     from capprune_runtime.photo import decode_photo, normalise, read_photo, resize
-    from capprune_runtime.search import beam, greedy
-    from capprune_runtime.tflite_check import check_tflite
-    from capprune_runtime.verify import Bundle, verify_bundle
-    from capprune_runtime.vocabulary import Vocabulary, read_vocabulary
+    from capprune_runtime.tflite.check import check_tflite
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "captioner": ("Caption", "Captioner"),
+    "caption.captioner": ("Caption", "Captioner"),
     "errors": ("CapPruneError",),
-    "golden": ("GoldenPhoto", "GoldenProof", "prove_golden", "read_golden"),
-    "interpreter": ("available_runtimes", "open_model"),
-    "manifest": ("Manifest", "parse_manifest"),
-    "onnx_check": ("check_onnx",),
+    "caption.proof": ("GoldenPhoto", "GoldenProof", "prove_golden", "read_golden"),
+    "caption.interpreter": ("available_runtimes", "open_model"),
+    "bundle.manifest": ("Manifest", "parse_manifest"),
+    "onnx.check": ("check_onnx",),
     "photo": ("decode_photo", "normalise", "read_photo", "resize"),
-    "search": ("beam", "greedy"),
-    "tflite_check": ("check_tflite",),
-    "verify": ("Bundle", "verify_bundle"),
-    "vocabulary": ("Vocabulary", "read_vocabulary"),
+    "caption.search": ("beam", "greedy"),
+    "tflite.check": ("check_tflite",),
+    "bundle.verify": ("Bundle", "verify_bundle"),
+    "bundle.vocabulary": ("Vocabulary", "read_vocabulary"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

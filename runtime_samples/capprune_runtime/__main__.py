@@ -18,8 +18,8 @@ from typing import Any
 from capprune_runtime import stopping
 from capprune_runtime.archive import ARCHIVE, archive_bytes
 from capprune_runtime.atomic import write_bytes
-from capprune_runtime.environment import RUNTIME_DISTRIBUTIONS
 from capprune_runtime.errors import CapPruneError, MissingExtra, UsageError
+from capprune_runtime.formats import RUNTIMES
 
 SCHEMA_VERSION = 1  # of the JSON documents but results, which have their own
 
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     archive.add_argument("--out", type=Path, default=Path(ARCHIVE), metavar="FILE", help=f"[{ARCHIVE}]")
     for command in (caption, run, bench):
         command.add_argument("--beam", type=int, metavar="K", help="width of the beam; without it, the bundle's own")
-        command.add_argument("--runtime", choices=("auto", *RUNTIME_DISTRIBUTIONS), default="auto")
+        command.add_argument("--runtime", choices=("auto", *RUNTIMES), default="auto")
         command.add_argument("--threads", type=int, default=1, metavar="N")
     for command in (run, bench):
         command.add_argument("--out", type=Path, metavar="FILE", help="write the results document")
@@ -86,9 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _caption(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Caption every photo that can be read; the exit code is that of the first that cannot."""
-    from capprune_runtime.captioner import Captioner
+    from capprune_runtime.bundle.verify import verify_bundle
+    from capprune_runtime.caption.captioner import Captioner
     from capprune_runtime.photo import read_photo
-    from capprune_runtime.verify import verify_bundle
 
     for photo in options.photos:
         if not photo.is_file():
@@ -113,9 +113,9 @@ def _caption(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Caption a folder; captions go to stdout as they are made."""
-    from capprune_runtime.journal import Line
-    from capprune_runtime.results import SaidPhoto
-    from capprune_runtime.run import run_photos
+    from capprune_runtime.measure.journal import Line
+    from capprune_runtime.measure.results import SaidPhoto
+    from capprune_runtime.measure.run import run_photos
 
     def tell(line: Line) -> None:
         if options.stream:
@@ -145,8 +145,8 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 def _bench(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Time bundles."""
-    from capprune_runtime.bench import bench_bundles, bench_document
-    from capprune_runtime.results import write_document
+    from capprune_runtime.measure.bench import bench_bundles, bench_document
+    from capprune_runtime.measure.results import write_document
 
     def progress(done: int, rounds: int) -> None:
         if options.stream:
@@ -195,7 +195,7 @@ def _show(measurements: Sequence[Any], out: Path | None) -> None:
 
 
 def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from capprune_runtime.verify import verify_bundle
+    from capprune_runtime.bundle.verify import verify_bundle
 
     bundle = verify_bundle(options.bundle)
     manifest = bundle.manifest
@@ -217,7 +217,7 @@ def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
 
 def _doctor(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    from capprune_runtime.doctor import equipment
+    from capprune_runtime.measure.doctor import equipment
 
     found = equipment(options.kind)
     if not options.json:
@@ -248,7 +248,7 @@ _COMMANDS = {
 
 def _missing(error: ModuleNotFoundError) -> CapPruneError:
     """The message for a device without NumPy or Pillow."""
-    from capprune_runtime.doctor import equipment
+    from capprune_runtime.measure.doctor import equipment
 
     found = equipment()
     return MissingExtra(f"{error.name} is not installed", expected=", ".join(found.missing), hint=found.install)

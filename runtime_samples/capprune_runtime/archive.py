@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.resources
 import io
 import zipfile
+from collections.abc import Iterator
+from importlib.resources.abc import Traversable
 
 ARCHIVE = "capprune_runtime.pyz"
 
@@ -16,9 +18,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: the same sources g
 def archive_bytes() -> bytes:
     """The archive; it can also be made from within itself."""
     files = {"__main__.py": _MAIN.encode()}
-    for entry in importlib.resources.files(_PACKAGE).iterdir():
-        if entry.name.endswith(".py"):
-            files[f"{_PACKAGE}/{entry.name}"] = entry.read_bytes()
+    files |= dict(_sources(importlib.resources.files(_PACKAGE), _PACKAGE))
     buffer = io.BytesIO(b"#!/usr/bin/env python3\n")
     buffer.seek(0, io.SEEK_END)
     with zipfile.ZipFile(buffer, "a") as archive:
@@ -27,3 +27,12 @@ def archive_bytes() -> bytes:
             member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(member, files[name])
     return buffer.getvalue()
+
+
+def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
+    """(name in the archive, content) of every module and table of a package and of the packages in it."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _sources(entry, f"{name}/{entry.name}")
+        elif entry.name.endswith((".py", ".json")):
+            yield f"{name}/{entry.name}", entry.read_bytes()

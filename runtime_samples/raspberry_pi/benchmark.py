@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from capprune_runtime.bench import bench_bundles, bench_document
-from capprune_runtime.environment import moment
 from capprune_runtime.errors import CapPruneError
-from capprune_runtime.results import Measurement
+from capprune_runtime.measure.bench import bench_bundles, bench_document
+from capprune_runtime.measure.environment import moment
+from capprune_runtime.measure.results import Measurement
 
 WARMER_C = 2.0  # than at the start is cool enough
 LONGEST_WAIT_S = 120

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from capprune_runtime import strict_json
+from capprune_runtime.bundle.manifest import DecodingSection
+from capprune_runtime.caption.search import State, StepResult, beam, greedy
 from capprune_runtime.errors import BundleError
-from capprune_runtime.manifest import DecodingSection
 from capprune_runtime.photo import decode_photo, normalise, resize
-from capprune_runtime.search import State, StepResult, beam, greedy
 
 _SQUASHES = (
     (1, 1, 8),

@@ -18,9 +18,9 @@ from fuzz_child import FuzzCase, make_case
 from world import World, read_world, write_world
 from write_attacks import write_attacks
 
+from capprune_runtime.bundle.verify import verify_members
 from capprune_runtime.errors import CapPruneError
-from capprune_runtime.tflite_check import check_tflite
-from capprune_runtime.verify import verify_members
+from capprune_runtime.tflite.check import check_tflite
 
 SEED = 17
 

@@ -12,8 +12,8 @@ from desktop_jvm import DesktopJvm
 from PIL import Image
 
 from capprune_runtime import Captioner, read_photo, verify_bundle
-from capprune_runtime.measure import judged
-from capprune_runtime.results import Measurement, parse_measurements
+from capprune_runtime.measure.results import Measurement, parse_measurements
+from capprune_runtime.measure.session import judged
 
 PHOTOS = 24
 

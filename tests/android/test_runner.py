@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[1] / "devices"))
 import stand_in_adb
 
 from capprune.devices import RunJob, adb, open_device
-from capprune_runtime.verify import verify_bundle
+from capprune_runtime.bundle.verify import verify_bundle
 
 PHOTOS = 5
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from small_run import Measured
 
-from capprune_runtime.interpreter import available_runtimes
+from capprune_runtime.caption.interpreter import available_runtimes
 from export_results import exports_section
 from exports import VARIANTS, joined, measure
 

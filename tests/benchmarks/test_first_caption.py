@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from small_run import Measured
 
-from capprune_exporters.capz import pack
+from capprune_exporters.pack.capz import pack
 from capprune_runtime.errors import CapPruneError
 from first_caption import cold_start, measure
 from first_caption_results import first_caption_section

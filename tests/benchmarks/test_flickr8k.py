@@ -12,7 +12,7 @@ from small_run import Measured
 import flickr8k
 import make_results
 from capprune.training.run import METRICS
-from capprune_runtime.interpreter import available_runtimes
+from capprune_runtime.caption.interpreter import available_runtimes
 
 
 @pytest.fixture(scope="session")

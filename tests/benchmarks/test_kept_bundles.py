@@ -6,7 +6,7 @@ from pathlib import Path
 
 from small_run import Measured
 
-from capprune_exporters.capz import pack
+from capprune_exporters.pack.capz import pack
 from kept_bundle_results import kept_bundles_section
 from kept_bundles import measure
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from capprune.captioning.explain import explanation, write_explanation
 from capprune.captioning.said import Said, check_table, confidence_of, mean_log_probability, photos_in, write_table
-from capprune_runtime.captioner import Caption
+from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.errors import BundleError, DataError, PhotoError, UsageError
 
 

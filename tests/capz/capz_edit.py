@@ -7,8 +7,8 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 
-from capprune_runtime.capz import MAGIC, MEMBER, PREAMBLE
-from capprune_runtime.capz_pieces import SECTION
+from capprune_runtime.bundle.capz import MAGIC, MEMBER, PREAMBLE
+from capprune_runtime.bundle.capz_pieces import SECTION
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 import tflite_edit
 import tiny_bundle
 
-from capprune_exporters.capz import PackReport, pack
+from capprune_exporters.pack.capz import PackReport, pack
 from capprune_exporters.quantise import requantised
 from capprune_exporters.tflite.sparse import add_metadata
-from capprune_runtime.verify import Bundle, verify_bundle
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
 
 FULLY_CONNECTED = 9
 

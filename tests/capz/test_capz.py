@@ -20,10 +20,11 @@ import tflite_edit
 from capz_edit import Member, Section, changed, container, members_of
 from packed_bundle import Packed, quantise_every_matrix
 
-from capprune_exporters import capz
-from capprune_exporters.capz import pack, unpack
-from capprune_runtime.captioner import Captioner
-from capprune_runtime.capz import MAX_CAPZ_BYTES, open_capz
+from capprune_exporters.pack import capz
+from capprune_exporters.pack.capz import pack, unpack
+from capprune_runtime.bundle.capz import MAX_CAPZ_BYTES, open_capz
+from capprune_runtime.bundle.verify import verify_bundle, verify_members
+from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.errors import (
     BundleError,
     CapPruneError,
@@ -33,7 +34,6 @@ from capprune_runtime.errors import (
     UsageError,
 )
 from capprune_runtime.photo import read_photo
-from capprune_runtime.verify import verify_bundle, verify_members
 
 
 def expanded(place: Path) -> dict[str, bytes]:

@@ -16,9 +16,9 @@ import pytest
 from capz_edit import Member, Section, container, header_of, members_of, sealed
 from packed_bundle import Packed
 
-from capprune_runtime.capz import open_capz
+from capprune_runtime.bundle.capz import open_capz
+from capprune_runtime.bundle.verify import verify_members
 from capprune_runtime.errors import BundleError
-from capprune_runtime.verify import verify_members
 
 CASES = 3000
 SLOW_CASES = 100_000

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from weight_file import random_weight, weight_file
 
 import onnx
-from capprune_exporters.capz_pieces import CutFile, cut_model, find_scale
-from capprune_exporters.entropy import encode_runs, fit_table
+from capprune_exporters.pack.entropy import encode_runs, fit_table
+from capprune_exporters.pack.pieces import CutFile, cut_model, find_scale
 from capprune_exporters.quantise import requantised
-from capprune_runtime.capz_pieces import SECTION, expand_pieces
+from capprune_runtime.bundle.capz_pieces import SECTION, expand_pieces
 from capprune_runtime.errors import BundleError
-from capprune_runtime.tflite_file import read_tflite
+from capprune_runtime.tflite.file import read_tflite
 
 NEAR_THE_FLOOR = 1.05  # of coded bytes to floor, tables and headers included
 LEAST_OF_BYTES_SAVED = 0.1  # by coding float32 byte by byte

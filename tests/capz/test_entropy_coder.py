@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from spec_reader import Rans, Table
 
-from capprune_exporters.entropy import choose_lanes, coded_bits, count_symbols, encode_runs, fit_table, floor_bytes
-from capprune_runtime.entropy import LOW, MOST_LANES, MOST_STEPS, FrequencyTable, Run, Symbols, decode_runs
+from capprune_exporters.pack.entropy import choose_lanes, coded_bits, count_symbols, encode_runs, fit_table, floor_bytes
+from capprune_runtime.bundle.rans import LOW, MOST_LANES, MOST_STEPS, FrequencyTable, Run, Symbols, decode_runs
 from capprune_runtime.errors import BundleError
 
 CODER_TOLERANCE = 0.01  # of size, to an independent coder with the same tables

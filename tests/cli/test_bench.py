@@ -8,10 +8,10 @@ import json
 import pytest
 
 from capprune.cli import bench as bench_command
-from capprune_runtime import bench as on_device
+from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.errors import UsageError
-from capprune_runtime.results import parse_measurements
-from capprune_runtime.verify import verify_bundle
+from capprune_runtime.measure import bench as on_device
+from capprune_runtime.measure.results import parse_measurements
 from cli.conftest import Walk, capprune
 
 ROUNDS = 12

@@ -11,7 +11,7 @@ import pytest
 from browser import visit
 
 from capprune_exporters.bundle import record_quality
-from capprune_runtime.verify import verify_bundle
+from capprune_runtime.bundle.verify import verify_bundle
 from cli.conftest import Walk, capprune
 
 SECTIONS = ["photos", "speed", "quality", "layers", "training", "ledger", "environment", "repeat"]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from capprune.data.captions import load_caption_set, words
 from capprune.data.vocabulary import build_vocabulary, encode
+from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, UNKNOWN, parse_vocabulary
 from capprune_runtime.errors import DataError, UsageError
-from capprune_runtime.vocabulary import SPECIAL_TOKENS, UNKNOWN, parse_vocabulary
 
 
 def test_words_stand_by_count_then_alphabet_after_the_special_tokens() -> None:

@@ -19,7 +19,7 @@ import stand_in_adb
 import tiny_bundle
 from device_parts import Phone, Tiny
 
-from capprune_runtime.verify import verify_bundle
+from capprune_runtime.bundle.verify import verify_bundle
 
 PHOTOS = 7
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from capprune.devices import RunJob
-from capprune_runtime.verify import Bundle
+from capprune_runtime.bundle.verify import Bundle
 
 
 @dataclass(frozen=True)

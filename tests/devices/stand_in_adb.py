@@ -202,8 +202,8 @@ def jvm_arguments(words: list[str]) -> list[str]:
 def app(words: list[str]) -> None:
     """What the app does when it is started by the intent, with the Python runtime in its place."""
     from capprune_runtime.errors import CapPruneError
-    from capprune_runtime.results import write_document
-    from capprune_runtime.run import run_photos
+    from capprune_runtime.measure.results import write_document
+    from capprune_runtime.measure.run import run_photos
 
     extras = extras_of(words)
     results = here(extras["results"])

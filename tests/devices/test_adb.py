@@ -12,7 +12,7 @@ from stand_in_adb import SERIAL, STAND_IN
 from capprune.devices import adb, open_device
 from capprune.devices.adb_program import chosen, listed
 from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra, NewerFormat, PhotoError, UsageError
-from capprune_runtime.results import Measurement
+from capprune_runtime.measure.results import Measurement
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from loopback import Host
 
 from capprune.data.photos import open_photos
 from capprune.devices import RunJob, open_device
-from capprune_runtime.results import Measurement
-from capprune_runtime.verify import Bundle, verify_bundle
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
+from capprune_runtime.measure.results import Measurement
 from cli.conftest import TINY, capprune
 
 Start = Callable[[Kind], AbstractContextManager[Host]]

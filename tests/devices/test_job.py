@@ -14,8 +14,8 @@ from device_parts import Tiny
 from capprune.devices import BenchJob, open_device
 from capprune.devices.job import RunJournal, bench_measurements, device_error, photo_number
 from capprune_runtime.errors import BundleError, CapPruneError, DeviceError, NewerFormat, PhotoError
-from capprune_runtime.journal import Line
-from capprune_runtime.results import FailedPhoto, Measurement
+from capprune_runtime.measure.journal import Line
+from capprune_runtime.measure.results import FailedPhoto, Measurement
 
 
 @pytest.fixture(scope="module")

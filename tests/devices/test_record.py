@@ -11,9 +11,9 @@ from device_parts import Tiny
 
 from capprune.devices import open_device
 from capprune_exporters.bundle import record_quality
-from capprune_exporters.capz import pack
+from capprune_exporters.pack.capz import pack
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.errors import UsageError
-from capprune_runtime.verify import Bundle, verify_bundle
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from loopback import Host, serving
 from capprune.devices import BenchJob, open_device, ssh
 from capprune.devices.far_end import connection_error
 from capprune_runtime.errors import DeviceError, LinkLost, NewerFormat, PhotoError, UsageError
-from capprune_runtime.results import Measurement
+from capprune_runtime.measure.results import Measurement
 
 Serve = Callable[..., AbstractContextManager[Host]]
 

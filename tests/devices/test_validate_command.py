@@ -9,7 +9,7 @@ import pytest
 from device_parts import Phone, Tiny, write_data
 from stand_in_adb import STAND_IN
 
-from capprune_runtime.verify import verify_bundle
+from capprune_runtime.bundle.verify import verify_bundle
 from cli.conftest import capprune
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capprune_runtime.environment import Environment, Moment
-from capprune_runtime.results import BENCH, BundleFacts, Measurement, Memory, SaidPhoto, Settings, latency
-from capprune_runtime.verdict import judge
+from capprune_runtime.measure.environment import Environment, Moment
+from capprune_runtime.measure.results import BENCH, BundleFacts, Measurement, Memory, SaidPhoto, Settings, latency
+from capprune_runtime.measure.trust import judge
 
 STEPS = 12  # of a caption
 ENCODE_US = 20_000.0

@@ -19,7 +19,7 @@ from capprune.evaluation.results import (
     write_results,
 )
 from capprune.evaluation.validate import Validation, results_of, validate_bundle
-from capprune_runtime import interpreter
+from capprune_runtime.caption import interpreter
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "results_schema.md"
 

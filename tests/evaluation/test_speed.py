@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from capprune.evaluation import speed
 from capprune.evaluation.speed import EMULATED, FEW, FEWEST_ROUNDS, ITSELF, OVERLAP, STAND_IN, compare, doubts, factor
 from capprune_runtime.errors import DataError
-from capprune_runtime.results import Measurement
+from capprune_runtime.measure.results import Measurement
 
 ROUNDS = 30
 

@@ -17,7 +17,7 @@ from capprune.data.photos import open_photos
 from capprune.evaluation.gate import check_gates
 from capprune.evaluation.validate import Reference, parity_in_runtime, pixels, validate_bundle
 from capprune.evaluation.worker import captions_in_subprocess
-from capprune_runtime import interpreter
+from capprune_runtime.caption import interpreter
 from capprune_runtime.errors import (
     BundleError,
     CapPruneError,

@@ -15,9 +15,9 @@ from PIL import Image
 from capprune.data.captions import CaptionedPhoto
 from capprune.evaluation.parity import ScoreGap
 from capprune.evaluation.validate import Reference
-from capprune_runtime import search
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
+from capprune_runtime.caption import search
 from capprune_runtime.photo import normalise, read_photo
-from capprune_runtime.verify import Bundle, verify_bundle
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 import tiny_bundle

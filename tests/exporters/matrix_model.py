@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from real_parts import Case
 
 from capprune_exporters.tflite.sparse import pack
-from capprune_runtime.tflite_check import check_tflite
-from capprune_runtime.tflite_file import Tensor, TfliteModel
+from capprune_runtime.tflite.check import check_tflite
+from capprune_runtime.tflite.file import Tensor, TfliteModel
 
 SIGNATURE = "product"
 X, WEIGHT, Y = 0, 1, 2

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capprune_runtime.interpreter import open_model
+from capprune_runtime.caption.interpreter import open_model
 
 
 def main(runtime: str, folder: Path, signatures: list[str]) -> None:

@@ -21,10 +21,11 @@ from capprune.models.caption_model import CaptionModel, GridEncoder, region_coun
 from capprune.models.efficientnet_lite import EfficientNetLite0
 from capprune.models.exportable import EncodeCall, StepCall
 from capprune.models.soft_attention import SoftAttention
+from capprune_exporters.stored import SparseModel
 from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
-from capprune_exporters.tflite.sparse import SparseModel, make_sparse
-from capprune_runtime.interpreter import open_model
+from capprune_exporters.tflite.sparse import make_sparse
+from capprune_runtime.caption.interpreter import open_model
 
 SPARSITY = 0.975
 WIDTH, FEATURES, VOCABULARY = 64, 96, 300

@@ -13,9 +13,9 @@ from real_parts import Part, largest_error
 from torch import Tensor, nn
 
 from capprune_exporters.tflite.convert import LONGEST_REASON, convert
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import CapPruneError, ExportError, MissingExtra
-from capprune_runtime.interpreter import open_model
-from capprune_runtime.tflite_check import check_tflite
+from capprune_runtime.tflite.check import check_tflite
 
 FLOAT_ERROR = 1e-5  # relative to the largest value
 

@@ -10,8 +10,8 @@ from real_parts import Part, largest_error
 from capprune_exporters.quantise import requantised
 from capprune_exporters.tflite.dense import make_dense
 from capprune_exporters.tflite.sparse import make_sparse, pack
-from capprune_runtime.interpreter import open_model
-from capprune_runtime.tflite_file import read_tflite
+from capprune_runtime.caption.interpreter import open_model
+from capprune_runtime.tflite.file import read_tflite
 
 FORMS = ("dense_float32", "csr_float32", "densify_float32", "dense_int8", "block_1x16_int8", "densify_int8")
 LOOKED_UP = {"block_1x16_int8": "densify_int8", "csr_float32": "densify_float32"}  # of the embedding beside it

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from real_parts import RUNTIMES, Arrays, Case, Part, largest_error, run
 
 from capprune_exporters.quantise import WEIGHTS, requantised
+from capprune_exporters.stored import SparseModel
 from capprune_exporters.tflite.forms import COMPUTED_WRONGLY, FORMS, MOST_BLOCKS, encoded
 from capprune_exporters.tflite.graph import MODEL_METADATA, VOCABULARY_METADATA, add_metadata, pack
-from capprune_exporters.tflite.sparse import SparseModel, make_sparse
+from capprune_exporters.tflite.sparse import make_sparse
 from capprune_runtime.errors import ExportError
 
 Matrix = NDArray[np.float32]

@@ -14,9 +14,9 @@ from real_parts import RUNTIMES, Arrays, Case, Part, calibration
 
 from capprune_exporters.quiet import quiet
 from capprune_exporters.tflite.quantise import dynamic_int8, static_int8, weight_only_int8
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import BadModelFile, ExportError, MissingExtra
-from capprune_runtime.interpreter import open_model
-from capprune_runtime.tflite_check import check_tflite
+from capprune_runtime.tflite.check import check_tflite
 
 # Norm of the error relative to the norm of the output. 127 steps a channel give half a step of 1/127 at most, some
 # 0.5 % after two layers; float32 must stay float32.

@@ -23,10 +23,10 @@ from capprune_exporters.rivals import (
     verified,
 )
 from capprune_exporters.tflite.sparse import make_sparse
+from capprune_runtime.bundle.manifest import MANIFEST
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import ExportError
-from capprune_runtime.interpreter import open_model
-from capprune_runtime.manifest import MANIFEST
-from capprune_runtime.verify import Bundle, verify_bundle
 
 sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 import tiny_bundle

@@ -39,7 +39,7 @@ from capprune_exporters.tflite.sparse import (
     pack,
 )
 from capprune_runtime.errors import ExportError
-from capprune_runtime.tflite_file import Tensor, TfliteModel
+from capprune_runtime.tflite.file import Tensor, TfliteModel
 
 FLOAT_ERROR = 1e-5  # relative to the largest value; the same float32 products, added in another order
 SPARSE_MODELS = ("lstm step", "gru step", "encode", "shared weights")

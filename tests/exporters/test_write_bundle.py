@@ -17,9 +17,7 @@ from real_parts import Part
 
 from capprune_exporters import bundle as bundle_module
 from capprune_exporters.bundle import BundleContents, GoldenCaption, write_bundle
-from capprune_runtime.captioner import Captioner
-from capprune_runtime.errors import BadModelFile, BadVocabulary, BundleError, CapPruneError, UsageError
-from capprune_runtime.manifest import (
+from capprune_runtime.bundle.manifest import (
     DataSection,
     DecodingSection,
     ModelSection,
@@ -28,9 +26,11 @@ from capprune_runtime.manifest import (
     QuantisationSection,
     parse_manifest,
 )
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
+from capprune_runtime.bundle.vocabulary import Vocabulary
+from capprune_runtime.caption.captioner import Captioner
+from capprune_runtime.errors import BadModelFile, BadVocabulary, BundleError, CapPruneError, UsageError
 from capprune_runtime.photo import read_photo
-from capprune_runtime.verify import Bundle, verify_bundle
-from capprune_runtime.vocabulary import Vocabulary
 
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", *(f"word{n}" for n in range(4, real_parts.VOCABULARY)))
 PHOTO = np.random.default_rng(3).integers(0, 256, (real_parts.ENCODER.size,) * 2 + (3,), dtype=np.uint8)

@@ -17,10 +17,10 @@ from subjects import Subject
 from world import World, read_world
 
 from capprune_runtime import check_tflite
-from capprune_runtime.captioner import Captioner
+from capprune_runtime.bundle.verify import verify_members
+from capprune_runtime.caption.captioner import Captioner
+from capprune_runtime.caption.proof import read_golden
 from capprune_runtime.errors import BadModelFile, BundleError, CapPruneError, PhotoError
-from capprune_runtime.golden import read_golden
-from capprune_runtime.verify import verify_members
 
 MEMORY_BYTES = 8 << 30
 # Which part of the cases mutates what stands around the models.

@@ -17,9 +17,9 @@ from reference import run_reference
 from reference_values import MAX_ELEMENTS, Known, OutOfRange, Unknown
 from subjects import inputs_for
 
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import BundleError
-from capprune_runtime.interpreter import open_model
-from capprune_runtime.tflite_file import TfliteModel
+from capprune_runtime.tflite.file import TfliteModel
 
 COMPARED, INTERPRETER = "compared", "refused by the interpreter"
 FAILURES = ("wrong", "signal", "hang")

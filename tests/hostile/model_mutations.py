@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from subjects import edit
 
-from capprune_runtime.tflite_file import read_tflite
-from capprune_runtime.tflite_operators import OPERATORS
+from capprune_runtime.tflite.file import read_tflite
+from capprune_runtime.tflite.operators import OPERATORS
 
 Random = np.random.Generator
 schema = edit.schema

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from reference_operators import MOVES, STEPS
 from reference_values import MAX_ELEMENTS, Call, Known, Unknown, as_stored, exact, stored
 
-from capprune_runtime.tflite_file import TfliteModel
+from capprune_runtime.tflite.file import TfliteModel
 
 
 def run_reference(model: TfliteModel, inputs: Mapping[int, NDArray[Any]]) -> dict[int, Known]:

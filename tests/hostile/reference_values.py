@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capprune_runtime.tflite_file import Operator, Tensor, TfliteModel
+from capprune_runtime.tflite.file import Operator, Tensor, TfliteModel
 
 Array = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 import one_operator
 import tflite_edit as edit
 
-from capprune_runtime.tflite_operators import OPERATORS
+from capprune_runtime.tflite.operators import OPERATORS
 
 if TYPE_CHECKING:
     import tiny_bundle

@@ -18,7 +18,7 @@ from reference_values import Known
 from world import World
 
 from capprune_runtime import check_tflite
-from capprune_runtime.tflite_operators import OPERATORS
+from capprune_runtime.tflite.operators import OPERATORS
 
 CODE = """
 import json, sys

@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from judge import judged_model
-from capprune_runtime import tflite_file
-from capprune_runtime.tflite_file import read_tflite
+from capprune_runtime.tflite import file as tflite_file
+from capprune_runtime.tflite.file import read_tflite
 option = tflite_file._option
 tflite_file._option = lambda *arguments: option(*arguments[:-1], replace(arguments[-1], low=-1e9, high=1e9))
 data = Path(sys.argv[2]).read_bytes()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from capprune.config import DecoderConfig, DropoutConfig
 from capprune.models.soft_attention import Encoded, SoftAttention
-from capprune_runtime.vocabulary import END, START
+from capprune_runtime.bundle.vocabulary import END, START
 
 Cell = Literal["lstm", "gru"]
 CELLS: tuple[Cell, ...] = ("lstm", "gru")

@@ -13,9 +13,9 @@ from torch import Tensor
 from capprune.config import DecoderConfig
 from capprune.models.search import SUPPRESSED, beam, greedy, log_probabilities
 from capprune.models.soft_attention import Encoded, SoftAttention
-from capprune_runtime import search as on_device
-from capprune_runtime.manifest import DecodingSection
-from capprune_runtime.vocabulary import END, START
+from capprune_runtime.bundle.manifest import DecodingSection
+from capprune_runtime.bundle.vocabulary import END, START
+from capprune_runtime.caption import search as on_device
 
 PHOTOS, REGIONS, FEATURES, VOCABULARY, LIMIT = 6, 4, 9, 17, 7
 DECODING = DecodingSection(start=START, end=END, suppress=SUPPRESSED, max_tokens=LIMIT, beam=3)

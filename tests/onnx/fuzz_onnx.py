@@ -24,10 +24,10 @@ import numpy as np
 from onnx.reference import ReferenceEvaluator
 
 import onnx
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import BadModelFile, BundleError
-from capprune_runtime.interpreter import open_model
-from capprune_runtime.manifest import ONNX_STATE_PREFIX
-from capprune_runtime.onnx_check import check_onnx
+from capprune_runtime.formats import NEXT
+from capprune_runtime.onnx.check import check_onnx
 from onnx import numpy_helper
 
 SMALL_TENSOR_BYTES = 64  # shapes, limits and scales; the weights themselves are not worth a bit flip
@@ -194,7 +194,7 @@ DAMAGES = (
 def same(found: dict[str, Any], expected: dict[str, Any], close: float) -> bool:
     """Whether results agree, as far as numbers that are finite in both go."""
     for name, value in expected.items():
-        other = found[name.removeprefix(ONNX_STATE_PREFIX)]
+        other = found[name.removeprefix(NEXT)]
         if other.shape != value.shape or other.dtype != value.dtype:
             return False
         finite = np.isfinite(value) & np.isfinite(other)

@@ -17,8 +17,8 @@ from capprune.models.efficientnet_lite import EfficientNetLite0
 from capprune.models.exportable import EncodeCall, StepCall
 from capprune.models.soft_attention import SoftAttention
 from capprune_exporters.onnx.convert import convert_onnx
-from capprune_runtime.onnx_check import Signature, check_onnx
-from capprune_runtime.onnx_file import OnnxModel
+from capprune_runtime.onnx.check import Signature, check_onnx
+from capprune_runtime.onnx.file import OnnxModel
 
 WIDTH, FEATURES, VOCABULARY = 64, 96, 300
 ENCODER = EncoderConfig(size=96, grid=2)  # 3 x 3 cells of 32 pixels, pooled to 4 regions

@@ -18,10 +18,7 @@ from capprune_exporters.onnx.models import encoder_onnx
 from capprune_exporters.onnx.weights import make_gapped
 from capprune_exporters.tflite.convert import convert
 from capprune_runtime.__main__ import main
-from capprune_runtime.captioner import Captioner
-from capprune_runtime.errors import BadModelFile, BundleError, MissingExtra, MissingFile, UsageError
-from capprune_runtime.interpreter import available_runtimes, open_model
-from capprune_runtime.manifest import (
+from capprune_runtime.bundle.manifest import (
     MODEL_FILES,
     DataSection,
     DecodingSection,
@@ -29,10 +26,13 @@ from capprune_runtime.manifest import (
     PreprocessingSection,
     PruningSection,
     QuantisationSection,
-    model_kind,
 )
-from capprune_runtime.verify import Bundle, verify_bundle
-from capprune_runtime.vocabulary import Vocabulary
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
+from capprune_runtime.bundle.vocabulary import Vocabulary
+from capprune_runtime.caption.captioner import Captioner
+from capprune_runtime.caption.interpreter import available_runtimes, open_model
+from capprune_runtime.errors import BadModelFile, BundleError, MissingExtra, MissingFile, UsageError
+from capprune_runtime.formats import model_kind
 
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", *(f"word{n}" for n in range(4, onnx_parts.VOCABULARY)))
 PHOTOS = [

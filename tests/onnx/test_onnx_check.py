@@ -16,8 +16,8 @@ from onnx_parts import Parts
 from capprune_exporters.onnx.quantise import static_int8, weight_only_int8
 from capprune_exporters.onnx.weights import make_gapped
 from capprune_runtime.errors import BadModelFile
-from capprune_runtime.onnx_check import check_onnx
-from capprune_runtime.onnx_operators import OPERATORS
+from capprune_runtime.onnx.check import check_onnx
+from capprune_runtime.onnx.operators import OPERATORS
 
 SPECIFICATION = Path(__file__).parents[2] / "docs" / "bundle_format.md"
 

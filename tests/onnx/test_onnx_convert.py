@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import onnx
 from capprune.models.exportable import StepCall
 from capprune_exporters.onnx.convert import LONGEST_REASON, convert_onnx
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import BundleError, ExportError, MissingExtra
-from capprune_runtime.interpreter import open_model
-from capprune_runtime.onnx_file import OPSET
+from capprune_runtime.onnx.file import OPSET
 
 FLOAT_ERROR = 2e-6  # other orders of summation in float32
 

@@ -11,9 +11,9 @@ from onnx_edit import edited, initializer, node
 from onnx_parts import Parts
 
 import onnx
-from capprune_runtime import protobuf
 from capprune_runtime.errors import BadModelFile
-from capprune_runtime.onnx_file import read_onnx
+from capprune_runtime.onnx import protobuf
+from capprune_runtime.onnx.file import read_onnx
 
 
 def key(number: int, kind: int) -> bytes:
@@ -234,6 +234,6 @@ def test_name_that_is_not_utf_8_is_refused(lstm: Parts) -> None:
 
 
 def test_file_over_the_cap_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch, lstm: Parts) -> None:
-    monkeypatch.setattr("capprune_runtime.onnx_file.MAX_MODEL_BYTES", 1000)
+    monkeypatch.setattr("capprune_runtime.onnx.file.MAX_MODEL_BYTES", 1000)
     with pytest.raises(BadModelFile, match="too large"):
         read_onnx(lstm.step.converted, "f")

@@ -13,9 +13,9 @@ import onnx
 from capprune_exporters.onnx.models import ENCODER_WEIGHTS, encoder_onnx
 from capprune_exporters.onnx.quantise import static_int8, weight_only_int8
 from capprune_exporters.onnx.weights import LARGEST_REDUCED_CODE
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import ExportError, MissingExtra
-from capprune_runtime.interpreter import open_model
-from capprune_runtime.onnx_weights import LARGEST_CODE
+from capprune_runtime.onnx.weights import LARGEST_CODE
 
 WEIGHT_ONLY_ERROR, STATIC_ERROR = 0.02, 0.12  # random weights and noise for a photo; captions judge trained ones
 

@@ -8,8 +8,8 @@ from test_onnx_convert import FLOAT_ERROR
 from test_onnx_weights import INT8_ERROR
 
 from capprune_exporters.rivals import DENSE_FLOAT32, DENSE_INT8, SPARSE_FLOAT32, onnx_rivals
-from capprune_runtime.interpreter import open_model
-from capprune_runtime.onnx_file import read_onnx
+from capprune_runtime.caption.interpreter import open_model
+from capprune_runtime.onnx.file import read_onnx
 
 
 def test_rivals_in_onnx_compute_the_same_and_only_the_sparse_one_leaves_zeros_out(parts: Parts) -> None:

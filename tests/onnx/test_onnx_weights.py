@@ -19,8 +19,8 @@ import onnx
 from capprune_exporters.onnx import graph
 from capprune_exporters.onnx.weights import SMALLEST, gaps_of, make_gapped
 from capprune_exporters.quantise import requantised
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import ExportError
-from capprune_runtime.interpreter import open_model
 
 INT8_ERROR, CODEBOOK_ERROR = 0.03, 0.3  # of random weights; trained ones are judged by captions
 ROWS, COLUMNS = 24, 400

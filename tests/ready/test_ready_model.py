@@ -16,8 +16,8 @@ from capprune.data.scenes import draw_scenes
 from capprune.exporting import Wanted, export
 from capprune.training.run import load_run, read_run
 from capprune.training.stages import read_stages
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.errors import UsageError
-from capprune_runtime.verify import Bundle, verify_bundle
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "ready_model" / "runs"

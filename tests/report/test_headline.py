@@ -19,9 +19,9 @@ from capprune.report.contents import BAD, GOOD, PLAIN, Tile
 from capprune.report.headline import Figures, headline, warnings
 from capprune.report.sections import environment_section, health_section
 from capprune.report.sources import Sources
-from capprune_runtime.manifest import QuantisationSection, parse_manifest
-from capprune_runtime.verify import Bundle
-from capprune_runtime.vocabulary import Vocabulary
+from capprune_runtime.bundle.manifest import QuantisationSection, parse_manifest
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.bundle.vocabulary import Vocabulary
 
 NOTHING = Figures(None, None, ())
 

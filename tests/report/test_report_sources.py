@@ -12,8 +12,8 @@ from fabricated import validated
 from measured import measurement, rounds
 
 from capprune.report.sources import Bench, Validated, read_document, read_sources
-from capprune_runtime.bench import bench_document
 from capprune_runtime.errors import CapPruneError, DataError, UsageError
+from capprune_runtime.measure.bench import bench_document
 
 
 def validation_tree(sparsity: float) -> dict[str, Any]:

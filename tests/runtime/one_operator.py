@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tflite_edit
 
-from capprune_runtime.tflite_file import TENSOR_TYPES
-from capprune_runtime.tflite_operators import OPERATORS
+from capprune_runtime.tflite.file import TENSOR_TYPES
+from capprune_runtime.tflite.operators import OPERATORS
 
 schema, flatbuffers = tflite_edit.schema, tflite_edit.flatbuffers
 TYPE_CODES = {name: code for code, (name, _) in TENSOR_TYPES.items()}

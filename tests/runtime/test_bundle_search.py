@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from capprune_runtime.bundle.manifest import DecodingSection
+from capprune_runtime.caption.search import Hypothesis, State, StepResult, beam, greedy
 from capprune_runtime.errors import BundleError
-from capprune_runtime.manifest import DecodingSection
-from capprune_runtime.search import Hypothesis, State, StepResult, beam, greedy
 
 REGIONS = 3
 

@@ -10,9 +10,9 @@ import tiny_bundle
 import torch
 
 from capprune_runtime import Captioner, verify_bundle
+from capprune_runtime.caption.search import State, StepResult, beam, greedy
 from capprune_runtime.errors import UsageError
 from capprune_runtime.photo import normalise
-from capprune_runtime.search import State, StepResult, beam, greedy
 
 
 @pytest.fixture(params=["lstm", "gru"])

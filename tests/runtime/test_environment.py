@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from capprune_runtime import environment as module
-from capprune_runtime import interpreter
-from capprune_runtime.environment import (
-    RUNTIME_DISTRIBUTIONS,
+from capprune_runtime.caption import interpreter
+from capprune_runtime.measure import environment as module
+from capprune_runtime.measure.environment import (
     board_model,
     cpu_model,
     cpu_part,
@@ -59,10 +58,6 @@ def test_environment_describes_this_machine() -> None:
 
 def test_every_runtime_that_is_there_has_a_version() -> None:
     assert "unknown" not in map(runtime_version, interpreter.available_runtimes())
-
-
-def test_every_runtime_is_known_by_its_distributions() -> None:
-    assert tuple(RUNTIME_DISTRIBUTIONS) == interpreter.RUNTIMES
 
 
 def test_a_board_is_named_by_the_device_tree_and_else_by_cpuinfo(

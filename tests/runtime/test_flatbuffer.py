@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capprune_runtime.errors import BadModelFile
-from capprune_runtime.flatbuffer import Flatbuffer, Table
+from capprune_runtime.tflite.flatbuffer import Flatbuffer, Table
 
 schema, flatbuffers = tflite_edit.schema, tflite_edit.flatbuffers
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import tiny_bundle
 
+from capprune_runtime.bundle.manifest import allowed, parse_manifest
 from capprune_runtime.errors import BundleError, NewerFormat
-from capprune_runtime.manifest import allowed, parse_manifest
 
 ENTRY = {"sha256": "0" * 64, "size_bytes": 1}
 

@@ -13,16 +13,16 @@ import pytest
 import tiny_bundle
 from PIL import Image
 
-from capprune_runtime import run as run_module
-from capprune_runtime.bench import bench_bundles, bench_document
-from capprune_runtime.captioner import Captioner
+from capprune_runtime.bundle.verify import verify_bundle
+from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.errors import BundleError, CapPruneError, DataError, DeviceError, UsageError
-from capprune_runtime.journal import Journal, Line, parse_line
-from capprune_runtime.measure import Session, judged
+from capprune_runtime.measure import run as run_module
+from capprune_runtime.measure.bench import bench_bundles, bench_document
+from capprune_runtime.measure.journal import Journal, Line, parse_line
+from capprune_runtime.measure.results import SCHEMA_VERSION, SaidPhoto, parse_measurements, percentiles
+from capprune_runtime.measure.run import journal_path, run_photos
+from capprune_runtime.measure.session import Session, judged
 from capprune_runtime.photo import read_photo
-from capprune_runtime.results import SCHEMA_VERSION, SaidPhoto, parse_measurements, percentiles
-from capprune_runtime.run import journal_path, run_photos
-from capprune_runtime.verify import verify_bundle
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "results_schema.md"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import tiny_bundle
 
-from capprune_runtime.captioner import Captioner
+from capprune_runtime.bundle.verify import verify_bundle
+from capprune_runtime.caption.captioner import Captioner
+from capprune_runtime.measure.results import parse_measurements
 from capprune_runtime.photo import read_photo
-from capprune_runtime.results import parse_measurements
-from capprune_runtime.verify import verify_bundle
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "runtime_samples" / "raspberry_pi"

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import capprune_runtime
-from capprune_runtime import verify
 from capprune_runtime.__main__ import main
-from capprune_runtime.results import parse_measurements
+from capprune_runtime.bundle import verify
+from capprune_runtime.measure.results import parse_measurements
 
 COMMAND = [sys.executable, "-m", "capprune_runtime"]
 

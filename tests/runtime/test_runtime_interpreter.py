@@ -14,10 +14,10 @@ import tiny_bundle
 import torch
 from numpy.typing import NDArray
 
-from capprune_runtime import interpreter
 from capprune_runtime.__main__ import main
+from capprune_runtime.caption import interpreter
+from capprune_runtime.caption.interpreter import available_runtimes, open_model
 from capprune_runtime.errors import BundleError, MissingExtra, UsageError
-from capprune_runtime.interpreter import available_runtimes, open_model
 
 NO_MODEL = b"\0\0\0\0TFL3"  # of the right kind, and nothing else
 

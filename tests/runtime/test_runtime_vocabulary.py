@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from capprune_runtime.bundle.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, parse_vocabulary, read_vocabulary
 from capprune_runtime.errors import BadVocabulary, MissingFile
-from capprune_runtime.vocabulary import END, PAD, START, UNKNOWN, Vocabulary, parse_vocabulary, read_vocabulary
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 SPECIAL_TEXT = "".join(f"{token}\n" for token in SPECIAL)

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capprune_runtime import check_tflite
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import BadModelFile
-from capprune_runtime.interpreter import open_model
 
 schema = edit.schema
 Edit = edit.Edit
@@ -126,7 +126,7 @@ def test_forms_that_are_refused_are_computed_wrongly_by_a_stock_runtime(
     np.savez(tmp_path / "inputs.npz", **step_inputs())
     code = (
         "import sys, pathlib, numpy as np\n"
-        "from capprune_runtime.interpreter import open_model\n"
+        "from capprune_runtime.caption.interpreter import open_model\n"
         "folder = pathlib.Path(sys.argv[2])\n"
         "inputs = dict(np.load(folder / 'inputs.npz'))\n"
         "models = [open_model((folder / n).read_bytes(), 'step', runtime=sys.argv[1]) for n in ('wrong', 'right')]\n"

@@ -10,8 +10,8 @@ import pytest
 import tflite_edit
 import tiny_bundle
 
-from capprune_runtime.tflite_file import TENSOR_TYPES, read_tflite
-from capprune_runtime.tflite_operators import OPERATORS, OperatorRule
+from capprune_runtime.tflite.file import TENSOR_TYPES, read_tflite
+from capprune_runtime.tflite.operators import OPERATORS, OperatorRule
 
 schema = tflite_edit.schema
 SOURCE = Path(schema.__file__).read_text()

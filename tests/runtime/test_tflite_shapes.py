@@ -7,8 +7,8 @@ import pytest
 from one_operator import CASES, CONV, VALID, Case, ints, one_operator_file, weights
 
 from capprune_runtime import check_tflite
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import BadModelFile
-from capprune_runtime.interpreter import open_model
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.operator} {case.outputs}")

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from capprune_runtime.environment import Environment, Moment
-from capprune_runtime.verdict import judge
+from capprune_runtime.measure.environment import Environment, Moment
+from capprune_runtime.measure.trust import judge
 
 COOL = Moment(48.0, (1_800_000,), 0, None, None, 0.2)
 PI = Environment(

@@ -12,8 +12,8 @@ import pytest
 import tflite_edit
 import tiny_bundle
 
-from capprune_runtime import verify as verify_module
 from capprune_runtime import verify_bundle
+from capprune_runtime.bundle import verify as verify_module
 from capprune_runtime.errors import (
     BadModelFile,
     BadVocabulary,

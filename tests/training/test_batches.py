@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from capprune.training.batches import IGNORED, Batch, Batches, with_captions
-from capprune_runtime.vocabulary import END, START
+from capprune_runtime.bundle.vocabulary import END, START
 
 PHOTOS = 47
 

@@ -16,9 +16,9 @@ from capprune.models.caption_model import FeatureExtractor, GridEncoder, normali
 from capprune.models.efficientnet_lite import CHANNELS
 from capprune.training.prepare import Prepared, default_cache, prepare
 from capprune.training.run import load_run
+from capprune_runtime.bundle.vocabulary import UNKNOWN
 from capprune_runtime.errors import DataError, UsageError
 from capprune_runtime.photo import read_photo
-from capprune_runtime.vocabulary import UNKNOWN
 
 
 @pytest.fixture(scope="module")

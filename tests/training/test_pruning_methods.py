@@ -16,8 +16,8 @@ from capprune.training.loop import Trainer
 from capprune.training.objectives import CrossEntropy, Distillation, SelfCritical
 from capprune.training.reward import CaptionReward
 from capprune.training.run import BEST, read_checkpoint, read_metrics, read_run
+from capprune_runtime.bundle.vocabulary import END, SPECIAL_TOKENS, START, Vocabulary
 from capprune_runtime.errors import ConfigError, UsageError
-from capprune_runtime.vocabulary import END, SPECIAL_TOKENS, START, Vocabulary
 
 SIZE = "decoder.hidden=48"
 LONG = "training.epochs=30"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from capprune.training.reward import CaptionReward, ngrams
-from capprune_runtime.vocabulary import END
+from capprune_runtime.bundle.vocabulary import END
 
 
 def random_captions(count: int, seed: int, words: int = 12) -> list[tuple[int, ...]]:

@@ -25,8 +25,8 @@ from capprune.training.run import (
     rewind_metrics,
     save_checkpoint,
 )
+from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import BundleError, CapPruneError, ConfigError, MissingFile, UsageError
-from capprune_runtime.vocabulary import Vocabulary
 
 OVERRIDES = ("encoder.size=64", "training.epochs=2")
 

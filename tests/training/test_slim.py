@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from capprune.training.run import BEST, METRICS, read_checkpoint, read_run
-from capprune.training.slim import BITS, KEPT, slim_run
+from capprune.training.slim import slim_run
+from capprune.training.slim_tensors import BITS, KEPT
 from capprune_runtime.errors import BundleError, UsageError
 
 SPARSE = ("decoder.hidden=48", "training.epochs=30", "pruning.method=supermask", "pruning.sparsity=0.9")

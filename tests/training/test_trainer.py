@@ -29,8 +29,8 @@ from capprune.training.run import (
     read_checkpoint,
     read_metrics,
 )
+from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import BundleError, CapPruneError, UnreachableTarget, UsageError
-from capprune_runtime.vocabulary import Vocabulary
 
 LONG = "training.epochs=30"  # enough to learn this world by heart
 KINDS = {"dense": ("training.epochs=8",), "sparse": tiny.SPARSE}

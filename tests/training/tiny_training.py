@@ -19,7 +19,7 @@ import torch
 
 from capprune.config import RunConfig, parse_config
 from capprune.training.loop import Progress, Report, Split, Trainer
-from capprune_runtime.vocabulary import SPECIAL_TOKENS, Vocabulary
+from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 PHOTOS, REGIONS, FEATURES, CAPTIONS = 24, 2, 16, 2
 COLOURS, SHAPES = ("red", "green", "blue"), ("disk", "square")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from capprune_exporters.onnx import graph
 from capprune_exporters.quiet import quiet
 from capprune_runtime.errors import ExportError, MissingExtra
-from capprune_runtime.manifest import ONNX_STATE_PREFIX
-from capprune_runtime.onnx_file import OPSET
+from capprune_runtime.formats import NEXT
+from capprune_runtime.onnx.file import OPSET
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,7 +40,7 @@ def convert_onnx(module: nn.Module, inputs: Mapping[str, Tensor], *, rows: bool 
     import torch
 
     with torch.inference_mode():
-        outputs = [ONNX_STATE_PREFIX + name if name in inputs else name for name in module(**inputs)]
+        outputs = [NEXT + name if name in inputs else name for name in module(**inputs)]
     example, free = dict(inputs), None
     if rows:
         # More than one row, as torch takes a size of 1 for fixed.

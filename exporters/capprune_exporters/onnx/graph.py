@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capprune_runtime.errors import MissingExtra
-from capprune_runtime.onnx_file import IR_VERSIONS, OPSET
+from capprune_runtime.onnx.file import IR_VERSIONS, OPSET
 
 PRODUCER = "capprune"
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from capprune_exporters.onnx import graph
 from capprune_exporters.quantise import codebook, int8_per_tensor
-from capprune_exporters.tflite.sparse import SparseModel, StoredTensor
+from capprune_exporters.stored import SparseModel, StoredTensor
 from capprune_runtime.errors import ExportError
 
 SMALLEST = 1024  # weights: below this, eight more operators cost more than zeros do

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
+from capprune_exporters.stored import SparseModel, StoredTensor
 from capprune_exporters.tflite.forms import DENSIFIED, check_form, encoded, store
 from capprune_exporters.tflite.graph import (
     BYTES_ALIGNMENT,
@@ -34,7 +35,7 @@ from capprune_exporters.tflite.graph import (
 )
 from capprune_runtime.errors import ExportError
 
-__all__ = ["BYTES_ALIGNMENT", "SparseModel", "StoredTensor", "add_metadata", "make_sparse", "pack"]
+__all__ = ["BYTES_ALIGNMENT", "add_metadata", "make_sparse", "pack"]
 
 FOLDING_ERROR = 1e-5  # relative: two roundings in float32, and room
 SMALLEST = 4096  # weights: below this, row pointers and one more operator cost more than zeros do
@@ -50,50 +51,6 @@ HYBRID_EMBEDDING_LOOKUP_VERSION = 2
 INT8_DEQUANTIZE_VERSION = INT8_GATHER_VERSION = 2
 
 Matrix = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """How one weight tensor ended up in the file.
-
-    Attributes:
-        operator: The operator that uses it.
-        shape: As in the file, (outputs, inputs) for a matrix.
-        kept: Weights that are not zero in the file; quantisation may round small ones to zero.
-        form: A name of `capprune_exporters.tflite.forms`.
-        size_bytes: Values and, when sparse, indices and row pointers.
-        name: Of the tensor in the file: the parameter's, where `make_sparse` was told of it.
-    """
-
-    operator: str
-    shape: tuple[int, ...]
-    kept: int
-    form: str
-    size_bytes: int
-    name: str = ""
-
-    @property
-    def sparsity(self) -> float:
-        """Share of zeros, 0 to 1."""
-        return 1 - self.kept / int(np.prod(self.shape))
-
-
-@dataclass(frozen=True)
-class SparseModel:
-    """A rewritten .tflite and what became of each of its weight tensors."""
-
-    data: bytes
-    tensors: tuple[StoredTensor, ...]
-
-    @property
-    def kept(self) -> int:
-        """Weights that are not zero, in all tensors together."""
-        return sum(tensor.kept for tensor in self.tensors)
-
-    @property
-    def weight_bytes(self) -> int:
-        """What all weight tensors take in the file; the rest is the graph, biases included."""
-        return sum(tensor.size_bytes for tensor in self.tensors)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from capprune_runtime.atomic import write_bytes
-from capprune_runtime.captioner import Caption
+from capprune_runtime.caption.captioner import Caption
 
 TILE = 224  # pixels, a side
 LINE = 26  # pixels, under each tile for its word

@@ -12,11 +12,11 @@ from typing import Any
 
 from capprune_runtime import strict_json
 from capprune_runtime.atomic import write_text
-from capprune_runtime.captioner import Caption
+from capprune_runtime.bundle.manifest import QUALITY
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.errors import BundleError, CapPruneError, DataError, UsageError
-from capprune_runtime.manifest import QUALITY
-from capprune_runtime.results import SaidPhoto
-from capprune_runtime.verify import Bundle
+from capprune_runtime.measure.results import SaidPhoto
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 COLUMNS = ("photo", "caption", "mean_log_probability", "low_confidence", "error")

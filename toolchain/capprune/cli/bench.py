@@ -12,8 +12,8 @@ from capprune.cli.console import bar, emit, json_option, say, table, threads_opt
 if TYPE_CHECKING:
     from capprune.devices import Device
     from capprune.evaluation.speed import SpeedRow
-    from capprune_runtime.results import Measurement
-    from capprune_runtime.verify import Bundle
+    from capprune_runtime.bundle.verify import Bundle
+    from capprune_runtime.measure.results import Measurement
 
 ROUNDS = 30  # written here too, so that --help imports nothing; a test holds the two together
 
@@ -57,8 +57,8 @@ def command(
     """
     from capprune.captioning.ready import ready_bundle
     from capprune.devices import open_device
+    from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.errors import UsageError
-    from capprune_runtime.verify import verify_bundle
 
     if run is not None and not baselines:
         raise UsageError("a run is for making rivals", where="--run", hint="add --baselines")
@@ -97,7 +97,7 @@ def bench(
     """
     from capprune.devices import BenchJob, open_device
     from capprune.evaluation.speed import compare
-    from capprune_runtime.bench import bench_document
+    from capprune_runtime.measure.bench import bench_document
 
     names, rivals = _rivals(bundle, run) if baselines else (["this bundle"], [])
     job = BenchJob([bundle, *rivals], rounds=rounds, beam=beam, threads=threads)
@@ -112,7 +112,7 @@ def _rivals(bundle: Bundle, run: Path | None) -> tuple[list[str], list[Bundle]]:
     """The names of all rows, the bundle's own first, and the rivals, verified."""
     from capprune_exporters.rivals import own_form, rival_bundle, tflite_rivals, verified
     from capprune_runtime.errors import UsageError
-    from capprune_runtime.manifest import model_kind
+    from capprune_runtime.formats import model_kind
 
     if run is not None:
         from capprune.exporting.rivals import rivals_of_run

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from capprune.cli.console import emit, json_option, say, threads_option
+from capprune_runtime.formats import RUNTIMES
 
 if TYPE_CHECKING:
     from capprune.captioning.said import Said
-    from capprune_runtime.captioner import Captioner
+    from capprune_runtime.caption.captioner import Captioner
 
 
 @click.command()
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     "--runtime",
     default="auto",
     show_default=True,
-    help="auto, ai-edge-litert, tflite-runtime, tensorflow or onnxruntime.",
+    help=f"auto, {', '.join(RUNTIMES)}.",
 )
 @threads_option
 @json_option
@@ -58,8 +59,8 @@ def command(
     """
     from capprune.captioning.ready import ready_bundle
     from capprune.captioning.said import check_table, confidence_of, write_table
-    from capprune_runtime.captioner import Captioner
-    from capprune_runtime.verify import verify_bundle
+    from capprune_runtime.bundle.verify import verify_bundle
+    from capprune_runtime.caption.captioner import Captioner
 
     if out is not None:
         check_table(out)

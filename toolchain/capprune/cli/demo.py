@@ -141,7 +141,7 @@ def _config(name: str, scenes: Path) -> RunConfig:
 def _validated(run: LoadedRun, folder: Path, scenes: Path) -> tuple[Results, Validation]:
     from capprune.cli.validate import validate
     from capprune.exporting import export
-    from capprune_runtime.verify import verify_bundle
+    from capprune_runtime.bundle.verify import verify_bundle
 
     if not folder.exists():
         with _step(f"exporting the {folder.name} model"):
@@ -156,9 +156,9 @@ def _report(out: Path, scenes: Path, found: Mapping[str, Results]) -> Path | Non
     from capprune.cli.report import report
     from capprune.evaluation.results import write_results
     from capprune.report import require_extra
+    from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.errors import MissingExtra
-    from capprune_runtime.results import write_document
-    from capprune_runtime.verify import verify_bundle
+    from capprune_runtime.measure.results import write_document
 
     sources = [out / "runs" / name for name in MODELS] + [out / "bundles" / "sparse"]
     for name, results in found.items():

@@ -116,8 +116,8 @@ def _read_plan(path: Path) -> dict[str, str]:
 
 
 def _pack(bundle: Path) -> dict[str, Any]:
-    from capprune_exporters.capz import pack
-    from capprune_runtime.capz import CAPZ_SUFFIX
+    from capprune_exporters.pack.capz import pack
+    from capprune_runtime.bundle.capz import CAPZ_SUFFIX
 
     place = bundle.with_name(bundle.name + CAPZ_SUFFIX)
     pack(bundle, place)

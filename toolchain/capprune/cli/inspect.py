@@ -12,7 +12,7 @@ from capprune.cli.console import emit, json_option, table
 
 if TYPE_CHECKING:
     from capprune_exporters.ledger import LedgerFile, LedgerLine
-    from capprune_runtime.verify import Bundle
+    from capprune_runtime.bundle.verify import Bundle
 
 LARGEST = 8  # tensors of each model that are shown
 NAME = 24  # characters of a name that are shown, from its end
@@ -79,7 +79,7 @@ def _inspect_run(folder: Path, as_json: bool) -> None:
 
 def _inspect_bundle(folder: Path, as_json: bool) -> None:
     from capprune_exporters.ledger import read_ledger
-    from capprune_runtime.verify import verify_bundle
+    from capprune_runtime.bundle.verify import verify_bundle
 
     bundle = verify_bundle(folder)
     files = read_ledger(bundle)

@@ -30,8 +30,8 @@ def command(bundle: Path, out: Path | None, as_json: bool) -> None:
     Example:
       capprune pack bundles/sparse --out sparse.capz
     """
-    from capprune_exporters.capz import pack
-    from capprune_runtime.capz import CAPZ_SUFFIX
+    from capprune_exporters.pack.capz import pack
+    from capprune_runtime.bundle.capz import CAPZ_SUFFIX
 
     place = bundle.resolve()  # "." has no name to add an ending to
     say("packing")

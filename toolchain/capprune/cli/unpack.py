@@ -22,7 +22,7 @@ def command(packed: Path, out: Path, as_json: bool) -> None:
     Example:
       capprune unpack sparse.capz --out bundles/sparse
     """
-    from capprune_exporters.capz import unpack
+    from capprune_exporters.pack.capz import unpack
 
     bundle = unpack(packed, out)
     sizes = {name: len(data) for name, data in sorted(bundle.files.items())}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capprune.cli.console import bar, emit, json_option, say, table, threads_option
+from capprune_runtime.formats import RUNTIMES
 
 if TYPE_CHECKING:
     from capprune.data.photos import PhotoStore
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from capprune.evaluation.parity import ScoreGap
     from capprune.evaluation.results import Results
     from capprune.evaluation.validate import Reference, Validation
+    from capprune_runtime.bundle.verify import Bundle
     from capprune_runtime.errors import GateFailed
-    from capprune_runtime.verify import Bundle
 
 CHOSEN_ON = "val"  # choices are made on val and reported on test
 
@@ -42,7 +43,7 @@ CHOSEN_ON = "val"  # choices are made on val and reported on test
     "--runtime",
     default="auto",
     show_default=True,
-    help="auto, ai-edge-litert, tflite-runtime, tensorflow or onnxruntime.",
+    help=f"auto, {', '.join(RUNTIMES)}.",
 )
 @click.option("--also", multiple=True, metavar="RUNTIME", help="Check parity in this interpreter too; may be repeated.")
 @click.option(
@@ -85,7 +86,7 @@ def command(
     from capprune.devices import open_device
     from capprune.evaluation.gate import parse_max_bytes, parse_max_drop
     from capprune_exporters.bundle import record_quality
-    from capprune_runtime.verify import verify_bundle
+    from capprune_runtime.bundle.verify import verify_bundle
 
     drop = parse_max_drop(max_drop)
     size = None if max_bytes is None else parse_max_bytes(max_bytes)
@@ -147,7 +148,7 @@ def _record(bundle: Bundle, document: Mapping[str, Any], validation: Validation,
     from capprune.evaluation.confidence import calibrate
     from capprune_exporters.bundle import record_quality
     from capprune_runtime import strict_json
-    from capprune_runtime.manifest import QUALITY
+    from capprune_runtime.bundle.manifest import QUALITY
 
     quality = {key: document[key] for key in document if key not in ("captions", "failures")}
     if split == CHOSEN_ON:

@@ -20,8 +20,8 @@ def command(bundle: Path, golden: bool, as_json: bool) -> None:
     Example:
       capprune verify bundles/sparse
     """
-    from capprune_runtime.golden import prove_golden
-    from capprune_runtime.verify import verify_bundle
+    from capprune_runtime.bundle.verify import verify_bundle
+    from capprune_runtime.caption.proof import prove_golden
 
     verified = verify_bundle(bundle)
     files = len(verified.manifest.files)

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from capprune.data.captions import words
+from capprune_runtime.bundle.vocabulary import MAX_TOKEN_CHARACTERS, SPECIAL_TOKENS, Vocabulary
 from capprune_runtime.errors import DataError, UsageError
-from capprune_runtime.vocabulary import MAX_TOKEN_CHARACTERS, SPECIAL_TOKENS, Vocabulary
 
 
 def build_vocabulary(captions: Iterable[str], *, minimum_count: int) -> Vocabulary:

@@ -23,10 +23,10 @@ from PIL import Image
 from capprune.devices.adb_program import Adb
 from capprune.devices.job import BenchJob, Progress, RunJob, RunJournal, device_error, photo_number
 from capprune_runtime.errors import DeviceError, LinkLost, UsageError
-from capprune_runtime.journal import parse_line
-from capprune_runtime.manifest import model_kind
+from capprune_runtime.formats import model_kind
+from capprune_runtime.measure.journal import parse_line
+from capprune_runtime.measure.results import Measurement, bundle_facts
 from capprune_runtime.photo import decode_photo, resize
-from capprune_runtime.results import Measurement, bundle_facts
 
 PACKAGE = "org.capprune.demo"
 ACTIVITY = f"{PACKAGE}/.RunActivity"

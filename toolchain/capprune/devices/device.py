@@ -8,7 +8,7 @@ from typing import Protocol
 
 from capprune.devices.job import BenchJob, Progress, RunJob
 from capprune_runtime.errors import UsageError
-from capprune_runtime.results import Measurement
+from capprune_runtime.measure.results import Measurement
 
 LOCAL = "local"
 FORMS = "local, ssh:USER@HOST[:PORT] or adb[:SERIAL]"

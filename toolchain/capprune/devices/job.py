@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from capprune_runtime import errors
-from capprune_runtime.bench import ROUNDS
-from capprune_runtime.bench import WARM_UP as WARM_UP_ROUNDS
+from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import DeviceError, PhotoError
-from capprune_runtime.journal import Journal, Line
-from capprune_runtime.measure import judged
-from capprune_runtime.results import SCHEMA_VERSION, FailedPhoto, Measurement, bundle_facts, parse_measurement
-from capprune_runtime.verify import Bundle
+from capprune_runtime.measure.bench import ROUNDS
+from capprune_runtime.measure.bench import WARM_UP as WARM_UP_ROUNDS
+from capprune_runtime.measure.journal import Journal, Line
+from capprune_runtime.measure.results import SCHEMA_VERSION, FailedPhoto, Measurement, bundle_facts, parse_measurement
+from capprune_runtime.measure.session import judged
 
 _NUMBERED = re.compile(r"(\d{5,})\.[a-z]+", re.ASCII)  # as `photo_number` names photos
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from capprune.devices.job import BenchJob, Progress, RunJob
 from capprune.evaluation.validate import measure_here
-from capprune_runtime.bench import bench_bundles
-from capprune_runtime.results import Measurement
+from capprune_runtime.measure.bench import bench_bundles
+from capprune_runtime.measure.results import Measurement
 
 
 class LocalDevice:

@@ -31,11 +31,11 @@ from capprune.devices.job import (
     short_hash,
 )
 from capprune_runtime.archive import ARCHIVE, archive_bytes
+from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import DeviceError, LinkLost
-from capprune_runtime.journal import parse_line
-from capprune_runtime.manifest import model_kind
-from capprune_runtime.results import Measurement, bundle_facts
-from capprune_runtime.verify import Bundle
+from capprune_runtime.formats import model_kind
+from capprune_runtime.measure.journal import parse_line
+from capprune_runtime.measure.results import Measurement, bundle_facts
 
 RETRIES_S = (2, 5, 10)  # waits before each attempt to get a lost link back
 SPARE_BYTES = 8 << 20  # of the far disk, beyond what is copied

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from capprune_runtime.verify import Bundle
+from capprune_runtime.bundle.verify import Bundle
 
 FAILURES = (
     "Colours, numbers of people or things, and who does what to whom are often wrong; a rare object becomes a frequent one. "

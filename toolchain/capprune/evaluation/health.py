@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune.evaluation.metrics import Scores, chosen_tokenizer, score_tokenised, tokenize
+from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, UNKNOWN
 from capprune_runtime.errors import DataError
-from capprune_runtime.vocabulary import SPECIAL_TOKENS, UNKNOWN
 
 UNKNOWN_TOKEN = SPECIAL_TOKENS[UNKNOWN]
 

@@ -1,6 +1,6 @@
 """The results document of `capprune validate`: what a device measured, and the quality and parity of what it said.
 
-docs/results_schema.md describes it for readers of the JSON; what the device wrote is `capprune_runtime.results`.
+docs/results_schema.md describes it for readers of the JSON; what the device wrote is `capprune_runtime.measure.results`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from capprune.evaluation.health import Health
 from capprune.evaluation.intervals import Change, Interval
 from capprune.evaluation.metrics import Scores
 from capprune.evaluation.parity import Parity
-from capprune_runtime.environment import Environment
-from capprune_runtime.results import BundleFacts, Latency, Measurement, write_document
+from capprune_runtime.measure.environment import Environment
+from capprune_runtime.measure.results import BundleFacts, Latency, Measurement, write_document
 
 VALIDATION = "validation"  # the document's `kind`
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune.evaluation.intervals import CHUNK, RESAMPLES, Interval, interval_of
+from capprune_runtime.bundle.manifest import GOLDEN_FOLDER, MODEL_FILES
 from capprune_runtime.errors import DataError
-from capprune_runtime.manifest import GOLDEN_FOLDER, MODEL_FILES
-from capprune_runtime.results import Latency, Measurement, SaidPhoto
+from capprune_runtime.measure.results import Latency, Measurement, SaidPhoto
 
 FEWEST_ROUNDS = 10  # below which a bootstrap over rounds says little
 

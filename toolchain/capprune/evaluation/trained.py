@@ -18,8 +18,8 @@ from capprune.models.search import beam as beam_search
 from capprune.models.search import log_probabilities
 from capprune.models.soft_attention import Encoded
 from capprune.training.run import LoadedRun
+from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.photo import decode_photo, resize
-from capprune_runtime.vocabulary import END, START
 
 BATCH = 16  # photos captioned together
 

@@ -21,11 +21,11 @@ from capprune.evaluation.metrics import Scores, score
 from capprune.evaluation.parity import Parity, ScoreGap, compare_tokens
 from capprune.evaluation.results import ConstantCaption, DataFacts, Quality, ReferenceFacts, Results
 from capprune.evaluation.worker import captions_in_subprocess
+from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import DataError
-from capprune_runtime.measure import WARM_UP, Photo, Session, measured
+from capprune_runtime.measure.results import RUN, Latency, Measurement, SaidPhoto, Settings
+from capprune_runtime.measure.session import WARM_UP, Photo, Session, measured
 from capprune_runtime.photo import decode_photo, resize
-from capprune_runtime.results import RUN, Latency, Measurement, SaidPhoto, Settings
-from capprune_runtime.verify import Bundle
 
 Progress = Callable[[int, int], None]  # photos done, photos in all
 
@@ -110,7 +110,7 @@ def measure_here(
         names: Photos to caption; at least one.
         read: Gives the bytes of a photo's file.
         beam: Beam width; None for the bundle's own.
-        runtime: Interpreter, see `capprune_runtime.interpreter`.
+        runtime: Interpreter, see `capprune_runtime.caption.interpreter`.
         threads: Threads of the interpreter.
         progress: Told after each photo.
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune_runtime import errors
-from capprune_runtime.captioner import Captioner
-from capprune_runtime.verify import verify_bundle
+from capprune_runtime.bundle.verify import verify_bundle
+from capprune_runtime.caption.captioner import Captioner
 
 
 def captions_in_subprocess(

@@ -18,8 +18,7 @@ from capprune.models.search import SUPPRESSED
 from capprune.training.encoder import of_encoder
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import BundleContents, GoldenCaption, assemble
-from capprune_runtime.captioner import Captioner
-from capprune_runtime.manifest import (
+from capprune_runtime.bundle.manifest import (
     DataSection,
     DecodingSection,
     ModelSection,
@@ -27,7 +26,8 @@ from capprune_runtime.manifest import (
     PruningSection,
     QuantisationSection,
 )
-from capprune_runtime.vocabulary import END, START
+from capprune_runtime.bundle.vocabulary import END, START
+from capprune_runtime.caption.captioner import Captioner
 
 DEFAULT_BEAM = 3
 GOLDEN_SCENES = 4

@@ -14,12 +14,12 @@ from capprune.exporting.target_models import MODELS, TargetModels
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import write_bundle
 from capprune_exporters.plan import WEIGHTS, Plan
+from capprune_exporters.stored import StoredTensor
 from capprune_exporters.targets import Target, find_target
-from capprune_exporters.tflite.sparse import StoredTensor
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.proof import prove_golden
 from capprune_runtime.errors import ExportError, UsageError
-from capprune_runtime.golden import prove_golden
 from capprune_runtime.photo import normalise
-from capprune_runtime.verify import Bundle
 
 CALIBRATION_PHOTOS = 64
 

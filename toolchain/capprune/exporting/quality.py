@@ -15,12 +15,12 @@ from capprune.evaluation.intervals import Change, bootstrap_change
 from capprune.evaluation.metrics import score
 from capprune_exporters.plan import Matrix, Plan
 from capprune_exporters.quantise import requantised
+from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE, DecodingSection
+from capprune_runtime.bundle.vocabulary import Vocabulary
+from capprune_runtime.caption.interpreter import Model, open_model
+from capprune_runtime.caption.search import State, StepResult, beam
 from capprune_runtime.errors import DataError
-from capprune_runtime.interpreter import Model, open_model
-from capprune_runtime.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE, DecodingSection
 from capprune_runtime.photo import decode_photo, normalise, resize
-from capprune_runtime.search import State, StepResult, beam
-from capprune_runtime.vocabulary import Vocabulary
 
 LARGEST_LOSS = 0.005  # of CIDEr-D, relative: beyond it with the whole interval, quantisation costs too much
 

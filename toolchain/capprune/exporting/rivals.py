@@ -9,9 +9,9 @@ from capprune.exporting.export import calibration_photos
 from capprune.exporting.target_models import MODELS
 from capprune.training.run import LoadedRun
 from capprune_exporters.rivals import Rival
+from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import UsageError
-from capprune_runtime.manifest import model_kind
-from capprune_runtime.verify import Bundle
+from capprune_runtime.formats import model_kind
 
 Say = Callable[[str], None]
 

@@ -17,11 +17,12 @@ from capprune_exporters.onnx.models import encoder_onnx
 from capprune_exporters.onnx.weights import make_gapped
 from capprune_exporters.plan import Matrix, Plan, plan_as_given, plan_by_measurement, plan_by_size
 from capprune_exporters.rivals import Rival, onnx_rivals, tflite_rivals
+from capprune_exporters.stored import SparseModel
 from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
-from capprune_exporters.tflite.sparse import SparseModel, add_metadata, make_sparse, stored_names
+from capprune_exporters.tflite.sparse import add_metadata, make_sparse, stored_names
+from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE
 from capprune_runtime.errors import UsageError
-from capprune_runtime.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE
 
 LOOKED_UP = ("embedding.weight",)  # by row; every other matrix of `step` is multiplied
 ONCE_A_PHOTO = ("initial.weight", "key.weight", "value.weight")  # belong to `encode`

@@ -1,6 +1,6 @@
 """Greedy and beam search over a decoder in torch, many photos at once.
 
-The rules are those of `capprune_runtime.search`, which runs the same search one row at a time on a device; a parity
+The rules are those of `capprune_runtime.caption.search`, which runs the same search one row at a time on a device; a parity
 test holds the two together. Log-probabilities are summed in float64, without a length penalty.
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from capprune.models.soft_attention import Encoded, SoftAttention
-from capprune_runtime.vocabulary import END, PAD, START, UNKNOWN
+from capprune_runtime.bundle.vocabulary import END, PAD, START, UNKNOWN
 
 SUPPRESSED = (PAD, START, UNKNOWN)  # ids that a caption never shows
 

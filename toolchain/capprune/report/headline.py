@@ -10,7 +10,7 @@ from capprune.evaluation.speed import ITSELF, SpeedRow, doubts, factor
 from capprune.report.contents import BAD, GOOD, PLAIN, Tile
 from capprune.report.sources import Sources, Validated
 from capprune_exporters.ledger import LedgerFile
-from capprune_runtime.manifest import QuantisationSection
+from capprune_runtime.bundle.manifest import QuantisationSection
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from capprune.evaluation.speed import SpeedRow, factor
 from capprune.report.charts import Spread, latency_chart
 from capprune.report.contents import Grid, Section
 from capprune.report.sources import Sources
-from capprune_runtime.results import Measurement, Percentiles
+from capprune_runtime.measure.results import Measurement, Percentiles
 
 BENCH_COLUMNS = (
     "model",

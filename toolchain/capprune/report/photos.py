@@ -19,8 +19,8 @@ from capprune.report.contents import PhotoRow
 from capprune.report.sources import Sources
 from capprune.report.words import side_by_side
 from capprune.training.run import LoadedRun
-from capprune_runtime.captioner import Captioner
-from capprune_runtime.golden import read_golden
+from capprune_runtime.caption.captioner import Captioner
+from capprune_runtime.caption.proof import read_golden
 from capprune_runtime.photo import decode_photo, resize
 
 SIDE = 360  # pixels that a photo is wide or high at most

@@ -10,8 +10,9 @@ from capprune.exporting.contents import DEFAULT_BEAM
 from capprune.report.contents import Section
 from capprune.report.sources import Sources
 from capprune.training.run import CONFIG
-from capprune_runtime.manifest import PLAN, Manifest, model_kind
-from capprune_runtime.verify import Bundle
+from capprune_runtime.bundle.manifest import PLAN, Manifest
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.formats import model_kind
 
 
 def commands_section(sources: Sources, command: Sequence[str]) -> Section:

@@ -13,7 +13,7 @@ from capprune.report.headline import Figures
 from capprune.report.sources import Sources, Validated
 from capprune.training.run import LoadedRun, read_metrics
 from capprune_exporters.ledger import LedgerFile
-from capprune_runtime.environment import Environment
+from capprune_runtime.measure.environment import Environment
 
 MOST_POINTS = 300  # of a curve; more would not be seen
 

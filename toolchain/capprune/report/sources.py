@@ -13,11 +13,18 @@ from capprune.evaluation.intervals import Interval
 from capprune.evaluation.results import VALIDATION, DataFacts
 from capprune.training.run import CONFIG, LoadedRun, load_run
 from capprune_runtime import strict_json, typed_json
-from capprune_runtime.capz import CAPZ_SUFFIX
+from capprune_runtime.bundle.capz import CAPZ_SUFFIX
+from capprune_runtime.bundle.manifest import MANIFEST, QUALITY
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.errors import BundleError, DataError, DeviceError, UsageError
-from capprune_runtime.manifest import MANIFEST, QUALITY
-from capprune_runtime.results import BENCH, RUN, SCHEMA_VERSION, Measurement, parse_measurement, parse_measurements
-from capprune_runtime.verify import Bundle, verify_bundle
+from capprune_runtime.measure.results import (
+    BENCH,
+    RUN,
+    SCHEMA_VERSION,
+    Measurement,
+    parse_measurement,
+    parse_measurements,
+)
 
 
 @dataclass(frozen=True)

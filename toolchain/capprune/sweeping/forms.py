@@ -16,8 +16,8 @@ from capprune.exporting.target_models import TfliteModels
 from capprune.models.exportable import exportable
 from capprune.training.run import LoadedRun
 from capprune_exporters.tflite.convert import convert
-from capprune_runtime.interpreter import Model, open_model
-from capprune_runtime.manifest import STEP_SIGNATURE
+from capprune_runtime.bundle.manifest import STEP_SIGNATURE
+from capprune_runtime.caption.interpreter import Model, open_model
 
 RUNTIME = "ai-edge-litert"
 ROUNDS, STEPS = 20, 50  # a median of 1,000 steps: half a second for the largest decoder

@@ -30,10 +30,10 @@ from capprune.sweeping.scoring import SplitCaptions
 from capprune.training.prepare import Bar
 from capprune.training.run import LoadedRun, alone_in, finish_run, load_run, read_metrics
 from capprune_runtime.atomic import raise_if_unwritable, write_bytes
-from capprune_runtime.environment import environment, moment
+from capprune_runtime.bundle.manifest import STEP_SIGNATURE
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import CapPruneError, UsageError
-from capprune_runtime.interpreter import open_model
-from capprune_runtime.manifest import STEP_SIGNATURE
+from capprune_runtime.measure.environment import environment, moment
 
 BEAM = 3
 EXACT = "float32"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from capprune_runtime.vocabulary import END, START
+from capprune_runtime.bundle.vocabulary import END, START
 
 IGNORED = -1  # a target past the end of its caption
 BUCKET_NOISE = 1.0  # words: photos of nearly equal length still meet new neighbours every epoch

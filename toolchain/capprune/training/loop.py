@@ -44,8 +44,8 @@ from capprune.training.run import (
     start_run,
 )
 from capprune.training.start import carried_encoder, make_pruner, read_parent
+from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import CapPruneError
-from capprune_runtime.vocabulary import Vocabulary
 
 LOG_EVERY = 50  # steps between two lines of metrics.jsonl
 CAPTION_BATCH = 64  # photos that are captioned together in validation

@@ -19,7 +19,7 @@ from capprune.training.batches import IGNORED, Batch, with_captions
 from capprune.training.encoder import Table
 from capprune.training.reward import CaptionReward
 from capprune.training.word_loss import word_loss
-from capprune_runtime.vocabulary import END, PAD, START, UNKNOWN
+from capprune_runtime.bundle.vocabulary import END, PAD, START, UNKNOWN
 
 Scores = Callable[[Tensor, Tensor, Tensor], Tensor]  # features, inputs, targets to the scores (words, V) of all targets
 

@@ -16,7 +16,7 @@ from capprune.data.vocabulary import build_vocabulary, encode
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder
 from capprune.training.loop import Split
 from capprune.training.start import start_network, teachers_eye
-from capprune_runtime.vocabulary import Vocabulary
+from capprune_runtime.bundle.vocabulary import Vocabulary
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # a label to a progress bar
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from capprune_runtime.vocabulary import END
+from capprune_runtime.bundle.vocabulary import END
 
 N = 4  # the longest n-gram, for both
 SIGMA = 6.0  # of CIDEr-D's penalty on length

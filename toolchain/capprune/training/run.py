@@ -32,10 +32,10 @@ from capprune.pruning.blocks import find_blocks
 from capprune.pruning.state import GATE, MASK
 from capprune.pruning.supermask import hard_mask
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
-from capprune.training.slim import widened
+from capprune.training.slim_tensors import widened
 from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_text
+from capprune_runtime.bundle.vocabulary import Vocabulary, read_vocabulary
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
-from capprune_runtime.vocabulary import Vocabulary, read_vocabulary
 
 CONFIG, VOCABULARY, METRICS = "config.yaml", "vocabulary.txt", "metrics.jsonl"
 BEST, LAST, STATE = "weights.safetensors", "last.safetensors", "state/state.safetensors"

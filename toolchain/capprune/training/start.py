@@ -20,8 +20,8 @@ from capprune.pruning.state import MASK
 from capprune.pruning.unlearned import GradualPruner, HardPruner, KeptMasks, LotteryPruner, SnipPruner
 from capprune.training.encoder import PREFIX, encoder_network, rounded_filters
 from capprune.training.run import SavedRun, read_run
+from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, UsageError
-from capprune_runtime.vocabulary import Vocabulary
 
 FROM_TRAINED = ("hard", "lottery", "keep")  # methods that have no meaning without a run to start from
 UNCHOSEN = ("none", "keep")  # methods that choose no masks of their own

@@ -1,0 +1,1 @@
+"""Entropy-code a bundle into one .capz file."""

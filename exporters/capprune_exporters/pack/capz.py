@@ -1,0 +1,171 @@
+"""Packing a bundle into one file, and unpacking it: `capprune pack` and `capprune unpack`.
+
+`capprune_runtime.bundle.capz` reads packed bundles and knows their layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from capprune_exporters.pack.pieces import PackedTensor, cut_model
+from capprune_exporters.pack.tensors import ONNX_SUFFIX, TFLITE_SUFFIX
+from capprune_runtime.atomic import atomic_file, atomic_folder
+from capprune_runtime.bundle.capz import (
+    CAPZ_SUFFIX,
+    DIGEST_BYTES,
+    MAGIC,
+    MAX_CAPZ_BYTES,
+    MEMBER,
+    PIECES,
+    PREAMBLE,
+    VERSION,
+    ZLIB,
+    open_capz,
+)
+from capprune_runtime.bundle.manifest import VOCABULARY
+from capprune_runtime.bundle.verify import Bundle, verify_bundle, verify_members
+from capprune_runtime.errors import CapPruneError, UsageError
+
+
+@dataclass(frozen=True)
+class PackedFile:
+    """What one file of the bundle takes: as it is, and packed without its entry in the header."""
+
+    name: str
+    coding: str
+    size_bytes: int
+    packed_bytes: int
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """Where the bytes of a packed bundle went.
+
+    Attributes:
+        place: The packed bundle.
+        files: Of the bundle, in the order of their names.
+        tensors: Those of the model files that were coded as weights; the rest is zlib.
+        bundle_bytes: What the bundle takes as a folder.
+        packed_bytes: What the packed bundle takes.
+    """
+
+    place: Path
+    files: tuple[PackedFile, ...]
+    tensors: tuple[PackedTensor, ...]
+    bundle_bytes: int
+    packed_bytes: int
+
+
+def pack(bundle_place: Path, out: Path) -> PackReport:
+    """Pack a bundle; the packed one appears under its name once it has been unpacked and found equal.
+
+    The same bundle gives the same bytes, as long as zlib is the same.
+
+    Args:
+        bundle_place: A bundle, which is verified first.
+        out: The packed bundle, which ends in `.capz`; one that is there already is replaced.
+
+    Raises:
+        UsageError: If `out` has another ending, or there is no such bundle.
+        BundleError: If the bundle breaks a rule, or is too large to be packed.
+        CapPruneError: If the packed bundle does not expand to the same bytes: a defect of ours.
+    """
+    if out.suffix != CAPZ_SUFFIX or out.is_dir():
+        raise UsageError("a packed bundle is a file of this ending", where=out, expected=CAPZ_SUFFIX)
+    bundle = verify_bundle(bundle_place)
+    _require_size(bundle)
+    files: list[PackedFile] = []
+    tensors: list[PackedTensor] = []
+    sections = []
+    for name in sorted(bundle.files):
+        data = bundle.files[name]
+        coding, section, coded = pack_file(name, data, bundle.files[VOCABULARY])
+        files.append(PackedFile(name, "zlib" if coding == ZLIB else "pieces", len(data), len(section)))
+        tensors += coded
+        sections.append((name, coding, data, section))
+    content = _container(sections)
+    with atomic_file(out, needed_bytes=len(content)) as temporary:
+        temporary.write_bytes(content)
+        _prove(temporary, bundle)
+    total = sum(len(data) for data in bundle.files.values())
+    return PackReport(out, tuple(files), tuple(tensors), total, len(content))
+
+
+def pack_file(name: str, data: bytes, words: bytes = b"") -> tuple[int, bytes, tuple[PackedTensor, ...]]:
+    """Code one file in the way that takes fewest bytes.
+
+    Args:
+        name: Of the file in the bundle.
+        data: The whole file.
+        words: The bundle's vocabulary.txt.
+
+    Returns:
+        Coding, section, and the tensors that were coded.
+    """
+    whole = zlib.compress(data, 9)
+    if name.endswith((TFLITE_SUFFIX, ONNX_SUFFIX)):
+        cut = cut_model(data, name, words)
+        if cut is not None and len(cut.section) < len(whole):
+            return PIECES, cut.section, cut.tensors
+    return ZLIB, whole, ()
+
+
+def unpack(packed: Path, out: Path) -> Bundle:
+    """Expand a packed bundle into a folder; it appears under its name once the bundle has been verified.
+
+    Args:
+        packed: A packed bundle.
+        out: The bundle's folder, to be made.
+
+    Returns:
+        The verified bundle, at its place.
+
+    Raises:
+        UsageError: If there is no such file, or something at `out` already.
+        BundleError: If the packed bundle, or the bundle in it, breaks a rule.
+    """
+    if not packed.is_file():
+        raise UsageError("there is no such packed bundle", where=packed, expected=f"a {CAPZ_SUFFIX} file")
+    with atomic_folder(out) as temporary:
+        bundle = verify_members(open_capz(packed))
+        for name, data in bundle.files.items():
+            path = temporary / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+    return replace(bundle, place=out)
+
+
+def _require_size(bundle: Bundle) -> None:
+    total = sum(len(data) for data in bundle.files.values())
+    if total > MAX_CAPZ_BYTES:
+        expected = f"at most {MAX_CAPZ_BYTES} bytes"
+        raise UsageError("the bundle is too large to be packed", where=bundle.place, expected=expected, found=total)
+
+
+def _container(sections: list[tuple[str, int, bytes, bytes]]) -> bytes:
+    header = b"".join(
+        bytes([len(name)])
+        + name.encode("ascii")
+        + MEMBER.pack(coding, len(data), len(section), hashlib.sha256(data).digest())
+        for name, coding, data, section in sections
+    )
+    packed = b"".join(section for *_, section in sections)
+    size = PREAMBLE.size + len(header) + len(packed) + DIGEST_BYTES
+    content = PREAMBLE.pack(MAGIC, VERSION, size, len(header)) + header + packed
+    return content + hashlib.sha256(content).digest()
+
+
+def _prove(packed: Path, bundle: Bundle) -> None:
+    """Refuse a packed bundle that does not expand to the bundle's bytes."""
+    members = open_capz(packed)
+    same = members.names(len(bundle.files)) == tuple(sorted(bundle.files))
+    for name, data in bundle.files.items():
+        if not same or members.read(name, len(data)) != data:
+            raise CapPruneError(
+                "the packed bundle does not expand to the same bytes",
+                where=bundle.place / name,
+                hint="this is a defect; please report it with the bundle",
+            )

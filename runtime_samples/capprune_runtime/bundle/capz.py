@@ -1,0 +1,179 @@
+"""The packed bundle, `.capz`: one file that expands to exactly the bytes of a bundle's files.
+
+    magic "CAPZ", version, size of the whole file, size of the header
+    header     for each file of the bundle: name, coding, size, stored size, SHA-256
+    sections   one for each file, in the same order, without holes
+    SHA-256    of everything before it
+
+docs/bundle_format.md is the specification. Names are those of the bundle format; nothing is written to a disk here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from capprune_runtime.bundle.capz_pieces import expand_pieces, inflate
+from capprune_runtime.bundle.manifest import MANIFEST, VOCABULARY, allowed
+from capprune_runtime.bundle.members import read_member
+from capprune_runtime.bundle.vocabulary import MAX_VOCABULARY_BYTES
+from capprune_runtime.errors import BundleError, HashMismatch, MissingFile, NewerFormat
+
+CAPZ_SUFFIX = ".capz"
+MAGIC = b"CAPZ"
+VERSION = 1
+MAX_CAPZ_BYTES = 1 << 30  # of the file, and of what it expands to
+MAX_HEADER_BYTES = 1 << 16
+MAX_MEMBERS = 256  # as a folder may hold
+PREAMBLE = struct.Struct("<4sIQI")  # magic, version, bytes of the file, bytes of the header
+MEMBER = struct.Struct("<BII32s")  # behind the name: coding, size, stored size, SHA-256 of the expanded file
+DIGEST_BYTES = 32
+
+ZLIB, PIECES = 1, 2
+_CODINGS = (ZLIB, PIECES)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One file, packed."""
+
+    name: str
+    coding: int
+    size: int
+    section: memoryview
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class CapzMembers:
+    """The files of a packed bundle, expanded one by one when they are read."""
+
+    place: Path
+    _members: Mapping[str, _Member]
+
+    def names(self, cap: int) -> tuple[str, ...]:
+        """Every name, sorted.
+
+        Raises:
+            BundleError: There are more than `cap`.
+        """
+        if len(self._members) > cap:
+            raise BundleError(
+                "a bundle holds too many files", where=self.place, expected=f"at most {cap}", found=len(self._members)
+            )
+        return tuple(sorted(self._members))
+
+    def read(self, name: str, cap_bytes: int) -> bytes:
+        """Expand one file.
+
+        Raises:
+            MissingFile: There is none of this name.
+            HashMismatch: It does not expand to what was packed.
+            BundleError: It is larger than `cap_bytes`, or breaks a rule of its coding.
+        """
+        where = self.place / name
+        member = self._members.get(name)
+        if member is None:
+            raise MissingFile("a file of the bundle is missing", where=where)
+        if member.size > cap_bytes:
+            expected, found = f"at most {cap_bytes} bytes", f"{member.size} bytes"
+            raise BundleError("a file of the bundle is too large", where=where, expected=expected, found=found)
+        try:
+            if member.coding == ZLIB:
+                content = inflate(member.section, member.size, "zlib")
+            else:
+                content = expand_pieces(member.section, member.size, self._words)
+        except BundleError as error:
+            error.where = str(where) if error.where is None else f"{where}, {error.where}"
+            raise
+        if hashlib.sha256(content).digest() != member.digest:
+            raise HashMismatch("a file of the packed bundle does not expand to what was packed", where=where)
+        return content
+
+    def _words(self) -> bytes:
+        if (
+            VOCABULARY in self._members and self._members[VOCABULARY].coding != ZLIB
+        ):  # or pieces could ask for each other
+            raise BundleError("the vocabulary is not a zlib stream, and a model file refers to it")
+        return self.read(VOCABULARY, MAX_VOCABULARY_BYTES)
+
+
+def open_capz(place: Path) -> CapzMembers:
+    """Read a packed bundle and check its structure; `verify_members` checks what is in it.
+
+    Raises:
+        MissingFile: There is no such file.
+        NewerFormat: A later capprune wrote it.
+        HashMismatch: The file is not the one that was written.
+        BundleError: It is no packed bundle, or breaks a rule.
+    """
+    target = place.resolve()  # a user may keep a link to a packed bundle
+    data = read_member(target.parent, target.name, MAX_CAPZ_BYTES)
+    try:
+        return CapzMembers(place, _read_members(memoryview(data)))
+    except BundleError as error:
+        error.where = str(place) if error.where is None else f"{place}, {error.where}"
+        raise
+
+
+def _read_members(data: memoryview) -> dict[str, _Member]:
+    if len(data) < PREAMBLE.size + DIGEST_BYTES or data[: len(MAGIC)] != MAGIC:
+        raise BundleError("this is no packed bundle", expected=f"a file that starts with {MAGIC.decode()}")
+    _, version, size, header_bytes = PREAMBLE.unpack(data[: PREAMBLE.size])
+    if version > VERSION:
+        raise NewerFormat(
+            "the packed bundle was written by a later capprune",
+            expected=f"at most version {VERSION}",
+            found=version,
+            hint="pip install --upgrade capprune",
+        )
+    if version != VERSION:
+        raise BundleError("the packed bundle has an impossible version", expected=VERSION, found=version)
+    if size != len(data):
+        what = "is cut off" if size > len(data) else "is followed by other bytes"
+        raise BundleError(f"the packed bundle {what}", expected=f"{size} bytes", found=f"{len(data)} bytes")
+    content = data[:-DIGEST_BYTES]
+    if hashlib.sha256(content).digest() != data[-DIGEST_BYTES:]:
+        raise HashMismatch("the packed bundle is not the one that was written", hint="copy or download it again")
+    content = content[PREAMBLE.size :]
+    if not 0 < header_bytes <= min(MAX_HEADER_BYTES, len(content)):
+        raise BundleError("size of the header", expected=f"at most {MAX_HEADER_BYTES} bytes", found=header_bytes)
+    return _read_header(content[:header_bytes], content[header_bytes:])
+
+
+def _read_header(header: memoryview, sections: memoryview) -> dict[str, _Member]:
+    members: dict[str, _Member] = {}
+    last, total, count = "", 0, 0
+    while len(header):
+        name, header = _read_name(header)
+        if name <= last:
+            raise BundleError("names of the header must rise", where=ascii(name))
+        if len(header) < MEMBER.size:
+            raise BundleError("the header is cut off", where=ascii(name))
+        coding, size, stored, digest = MEMBER.unpack(header[: MEMBER.size])
+        header = header[MEMBER.size :]
+        if coding not in _CODINGS:
+            raise BundleError("unknown coding of a file", where=name, expected=_CODINGS, found=coding)
+        total, count, last = total + size, count + 1, name
+        if total > MAX_CAPZ_BYTES or count > MAX_MEMBERS:
+            expected = f"at most {MAX_CAPZ_BYTES} bytes in {MAX_MEMBERS} files"
+            raise BundleError("the packed bundle would expand to too much", where=name, expected=expected)
+        if stored > len(sections):
+            raise BundleError("a section lies behind the end of the file", where=name, found=f"{stored} bytes")
+        members[name] = _Member(name, coding, size, sections[:stored], digest)
+        sections = sections[stored:]
+    if len(sections):
+        raise BundleError("bytes of the packed bundle belong to no file", found=f"{len(sections)} bytes")
+    return members
+
+
+def _read_name(header: memoryview) -> tuple[str, memoryview]:
+    length = header[0]
+    raw, rest = bytes(header[1 : 1 + length]), header[1 + length :]
+    name = raw.decode("ascii", "backslashreplace")
+    if len(raw) != length or not (name == MANIFEST or allowed(name)):
+        raise BundleError("a packed bundle holds a file that is not of the format", where=ascii(name))
+    return name, rest

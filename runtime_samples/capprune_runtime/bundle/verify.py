@@ -1,0 +1,234 @@
+"""Whether a bundle is what its manifest says, before anything in it is used.
+
+    names and kinds ─▶ sizes and SHA-256 ─▶ vocabulary ─▶ model files ─▶ their signatures against the manifest
+
+Files are read once, into memory, and what was checked is what is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from capprune_runtime import strict_json
+from capprune_runtime.bundle.capz import open_capz
+from capprune_runtime.bundle.golden import check_golden_photos, parse_golden
+from capprune_runtime.bundle.manifest import (
+    GOLDEN,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    MODEL_CARD,
+    MODEL_FILES,
+    PLAN,
+    QUALITY,
+    STEP_SIGNATURE,
+    VOCABULARY,
+    FileEntry,
+    Manifest,
+    parse_manifest,
+)
+from capprune_runtime.bundle.members import FolderMembers, Members
+from capprune_runtime.bundle.vocabulary import MAX_VOCABULARY_BYTES, Vocabulary, decode_vocabulary
+from capprune_runtime.errors import BadModelFile, BadVocabulary, BundleError, HashMismatch, MissingFile, UsageError
+from capprune_runtime.formats import MAX_MODEL_BYTES, NEXT
+from capprune_runtime.onnx.check import check_onnx
+from capprune_runtime.tflite.check import check_tflite
+from capprune_runtime.tflite.file import MODEL_METADATA, VOCABULARY_METADATA, TfliteModel
+
+MAX_FILES = 256
+_MAX_GOLDEN_PHOTO_BYTES = 16 << 20
+_MAX_BYTES = {
+    **{name: MAX_MODEL_BYTES for names in MODEL_FILES.values() for name in names},
+    VOCABULARY: MAX_VOCABULARY_BYTES,
+    GOLDEN: 4 << 20,
+    MODEL_CARD: 4 << 20,
+    PLAN: 4 << 20,
+    QUALITY: 64 << 20,
+}
+
+_Shapes = dict[str, tuple[int, ...]]
+# What a tensor of a signature must be: its shape and NumPy type.
+_Signature = Mapping[str, tuple[tuple[int, ...], str]]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that has passed every check.
+
+    Attributes:
+        place: Where it lies.
+        manifest: What it says.
+        vocabulary: Its tokens.
+        files: The checked bytes of every file, by name.
+    """
+
+    place: Path
+    manifest: Manifest
+    vocabulary: Vocabulary
+    files: Mapping[str, bytes]
+
+    @property
+    def encoder(self) -> bytes:
+        """The model file of `encode`."""
+        return self.files[self.manifest.encoder.file]
+
+    @property
+    def decoder(self) -> bytes:
+        """The model file of `step`."""
+        return self.files[self.manifest.decoder.file]
+
+
+def verify_bundle(place: Path) -> Bundle:
+    """Check a whole bundle and read it.
+
+    Args:
+        place: The bundle's folder, or a packed bundle.
+
+    Raises:
+        UsageError: There is no such bundle.
+        MissingFile: A file is listed and not there, or there and not listed.
+        HashMismatch: A file is not the one that was written.
+        NewerFormat: A later capprune wrote the bundle.
+        BadVocabulary: The vocabulary breaks a rule or does not fit the model.
+        BadModelFile: A model file breaks a rule or does not fit the manifest.
+        BundleError: The manifest or golden.json breaks a rule, or the folder holds a link or a device.
+        PhotoError: A golden photo cannot be read.
+    """
+    if place.is_file():
+        return verify_members(open_capz(place))
+    if not place.is_dir():
+        raise UsageError("there is no such bundle", where=place, hint="give the folder that holds manifest.json")
+    return verify_members(FolderMembers(place))
+
+
+def verify_members(members: Members) -> Bundle:
+    """Check the files of a bundle, wherever they lie; errors as of `verify_bundle`."""
+    place = members.place
+    content = members.read(MANIFEST, MAX_MANIFEST_BYTES)
+    manifest = parse_manifest(content, place / MANIFEST)
+    _check_names(members, manifest)
+    files = {MANIFEST: content} | {name: _read_listed(members, name, entry) for name, entry in manifest.files.items()}
+    vocabulary = decode_vocabulary(files[VOCABULARY], place / VOCABULARY)
+    if len(vocabulary) != manifest.model.vocabulary:
+        raise BadVocabulary(
+            "the vocabulary does not fit the model",
+            where=place / VOCABULARY,
+            expected=f"{manifest.model.vocabulary} tokens",
+            found=len(vocabulary),
+        )
+    for section, (inputs, outputs) in (
+        (manifest.encoder, encode_signature(manifest)),
+        (manifest.decoder, step_signature(manifest)),
+    ):
+        model = _check_model(files[section.file], place / section.file, section.signature, inputs, outputs)
+        if model is not None:
+            _check_metadata(model, place / section.file, manifest, files[VOCABULARY])
+    parse_golden(files, place, manifest, vocabulary)
+    check_golden_photos(files, place)
+    return Bundle(place, manifest, vocabulary, files)
+
+
+def encode_signature(manifest: Manifest) -> tuple[_Signature, _Signature]:
+    """What the encoder takes and gives: shape and type by name."""
+    model, size = manifest.model, manifest.preprocessing.size
+    outputs: _Shapes = {"keys": (1, model.regions, model.attention), "values": (1, model.regions, model.context)}
+    outputs |= _state_shapes(manifest)
+    return {"photo": ((1, size, size, 3), "float32")}, _floats(outputs)
+
+
+def step_signature(manifest: Manifest) -> tuple[_Signature, _Signature]:
+    """What the decoder takes and gives: shape and type by name."""
+    model = manifest.model
+    _, encoded = encode_signature(manifest)
+    outputs: _Shapes = {"scores": (1, model.vocabulary), "attention": (1, model.regions)}
+    outputs |= _state_shapes(manifest)
+    return {"token": ((1,), "int32"), **encoded}, _floats(outputs)
+
+
+def _state_shapes(manifest: Manifest) -> _Shapes:
+    shape: tuple[int, ...] = (1, manifest.model.hidden)
+    return dict.fromkeys(manifest.decoder.state, shape)
+
+
+def _floats(shapes: _Shapes) -> _Signature:
+    return {name: (shape, "float32") for name, shape in shapes.items()}
+
+
+def _check_names(members: Members, manifest: Manifest) -> None:
+    found = set(members.names(MAX_FILES)) - {MANIFEST}
+    if missing := sorted(manifest.files.keys() - found):
+        raise MissingFile("a file of the bundle is missing", where=members.place / missing[0])
+    if extra := sorted(found - manifest.files.keys()):
+        raise MissingFile("a file in the bundle is not listed in its manifest", where=members.place / extra[0])
+
+
+def _read_listed(members: Members, name: str, entry: FileEntry) -> bytes:
+    content = members.read(name, _MAX_BYTES.get(name, _MAX_GOLDEN_PHOTO_BYTES))
+    if len(content) != entry.size_bytes:
+        raise HashMismatch(
+            "a file of the bundle has another size",
+            where=members.place / name,
+            expected=f"{entry.size_bytes} bytes",
+            found=f"{len(content)} bytes",
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != entry.sha256:
+        raise HashMismatch(
+            "a file of the bundle is not the one that was written",
+            where=members.place / name,
+            expected=f"sha256 {entry.sha256}",
+            found=f"sha256 {digest}",
+            hint="copy the bundle again",
+        )
+    return content
+
+
+def _check_model(data: bytes, where: Path, key: str, inputs: _Signature, outputs: _Signature) -> TfliteModel | None:
+    if where.name in MODEL_FILES["onnx"]:
+        both = inputs.keys() & outputs.keys()  # ONNX has one space of names for inputs and outputs
+        named = {NEXT + name if name in both else name: tensor for name, tensor in outputs.items()}
+        check_onnx(data, str(where), inputs, named, rows=key == STEP_SIGNATURE)
+        return None
+    model = check_tflite(data, str(where), key)
+    signature = model.signatures[key]
+    _check_tensors(model, where, "input", signature.inputs, inputs)
+    _check_tensors(model, where, "output", signature.outputs, outputs)
+    return model
+
+
+def _check_metadata(model: TfliteModel, where: Path, manifest: Manifest, vocabulary: bytes) -> None:
+    """What a .tflite says of the bundle around it, for those who have only the file, must be so."""
+    if model.metadata.get(VOCABULARY_METADATA, vocabulary) != vocabulary:
+        raise BadModelFile("metadata: another vocabulary than the bundle's", where=where)
+    if (described := model.metadata.get(MODEL_METADATA)) is not None:
+        tree = manifest.as_json()
+        expected = json.dumps({name: tree[name] for name in ("preprocessing", "decoding")}, sort_keys=True)
+        try:
+            found = json.dumps(strict_json.parse(bytes(described)), sort_keys=True)
+        except BundleError as error:
+            raise BadModelFile(f"metadata: {MODEL_METADATA} cannot be read", where=where, found=error.what) from None
+        if found != expected:
+            raise BadModelFile("metadata: another preprocessing or decoding than the manifest's", where=where,
+                               expected=expected, found=found[:400])  # fmt: skip
+
+
+def _check_tensors(model: TfliteModel, where: Path, kind: str, found: Mapping[str, int], expected: _Signature) -> None:
+    if found.keys() != expected.keys():
+        raise BadModelFile(
+            f"the model's {kind}s are not those of the manifest",
+            where=where,
+            expected=", ".join(sorted(expected)),
+            found=", ".join(ascii(name) for name in sorted(found)),
+        )
+    for name, (shape, dtype) in expected.items():
+        tensor = model.tensors[found[name]]
+        if (tensor.shape, tensor.dtype) != (shape, dtype):
+            raise BadModelFile(
+                f"the model's {kind} {name} does not fit the manifest",
+                where=where,
+                expected=f"{shape} {dtype}",
+                found=f"{tensor.shape} {tensor.dtype}",
+            )

@@ -1,0 +1,152 @@
+"""From a verified bundle to captions: encode a photo once, then search word by word."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capprune_runtime.bundle.manifest import MAX_BEAM, DecodingSection
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.interpreter import open_model
+from capprune_runtime.caption.search import Hypothesis, State, Step, StepResult, beam, greedy
+from capprune_runtime.errors import UsageError
+from capprune_runtime.photo import normalise
+
+LOOKED_AT = ("keys", "values")  # inputs of `step` that stay the same for all words of a photo
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a model says about a photo, and what it cost.
+
+    Args:
+        text: The words with spaces between.
+        tokens: Their ids, without `<start>` and `<end>`.
+        log_probability: Of the words, and of `<end>` when finished.
+        attention: (T, R) float32, for each word where in the photo the model looked.
+        finished: Whether the model ended the caption itself, before `max_tokens`.
+        encode_us: Time of the encoder, in µs.
+        step_us: Time of every call of the decoder in the order made, in µs; a beam makes several a word.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    log_probability: float
+    attention: NDArray[np.float32]
+    finished: bool
+    encode_us: float
+    step_us: tuple[float, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The caption for a JSON document, without the attention."""
+        return {
+            "caption": self.text,
+            "tokens": list(self.tokens),
+            "log_probability": self.log_probability,
+            "finished": self.finished,
+            "encode_us": self.encode_us,
+            "step_us": list(self.step_us),
+        }
+
+
+class Captioner:
+    """A bundle with its two models loaded. Not safe to share between threads: make one for each.
+
+    Args:
+        bundle: What `verify_bundle` returned.
+        runtime: See `interpreter.open_model`.
+        threads: Threads each interpreter may use.
+
+    Raises:
+        MissingExtra: The runtime is not there.
+        BundleError: The interpreter does not accept a model.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: str = "auto", threads: int = 1) -> None:
+        manifest = bundle.manifest
+        self.bundle = bundle
+        self._encoder = open_model(bundle.encoder, manifest.encoder.signature, runtime=runtime, threads=threads)
+        self._decoder = open_model(bundle.decoder, manifest.decoder.signature, runtime=runtime, threads=threads)
+        self._carried = manifest.decoder.state
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that was chosen."""
+        return self._decoder.runtime
+
+    def caption(self, photo: NDArray[np.uint8], beam: int | None = None) -> Caption:
+        """Say a caption.
+
+        Args:
+            photo: (S, S, 3) uint8 RGB, as `read_photo` gives it.
+            beam: K; without it, the bundle's own.
+
+        Raises:
+            UsageError: The photo has another size, or K is not from 1 to 100.
+            BundleError: The interpreter failed, or the scores are not finite.
+        """
+        decoding = self.bundle.manifest.decoding
+        width = decoding.beam if beam is None else beam
+        if not 1 <= width <= MAX_BEAM:
+            raise UsageError("the beam is out of range", where="--beam", expected=f"1 to {MAX_BEAM}", found=width)
+        started = time.perf_counter_ns()
+        start_state = self.encode(photo)
+        encode_us = (time.perf_counter_ns() - started) / 1000
+        step_us: list[float] = []
+
+        def timed_step(token: int, state: State) -> StepResult:
+            started = time.perf_counter_ns()
+            result = self.step(token, state)
+            step_us.append((time.perf_counter_ns() - started) / 1000)
+            return result
+
+        found = _search(timed_step, start_state, decoding, width)
+        regions = self.bundle.manifest.model.regions
+        return Caption(
+            text=self.bundle.vocabulary.caption(found.tokens),
+            tokens=found.tokens,
+            log_probability=found.log_probability,
+            attention=np.array(found.attention, np.float32).reshape(-1, regions),
+            finished=found.finished,
+            encode_us=encode_us,
+            step_us=tuple(step_us),
+        )
+
+    def encode(self, photo: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Run the encoder; the steps that follow look at this photo.
+
+        Args:
+            photo: (S, S, 3) uint8 RGB.
+
+        Returns:
+            The initial state: `h` (1, H), for an LSTM also `c` (1, H).
+        """
+        size = self.bundle.manifest.preprocessing.size
+        if photo.shape != (size, size, 3) or photo.dtype != np.uint8:
+            raise UsageError(
+                "a photo does not fit the encoder",
+                expected=f"({size}, {size}, 3) uint8",
+                found=f"{photo.shape} {photo.dtype}",
+            )
+        encoded = self._encoder.run({"photo": normalise(photo)})
+        self._decoder.hold({name: encoded[name] for name in LOOKED_AT})
+        return {name: encoded[name] for name in self._carried}
+
+    def step(self, token: int, state: State) -> StepResult:
+        """Run the decoder once, on the photo that was encoded last.
+
+        Args:
+            token: The id of the word before; `<start>` at first.
+            state: What `encode` gave, or the state of the step before.
+        """
+        outputs = self._decoder.run({"token": np.array([token], np.int32), **state})
+        carried = {name: outputs[name] for name in self._carried}
+        return StepResult(scores=outputs["scores"][0], state=carried, attention=outputs["attention"][0])
+
+
+def _search(step: Step, start_state: State, decoding: DecodingSection, width: int) -> Hypothesis:
+    return greedy(step, start_state, decoding) if width == 1 else beam(step, start_state, decoding, width)

@@ -1,0 +1,268 @@
+"""One way to run a verified model, over the interpreters that exist for Python.
+
+    runtime           package          runs      where
+    ai-edge-litert    ai-edge-litert   .tflite   64-bit; the one that is installed with capprune
+    tflite-runtime    tflite-runtime   .tflite   32-bit Raspberry Pi and older images; Python 3.11, numpy below 2
+    tensorflow        tensorflow       .tflite   a second opinion where TensorFlow is installed anyway
+    onnxruntime       onnxruntime      .onnx     64-bit
+
+Give it only bytes that `tflite.check` or `onnx.check` has passed: an interpreter crashes on a bad sparse tensor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capprune_runtime.errors import BundleError, MissingExtra, UsageError
+from capprune_runtime.formats import NEXT, RUNTIMES, model_kind, runtimes_for
+
+# What the native code behind the TFLite interpreters raises; onnxruntime has classes of its own besides.
+_INTERPRETER_ERRORS = (ValueError, RuntimeError, TypeError, MemoryError)
+_SILENT = 4  # onnxruntime's level of fatal errors
+
+
+class _Engine(Protocol):
+    """An interpreter that has loaded a model."""
+
+    inputs: tuple[str, ...]
+    errors: tuple[type[Exception], ...]
+
+    def set(self, name: str, array: NDArray[Any]) -> None:
+        """Set an input; it stays until it is set again."""
+
+    def invoke(self) -> dict[str, NDArray[Any]]:
+        """Run the model; outputs that a later run leaves alone, by name."""
+
+
+class _Tflite:
+    """Tensors are set and read by index on the primary subgraph.
+
+    The interpreters' own signature runners resize and allocate every tensor at every call, which costs a small decoder more
+    than its arithmetic.
+    """
+
+    errors: tuple[type[Exception], ...] = _INTERPRETER_ERRORS
+
+    def __init__(self, interpreter: Any, signature: str) -> None:
+        self._interpreter = interpreter
+        runner = interpreter.get_signature_runner(signature)
+        self._places = {name: int(tensor["index"]) for name, tensor in runner.get_input_details().items()}
+        self._outputs = {name: int(tensor["index"]) for name, tensor in runner.get_output_details().items()}
+        self.inputs = tuple(self._places)
+
+    def set(self, name: str, array: NDArray[Any]) -> None:
+        self._interpreter.set_tensor(self._places[name], array)
+
+    def invoke(self) -> dict[str, NDArray[Any]]:
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+
+class _Onnx:
+    """An onnxruntime session: contiguous arrays are read where they lie, without a copy."""
+
+    def __init__(self, session: Any, errors: tuple[type[Exception], ...]) -> None:
+        self.errors = errors
+        self._session = session
+        self._set: dict[str, NDArray[Any]] = {}
+        self.inputs = tuple(tensor.name for tensor in session.get_inputs())
+        self._outputs = [tensor.name for tensor in session.get_outputs()]
+        self._names = [name.removeprefix(NEXT) for name in self._outputs]
+
+    def set(self, name: str, array: NDArray[Any]) -> None:
+        self._set[name] = array
+
+    def invoke(self) -> dict[str, NDArray[Any]]:
+        return dict(zip(self._names, self._session.run(self._outputs, self._set), strict=True))
+
+
+class Model:
+    """A loaded model file: arrays in by name, arrays out by name."""
+
+    def __init__(self, engine: _Engine, runtime: str) -> None:
+        self.runtime = runtime
+        self._engine = engine
+        self._inputs = frozenset(engine.inputs)
+        self._held: frozenset[str] = frozenset()
+
+    def hold(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Set inputs that stay as they are from run to run, such as the keys and values of a photo.
+
+        Interpreters keep the inputs of a graph when it has run. Copying them again costs a small decoder a tenth of its step.
+
+        Args:
+            inputs: Arrays for some inputs of the signature, of exactly their shapes and types; they replace what was held.
+
+        Raises:
+            BundleError: An input is unknown or does not fit.
+        """
+        if not inputs.keys() <= self._inputs:
+            raise self._unfit(inputs)
+        self._held = frozenset()
+        self._set(inputs)
+        self._held = frozenset(inputs)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the model once.
+
+        Args:
+            inputs: An array for every input that is not held, of exactly its shape and type. The `step` of an ONNX model also
+                takes more rows than one, the same number in every input.
+
+        Returns:
+            A copy of every output, by name.
+
+        Raises:
+            BundleError: An input is missing or does not fit, or the interpreter failed.
+        """
+        if inputs.keys() | self._held != self._inputs:
+            raise self._unfit(inputs)
+        self._held -= inputs.keys()
+        self._set(inputs)
+        try:
+            return self._engine.invoke()
+        except self._engine.errors as error:
+            raise BundleError("the interpreter failed to run a model", where=self.runtime, found=error) from error
+
+    def _set(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        try:
+            for name, array in inputs.items():
+                self._engine.set(name, array)
+        except self._engine.errors as error:
+            raise BundleError("the inputs do not fit the model", where=self.runtime, found=error) from error
+
+    def _unfit(self, inputs: Mapping[str, NDArray[Any]]) -> BundleError:
+        expected = ", ".join(self._engine.inputs)
+        return BundleError("the inputs do not fit the model", expected=expected, found=", ".join(inputs))
+
+
+def available_runtimes(kind: str = "tflite") -> tuple[str, ...]:
+    """The runtimes that this process can use for a kind of model file, the first choice first."""
+    return tuple(name for name in runtimes_for(kind) if _obstacle(name) is None)
+
+
+def open_model(data: bytes, signature: str, *, runtime: str = "auto", threads: int = 1) -> Model:
+    """Load a verified model into an interpreter.
+
+    Args:
+        data: The bytes of a model file that `check_tflite` or `check_onnx` has passed.
+        signature: The signature to run; an ONNX file has one call and needs no name for it.
+        runtime: One of `RUNTIMES` that runs this kind of file, or `auto` for the first that is there.
+        threads: Threads the interpreter may use.
+
+    Raises:
+        UsageError: No such runtime, none for this kind of file, or fewer than one thread.
+        MissingExtra: The runtime is not installed, or cannot be used in this process.
+        BundleError: The interpreter does not accept the model.
+    """
+    if threads < 1:
+        raise UsageError("an interpreter needs at least one thread", where="--threads", found=threads)
+    runtime = _choose(runtime, model_kind(data))
+    module = _import(runtime)
+    if runtime == "onnxruntime":
+        return _open_onnx(data, module, threads)
+    try:
+        with warnings.catch_warnings(), _silent_native_code():
+            warnings.simplefilter("ignore")  # tensorflow announces the end of tf.lite at every start
+            interpreter = module.Interpreter(model_content=data, num_threads=threads)
+            interpreter.allocate_tensors()
+        return Model(_Tflite(interpreter, signature), runtime)
+    except _INTERPRETER_ERRORS as error:
+        raise _not_accepted(runtime, error) from error
+
+
+def _open_onnx(data: bytes, module: Any, threads: int) -> Model:
+    native: list[object] = list(vars(module.capi.onnxruntime_pybind11_state).values())
+    own = [kind for kind in native if isinstance(kind, type) and issubclass(kind, Exception)]
+    errors: tuple[type[Exception], ...] = (*_INTERPRETER_ERRORS, *own)  # which have no class in common
+    options = module.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = _SILENT
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = module.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return Model(_Onnx(session, errors), "onnxruntime")
+    except errors as error:
+        raise _not_accepted("onnxruntime", error) from error
+
+
+def _not_accepted(runtime: str, error: Exception) -> BundleError:
+    return BundleError("the interpreter does not accept a model", where=runtime, found=error)
+
+
+@contextlib.contextmanager
+def _silent_native_code() -> Iterator[None]:
+    """Drop what native code writes to stderr meanwhile: which delegate it made is no message for a user."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # no stderr at all, as under some service managers
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def _choose(runtime: str, kind: str) -> str:
+    able = runtimes_for(kind)
+    if runtime == "auto":
+        if not (available := available_runtimes(kind)):
+            raise MissingExtra(
+                f"no interpreter for .{kind} models is installed",
+                expected=" or ".join(able),
+                hint=RUNTIMES[able[0]].install,
+            )
+        return available[0]
+    if runtime not in RUNTIMES:
+        raise UsageError(
+            "there is no such runtime", where="--runtime", expected=", ".join(("auto", *RUNTIMES)), found=runtime
+        )
+    if runtime not in able:
+        raise UsageError(
+            f"this runtime does not run .{kind} models", where="--runtime", expected=", ".join(able), found=runtime
+        )
+    if obstacle := _obstacle(runtime):
+        raise MissingExtra(f"the runtime {runtime} cannot be used", found=obstacle, hint=RUNTIMES[runtime].install)
+    return runtime
+
+
+def _obstacle(runtime: str) -> str | None:
+    """Why this process cannot use a runtime; None when it can."""
+    module = RUNTIMES[runtime].package
+    if module not in sys.modules and importlib.util.find_spec(module) is None:
+        return "it is not installed"
+    if runtime == "tflite-runtime":
+        # Both import without complaint and then fail, or corrupt memory, when a model is loaded.
+        if int(np.__version__.partition(".")[0]) >= 2:
+            return f"it needs numpy below 2, and this is {np.__version__}"
+        if "tensorflow" in sys.modules:
+            return "tensorflow is loaded in this process; use a process of its own"
+    return None
+
+
+def _import(runtime: str) -> Any:
+    """The module that has the interpreter's class."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime looks when it is loaded; later versions phone home
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module(RUNTIMES[runtime].module)
+            return module.lite if runtime == "tensorflow" else module
+    except (ImportError, OSError, AttributeError) as error:
+        hint = RUNTIMES[runtime].install
+        raise MissingExtra(f"the runtime {runtime} cannot be loaded", found=error, hint=hint) from error

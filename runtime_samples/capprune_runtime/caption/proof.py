@@ -1,0 +1,80 @@
+"""The photos that a bundle proves itself on, with what the trained model said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capprune_runtime.bundle.golden import parse_golden
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.captioner import Caption, Captioner
+from capprune_runtime.photo import read_photo
+
+
+@dataclass(frozen=True)
+class GoldenPhoto:
+    """One photo and the caption that it must give.
+
+    Args:
+        name: Its path in the bundle.
+        photo: (S, S, 3) uint8 RGB.
+        beam: K of the search.
+        tokens: Ids without `<start>` and `<end>`.
+        caption: The same in words.
+    """
+
+    name: str
+    photo: NDArray[np.uint8]
+    beam: int
+    tokens: tuple[int, ...]
+    caption: str
+
+
+def read_golden(bundle: Bundle) -> tuple[GoldenPhoto, ...]:
+    """Every golden photo of a verified bundle; none when it has no golden.json.
+
+    Raises:
+        BundleError: golden.json is not as docs/bundle_format.md says.
+        PhotoError: A photo cannot be read.
+    """
+    size = bundle.manifest.preprocessing.size
+    entries = parse_golden(bundle.files, bundle.place, bundle.manifest, bundle.vocabulary)
+    return tuple(
+        GoldenPhoto(entry.photo, read_photo(bundle.files[entry.photo], size), entry.beam, entry.tokens, entry.caption)
+        for entry in entries
+    )
+
+
+@dataclass(frozen=True)
+class GoldenProof:
+    """What a bundle says of one golden photo, beside what it must say."""
+
+    golden: GoldenPhoto
+    said: Caption
+
+    @property
+    def same(self) -> bool:
+        """Whether the tokens are those of the trained model."""
+        return tuple(self.said.tokens) == self.golden.tokens
+
+
+def prove_golden(bundle: Bundle, *, runtime: str = "auto", threads: int = 1) -> tuple[GoldenProof, ...]:
+    """Caption every golden photo of a verified bundle as a device does.
+
+    Raises:
+        MissingExtra: No interpreter is installed.
+        BundleError: golden.json is broken, or the interpreter does not accept a model.
+    """
+    return prove_with(Captioner(bundle, runtime=runtime, threads=threads))
+
+
+def prove_with(captioner: Captioner) -> tuple[GoldenProof, ...]:
+    """The same with a bundle that is loaded already.
+
+    Raises:
+        BundleError: golden.json is broken, or the interpreter fails.
+    """
+    golden = read_golden(captioner.bundle)
+    return tuple(GoldenProof(one, captioner.caption(one.photo, beam=one.beam)) for one in golden)

@@ -1,0 +1,113 @@
+"""`capprune_runtime bench`: how fast bundles are here, round after round, all of them in every round.
+
+Interleaved, a machine that slows down slows every bundle down alike, and rounds can be compared in pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capprune_runtime import __version__, stopping
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.proof import prove_with, read_golden
+from capprune_runtime.errors import UsageError
+from capprune_runtime.measure.results import BENCH, SCHEMA_VERSION, Golden, Measurement, SaidPhoto, Settings
+from capprune_runtime.measure.session import Session, measured, timed_caption
+
+ROUNDS = 30
+WARM_UP = 3  # rounds
+DRAWN = "drawn"  # the name of the photo that stands in for golden ones
+
+Progress = Callable[[int, int], None]  # rounds done, rounds in all
+
+
+def bench_bundles(
+    bundles: Sequence[Path | Bundle],
+    *,
+    rounds: int = ROUNDS,
+    warm_up: int = WARM_UP,
+    beam: int | None = None,
+    runtime: str = "auto",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Measurement, ...]:
+    """Time bundles on their golden photos, a caption of each bundle in every round.
+
+    Args:
+        bundles: Folders or packed bundles, or verified ones.
+        rounds: How many captions each bundle makes that count.
+        warm_up: Rounds before them.
+        beam: Beam width; None for each bundle's own.
+        runtime: See `interpreter.open_model`.
+        threads: Threads of the interpreter.
+        progress: Told after each round that counts.
+
+    Returns:
+        For each bundle a measurement whose `captions` has one entry a round.
+
+    Raises:
+        UsageError: There is nothing to time, or a bundle is not there.
+        BundleError: A bundle cannot be run.
+    """
+    if not bundles or rounds < 1 or warm_up < 0:
+        raise UsageError("there is nothing to time", expected="a bundle and at least one round")
+    sessions = [Session(bundle, runtime, threads) for bundle in bundles]
+    golden = [_golden(session) for session in sessions]
+    said = _rounds(sessions, rounds, warm_up, beam, progress)
+    return tuple(
+        measured(
+            BENCH,
+            session,
+            kept,
+            Settings(session.beam(beam), warm_up, 1),
+            golden=proven,
+            before=sessions[0].began,
+        )
+        for session, kept, proven in zip(sessions, said, golden, strict=True)
+    )
+
+
+def _rounds(
+    sessions: Sequence[Session], rounds: int, warm_up: int, beam: int | None, progress: Progress | None
+) -> list[list[SaidPhoto]]:
+    """For each session what it said, a caption a round."""
+    photos = [_photos(session) for session in sessions]
+    said: list[list[SaidPhoto]] = [[] for _ in sessions]
+    for number in range(-warm_up, rounds):
+        for session, own, kept in zip(sessions, photos, said, strict=True):
+            name, pixels = own[number % len(own)]
+            caption = timed_caption(session.captioner, name, pixels, session.beam(beam))
+            if number >= 0:
+                kept.append(caption)
+            stopping.raise_if_requested()
+        if progress is not None and number >= 0:
+            progress(number + 1, rounds)
+    return said
+
+
+def bench_document(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """The document of a bench, ready for `json.dumps`."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": BENCH,
+        "created_by": f"capprune {__version__}",
+        "runs": [measurement.as_json() for measurement in measurements],
+    }
+
+
+def _photos(session: Session) -> list[tuple[str, NDArray[np.uint8]]]:
+    if golden := read_golden(session.bundle):
+        return [(photo.name, photo.photo) for photo in golden]
+    size = session.bundle.manifest.preprocessing.size
+    return [(DRAWN, np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8))]
+
+
+def _golden(session: Session) -> Golden | None:
+    """Whether this device says of the golden photos what the trained model said."""
+    proofs = prove_with(session.captioner)
+    return Golden(len(proofs), sum(proof.same for proof in proofs)) if proofs else None

@@ -1,0 +1,123 @@
+"""What a device has and lacks to run bundles, and the command that installs it; needs the standard library alone."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from capprune_runtime import __version__
+from capprune_runtime.formats import RUNTIMES, runtimes_for
+from capprune_runtime.measure.environment import is_emulated, runtime_version
+
+VENV = "~/capprune"  # where runtime_samples/raspberry_pi/README.md puts things
+OLDEST_PYTHON = (3, 11)  # that this package is tested with
+_MODULES = {"numpy": "numpy", "Pillow": "PIL"}
+_WIDE = ("x86_64", "amd64", "aarch64", "arm64")  # machines that ai-edge-litert and onnxruntime have wheels for
+_NARROW = ("armv7l", "armv8l")  # 32-bit ARM, which only tflite-runtime 2.14 has
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What there is to run bundles with.
+
+    Attributes:
+        capprune: Version of this package.
+        machine: Instruction set, as `uname -m` names it.
+        python: Version of Python.
+        executable: Where Python lies.
+        numpy: Its version; None where it is not there or does not load.
+        pillow: Likewise.
+        runtimes: Versions of the interpreters that are there, by name.
+        free_bytes: Room on the disk of the current folder.
+        emulated: Whether the processor is an emulated one.
+        emulated_cpu: The processor that QEMU was told to play; None where it was not told.
+        missing: What it lacks to run a bundle of the kind asked for.
+        install: The command that installs it; None where nothing is missing or nothing can be installed.
+    """
+
+    capprune: str
+    machine: str
+    python: str
+    executable: str
+    numpy: str | None
+    pillow: str | None
+    runtimes: dict[str, str]
+    free_bytes: int
+    emulated: bool
+    emulated_cpu: str | None
+    missing: tuple[str, ...]
+    install: str | None
+
+
+def equipment(kind: str = "tflite") -> Equipment:
+    """Look at this device.
+
+    Args:
+        kind: The kind of model file that is to run, "tflite" or "onnx".
+    """
+    numpy, pillow = (_version(module) for module in _MODULES.values())
+    runtimes = {
+        name: runtime_version(name)
+        for name, runtime in RUNTIMES.items()
+        if importlib.util.find_spec(runtime.package) is not None
+    }
+    able = runtimes.keys() & runtimes_for(kind)
+    missing = tuple(name for name, version in (("numpy", numpy), ("Pillow", pillow)) if version is None)
+    if not able:
+        missing = (*missing, f"an interpreter for .{kind} models")
+    machine = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    return Equipment(
+        capprune=__version__,
+        machine=machine,
+        python=platform.python_version(),
+        executable=sys.executable,
+        numpy=numpy,
+        pillow=pillow,
+        runtimes=runtimes,
+        free_bytes=shutil.disk_usage(".").free,
+        emulated=is_emulated(machine, cpuinfo.read_text(errors="replace") if cpuinfo.is_file() else "", os.environ),
+        emulated_cpu=os.environ.get("QEMU_CPU"),
+        missing=missing,
+        install=install_command(machine, sys.version_info[:2], kind, sys.executable, in_venv()) if missing else None,
+    )
+
+
+def install_command(machine: str, python: tuple[int, int], kind: str, executable: str, venv: bool) -> str | None:
+    """The command that makes a machine able to run bundles; None where there is no interpreter for it.
+
+    Args:
+        machine: As `uname -m` names it.
+        python: Major and minor version.
+        kind: "tflite" or "onnx".
+        executable: Where Python lies.
+        venv: Whether that is a virtual environment; the system's own Python refuses pip.
+    """
+    if machine.lower() in _WIDE and python >= OLDEST_PYTHON:
+        packages = "numpy Pillow " + ("ai-edge-litert" if kind == "tflite" else "'onnxruntime<1.29'")
+    elif machine.lower() in _NARROW and python == (3, 11) and kind == "tflite":
+        packages = "'numpy<2' Pillow tflite-runtime"
+    else:
+        return None
+    if venv:
+        return f"{executable} -m pip install {packages}"
+    return f"python3 -m venv {VENV} && {VENV}/bin/pip install {packages}"
+
+
+def in_venv() -> bool:
+    """Whether this Python is one that pip may install into."""
+    return sys.prefix != sys.base_prefix
+
+
+def _version(module: str) -> str | None:
+    """The version of a module that loads; a broken installation counts as none."""
+    try:
+        return str(importlib.import_module(module).__version__)
+    except Exception:  # numpy wraps what its libraries lack in errors of several kinds
+        return None

@@ -1,0 +1,274 @@
+"""What a device writes: what a bundle said of photos, how long it took, where, and whether to trust the times.
+
+docs/results_schema.md describes the document for every device; the workstation adds the scores. The same classes build it
+here and read it there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capprune_runtime import strict_json, typed_json
+from capprune_runtime.atomic import write_text
+from capprune_runtime.bundle.manifest import MANIFEST
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.captioner import Caption
+from capprune_runtime.errors import BundleError, DeviceError
+from capprune_runtime.measure.environment import Environment
+from capprune_runtime.measure.trust import Verdict
+
+SCHEMA_VERSION = 2
+RUN, BENCH = "run", "bench"
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """What was measured.
+
+    Attributes:
+        name: Name of the bundle's folder.
+        manifest_sha256: Of manifest.json, which holds the hash of everything else.
+        files: Size of each file in bytes, the manifest included.
+        total_bytes: Their sum: what the bundle takes on a device.
+        kept_weights: Prunable weights that are not zero.
+        prunable_weights: Prunable weights in all.
+        sparsity: 1 - kept / prunable.
+    """
+
+    name: str
+    manifest_sha256: str
+    files: Mapping[str, int]
+    total_bytes: int
+    kept_weights: int
+    prunable_weights: int
+    sparsity: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it was run.
+
+    Attributes:
+        beam: Beam width of the search (1 for greedy).
+        warm_up: Captions made before the first that counts.
+        sessions: How many processes made the captions; more than 1 after an interruption.
+    """
+
+    beam: int
+    warm_up: int
+    sessions: int
+
+
+@dataclass(frozen=True)
+class SaidPhoto:
+    """One caption and what it cost, times in microseconds.
+
+    Attributes:
+        photo: The photo's name.
+        caption: What was said.
+        tokens: The same as ids, without start and end.
+        log_probability: Of the words, and of the end when finished.
+        finished: Whether the model ended the caption itself.
+        read_us: Reading, decoding and resizing the photo; None where it was not timed.
+        encode_us: The encoder.
+        step_us: Every call of the decoder, in order.
+        caption_us: Encoder, search and all steps.
+    """
+
+    photo: str
+    caption: str
+    tokens: tuple[int, ...]
+    log_probability: float
+    finished: bool
+    read_us: float | None
+    encode_us: float
+    step_us: tuple[float, ...]
+    caption_us: float
+
+
+@dataclass(frozen=True)
+class FailedPhoto:
+    """A photo that could not be captioned: its name, the kind of error and its message."""
+
+    photo: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Times of many runs of one thing, in microseconds; `spread` is (p75 - p25) / p50."""
+
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    min_us: float
+    max_us: float
+    spread: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times measured while the captions were made.
+
+    Attributes:
+        load_us: Verifying the bundle and loading both models; None where it was not timed.
+        read: Reading, decoding and resizing a photo; None where it was not timed. It is in none of the others.
+        encode: One photo through the encoder.
+        step: One call of the decoder (one row; a beam of 3 makes up to 3 calls a word).
+        caption: One photo to one caption, encoder, search and all steps.
+    """
+
+    load_us: float | None
+    read: Percentiles | None
+    encode: Percentiles
+    step: Percentiles
+    caption: Percentiles
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The process at its largest, and how large it was before the bundle was read; None where it was not measured."""
+
+    peak_rss_bytes: int | None
+    before_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Golden:
+    """How many golden photos were captioned, and how many gave the tokens that the trained model gave."""
+
+    photos: int
+    identical: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One bundle on one device. Attributes are the sections of docs/results_schema.md.
+
+    `kind` is "run" (every photo once) or "bench" (golden photos, round after round: `captions` then has one entry a round).
+    """
+
+    kind: str
+    created_by: str
+    bundle: BundleFacts
+    settings: Settings
+    captions: tuple[SaidPhoto, ...]
+    failures: tuple[FailedPhoto, ...]
+    latency: Latency
+    memory: Memory
+    golden: Golden | None
+    environment: Environment
+    verdict: Verdict
+
+    def as_json(self) -> dict[str, Any]:
+        """The document, ready for `json.dumps`."""
+        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+
+def bundle_facts(bundle: Bundle) -> BundleFacts:
+    """The facts of a verified bundle."""
+    pruning = bundle.manifest.pruning
+    files = {name: len(content) for name, content in sorted(bundle.files.items())}
+    return BundleFacts(
+        name=bundle.place.resolve().name,
+        manifest_sha256=hashlib.sha256(bundle.files[MANIFEST]).hexdigest(),
+        files=files,
+        total_bytes=sum(files.values()),
+        kept_weights=pruning.kept_weights,
+        prunable_weights=pruning.prunable_weights,
+        sparsity=1 - pruning.kept_weights / pruning.prunable_weights if pruning.prunable_weights else 0.0,
+    )
+
+
+def said_photo(photo: str, caption: Caption, caption_us: float, read_us: float | None = None) -> SaidPhoto:
+    """One caption as it is written; times to a tenth of a microsecond."""
+    return SaidPhoto(
+        photo=photo,
+        caption=caption.text,
+        tokens=tuple(int(token) for token in caption.tokens),
+        log_probability=float(caption.log_probability),
+        finished=bool(caption.finished),
+        read_us=None if read_us is None else round(read_us, 1),
+        encode_us=round(caption.encode_us, 1),
+        step_us=tuple(round(us, 1) for us in caption.step_us),
+        caption_us=round(caption_us, 1),
+    )
+
+
+def latency(captions: Sequence[SaidPhoto], load_us: float | None = None) -> Latency:
+    """The times of captions, summarised; at least one caption."""
+    read_us = [one.read_us for one in captions if one.read_us is not None]
+    return Latency(
+        load_us=None if load_us is None else round(load_us, 1),
+        read=percentiles(read_us) if read_us else None,
+        encode=percentiles([one.encode_us for one in captions]),
+        step=percentiles([us for one in captions for us in one.step_us]),
+        caption=percentiles([one.caption_us for one in captions]),
+    )
+
+
+def percentiles(times_us: Sequence[float]) -> Percentiles:
+    """Summarise times in microseconds; at least one of them."""
+    times = np.asarray(times_us, dtype=np.float64)
+    p25, p50, p75, p90, p99 = np.quantile(times, [0.25, 0.5, 0.75, 0.9, 0.99]).tolist()
+    spread = (p75 - p25) / p50 if p50 > 0 else 0.0
+    return Percentiles(p50, p90, p99, float(times.min()), float(times.max()), spread, len(times))
+
+
+def write_document(document: Mapping[str, Any], path: Path) -> None:
+    """Write a results document, whole or not at all.
+
+    Raises:
+        CapPruneError: The disk is full.
+        UsageError: The folder cannot be written to.
+    """
+    # allow_nan: NaN is not JSON, and a result that is no number is a defect to be seen here
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def parse_measurements(text: str | bytes, where: object) -> tuple[Measurement, ...]:
+    """Read what a device wrote: one run, or the runs of a bench.
+
+    Args:
+        text: In UTF-8 where it comes as bytes.
+        where: The file's or the device's name, for messages.
+
+    Raises:
+        DeviceError: It is not a document of this schema, or of a later version.
+    """
+    try:
+        tree = strict_json.parse(text)
+    except BundleError as error:
+        raise DeviceError("the results cannot be read", where=where, found=error.found or error.what) from None
+    version = tree.get("schema_version") if isinstance(tree, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DeviceError("the results are of another version", where=where, expected=SCHEMA_VERSION,
+                          found=version, hint="bring capprune and the device's app to the same version")  # fmt: skip
+    runs = tree.get("runs") if tree.get("kind") == BENCH and "runs" in tree else [tree]
+    return tuple(parse_measurement(run, where) for run in (runs if isinstance(runs, list) else [runs]))
+
+
+def parse_measurement(tree: Any, where: object) -> Measurement:
+    """Build one run of a bench, or a run, from what `json.loads` gave.
+
+    Raises:
+        DeviceError: A key is missing or of another type.
+    """
+
+    def refuse(key: str, expected: str, found: str) -> Exception:
+        return DeviceError("the results are not as expected", where=f"{where}, {key}", expected=expected, found=found)
+
+    measurement = typed_json.read(Measurement, tree, refuse)
+    if measurement.kind not in (RUN, BENCH):
+        raise refuse("kind", f"{RUN} or {BENCH}", measurement.kind[:40])
+    return measurement

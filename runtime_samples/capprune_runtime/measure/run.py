@@ -1,0 +1,120 @@
+"""`capprune_runtime run`: a folder of photos to captions, token ids and times, line by line and in one document."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from capprune_runtime import stopping
+from capprune_runtime.errors import DataError, UsageError
+from capprune_runtime.measure.journal import Journal, Line
+from capprune_runtime.measure.results import RUN, SCHEMA_VERSION, Measurement, Settings, write_document
+from capprune_runtime.measure.session import WARM_UP, Photo, Session, measured
+from capprune_runtime.photo import ENDINGS, read_photo
+
+Tell = Callable[[Line], None]
+
+
+def run_photos(
+    bundle: Path,
+    folder: Path,
+    *,
+    out: Path | None = None,
+    beam: int | None = None,
+    runtime: str = "auto",
+    threads: int = 1,
+    limit: int | None = None,
+    tell: Tell | None = None,
+) -> Measurement:
+    """Caption every photo of a folder with a bundle.
+
+    With `out`, captions are kept in a journal beside it as they are made. After an interruption the same call goes on where it
+    stopped; in the end the document takes the journal's place.
+
+    Args:
+        bundle: The bundle, a folder or packed.
+        folder: Its photos, at any depth, are captioned in the order of their names.
+        out: Where to write the document.
+        beam: Beam width; None for the bundle's own.
+        runtime: See `interpreter.open_model`.
+        threads: Threads of the interpreter.
+        limit: Only the first so many photos.
+        tell: Is told of every line of the journal.
+
+    Raises:
+        UsageError: There is no such folder or bundle.
+        DataError: There is no photo, or none that can be read.
+        BundleError: The bundle cannot be run.
+    """
+    names = photo_names(folder)[:limit]
+    session = Session(bundle, runtime, threads)
+    width = session.beam(beam)
+    journal = Journal(None if out is None else journal_path(out), session_key(session, width))
+    try:
+        _say_all(session, width, folder, names, journal, tell)
+        said = [journal.said[name] for name in names if name in journal.said]
+        failures = [journal.failed[name] for name in names if name in journal.failed]
+        if not said:
+            raise DataError("none of the photos can be read", where=folder, found=failures[0].message)
+        settings = Settings(width, WARM_UP, journal.sessions)
+        measurement = measured(RUN, session, said, settings, failures=failures, before=journal.before)
+        if out is not None:
+            write_document(measurement.as_json(), out)
+            journal.close(remove=True)
+        return measurement
+    finally:
+        journal.close()
+
+
+def _say_all(session: Session, width: int, folder: Path, names: list[str], journal: Journal, tell: Tell | None) -> None:
+    size = session.bundle.manifest.preprocessing.size
+    remaining = [name for name in names if name not in journal.done]
+    if not remaining:
+        return
+    journal.begin(session.began)
+    if tell is not None:
+        tell(Line(session_key(session, width), session.began))
+    for photo in session.say(_photos(folder, remaining, size), width):
+        line = Line(photo=photo)
+        journal.write(line)
+        if tell is not None:
+            tell(line)
+        stopping.raise_if_requested()
+
+
+def session_key(session: Session, beam: int) -> dict[str, Any]:
+    """What must be the same for captions of another process to count as of this run."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "manifest_sha256": session.facts.manifest_sha256,
+        "runtime": session.captioner.runtime,
+        "threads": session.threads,
+        "beam": beam,
+    }
+
+
+def journal_path(out: Path) -> Path:
+    """The journal beside a results document: results.json has results.jsonl."""
+    return out.with_name(out.name.removesuffix(".json") + ".jsonl")
+
+
+def photo_names(folder: Path) -> list[str]:
+    """The photos under a folder, at any depth, by their path in it with `/`, sorted.
+
+    Raises:
+        UsageError: There is no such folder.
+        DataError: It holds no photo.
+    """
+    if not folder.is_dir():
+        raise UsageError("there is no such folder of photos", where=folder)
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
+    if not found:
+        raise DataError("there are no photos", where=folder, expected=", ".join(sorted(ENDINGS)))
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _photos(folder: Path, names: list[str], size: int) -> Iterator[Photo]:
+    for name in names:
+        yield Photo(name, functools.partial(read_photo, folder / name, size))

@@ -1,0 +1,215 @@
+"""What an .onnx must be before an interpreter may see it.
+
+onnxruntime checks more of a file than TFLite interpreters do, but it reads files that a model names, trusts scales, makes what
+a model asks for however large, and adds int8 products in 16 bits where they may not fit. `check_onnx` refuses such files first.
+Every rule is written down in docs/bundle_format.md; the message of a `BadModelFile` starts with the part it is about and names
+the tensor or operator and its byte in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capprune_runtime.errors import BadModelFile
+from capprune_runtime.onnx.file import Initializer, Node, OnnxModel, Value, read_onnx
+from capprune_runtime.onnx.operators import OPERATORS, AttributeRule, Exactly, Int, Ints, ZeroTensor
+from capprune_runtime.onnx.shapes import Call, DoesNotFit, Known, infer
+from capprune_runtime.onnx.weights import BadWeights, check_weights
+
+MAX_COMPUTED_BYTES = 1 << 30  # of all values that are computed for one row, together
+MANY_ROWS = 65_521  # a prime: no other size of a model equals it by chance
+
+# What an input or output must be: its shape for one row, and NumPy type.
+Signature = Mapping[str, tuple[tuple[int, ...], str]]
+
+
+def check_onnx(data: bytes, where: str, inputs: Signature, outputs: Signature, *, rows: bool) -> OnnxModel:
+    """Read a model file and check that an interpreter will compute what it says.
+
+    Args:
+        data: The whole .onnx file.
+        where: Its name, for messages.
+        inputs: What it must take.
+        outputs: What it must give.
+        rows: Whether the first dimension of all of them may be free.
+
+    Returns:
+        What stands in the file.
+
+    Raises:
+        BadModelFile: A rule is broken.
+    """
+    model = read_onnx(data, where)
+    check = _Check(model, where)
+    check.names()
+    check.values()
+    free = check.signature("input", model.inputs, inputs, rows=rows)
+    if check.signature("output", model.outputs, outputs, rows=rows) != free:
+        raise BadModelFile("signature: inputs and outputs differ in their free dimension", where=where)
+    for size in (1, MANY_ROWS) if free else (1,):
+        check.graph(size, outputs)
+    check.weights()
+    return model
+
+
+class _Check:
+    """One file under the rules; holds what every rule needs: the model and its name."""
+
+    def __init__(self, model: OnnxModel, where: str) -> None:
+        self._model = model
+        self._where = where
+
+    def names(self) -> None:
+        """Each name is given once."""
+        given: set[str] = set()
+        for name, place in self._given():
+            if not name or name in given:
+                raise self._bad("graph: a name is empty or given twice", place, found=ascii(name))
+            given.add(name)
+
+    def values(self) -> None:
+        """Stored float32 numbers are finite."""
+        for tensor in self._model.initializers.values():
+            if tensor.dtype == "float32" and not np.isfinite(tensor.values).all():
+                place = int(np.isfinite(tensor.values).ravel().argmin())
+                raise self._bad("tensor: a weight is not a finite number", tensor, found=f"at {place}")
+
+    def signature(self, kind: str, found: tuple[Value, ...], expected: Signature, *, rows: bool) -> str:
+        """Inputs or outputs are those of the bundle; returns the name of the free dimension, empty when there is none."""
+        if sorted(value.name for value in found) != sorted(expected):
+            names = ", ".join(ascii(value.name) for value in found)
+            raise self._bad(f"signature: the {kind}s are not those of the manifest", None, ", ".join(expected), names)
+        firsts = {value.shape[0] for value in found if value.shape}
+        free = next((size for size in firsts if isinstance(size, str)), "") if rows and len(firsts) == 1 else ""
+        for value in found:
+            shape, dtype = expected[value.name]
+            wanted = (free, *shape[1:]) if free else shape
+            if (value.shape, value.dtype) != (wanted, dtype):
+                raise self._bad(
+                    f"signature: the {kind} does not fit the manifest",
+                    value,
+                    f"{wanted} {dtype}",
+                    f"{value.shape} {value.dtype}",
+                )
+        return free
+
+    def graph(self, rows: int, outputs: Signature) -> None:
+        """Every operator reads what is there already, and the outputs come out as declared.
+
+        Args:
+            rows: The size of the first dimension where that is free.
+            outputs: Shape for one row and type by name.
+        """
+        known = {tensor.name: _stored(tensor) for tensor in self._model.initializers.values()}
+        for value in self._model.inputs:
+            known[value.name] = Known(_sized(value.shape, rows), value.dtype)
+        computed_bytes = 0
+        for node in self._model.nodes:
+            for name, made in zip(node.outputs, self._infer(node, known), strict=True):
+                known[name] = made
+                computed_bytes += prod(made.shape) * np.dtype(made.dtype).itemsize
+            if rows == 1 and computed_bytes > MAX_COMPUTED_BYTES:
+                raise self._bad("graph: it needs too much memory", node, f"at most {MAX_COMPUTED_BYTES} bytes")
+        for value in self._model.outputs:
+            if value.name not in known or value.name in {one.name for one in self._model.inputs}:
+                raise self._bad("graph: an output is never computed", value)
+            found = known[value.name].shape, known[value.name].dtype
+            if found != (_sized(value.shape, rows), outputs[value.name][1]):
+                expected = f"{_sized(value.shape, rows)} {outputs[value.name][1]}"
+                raise self._bad("graph: an output has another shape or type than declared", value, expected, found)
+
+    def weights(self) -> None:
+        """Numbers in other forms than float32, and nothing stored in vain."""
+        try:
+            check_weights(self._model)
+        except BadWeights as error:
+            raise self._bad(error.rule, error.node, error.expected, error.found) from None
+        read = {name for node in self._model.nodes for name in node.inputs} | {v.name for v in self._model.outputs}
+        for tensor in self._model.initializers.values():
+            if tensor.name not in read:
+                raise self._bad("tensor: nothing reads it", tensor)
+
+    def _infer(self, node: Node, known: Mapping[str, Known]) -> tuple[Known, ...]:
+        rule = OPERATORS.get(node.operator)
+        if rule is None:
+            raise self._bad("operator: this one is not allowed", node, ", ".join(OPERATORS), ascii(node.operator))
+        least, most = rule.inputs
+        if not least <= len(node.inputs) <= most:
+            raise self._bad("operator: wrong number of inputs", node, f"{least} to {most}", len(node.inputs))
+        attributes = self._attributes(node, rule.attributes)
+        outputs = rule.outputs or attributes["num_outputs"]
+        if len(node.outputs) != outputs:
+            raise self._bad("operator: wrong number of outputs", node, outputs, len(node.outputs))
+        for name in node.inputs:
+            if name not in known:
+                raise self._bad("operator: it reads what was never computed", node, found=ascii(name))
+        for position in rule.stored:
+            if known[node.inputs[position]].stored is None:
+                raise self._bad("operator: this input must be stored", node, found=f"input {position}")
+        try:
+            return infer(Call(node, tuple(known[name] for name in node.inputs), attributes))
+        except DoesNotFit as error:
+            raise self._bad("operator: its inputs do not fit", node, found=error) from None
+
+    def _attributes(self, node: Node, rules: Mapping[str, AttributeRule]) -> dict[str, Any]:
+        if unknown := sorted(node.attributes.keys() - rules.keys()):
+            raise self._bad("attribute: this one is not known", node, ", ".join(rules), ascii(unknown[0]))
+        for name, value in node.attributes.items():
+            if not _holds(rules[name], value):
+                raise self._bad("attribute: its value is not allowed", node, f"{name}: {rules[name]}", ascii(value))
+        defaults = {name: rule.default for name, rule in rules.items() if isinstance(rule, Int)}
+        attributes = {**defaults, **node.attributes}
+        for name, rule in rules.items():
+            if attributes.get(name) is None and (isinstance(rule, Int) or name == "perm"):
+                raise self._bad("attribute: it is missing", node, name)
+        return attributes
+
+    def _given(self) -> Iterator[tuple[str, Value | Initializer | Node]]:
+        yield from ((value.name, value) for value in self._model.inputs)
+        yield from ((tensor.name, tensor) for tensor in self._model.initializers.values())
+        for node in self._model.nodes:
+            yield from ((name, node) for name in node.outputs)
+
+    def _bad(
+        self,
+        rule: str,
+        place: Value | Initializer | Node | None = None,
+        expected: object = None,
+        found: object = None,
+    ) -> BadModelFile:
+        where = self._where
+        if isinstance(place, Node):
+            where += f", operator {place.index} ({place.operator[:40]!a}), byte {place.offset}"
+        elif place is not None:
+            where += f", tensor {place.name[:80]!a}, byte {place.offset}"
+        return BadModelFile(rule, where=where, expected=expected, found=found)
+
+
+def _stored(tensor: Initializer) -> Known:
+    return Known(tensor.shape, tensor.dtype, tensor.values)
+
+
+def _sized(shape: tuple[int | str, ...], rows: int) -> tuple[int, ...]:
+    return tuple(rows if isinstance(size, str) else size for size in shape)
+
+
+def _holds(rule: AttributeRule, value: NDArray[Any] | object) -> bool:
+    if isinstance(rule, Exactly):
+        return type(value) is type(rule.value) and value == rule.value
+    if isinstance(rule, Int):
+        return type(value) is int and rule.low <= value <= rule.high
+    if isinstance(rule, Ints):
+        return (
+            isinstance(value, tuple)
+            and rule.least <= len(value) <= rule.most
+            and all(rule.low <= number <= rule.high for number in value)
+        )
+    assert isinstance(rule, ZeroTensor)
+    return (
+        isinstance(value, Initializer) and value.dtype == "float32" and value.shape == (1,) and not value.values.any()
+    )
