@@ -26,11 +26,9 @@ import torch
 from numpy.typing import NDArray
 
 from capprune.cli.console import table
-from capprune.config import DecoderConfig
 from capprune.models.exportable import StepCall, exportable
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune.training.run import LoadedRun, load_run
-from capprune_runtime.caption.captioner import LOOKED_AT
 from capprune_runtime.caption.interpreter import Model, open_model
 from capprune_runtime.measure.environment import environment
 from step_formats import BLOCK, FORMATS, IN_BLOCKS, MULTIPLIED, Converted, Stored, converted
@@ -45,6 +43,9 @@ RESULTS = Path(__file__).parent / "results"
 OTHER_REGIONS = 49  # the network's own grid; the configs pool it
 
 Arrays = dict[str, NDArray[Any]]
+
+
+HELD = ("keys", "values")  # inputs of the step that stay the same for a photo
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,10 @@ def make_step(settings: Settings, block: int = 1) -> StepCall:
     """
     torch.manual_seed(settings.seed)
     width = settings.width
-    shape = DecoderConfig.model_validate(
+    shape = SoftAttentionConfig.model_validate(
         {"cell": settings.cell, "embedding": width, "hidden": width, "attention": width, "context": width}
     )
-    decoder = SoftAttention(shape, features=1, vocabulary=settings.vocabulary).eval()
+    decoder = SoftAttention(shape, features=1, vocabulary=settings.vocabulary, regions=settings.regions).eval()
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
             if name.endswith("weight"):
@@ -160,7 +161,7 @@ def make_step(settings: Settings, block: int = 1) -> StepCall:
                 parameter.zero_().view(-1, together)[places] = values
             else:
                 parameter.normal_(0, 0.1)  # a converter drops biases that are zero
-    return StepCall(decoder, settings.regions).eval()
+    return StepCall(decoder).eval()
 
 
 def make_inputs(step: StepCall, seed: int) -> list[Arrays]:
@@ -195,11 +196,11 @@ def time_in_turns(models: dict[str, Model], inputs: list[Arrays], rounds: int) -
     for model in models.values():
         for arrays in inputs[:WARM_UP]:
             model.run(arrays)
-    carried = [key for key in inputs[0] if key not in LOOKED_AT]
+    carried = [key for key in inputs[0] if key not in HELD]
     for number in range(rounds):
         for name, model in models.items():
             photo = inputs[number % len(inputs)]
-            model.hold({key: photo[key] for key in LOOKED_AT})
+            model.hold({key: photo[key] for key in HELD})
             for step in range(STEPS_PER_ROUND):
                 arrays = {key: inputs[step % len(inputs)][key] for key in carried}
                 started = time.perf_counter_ns()

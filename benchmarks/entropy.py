@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from capprune.cli.console import table
 from capprune.models.exportable import StepCall, exportable
+from capprune.models.family import IN_STEP
 from capprune.training.run import load_run
 from capprune_exporters.pack.capz import pack, pack_file
 from capprune_exporters.pack.entropy import floor_bytes
@@ -48,7 +49,6 @@ SCHEMA_VERSION = 1
 WEIGHTS = ("int8", "codebook4")
 SYNTHETIC = "synthetic"
 REPEATS = 5  # of each expansion; the median counts
-ENCODE_ONLY = ("initial.", "key.", "value.")  # parameters of the decoder that `step` does not use
 
 Matrices = dict[str, NDArray[np.float32]]
 
@@ -80,11 +80,7 @@ def measure(settings: Settings, runs: Iterable[Path] = (), bundles: Iterable[Pat
 
 def matrices_of(step: StepCall) -> Matrices:
     """The prunable weights of `step`, by parameter name."""
-    return {
-        name: parameter.detach().numpy().copy()
-        for name, parameter in step.decoder.named_parameters()
-        if name.endswith("weight") and not name.startswith(ENCODE_ONLY)
-    }
+    return {name: one.numpy().copy() for name, one in step.decoder.matrices(*IN_STEP).items()}
 
 
 def floor_of(matrices: Matrices, sparse: SparseModel, weights: str) -> float:

@@ -83,16 +83,14 @@ def entry(captioner: Captioner, path: Path, terms: str, low_below: float | None,
         upright = photo.convert("RGB")
         upright.thumbnail((SIDE, SIDE))
     write_bytes(shown, _jpeg(upright))
-    caption = captioner.caption(
-        read_photo(shown, captioner.bundle.manifest.preprocessing.size)
-    )  # what readers can repeat
+    caption = captioner.caption(read_photo(shown, captioner.bundle.manifest.photo_size))  # what readers can repeat
     unsure = low_below is not None and mean_log_probability(caption) < low_below
     return f"| ![{shown.stem}](gallery/{shown.name}) | {caption.text}{' *(not sure)*' if unsure else ''} | {terms} |"
 
 
 def looked_at(captioner: Captioner, path: Path) -> tuple[Image.Image, Caption]:
     """The picture of `--explain` for one photo."""
-    caption = captioner.caption(read_photo(path, captioner.bundle.manifest.preprocessing.size))
+    caption = captioner.caption(read_photo(path, captioner.bundle.manifest.photo_size))
     with Image.open(path) as photo:
         return explanation(photo.convert("RGB"), caption), caption
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from capprune.config import DecoderConfig
+from capprune.models.soft_attention import SoftAttentionConfig
 from capprune_runtime.bundle.vocabulary import END, START
 
 PAIRS = 50  # in a batch
@@ -20,7 +20,7 @@ class PlainDecoder(nn.Module):
     """The same sizes and the same attention as `capprune.models.soft_attention`."""
 
     def __init__(
-        self, shape: DecoderConfig, *, features: int, vocabulary: int, dropout: float, attention_dropout: float
+        self, shape: SoftAttentionConfig, *, features: int, vocabulary: int, dropout: float, attention_dropout: float
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, shape.embedding)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune.models.exportable import StepCall
+from capprune.models.family import IN_STEP
 from capprune_exporters.plan import in_blocks
 from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.sparse import make_sparse
@@ -68,14 +69,8 @@ def _by_rule(model: Converted) -> Stored:
 
 def converted(step: StepCall) -> Converted:
     """Convert a step."""
-    parameters = step.decoder.named_parameters()
-    matrices = {name: value.detach().numpy() for name, value in parameters if is_in_step(name)}
+    matrices = {name: value.numpy() for name, value in step.decoder.matrices(*IN_STEP).items()}
     return Converted(step, convert(step, "step", step.example()), matrices)
-
-
-def is_in_step(parameter: str) -> bool:
-    """Whether a decoder's parameter is a prunable matrix that `step` uses; the projections belong to `encode`."""
-    return parameter.endswith("weight") and not parameter.startswith(("initial.", "key.", "value."))
 
 
 # Every format in one table: its name, and how it is made from the converter's file. Dense int8 has one scale a matrix: as

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 from capprune.cli.console import table
-from capprune.config import DecoderConfig, DropoutConfig, PruningConfig
+from capprune.config import PruningConfig
 from capprune.data.captions import load_caption_set
 from capprune.data.vocabulary import build_vocabulary, encode
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig, SoftAttentionDropout
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import Batches
@@ -38,7 +38,7 @@ from plain_training import PAIRS, PlainDecoder, masked_loss, padded
 
 WIDTH, REGIONS, CHANNELS = 512, 16, 1280
 PER_PHOTO = 5
-DROPOUT = DropoutConfig()
+DROPOUT = SoftAttentionDropout()
 # What is timed, and its captions a batch: as many as the plain batches hold, and as many as the ready model's recipe has
 KINDS = (("dense", PAIRS), ("supermask", PAIRS), ("dense", 2 * PAIRS), ("supermask", 2 * PAIRS), ("plain", PAIRS))
 ROUNDS, BATCHES_PER_ROUND = 8, 3
@@ -59,9 +59,9 @@ def captions_of(data: Path) -> tuple[list[list[tuple[int, ...]]], int]:
 def ours(captions: list[list[tuple[int, ...]]], vocabulary: int, *, pruned: bool, size: int, fast: bool) -> Step:
     """A step as `capprune train` makes it."""
     torch.manual_seed(0)
-    shape = DecoderConfig(embedding=WIDTH // 2, hidden=WIDTH, attention=WIDTH, context=WIDTH)
     dropout = DROPOUT.scaled(1 / 3) if pruned else DROPOUT
-    decoder = SoftAttention(shape, features=CHANNELS, vocabulary=vocabulary, dropout=dropout)
+    shape = SoftAttentionConfig(embedding=WIDTH // 2, hidden=WIDTH, attention=WIDTH, context=WIDTH, dropout=dropout)
+    decoder = SoftAttention(shape, features=CHANNELS, vocabulary=vocabulary, regions=REGIONS)
     batches = Batches(captions, photos_per_batch=size // PER_PHOTO, seed=0)
     pruner = SupermaskPruner(decoder, PruningConfig(method="supermask"), steps=10 * len(batches)) if pruned else None
     gates = list(pruner.gates.values()) if pruner else []
@@ -92,7 +92,7 @@ def ours(captions: list[list[tuple[int, ...]]], vocabulary: int, *, pruned: bool
 def plain(captions: list[list[tuple[int, ...]]], vocabulary: int, *, fast: bool) -> Step:
     """A step of the plain implementation."""
     torch.manual_seed(0)
-    shape = DecoderConfig(embedding=WIDTH // 2, hidden=WIDTH, attention=WIDTH, context=WIDTH)
+    shape = SoftAttentionConfig(embedding=WIDTH // 2, hidden=WIDTH, attention=WIDTH, context=WIDTH)
     decoder = PlainDecoder(
         shape, features=CHANNELS, vocabulary=vocabulary, dropout=DROPOUT.rnn, attention_dropout=DROPOUT.attention
     )

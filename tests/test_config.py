@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from capprune.config import CONFIG_BYTES, DropoutConfig, RunConfig, load_config, parse_config
+from capprune.config import CONFIG_BYTES, RunConfig, load_config, parse_config
+from capprune.models.soft_attention import SoftAttentionDropout
 from capprune_runtime.errors import ConfigError, UsageError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -24,7 +25,7 @@ def test_data_folder_is_the_only_key_that_must_be_given() -> None:
     config = parse_config(LEAST)
     assert config.data.folder == Path("photos")
     assert config.pruning.method == "none"
-    assert config.decoder.cell == "lstm"
+    assert config.decoder.shape()["cell"] == "lstm"
 
 
 @pytest.mark.parametrize("tree", [{}, {"data": {}}])
@@ -40,10 +41,8 @@ def test_missing_data_folder_is_named_with_a_way_to_give_it(tree: dict[str, Any]
         ("training.epoch=3", "training.epoch", "did you mean epochs"),
         ("pruning.kapa=1", "pruning.kapa", "did you mean kappa"),
         ("trainin.epochs=3", "trainin", "did you mean training"),
-        ("training.dropout.rn=0.1", "training.dropout.rn", "did you mean rnn"),
-        ("pruning.blocks.outptu=none", "pruning.blocks.outptu", "did you mean output"),
-        ("pruning.blocks.embedding=1x16", "pruning.blocks.embedding", "known keys: rnn, candidate, query, output"),
-        ("decoder.zzz=1", "decoder.zzz", "known keys: cell, embedding"),
+        ("decoder.dropout.rn=0.1", "decoder.dropout.rn", "did you mean rnn"),
+        ("decoder.zzz=1", "decoder.zzz", "known keys: family, dropout, cell, embedding"),
     ],
 )
 def test_unknown_key_is_refused_with_the_nearest_name(override: str, unknown: str, near: str) -> None:
@@ -60,7 +59,7 @@ def test_unknown_key_is_refused_with_the_nearest_name(override: str, unknown: st
         "training.learning_rate=0",
         "training.learning_rate=.inf",
         "training.learning_rate=.nan",
-        "training.dropout.rnn=1",
+        "decoder.dropout.rnn=1",
         "training.seed=-1",
         "pruning.sparsity=1",
         "pruning.sparsity=0",
@@ -118,7 +117,25 @@ def test_overrides_do_not_change_the_tree_they_are_given() -> None:
 def test_blocks_are_set_for_all_layers_and_overridden_for_one() -> None:
     assert parse_config(LEAST).pruning.block == "none"
     config = parse_config({**LEAST, "pruning": {"block": "1x16", "blocks": {"output": "none"}}}).pruning
-    assert (config.block, config.blocks.output, config.blocks.rnn) == ("1x16", "none", None)
+    assert (config.block, config.blocks) == ("1x16", {"output": "none"})
+    saved = {"block": "1x16", "blocks": {"rnn": None, "candidate": None, "query": None, "output": "none"}}
+    assert parse_config({**LEAST, "pruning": saved}).pruning == config  # as runs of version 0.1 have it
+
+
+def test_dropout_of_version_0_1_is_read_as_the_decoders() -> None:
+    old = parse_config({**LEAST, "training": {"dropout": {"rnn": 0.1, "attention": 0.2}}}, ["training.dropout.rnn=0.3"])
+    assert old.decoder.dropout.model_dump() == {"rnn": 0.3, "attention": 0.2}
+    assert "dropout" not in old.as_tree()["training"]
+    with pytest.raises(ConfigError, match="dropout is given twice"):
+        parse_config({**LEAST, "decoder": {"dropout": {"rnn": 0.1}}}, ["training.dropout.rnn=0.3"])
+
+
+def test_a_family_is_chosen_by_name_and_an_unknown_one_is_refused_with_the_nearest() -> None:
+    assert parse_config(LEAST).decoder.family == "soft_attention"
+    with pytest.raises(ConfigError, match=r"(?s)no such decoder family.*did you mean soft_attention"):
+        parse_config(LEAST, ["decoder.family=soft_atention"])
+    with pytest.raises(ConfigError, match=r"impossible value for decoder\.family"):
+        parse_config(LEAST, ["decoder.family=3"])
 
 
 def test_resolved_tree_reads_back_as_the_same_config(tmp_path: Path) -> None:
@@ -172,4 +189,4 @@ def test_shipped_recipe_is_a_config(path: Path) -> None:
 
 
 def test_dropout_scales_every_rate() -> None:
-    assert DropoutConfig(rnn=0.5, attention=0.25).scaled(0.5) == DropoutConfig(rnn=0.25, attention=0.125)
+    assert SoftAttentionDropout(rnn=0.5, attention=0.25).scaled(0.5) == SoftAttentionDropout(rnn=0.25, attention=0.125)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from capprune_runtime.atomic import atomic_folder, replaced_folder, write_bytes
+from capprune_runtime.bundle.interface import StepInterface
 from capprune_runtime.bundle.manifest import (
     GOLDEN,
     GOLDEN_FOLDER,
@@ -34,6 +35,7 @@ from capprune_runtime.bundle.manifest import (
     PreprocessingSection,
     PruningSection,
     QuantisationSection,
+    RegionsSection,
 )
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.bundle.vocabulary import Vocabulary
@@ -69,9 +71,9 @@ class BundleContents:
     decoder: bytes
     vocabulary: Vocabulary
     model: ModelSection
-    preprocessing: PreprocessingSection
+    preprocessing: PreprocessingSection | RegionsSection
     decoding: DecodingSection
-    state: tuple[str, ...]
+    interface: StepInterface
     pruning: PruningSection
     quantisation: QuantisationSection
     data: DataSection
@@ -116,7 +118,7 @@ def assemble(place: Path, contents: BundleContents) -> Bundle:
         preprocessing=contents.preprocessing,
         decoding=contents.decoding,
         encoder=EncoderSection(file=encoder),
-        decoder=DecoderSection(state=contents.state, file=decoder),
+        decoder=DecoderSection(interface=contents.interface, file=decoder),
         pruning=contents.pruning,
         quantisation=contents.quantisation,
         data=contents.data,

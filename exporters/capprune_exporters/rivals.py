@@ -151,7 +151,7 @@ def rival_bundle(bundle: Bundle, rival: Rival, encoder: bytes) -> Bundle:
     manifest = replace(
         bundle.manifest,
         encoder=EncoderSection(file=names[0]),
-        decoder=DecoderSection(state=bundle.manifest.decoder.state, file=names[1]),
+        decoder=DecoderSection(interface=bundle.manifest.interface, file=names[1]),
         quantisation=QuantisationSection(encoder=bundle.manifest.quantisation.encoder, decoder=rival.weights),
         files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
     )

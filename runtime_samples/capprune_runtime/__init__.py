@@ -2,7 +2,7 @@
 
     bundle = verify_bundle(Path("my-bundle"))
     captioner = Captioner(bundle)
-    print(captioner.caption(read_photo("photo.jpg", bundle.manifest.preprocessing.size)).text)
+    print(captioner.caption(read_photo("photo.jpg", bundle.manifest.photo_size)).text)
 
 Names are imported when they are first used: `import capprune_runtime` alone loads nothing, and an interpreter is loaded
 when a `Captioner` is made.

@@ -95,7 +95,7 @@ def _caption(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
             raise UsageError("there is no such photo", where=photo)
     bundle = verify_bundle(options.bundle)
     captioner = Captioner(bundle, options.runtime, options.threads)
-    size = bundle.manifest.preprocessing.size
+    size = bundle.manifest.photo_size
     rows: list[dict[str, Any]] = []
     exit_code = 0
     for photo in options.photos:
@@ -208,10 +208,9 @@ def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "manifest": manifest.as_json(),
     }
     if not options.json:
-        model = manifest.model
         print(
             f"{options.bundle} is as it was written: {len(manifest.files)} files, {size_bytes:,} bytes; "
-            f"{model.family} {model.cell}, {model.vocabulary:,} words, {manifest.pruning.sparsity:.2%} sparse"
+            f"{manifest.model.description}, {manifest.interface.vocabulary:,} words, {manifest.pruning.sparsity:.2%} sparse"
         )
     return document, 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from capprune_runtime.errors import PhotoError
 
 MAX_PHOTO_BYTES = 256 << 20
+DEFAULT_MEAN, DEFAULT_SCALE = (127.0,) * 3, (128.0,) * 3  # of red, green and blue, as EfficientNet-Lite takes them
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 65_535  # JPEG's own limit; keeps every weight of the resize far inside 64 bits
 
@@ -129,16 +131,21 @@ def resize(rgb: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return _squash(upright, _squash_plan(height, size), size).reshape(size, size, 3)
 
 
-def normalise(square: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The encoder's input: (x - 127) / 128, exact in float32.
+def normalise(
+    square: NDArray[np.uint8], mean: Sequence[float] = DEFAULT_MEAN, scale: Sequence[float] = DEFAULT_SCALE
+) -> NDArray[np.float32]:
+    """Return the encoder's input, (x - mean) / scale, each operation rounded to float32.
 
     Args:
         square: (S, S, 3) uint8.
+        mean: Of red, green and blue, on the scale 0 to 255.
+        scale: Of the same.
 
     Returns:
         (1, S, S, 3) float32, NHWC.
     """
-    return ((square.astype(np.float32) - 127.0) / 128.0)[np.newaxis]
+    shifted = square.astype(np.float32) - np.asarray(mean, np.float32)
+    return (shifted / np.asarray(scale, np.float32))[np.newaxis]
 
 
 def _check_size(size: tuple[int, int], where: object) -> None:

@@ -16,8 +16,11 @@ from PIL import Image, ImageOps
 folder, photo_path = Path(sys.argv[1]), sys.argv[2]
 manifest = json.loads((folder / "manifest.json").read_text())
 words = (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
-decoding, size = manifest["decoding"], manifest["preprocessing"]["size"]
-state_names = manifest["decoder"]["state"]  # h and c of an LSTM
+decoding, preprocessing = manifest["decoding"], manifest["preprocessing"]
+interface, size = manifest["decoder"]["interface"], preprocessing["size"]
+state_specs = interface["state"]  # h and c of an LSTM
+if interface["position"]:
+    sys.exit("this sample is for recurrent decoders; capprune_runtime runs every family")
 
 
 def load(name):
@@ -31,18 +34,20 @@ step, _decoder = load("decoder")
 
 photo = ImageOps.exif_transpose(Image.open(photo_path)).convert("RGB")
 pixels = np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR), np.float32)  # the whole photo, squashed
-seen = encode(photo=(pixels[np.newaxis] - 127) / 128)  # (1, S, S, 3)
+seen = encode(photo=(pixels[np.newaxis] - np.float32(preprocessing["mean"])) / np.float32(preprocessing["scale"]))
 
-state = {name: seen[name] for name in state_names}
+held = {name: seen[name] for name in interface["held"]}  # set once per photo: keys and values of the attention
+zeros = {name: np.zeros((1, *spec["shape"]), np.float32) for name, spec in state_specs.items()}
+state = {name: seen.get(name, zeros[name]) for name in state_specs}
 token, caption = decoding["start"], []
 for _ in range(decoding["max_tokens"]):
-    said = step(token=np.array([token], np.int32), keys=seen["keys"], values=seen["values"], **state)
+    said = step(token=np.array([token], np.int32), **held, **state)
     scores = said["scores"][0]  # (V,), for each word of the vocabulary
     scores[decoding["suppress"]] = -np.inf  # <pad>, <start>, <unk>
     token = int(scores.argmax())
     if token == decoding["end"]:
         break
     caption.append(words[token])
-    state = {name: said[name] for name in state_names}
+    state = {name: said[name] for name in state_specs}
 
 print(" ".join(caption))

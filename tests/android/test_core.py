@@ -50,7 +50,7 @@ def test_tiny_models_say_on_a_desktop_jvm_what_they_say_in_python(
     ]
     (tmp_path / "photos").mkdir()
     said = jvm.captions(place, photos, tmp_path / "photos", threads)
-    size = captioner.bundle.manifest.preprocessing.size
+    size = captioner.bundle.manifest.photo_size
     expected = [captioner.caption(resize(rgb, size), beam) for _, rgb, beam in photos]
     assert [row["tokens"] for row in said] == [list(caption.tokens) for caption in expected]
     assert [row["caption"] for row in said] == [caption.text for caption in expected]

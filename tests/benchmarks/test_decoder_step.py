@@ -12,10 +12,11 @@ import torch
 
 import decoder_step
 import make_results
+from capprune.models.family import IN_STEP
 from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.sparse import make_sparse
 from decoder_step import Settings, make_step, measure
-from step_formats import BLOCK, FORMATS, is_in_step
+from step_formats import BLOCK, FORMATS
 
 SMALL = Settings(width=64, vocabulary=300, regions=4, rounds=2)
 
@@ -62,7 +63,7 @@ def test_sparse_row_accounts_for_every_byte(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_every_matrix_of_the_step_keeps_the_same_share(cell: str) -> None:
     step = make_step(replace(SMALL, cell=cell))
-    matrices = {name: value for name, value in step.decoder.named_parameters() if is_in_step(name)}
+    matrices = step.decoder.matrices(*IN_STEP)
     assert len(matrices) == (5 if cell == "lstm" else 6)
     for value in matrices.values():
         assert int((value != 0).sum()) == max(1, round(value.numel() * 0.025))
@@ -101,7 +102,7 @@ def test_json_is_the_only_thing_on_stdout(
 
 def test_sparse_file_of_the_full_size_takes_few_bytes_per_kept_weight() -> None:
     step = make_step(Settings())
-    kept = sum(int((value != 0).sum()) for name, value in step.decoder.named_parameters() if is_in_step(name))
+    kept = sum(int((value != 0).sum()) for value in step.decoder.matrices(*IN_STEP).values())
     sparse = make_sparse(convert(step, "step", step.example()), one_row=True)
     assert sparse.kept == kept
     assert len(sparse.data) <= MOST_BYTES_PER_KEPT * kept

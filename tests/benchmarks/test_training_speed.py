@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from capprune.config import DecoderConfig, DropoutConfig
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig, SoftAttentionDropout
 from capprune.training.batches import Batches
 from capprune.training.objectives import CrossEntropy
 from plain_training import PlainDecoder, masked_loss, padded
 from training_results import training_section
 from training_speed import row
 
-SHAPE = DecoderConfig(embedding=6, hidden=8, attention=5, context=7)
+SHAPE = SoftAttentionConfig(embedding=6, hidden=8, attention=5, context=7)
 CAPTIONS = [[(4, 5, 6), (7, 8)], [(9, 4), (5, 6, 7, 8)]]
 
 
@@ -33,8 +32,8 @@ def same_weights(ours: SoftAttention, plain: PlainDecoder) -> None:
 
 def test_plain_and_ours_have_the_same_loss() -> None:
     torch.manual_seed(0)
-    none = DropoutConfig(rnn=0, attention=0)
-    ours = SoftAttention(SHAPE, features=9, vocabulary=12, dropout=none)
+    none = SoftAttentionDropout(rnn=0, attention=0)
+    ours = SoftAttention(SHAPE.model_copy(update={"dropout": none}), features=9, vocabulary=12)
     plain = PlainDecoder(SHAPE, features=9, vocabulary=12, dropout=0, attention_dropout=0)
     same_weights(ours, plain)
     features = torch.randn(2, 4, 9)

@@ -35,7 +35,7 @@ def bundle() -> Any:
     }
     manifest = SimpleNamespace(
         config={"name": "ready"},
-        model=SimpleNamespace(cell="lstm"),
+        model=SimpleNamespace(description="LSTM with soft attention over 16 regions"),
         data=SimpleNamespace(name="flickr8k", licence="non-commercial research"),
         pruning=SimpleNamespace(kept_weights=170_000, prunable_weights=6_800_000, sparsity=0.975, method="supermask"),
         quantisation=SimpleNamespace(encoder="int8", decoder="int8"),

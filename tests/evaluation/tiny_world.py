@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from capprune.data.captions import CaptionedPhoto
@@ -23,6 +25,7 @@ sys.path.append(str(Path(__file__).parents[1] / "runtime"))
 import tiny_bundle
 
 PHOTOS = 12
+State = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,19 @@ class TorchSearch:
         ended = (*tokens, decoding.end)[: decoding.max_tokens]
         state, total = self._start(name), 0.0
         for before, token in zip((decoding.start, *ended), ended, strict=False):
-            result = self._step(before, state)
+            result = self._step(before, state, 0)
             scores, state = result.scores.astype(np.float64), result.state
             scores[list(decoding.suppress)] = -np.inf
             total += float(scores[token] - np.logaddexp.reduce(scores))
         return total
 
     @torch.inference_mode()
-    def _start(self, name: str) -> search.State:
+    def _start(self, name: str) -> State:
         photo = torch.from_numpy(normalise(read_photo(self._paths[name], tiny_bundle.SIZE)))
         return {key: value.numpy() for key, value in self._models.encoder(photo).items()}
 
     @torch.inference_mode()
-    def _step(self, token: int, state: search.State) -> search.StepResult:
+    def _step(self, token: int, state: State, position: int) -> search.StepResult[State]:
         tensors = {key: torch.from_numpy(value) for key, value in state.items()}
         outputs = self._models.step(token=torch.tensor([token]), **tensors)
         return search.StepResult(

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from capprune.config import DecoderConfig, EncoderConfig
+from capprune.config import EncoderConfig
 from capprune.models.caption_model import CaptionModel, GridEncoder, region_count
 from capprune.models.efficientnet_lite import EfficientNetLite0
 from capprune.models.exportable import EncodeCall, StepCall
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune_exporters.stored import SparseModel
 from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
@@ -90,10 +90,10 @@ class SharedWeights(nn.Module):
 
 def make_step(cell: Literal["lstm", "gru"]) -> Part:
     torch.manual_seed(11)
-    shape = DecoderConfig(cell=cell, embedding=WIDTH, hidden=WIDTH, attention=WIDTH, context=WIDTH)
-    decoder = SoftAttention(shape, features=FEATURES, vocabulary=VOCABULARY)
+    shape = SoftAttentionConfig(cell=cell, embedding=WIDTH, hidden=WIDTH, attention=WIDTH, context=WIDTH)
+    decoder = SoftAttention(shape, features=FEATURES, vocabulary=VOCABULARY, regions=region_count(ENCODER))
     prune(decoder)
-    step = StepCall(decoder, region_count(ENCODER)).eval()
+    step = StepCall(decoder).eval()
     inputs = {
         name: value if name == "token" else torch.randn(value.shape) / 2 for name, value in step.example().items()
     }
@@ -104,7 +104,7 @@ def make_step(cell: Literal["lstm", "gru"]) -> Part:
 def make_encode() -> Part:
     torch.manual_seed(12)
     decoder = SoftAttention(
-        DecoderConfig(cell="lstm", embedding=WIDTH, hidden=WIDTH, attention=WIDTH, context=WIDTH),
+        SoftAttentionConfig(cell="lstm", embedding=WIDTH, hidden=WIDTH, attention=WIDTH, context=WIDTH),
         features=FEATURES,
         vocabulary=VOCABULARY,
     )

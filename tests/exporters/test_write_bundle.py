@@ -17,6 +17,7 @@ from real_parts import Part
 
 from capprune_exporters import bundle as bundle_module
 from capprune_exporters.bundle import BundleContents, GoldenCaption, write_bundle
+from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
 from capprune_runtime.bundle.manifest import (
     DataSection,
     DecodingSection,
@@ -44,10 +45,15 @@ def contents(lstm_step: Part, encode: Part) -> BundleContents:
         encoder=encode.sparse.data,
         decoder=lstm_step.sparse.data,
         vocabulary=Vocabulary(WORDS),
-        model=ModelSection("soft_attention", "lstm", width, width, width, width, 4, real_parts.VOCABULARY),
+        model=ModelSection("soft_attention", "LSTM with soft attention", {"hidden": width}),
         preprocessing=PreprocessingSection(size=real_parts.ENCODER.size),
         decoding=DecodingSection(start=1, end=2, suppress=(0, 1, 3), max_tokens=6, beam=3),
-        state=("h", "c"),
+        interface=StepInterface(
+            real_parts.VOCABULARY,
+            held={"keys": TensorSpec((4, width)), "values": TensorSpec((4, width))},
+            state={"h": StateSpec((width,)), "c": StateSpec((width,))},
+            regions=4,
+        ),
         pruning=PruningSection("supermask", 0.975, 25, 1000),
         quantisation=QuantisationSection("float32", "csr_float32"),
         data=DataSection("drawn scenes", "CC0-1.0"),
@@ -68,6 +74,7 @@ def test_bundle_is_verified_and_captions(tmp_path: Path, contents: BundleContent
     assert (bundle.encoder, bundle.decoder) == (contents.encoder, contents.decoder)
     caption = Captioner(bundle).caption(PHOTO)
     assert caption.text == bundle.vocabulary.caption(caption.tokens)
+    assert caption.attention is not None
     assert caption.attention.shape == (len(caption.tokens), 4)
 
 
@@ -97,7 +104,7 @@ def test_manifest_holds_what_was_said_of_the_model(tmp_path: Path, contents: Bun
     manifest = write_bundle(tmp_path / "bundle", contents).manifest
     for part in ("created_by", "model", "preprocessing", "decoding", "pruning", "quantisation", "data", "config"):
         assert getattr(manifest, part) == getattr(contents, part)
-    assert manifest.decoder.state == contents.state
+    assert manifest.interface == contents.interface
 
 
 def test_golden_files_hold_the_photos_and_what_torch_said_of_them(tmp_path: Path, contents: BundleContents) -> None:
@@ -140,8 +147,8 @@ def test_bundle_appears_only_after_it_was_verified(
         (lambda good: {"vocabulary": Vocabulary(WORDS[:-1])}, BadVocabulary),
         (lambda good: {"decoder": good.decoder[:-100]}, BadModelFile),
         (lambda good: {"encoder": good.decoder, "decoder": good.encoder}, BadModelFile),
-        (lambda good: {"model": replace(good.model, regions=49)}, BadModelFile),
-        (lambda good: {"model": replace(good.model, cell="gru"), "state": ("h",)}, BadModelFile),
+        (lambda good: {"interface": replace(good.interface, regions=49)}, BadModelFile),
+        (lambda good: {"interface": replace(good.interface, state={"h": good.interface.state["h"]})}, BadModelFile),
         (lambda good: {"golden": [replace(good.golden[0], name="../scene")]}, BundleError),
         (lambda good: {"pruning": replace(good.pruning, kept_weights=500)}, BundleError),
     ],

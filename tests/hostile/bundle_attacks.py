@@ -30,6 +30,10 @@ PICKLE = b"cposix\nsystem\n(S'touch /tmp/capprune-was-here'\ntR."
 Make = Callable[[World], HostileFiles]
 
 
+CARRIED = {"shape": [16], "first": "encode", "carry": "replace"}
+GROWING = {"shape": [8, 16], "first": "zeros", "carry": "append"}
+
+
 def sound(world: World) -> Files:
     return dict(world.bundles["lstm"])
 
@@ -68,6 +72,10 @@ def listed(name: str) -> Make:
 
 def section(name: str, **values: object) -> Make:
     return with_manifest(lambda tree: tree[name].update(values))
+
+
+def interface(**values: object) -> Make:
+    return with_manifest(lambda tree: tree["decoder"]["interface"].update(values))
 
 
 def with_links(**links: str) -> Make:
@@ -169,7 +177,25 @@ DOCUMENTS: list[Entry] = [
     ("truth for a number", section("decoding", beam=True), BundleError, "beam"),
     ("truth for a fraction", section("pruning", sparsity=True, kept_weights=0), BundleError, "sparsity"),
     ("fraction for a whole number", section("decoding", beam=3.0), BundleError, "beam"),
-    ("text for a number", section("model", hidden="16"), BundleError, "hidden"),
+    ("text for a number", with_manifest(lambda tree: tree["model"]["sizes"].update(hidden="16")), BundleError, "hidden"),
+    ("state of gigabytes", interface(state={"h": {**CARRIED, "shape": [65_536, 65_536]}}), BundleError, "state"),
+    ("state whose bytes overflow", interface(state={"h": {**CARRIED, "shape": [65_536] * 3}}), BundleError, "state"),
+    ("held tensors of gigabytes", interface(held={"keys": {"shape": [65_536, 65_536], "dtype": "float32"}}), BundleError,
+     "held"),
+    ("hundred states", interface(state={f"s{n}": CARRIED for n in range(100)}), BundleError, "at most 64"),
+    ("held tensor that the model lacks", interface(held={"more": {"shape": [4], "dtype": "float32"}}), BadModelFile,
+     "not those of the manifest"),
+    ("state that the model lacks", interface(state={"h": CARRIED}), BadModelFile, "not those of the manifest"),
+    ("cache that the step never returns", interface(state={"cache": GROWING}, position=True), BadModelFile,
+     "not those of the manifest"),
+    ("cache without a position", interface(state={"cache": GROWING}), BundleError, "position"),
+    ("cache too short for a caption", interface(state={"cache": {**GROWING, "shape": [3, 16]}}, position=True), BundleError,
+     "slices"),
+    ("state that takes the place of the token", interface(state={"token": CARRIED}), BundleError, "token"),
+    ("held tensor of objects", interface(held={"keys": {"shape": [4, 16], "dtype": "object"}}), BundleError, "float32"),
+    ("attention over regions that are not there", interface(regions=1 << 40), BundleError, "regions"),
+    ("means of another length", section("preprocessing", mean=[127.0]), BundleError, "mean"),
+    ("division by zero", section("preprocessing", scale=[128.0, 0.0, 128.0]), BundleError, "scale"),
     ("escape sequences in text", with_manifest(lambda tree: tree.update(created_by="x\x1b[2J")), BundleError, "created_by"),
     ("endless caption", section("decoding", max_tokens=1 << 31), BundleError, "max_tokens"),
     ("beam of thousands", section("decoding", beam=5000), BundleError, "beam"),
@@ -206,7 +232,7 @@ PROOF: list[Entry] = [
     ("file not listed", with_unsealed(lambda files: files.update({"golden/more.png": b"x"})), MissingFile, "not listed"),
     ("hidden file", with_unsealed(lambda files: files.update({".hidden": b"x"})), MissingFile, "not listed"),
     ("model not listed", with_manifest(lambda tree: tree["files"].pop("encoder.tflite")), BundleError, "encoder.tflite"),
-    ("later format", with_manifest(lambda tree: tree.update(schema_version=2)), NewerFormat, "later"),
+    ("later format", with_manifest(lambda tree: tree.update(schema_version=3)), NewerFormat, "later"),
     ("later format with unknown keys", with_manifest(lambda tree: tree.update(schema_version=9, more=1)), NewerFormat, "later"),
     ("format 0", with_manifest(lambda tree: tree.update(schema_version=0)), BundleError, "schema_version"),
     ("another format", with_manifest(lambda tree: tree.update(format="model-bundle")), BundleError, "format"),

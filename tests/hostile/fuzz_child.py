@@ -87,7 +87,7 @@ def outcome_of(case: FuzzCase, runtime: str) -> str:
         if bundle.manifest.decoding.max_tokens > MOST_WORDS:
             return "not compared: a long caption"
         captioner = Captioner(bundle, runtime=runtime)
-        photo = golden[0].photo if golden else np.zeros((bundle.manifest.preprocessing.size,) * 2 + (3,), np.uint8)
+        photo = golden[0].photo if golden else np.zeros((bundle.manifest.photo_size,) * 2 + (3,), np.uint8)
         said = captioner.caption(photo, beam=min(3, bundle.manifest.decoding.beam))
         decoding = bundle.manifest.decoding
         if len(said.tokens) > decoding.max_tokens or set(said.tokens) & set(decoding.suppress):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import warnings
@@ -80,18 +81,14 @@ def _write_onnx(folder: Path) -> None:
         for form, data in forms.items():
             (folder / "onnx-models").mkdir(exist_ok=True)
             (folder / "onnx-models" / f"{member}, {form}").write_bytes(data)
-    place, width = folder / "onnx", onnx_parts.WIDTH
+    place = folder / "onnx"
     place.mkdir()
     for member in ("decoder.onnx", "encoder.onnx"):
         (place / member).write_bytes((folder / "onnx-models" / f"{member}, dense").read_bytes())
     words = [*tiny_bundle.WORDS[:4], *(f"word{n}" for n in range(4, onnx_parts.VOCABULARY))]
     (place / "vocabulary.txt").write_text("".join(f"{word}\n" for word in words))
     manifest: dict[str, Any] = tiny_bundle.manifest_json("lstm")
-    manifest["model"].update(
-        dict.fromkeys(("embedding", "hidden", "attention", "context"), width),
-        regions=onnx_parts.REGIONS,
-        vocabulary=onnx_parts.VOCABULARY,
-    )
+    manifest["decoder"]["interface"] |= dataclasses.asdict(parts.model.decoder.interface())
     manifest["preprocessing"]["size"] = onnx_parts.ENCODER.size
     for part in ("encoder", "decoder"):
         manifest[part]["file"] = f"{part}.onnx"

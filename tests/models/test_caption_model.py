@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from capprune.config import DecoderConfig, EncoderConfig
+from capprune.config import EncoderConfig
 from capprune.models.caption_model import (
     CaptionModel,
     FeatureExtractor,
@@ -16,7 +16,7 @@ from capprune.models.caption_model import (
 )
 from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0
 from capprune.models.exportable import exportable
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune_runtime.errors import ConfigError
 from capprune_runtime.photo import normalise
 
@@ -89,28 +89,28 @@ def test_extractor_gives_the_encoders_features_and_a_key_that_tells_encoders_apa
 @torch.inference_mode()
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_exported_calls_are_the_models_own_encode_and_step(network: EfficientNetLite0, cell: str) -> None:
-    shape = DecoderConfig(cell=cell, embedding=6, hidden=8, attention=5, context=7)  # type: ignore[arg-type]
-    decoder = SoftAttention(shape, features=CHANNELS, vocabulary=11)
+    shape = SoftAttentionConfig(cell=cell, embedding=6, hidden=8, attention=5, context=7)  # type: ignore[arg-type]
+    decoder = SoftAttention(shape, features=CHANNELS, vocabulary=11, regions=natural_grid(SMALL) ** 2)
     model = CaptionModel(GridEncoder(SMALL, network), decoder).eval()
     encode, step = exportable(model)
     assert not encode.training
     photo = torch.rand(1, 64, 64, 3)
     seen = encode(photo)
-    expected = model.encode(photo.permute(0, 3, 1, 2))
+    held, first = model.encode(photo.permute(0, 3, 1, 2))
     assert list(seen) == ["keys", "values", "h", "c"][: 4 if cell == "lstm" else 3]
-    for name in ("keys", "values", "h"):
-        torch.testing.assert_close(seen[name], getattr(expected, name), rtol=0, atol=0)
+    for name, value in {**held, **first}.items():
+        torch.testing.assert_close(seen[name], value, rtol=0, atol=0)
     said = step(token=torch.tensor([1], dtype=torch.int32), **seen)
-    state = decoder.first_state(expected.h)
-    scores, after, attention = decoder.step(torch.tensor([1]), state, expected.keys, expected.values)
+    scores, after, attention = decoder.step(torch.tensor([1]), decoder.begin(first, 1), held)
     torch.testing.assert_close(said["scores"], scores, rtol=0, atol=0)
+    assert attention is not None
     torch.testing.assert_close(said["attention"], attention, rtol=0, atol=0)
-    for name, part in zip(decoder.state_names, after, strict=True):
+    for name, part in after.items():
         torch.testing.assert_close(said[name], part, rtol=0, atol=0)
     assert {name: value.shape for name, value in step.example().items()} == {
         "token": (1,),
         "keys": (1, natural_grid(SMALL) ** 2, 5),
         "values": (1, 4, 7),
-        **dict.fromkeys(decoder.state_names, (1, 8)),
+        **dict.fromkeys(first, (1, 8)),
     }
     assert encode.example()["photo"].shape == photo.shape

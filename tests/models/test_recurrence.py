@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from capprune.config import DecoderConfig
 from capprune.models import recurrence, unrolled
 from capprune.models.recurrence import Weights, recur
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 
 Cell = Literal["lstm", "gru"]
 STEPS, PHOTOS, CAPTIONS, REGIONS, E, H, A, C = 4, 3, 2, 5, 4, 6, 7, 8
@@ -98,7 +97,7 @@ def test_products_do_without_a_library_that_lays_weights_out(monkeypatch: pytest
 @both_cells
 def test_bfloat16_is_close_to_float32(cell: Cell) -> None:
     torch.manual_seed(0)
-    shape = DecoderConfig(cell=cell, embedding=16, hidden=64, attention=32, context=32)
+    shape = SoftAttentionConfig(cell=cell, embedding=16, hidden=64, attention=32, context=32)
     decoder = SoftAttention(shape, features=24, vocabulary=40).eval()
     features, ids = torch.randn(3, 4, 24), torch.randint(4, 40, (6, 7))
     loss = decoder(features, ids, ids)

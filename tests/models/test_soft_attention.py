@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from capprune.config import DecoderConfig, DropoutConfig
-from capprune.models.soft_attention import Encoded, SoftAttention
+from capprune.models.family import Decoder
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig, SoftAttentionDropout
 from capprune_runtime.bundle.vocabulary import END, START
 
 Cell = Literal["lstm", "gru"]
@@ -17,10 +17,11 @@ PHOTOS, CAPTIONS, REGIONS, FEATURES, VOCABULARY = 3, 2, 5, 10, 13
 both_cells = pytest.mark.parametrize("cell", CELLS)
 
 
-def small(cell: Cell, *, dropout: DropoutConfig | None = None) -> SoftAttention:
+def small(cell: Cell, *, dropout: SoftAttentionDropout | None = None) -> SoftAttention:
     torch.manual_seed(1)
-    shape = DecoderConfig(cell=cell, embedding=4, hidden=6, attention=7, context=8)
-    decoder = SoftAttention(shape, features=FEATURES, vocabulary=VOCABULARY, dropout=dropout)
+    rates = dropout or SoftAttentionDropout()
+    shape = SoftAttentionConfig(cell=cell, embedding=4, hidden=6, attention=7, context=8, dropout=rates)
+    decoder = SoftAttention(shape, features=FEATURES, vocabulary=VOCABULARY, regions=REGIONS)
     for name, parameter in decoder.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter)  # zeros would hide a bias that is left out
@@ -39,33 +40,25 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     return features, inputs, targets
 
 
-def repeated(encoded: Encoded, times: int) -> Encoded:
-    return Encoded(*(part.repeat_interleave(times, 0) for part in encoded))
-
-
 def test_attention_of_one_caption_a_photo_is_that_of_many() -> None:
     decoder, (features, _, _) = small("lstm"), batch()
-    encoded = decoder.encode(features)
+    held, _ = decoder.encode(features)
     h = torch.randn(PHOTOS, 6)
     singly, together = (
-        decoder.attend_singly(h, encoded.keys, encoded.values),
-        decoder.attend(h, encoded.keys, encoded.values),
+        decoder.attend_singly(h, held["keys"], held["values"]),
+        decoder.attend(h, held["keys"], held["values"]),
     )
     for one, many in zip(singly, together, strict=True):
         assert one.shape == many.shape and torch.allclose(one, many, atol=1e-6)
 
 
 @both_cells
-def test_loss_of_whole_captions_is_that_of_one_step_after_the_other(cell: Cell) -> None:
+def test_scores_of_whole_captions_are_those_of_one_step_after_the_other(cell: Cell) -> None:
     decoder, (features, inputs, targets) = small(cell), batch()
-    encoded = repeated(decoder.encode(features), CAPTIONS)
-    state, losses = decoder.first_state(encoded.h), []
-    for t in range(inputs.shape[1]):
-        scores, state, _ = decoder.step(inputs[:, t], state, encoded.keys, encoded.values)
-        losses.append(F.cross_entropy(scores, targets[:, t].clamp(min=0), reduction="none"))
-    spoken = targets >= 0
-    expected = (torch.stack(losses, 1) * spoken).sum() / spoken.sum()
-    torch.testing.assert_close(decoder(features, inputs, targets), expected)
+    expected = Decoder.scores(decoder, features, inputs, targets)
+    torch.testing.assert_close(decoder.scores(features, inputs, targets), expected)
+    loss = F.cross_entropy(expected, targets[targets >= 0])
+    torch.testing.assert_close(decoder(features, inputs, targets), loss)
 
 
 @both_cells
@@ -95,8 +88,9 @@ def test_each_caption_sees_its_own_photo_only(cell: Cell) -> None:
 @both_cells
 def test_attention_is_one_share_a_region_and_sums_to_one(cell: Cell) -> None:
     decoder, (features, _, _) = small(cell), batch()
-    encoded = decoder.encode(features)
-    _, _, attention = decoder.step(torch.tensor([4, 5, 6]), decoder.first_state(encoded.h), *encoded[:2])
+    held, first = decoder.encode(features)
+    attention = decoder.step(torch.tensor([4, 5, 6]), decoder.begin(first, PHOTOS), held).attention
+    assert attention is not None
     assert attention.shape == (PHOTOS, REGIONS)
     assert bool((attention > 0).all())
     torch.testing.assert_close(attention.sum(1), torch.ones(PHOTOS))
@@ -122,7 +116,8 @@ def test_lstm_is_the_one_of_torch() -> None:
         cell.weight_hh.copy_(decoder.rnn.weight[:, 12:])
         cell.bias_ih.copy_(decoder.rnn.bias)
         cell.bias_hh.zero_()
-    torch.testing.assert_close(decoder._recur(x, (h, c)), cell(x, (h, c)))
+    found = decoder._recur(x, {"h": h, "c": c})
+    torch.testing.assert_close((found["h"], found["c"]), cell(x, (h, c)))
 
 
 def test_gru_resets_before_the_candidate_and_updates_towards_the_old_state() -> None:
@@ -130,29 +125,29 @@ def test_gru_resets_before_the_candidate_and_updates_towards_the_old_state() -> 
     x, h = torch.randn(12), torch.randn(6)
     reset, update = torch.sigmoid(decoder.rnn.weight @ torch.cat([x, h]) + decoder.rnn.bias).chunk(2)
     new = torch.tanh(decoder.candidate.weight @ torch.cat([x, reset * h]) + decoder.candidate.bias)
-    (found,) = decoder._recur(x[None], (h[None],))
-    torch.testing.assert_close(found[0], update * h + (1 - update) * new)
+    found = decoder._recur(x[None], {"h": h[None]})
+    torch.testing.assert_close(found["h"][0], update * h + (1 - update) * new)
 
 
 @both_cells
 def test_first_state_is_projected_from_the_pooled_features_and_a_cell_starts_at_zero(cell: Cell) -> None:
     decoder, (features, _, _) = small(cell), batch()
-    state = decoder.first_state(decoder.encode(features).h)
-    torch.testing.assert_close(state[0], features.mean(1) @ decoder.initial.weight.T)
-    assert len(state) == len(decoder.state_names) == (2 if cell == "lstm" else 1)
-    assert all(bool((part == 0).all()) for part in state[1:])
+    _, state = decoder.encode(features)
+    torch.testing.assert_close(state["h"], features.mean(1) @ decoder.initial.weight.T)
+    assert list(state) == ["h", "c"][: 2 if cell == "lstm" else 1]
+    assert cell == "gru" or bool((state["c"] == 0).all())
 
 
 @both_cells
 def test_dropout_acts_in_training_only(cell: Cell) -> None:
-    decoder, arguments = small(cell, dropout=DropoutConfig(rnn=0.5, attention=0.5)), batch()
+    decoder, arguments = small(cell, dropout=SoftAttentionDropout(rnn=0.5, attention=0.5)), batch()
     torch.testing.assert_close(decoder(*arguments), small(cell)(*arguments))
     decoder.train()
     assert float(decoder(*arguments).detach()) != float(decoder(*arguments).detach())
 
 
 def test_dropout_falls_on_word_vectors_attention_and_what_the_output_sees() -> None:
-    decoder, (features, inputs, targets) = small("lstm", dropout=DropoutConfig(rnn=0.5, attention=0.5)), batch()
+    decoder, (features, inputs, targets) = small("lstm", dropout=SoftAttentionDropout(rnn=0.5, attention=0.5)), batch()
     dropped: list[tuple[int, ...]] = []
     for layer in (decoder.rnn_dropout, decoder.attention_dropout):
         layer.register_forward_hook(lambda module, inputs, output: dropped.append(tuple(output.shape)))
@@ -167,23 +162,24 @@ def test_dropout_falls_on_word_vectors_attention_and_what_the_output_sees() -> N
 
 
 def test_dropped_attention_reaches_the_loss_as_it_reaches_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder, (features, inputs, targets) = small("lstm", dropout=DropoutConfig(rnn=0.0, attention=0.5)), batch()
+    decoder, (features, inputs, targets) = small("lstm", dropout=SoftAttentionDropout(rnn=0.0, attention=0.5)), batch()
     closed = torch.rand(inputs.shape[1], PHOTOS, CAPTIONS, REGIONS).round() * 2
     decoder.train()
     monkeypatch.setattr(decoder.attention_dropout, "forward", lambda x: x * closed)
     found = decoder(features, inputs, targets)
-    keys, values, h = decoder.encode(features)
-    state, losses = decoder.first_state(h.repeat_interleave(CAPTIONS, 0)), []
+    held, first = decoder.encode(features)
+    state, losses = decoder.begin(first, len(inputs)), []
     for t, one in enumerate(closed):
         monkeypatch.setattr(decoder.attention_dropout, "forward", lambda x, one=one: x * one)
-        scores, state, _ = decoder.step(inputs[:, t], state, keys, values)
-        losses.append(F.cross_entropy(scores, targets[:, t].clamp(min=0), reduction="none"))
+        step = decoder.step(inputs[:, t], state, held)
+        state = decoder.advance(state, step, t)
+        losses.append(F.cross_entropy(step.scores, targets[:, t].clamp(min=0), reduction="none"))
     spoken = targets >= 0
     torch.testing.assert_close(found, (torch.stack(losses, 1) * spoken).sum() / spoken.sum())
 
 
 def test_weights_start_as_xavier_and_forget_gates_open() -> None:
-    shape = DecoderConfig(embedding=64, hidden=128, attention=96, context=80)
+    shape = SoftAttentionConfig(embedding=64, hidden=128, attention=96, context=80)
     lstm = SoftAttention(shape, features=100, vocabulary=50)
     bound = (6 / (64 + 80 + 128 + 4 * 128)) ** 0.5
     assert 0.95 * bound < float(lstm.rnn.weight.detach().abs().max()) <= bound
@@ -215,7 +211,7 @@ PUBLISHED_INITIAL = 524_288
 @both_cells
 def test_parameters_are_those_of_the_published_decoder_to_the_last_digit(cell: Cell) -> None:
     with torch.device("meta"):
-        decoder = SoftAttention(DecoderConfig(cell=cell), features=832, vocabulary=9962)
+        decoder = SoftAttention(SoftAttentionConfig(cell=cell), features=832, vocabulary=9962)
     matrices = {
         name.removesuffix(".weight"): parameter.numel()
         for name, parameter in decoder.named_parameters()

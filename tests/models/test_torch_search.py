@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from capprune.config import DecoderConfig
+from capprune.models.family import Step, Tensors
 from capprune.models.search import SUPPRESSED, beam, greedy, log_probabilities
-from capprune.models.soft_attention import Encoded, SoftAttention
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune_runtime.bundle.manifest import DecodingSection
 from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.caption import search as on_device
+
+Encoded = tuple[Tensors, Tensors]
 
 PHOTOS, REGIONS, FEATURES, VOCABULARY, LIMIT = 6, 4, 9, 17, 7
 DECODING = DecodingSection(start=START, end=END, suppress=SUPPRESSED, max_tokens=LIMIT, beam=3)
@@ -25,8 +27,8 @@ TOLERANCE = 1e-4  # both sum in float64, but the float32 scores of a batch diffe
 def random_decoder(seed: int, cell: Literal["lstm", "gru"] = "lstm") -> tuple[SoftAttention, Encoded]:
     """A decoder wild enough that captions differ and end at different steps."""
     torch.manual_seed(seed)
-    shape = DecoderConfig(cell=cell, embedding=8, hidden=12, attention=6, context=10)
-    decoder = SoftAttention(shape, features=FEATURES, vocabulary=VOCABULARY).eval()
+    shape = SoftAttentionConfig(cell=cell, embedding=8, hidden=12, attention=6, context=10)
+    decoder = SoftAttention(shape, features=FEATURES, vocabulary=VOCABULARY, regions=REGIONS).eval()
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.mul_(2)
@@ -36,19 +38,19 @@ def random_decoder(seed: int, cell: Literal["lstm", "gru"] = "lstm") -> tuple[So
         return decoder, decoder.encode(torch.randn(PHOTOS, REGIONS, FEATURES))
 
 
-def device_step(decoder: SoftAttention, encoded: Encoded, photo: int) -> tuple[on_device.Step, on_device.State]:
-    """The same decoder as the search on a device calls it: one photo, one row, NumPy in and out."""
-    keys, values = encoded.keys[photo : photo + 1], encoded.values[photo : photo + 1]
+def device_step(decoder: SoftAttention, encoded: Encoded, photo: int) -> tuple[on_device.Step[Any], Any]:
+    """The same decoder as the search on a device calls it: one photo, one row."""
+    held, first = ({name: part[photo : photo + 1] for name, part in some.items()} for some in encoded)
 
     @torch.inference_mode()
-    def step(token: int, state: on_device.State) -> on_device.StepResult:
-        before = tuple(torch.from_numpy(state[name]) for name in decoder.state_names)
-        scores, after, attention = decoder.step(torch.tensor([token]), before, keys, values)
-        arrays = {name: part.numpy() for name, part in zip(decoder.state_names, after, strict=True)}
-        return on_device.StepResult(scores[0].numpy(), arrays, attention[0].numpy())
+    def step(token: int, state: Any, position: int) -> on_device.StepResult[Any]:
+        found = decoder.step(torch.tensor([token]), state, held, decoder.position_at(position, token_like))
+        assert found.attention is not None
+        after = decoder.advance(state, found, position)
+        return on_device.StepResult(found.scores[0].numpy(), after, found.attention[0].numpy())
 
-    first = decoder.first_state(encoded.h[photo : photo + 1])
-    return step, {name: part.numpy() for name, part in zip(decoder.state_names, first, strict=True)}
+    token_like = torch.zeros(1)
+    return step, decoder.begin(first, 1)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -113,19 +115,29 @@ class Scripted:
     score: Callable[[int], list[float]]
     vocabulary: int
 
-    def first_state(self, h: Tensor) -> tuple[Tensor, ...]:
-        return (h,)
+    def begin(self, first: Tensors, rows: int) -> Tensors:
+        return {}
 
-    def step(self, token: Tensor, state: Any, keys: Tensor, values: Tensor) -> tuple[Tensor, Any, Tensor]:
-        return torch.tensor([self.score(int(each)) for each in token]), state, torch.ones(len(token), 1)
+    def position_at(self, position: int, beside: Tensor) -> None:
+        return None
+
+    def advance(self, state: Tensors, found: Step, position: int) -> Tensors:
+        return state
+
+    def step(self, token: Tensor, state: Tensors, held: Tensors, position: Tensor | None) -> Step:
+        return Step(torch.tensor([self.score(int(each)) for each in token]), state, None)
 
 
-def scripted_step(script: Scripted) -> on_device.Step:
-    def step(token: int, state: on_device.State) -> on_device.StepResult:
+def scripted_step(script: Scripted) -> on_device.Step[Any]:
+    def step(token: int, state: Any, position: int) -> on_device.StepResult[Any]:
         scores: npt.NDArray[np.float32] = np.array(script.score(token), np.float32)
-        return on_device.StepResult(scores, state, np.ones(1, np.float32))
+        return on_device.StepResult(scores, state, None)
 
     return step
+
+
+def nothing_of(photos: int) -> Encoded:
+    return {"held": torch.zeros(photos, 1)}, {}
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
@@ -136,7 +148,7 @@ def test_ties_go_to_the_lower_hypothesis_then_to_the_lower_id(width: int) -> Non
         return [0.0, 0.0, 0.0 if token == START else 1.0, 0.0, *[1.0] * (many - 4)]
 
     script: Any = Scripted(score, many)
-    encoded = Encoded(torch.zeros(2, 1, 1), torch.zeros(2, 1, 1), torch.zeros(2, 1))
+    encoded = nothing_of(2)
     found = beam(script, encoded, 3, width)
     expected = on_device.beam(scripted_step(script), {}, replace(DECODING, max_tokens=3), width)
     assert found.tokens == [expected.tokens] * 2
@@ -148,7 +160,7 @@ def test_finished_caption_is_chosen_over_a_likelier_one_that_found_no_end() -> N
         return [0.0, 0.0, 1.0, 0.0, 1.0 if token == START else 5.0]
 
     script: Any = Scripted(score, 5)
-    encoded = Encoded(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    encoded = nothing_of(1)
     found = beam(script, encoded, 3, 4)
     expected = on_device.beam(scripted_step(script), {}, replace(DECODING, max_tokens=3), 4)
     assert expected.tokens == ()
@@ -159,5 +171,5 @@ def test_finished_caption_is_chosen_over_a_likelier_one_that_found_no_end() -> N
 
 def test_likeliest_caption_is_cut_when_none_found_an_end() -> None:
     script: Any = Scripted(lambda token: [0.0, -50.0, -50.0, 0.0, 5.0, 1.0], 6)
-    encoded = Encoded(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    encoded = nothing_of(1)
     assert beam(script, encoded, 3, 2).tokens == [(4, 4, 4)]

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from capprune.config import DecoderConfig, EncoderConfig
+from capprune.config import EncoderConfig
 from capprune.models.caption_model import CaptionModel, GridEncoder, region_count
 from capprune.models.efficientnet_lite import EfficientNetLite0
 from capprune.models.exportable import EncodeCall, StepCall
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune_exporters.onnx.convert import convert_onnx
 from capprune_runtime.onnx.check import Signature, check_onnx
 from capprune_runtime.onnx.file import OnnxModel
@@ -71,11 +71,11 @@ class Parts:
 
 def make_parts(cell: Cell) -> Parts:
     torch.manual_seed(21)
-    shape = DecoderConfig(cell=cell, embedding=WIDTH, hidden=WIDTH, attention=WIDTH, context=WIDTH)
-    decoder = SoftAttention(shape, features=FEATURES, vocabulary=VOCABULARY)
+    shape = SoftAttentionConfig(cell=cell, embedding=WIDTH, hidden=WIDTH, attention=WIDTH, context=WIDTH)
+    decoder = SoftAttention(shape, features=FEATURES, vocabulary=VOCABULARY, regions=REGIONS)
     model = CaptionModel(GridEncoder(ENCODER, cast(EfficientNetLite0, TinyNetwork())), decoder).eval()
     prune(decoder)
-    encode, step = EncodeCall(model).eval(), StepCall(decoder, REGIONS).eval()
+    encode, step = EncodeCall(model).eval(), StepCall(decoder).eval()
     photo = {"photo": torch.rand(1, ENCODER.size, ENCODER.size, 3) * 2 - 1}
     weights = {name: value.detach().numpy() for name, value in decoder.named_parameters() if name.endswith("weight")}
     return Parts(

@@ -42,18 +42,15 @@ PHOTOS = [
 
 
 def contents(parts: Parts, encoder: bytes, decoder: bytes) -> BundleContents:
-    width = onnx_parts.WIDTH
     return BundleContents(
         created_by="capprune 0.1.0",
         encoder=encoder,
         decoder=decoder,
         vocabulary=Vocabulary(WORDS),
-        model=ModelSection(
-            "soft_attention", parts.cell, width, width, width, width, onnx_parts.REGIONS, onnx_parts.VOCABULARY
-        ),
+        model=ModelSection("soft_attention", parts.model.decoder.describe(), {"hidden": onnx_parts.WIDTH}),
         preprocessing=PreprocessingSection(size=onnx_parts.ENCODER.size),
         decoding=DecodingSection(start=1, end=2, suppress=(0, 1, 3), max_tokens=6, beam=3),
-        state=("h", "c") if parts.cell == "lstm" else ("h",),
+        interface=parts.model.decoder.interface(),
         pruning=PruningSection("supermask", 0.95, 50, 1000),
         quantisation=QuantisationSection("float32", "gap_float32"),
         data=DataSection("drawn scenes", "CC0-1.0"),
@@ -91,6 +88,7 @@ def test_bundle_is_verified_and_says_what_the_tflite_bundle_says(written: Bundle
         for beam in (1, 3):
             caption = captioner.caption(photo, beam)
             assert caption.tokens == other.caption(photo, beam).tokens
+            assert caption.attention is not None
             assert caption.attention.shape == (len(caption.tokens), onnx_parts.REGIONS)
             said.add(caption.tokens)
     assert len(said) > 1  # the photos matter
@@ -132,8 +130,7 @@ def resealed(folder: Path, change: dict[str, Any] | None = None) -> None:
     import hashlib
 
     tree = json.loads((folder / "manifest.json").read_text())
-    for section, values in (change or {}).items():
-        tree[section].update(values)
+    _merge(tree, change or {})
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     tree["files"] = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
@@ -141,6 +138,14 @@ def resealed(folder: Path, change: dict[str, Any] | None = None) -> None:
         if name != "manifest.json" and (data := (folder / name).read_bytes()) is not None
     }
     (folder / "manifest.json").write_text(json.dumps(tree))
+
+
+def _merge(tree: dict[str, Any], change: dict[str, Any]) -> None:
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
 
 
 def test_model_that_breaks_a_rule_is_refused_though_its_hash_fits(lstm_bundle: Path) -> None:
@@ -154,8 +159,11 @@ def test_model_that_breaks_a_rule_is_refused_though_its_hash_fits(lstm_bundle: P
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"model": {"hidden": 65}}, "does not fit the manifest"),
-        ({"model": {"regions": 9}}, "does not fit the manifest"),
+        ({"decoder": {"interface": {"state": {"h": {"shape": [65]}}}}}, "does not fit the manifest"),
+        ({"decoder": {"interface": {"held": {"keys": {"shape": [9, 64]}}}}}, "does not fit the manifest"),
+        ({"decoder": {"interface": {"regions": 9}}}, "does not fit the manifest"),
+        ({"decoder": {"interface": {"regions": None}}}, "not those of the manifest"),
+        ({"decoder": {"interface": {"position": True}}}, "not those of the manifest"),
         ({"preprocessing": {"size": 97}}, "does not fit the manifest"),
     ],
 )
@@ -168,7 +176,11 @@ def test_models_of_other_shapes_than_the_manifest_says_are_refused(
 
 
 def test_models_of_another_cell_are_refused(lstm_bundle: Path) -> None:
-    resealed(lstm_bundle, {"model": {"cell": "gru"}, "decoder": {"state": ["h"]}})
+    h = {"shape": [onnx_parts.WIDTH], "first": "encode", "carry": "replace"}
+    tree = json.loads((lstm_bundle / "manifest.json").read_text())
+    tree["decoder"]["interface"]["state"] = {"h": h}
+    (lstm_bundle / "manifest.json").write_text(json.dumps(tree))
+    resealed(lstm_bundle)
     with pytest.raises(BadModelFile, match="not those of the manifest"):
         verify_bundle(lstm_bundle)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from capprune.config import DecoderConfig, PruningConfig
-from capprune.models.soft_attention import SoftAttention
+from capprune.config import PruningConfig
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune.pruning.blocks import Blocks, find_blocks
 from capprune.pruning.dynamics import crossing
 from capprune.pruning.state import load_plain_state, plain_state
@@ -35,7 +35,7 @@ def in_blocks(matrix: Tensor) -> Tensor:
 
 def decoder(cell: Literal["lstm", "gru"] = "lstm", **changed: int) -> SoftAttention:
     sizes = {"embedding": 16, "hidden": 32, "attention": 24, "context": 16, **changed}
-    return SoftAttention(DecoderConfig(cell=cell, **sizes), features=7, vocabulary=9)
+    return SoftAttention(SoftAttentionConfig(cell=cell, **sizes), features=7, vocabulary=9)
 
 
 def pruning(block: str = "1x16", **blocks: str) -> PruningConfig:

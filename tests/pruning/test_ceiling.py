@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from capprune.config import DecoderConfig, PruningConfig
-from capprune.models.soft_attention import SoftAttention
+from capprune.config import PruningConfig
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune.pruning.dynamics import FALL, highest, pull_of
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.supermask import Supermask
@@ -41,7 +41,9 @@ def test_gates_at_the_ceiling_come_down_in_a_fifth_of_the_run(sparsity: float, s
 
 def test_whatever_pushes_gates_up_they_stop_at_the_ceiling() -> None:
     torch.manual_seed(0)
-    model = SoftAttention(DecoderConfig(embedding=16, hidden=32, attention=16, context=16), features=24, vocabulary=50)
+    model = SoftAttention(
+        SoftAttentionConfig(embedding=16, hidden=32, attention=16, context=16), features=24, vocabulary=50
+    )
     pruner = SupermaskPruner(model, PRICED, steps=400)
     with torch.no_grad():
         for gate in pruner.gates.values():

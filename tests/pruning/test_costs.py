@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from capprune.config import DecoderConfig, PruningConfig
-from capprune.models.soft_attention import SoftAttention
+from capprune.config import PruningConfig
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_costs
 from capprune.pruning.layers import prunable_layers
 from capprune.pruning.learned import SupermaskPruner
@@ -32,7 +32,7 @@ TABLE = {
 
 
 def decoder() -> SoftAttention:
-    shape = DecoderConfig(embedding=32, hidden=32, attention=32, context=32)
+    shape = SoftAttentionConfig(embedding=32, hidden=32, attention=32, context=32)
     return SoftAttention(shape, features=48, vocabulary=400)
 
 
@@ -101,7 +101,7 @@ def test_time_is_spent_in_the_matrices_of_a_step(tmp_path: Path) -> None:
     path.write_text(json.dumps(TABLE), encoding="utf-8")
     model = decoder()
     layers = prunable_layers(model, PruningConfig())
-    costs = time_costs(model, layers, {"rnn": 16}, read_cost_table(str(path)), attended=1000)
+    costs = time_costs(model, layers, {"rnn": 16}, read_cost_table(str(path)), attended=1000, roles=model.roles())
     assert {name for name, cost in costs.weight.items() if cost} == {"rnn.weight", "query.weight", "output.weight"}
     assert costs.fixed == pytest.approx(10 + 0.5 + 128 / 1000)  # no rows in CSR, 4 · 32 in blocks
     assert costs.weight["output.weight"] == pytest.approx(0.002)

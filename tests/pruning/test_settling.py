@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from capprune.config import DecoderConfig, PruningConfig
-from capprune.models.soft_attention import SoftAttention
+from capprune.config import PruningConfig
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune.pruning.learned import SupermaskPruner
 
-SHAPE = DecoderConfig(embedding=16, hidden=32, attention=16, context=16)
+SHAPE = SoftAttentionConfig(embedding=16, hidden=32, attention=16, context=16)
 
 
 def pruner_of(**settings: object) -> SupermaskPruner:

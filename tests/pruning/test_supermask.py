@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from capprune.config import DecoderConfig
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune.pruning.state import load_plain_state, plain_state
 from capprune.pruning.supermask import Gate, Supermask, ramp
 
@@ -104,7 +103,9 @@ def test_every_draw_is_a_fresh_one() -> None:
 
 def test_one_sample_serves_a_whole_step_and_the_next_step_draws_another() -> None:
     torch.manual_seed(0)
-    decoder = SoftAttention(DecoderConfig(embedding=4, hidden=6, attention=5, context=4), features=7, vocabulary=9)
+    decoder = SoftAttention(
+        SoftAttentionConfig(embedding=4, hidden=6, attention=5, context=4), features=7, vocabulary=9
+    )
     mask = Supermask(decoder, initial=0.5)
     drawn: list[int] = []
     for gate in (module for module in decoder.modules() if isinstance(module, Gate)):
@@ -127,7 +128,7 @@ def test_one_sample_serves_a_whole_step_and_the_next_step_draws_another() -> Non
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_every_matrix_of_the_decoder_is_masked_and_no_bias(cell: Literal["lstm", "gru"]) -> None:
-    shape = DecoderConfig(cell=cell, embedding=4, hidden=6, attention=5, context=4)
+    shape = SoftAttentionConfig(cell=cell, embedding=4, hidden=6, attention=5, context=4)
     decoder = SoftAttention(shape, features=7, vocabulary=9)
     matrices = {name: p.shape for name, p in decoder.named_parameters() if name.endswith("weight")}
     biases = {name: p.detach().clone() for name, p in decoder.named_parameters() if name.endswith("bias")}
@@ -150,8 +151,8 @@ def test_every_matrix_of_the_decoder_is_masked_and_no_bias(cell: Literal["lstm",
 
 def test_masked_set_of_the_published_decoder_counts_as_published() -> None:
     with torch.device("meta"):
-        lstm = Supermask(SoftAttention(DecoderConfig(cell="lstm"), features=832, vocabulary=9962))
-        gru = Supermask(SoftAttention(DecoderConfig(cell="gru"), features=832, vocabulary=9962))
+        lstm = Supermask(SoftAttention(SoftAttentionConfig(cell="lstm"), features=832, vocabulary=9962))
+        gru = Supermask(SoftAttention(SoftAttentionConfig(cell="gru"), features=832, vocabulary=9962))
     pooled = 512 * (1024 - 832)  # the first state is there projected from a vector of 1024, not 832
     assert lstm.size + pooled == 11_911_168
     assert gru.size + pooled == 11_255_808
@@ -232,7 +233,7 @@ def test_masked_weights_made_in_the_type_of_products_train_as_those_rounded_late
     cell: Literal["lstm", "gru"], width: int
 ) -> None:
     torch.manual_seed(6)
-    shape = DecoderConfig(cell=cell, embedding=8, hidden=16, attention=12, context=8)
+    shape = SoftAttentionConfig(cell=cell, embedding=8, hidden=16, attention=12, context=8)
     decoder = SoftAttention(shape, features=20, vocabulary=40)
     widths = {"rnn": width, "output": width}
     mask = Supermask(decoder, initial=0.5, widths=widths)

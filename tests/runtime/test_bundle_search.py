@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from capprune_runtime.bundle.manifest import DecodingSection
-from capprune_runtime.caption.search import Hypothesis, State, StepResult, beam, greedy
+from capprune_runtime.caption.search import Hypothesis, StepResult, beam, greedy
 from capprune_runtime.errors import BundleError
 
 REGIONS = 3
+State = Mapping[str, NDArray[Any]]
 
 
 def decoding(max_tokens: int = 6, suppress: tuple[int, ...] = (0, 1, 3)) -> DecodingSection:
@@ -34,8 +36,8 @@ class ToyDecoder:
         self.bias[2] = end_bias
         self.coarse = coarse
 
-    def __call__(self, token: int, state: State) -> StepResult:
-        h = np.tanh(self.recurrent @ state["h"] + self.embedding[token]).astype(np.float32)
+    def __call__(self, token: int, state: State, position: int) -> StepResult[State]:
+        h = np.tanh(self.recurrent @ state["h"] + self.embedding[token] + position / 8).astype(np.float32)
         scores = self.output @ h + self.bias
         if self.coarse:
             scores = np.round(scores)
@@ -54,7 +56,7 @@ def log_probabilities(scores: NDArray[np.float32], suppress: tuple[int, ...]) ->
 
 
 def brute_force(
-    step: Callable[[int, State], StepResult], rules: DecodingSection, width: int
+    step: Callable[[int, State, int], StepResult[State]], rules: DecodingSection, width: int
 ) -> tuple[tuple[int, ...], float, bool]:
     """The definition, one sentence a line, over lists of (score, tokens, finished, state)."""
     beams: list[tuple[float, tuple[int, ...], bool, State]] = [(0.0, (), False, START)]
@@ -66,7 +68,7 @@ def brute_force(
             if finished:
                 candidates.append((score, index, rules.end, (score, tokens, True, state)))
                 continue
-            result = step(tokens[-1] if tokens else rules.start, state)
+            result = step(tokens[-1] if tokens else rules.start, state, len(tokens))
             for token, value in enumerate(log_probabilities(result.scores, rules.suppress)):
                 if value == -math.inf:
                     continue
@@ -110,10 +112,10 @@ def test_greedy_equals_brute_force_and_a_beam_of_one(seed: int, words: int, max_
     assert (found.tokens, found.log_probability) == (narrow.tokens, narrow.log_probability)
 
 
-def scripted(rows: dict[int, list[float]]) -> Callable[[int, State], StepResult]:
+def scripted(rows: dict[int, list[float]]) -> Callable[[int, State, int], StepResult[State]]:
     """A decoder whose scores depend on the token before alone."""
 
-    def step(token: int, state: State) -> StepResult:
+    def step(token: int, state: State, position: int) -> StepResult[State]:
         return StepResult(np.array(rows[token], np.float32), state, np.full(REGIONS, token, np.float32))
 
     return step
@@ -151,9 +153,9 @@ def test_search_stops_calling_the_decoder_when_all_are_finished() -> None:
     calls = []
     ending = scripted({key: [0.0, 0.0, 9.0, 0.0, -30.0, -30.0, -30.0] for key in range(7)})
 
-    def counted(token: int, state: State) -> StepResult:
+    def counted(token: int, state: State, position: int) -> StepResult[State]:
         calls.append(token)
-        return ending(token, state)
+        return ending(token, state, position)
 
     found = greedy(counted, START, decoding(20))
     assert found.finished and found.tokens == () and calls == [1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ import tiny_bundle
 import torch
 
 from capprune_runtime import Captioner, verify_bundle
-from capprune_runtime.caption.search import State, StepResult, beam, greedy
+from capprune_runtime.caption.decoder import DecoderState, DecoderStep
+from capprune_runtime.caption.search import StepResult, beam, greedy
 from capprune_runtime.errors import UsageError
 from capprune_runtime.photo import normalise
+
+State = Mapping[str, Any]
 
 
 @pytest.fixture(params=["lstm", "gru"])
@@ -26,7 +31,7 @@ def captioner(models: tiny_bundle.TinyModels, tmp_path: Path) -> Captioner:
     return Captioner(verify_bundle(tiny_bundle.write_bundle(tmp_path / "b", models)))
 
 
-def torch_step(models: tiny_bundle.TinyModels, token: int, state: State) -> StepResult:
+def torch_step(models: tiny_bundle.TinyModels, token: int, state: State) -> StepResult[State]:
     inputs = {name: torch.from_numpy(np.asarray(array)) for name, array in state.items()}
     with torch.no_grad():
         outputs = models.step(torch.tensor([token], dtype=torch.int32), **inputs)
@@ -45,7 +50,7 @@ def test_captions_equal_those_of_torch(captioner: Captioner, models: tiny_bundle
         start = {name: tensor.numpy() for name, tensor in encoded.items()}
         decoding = captioner.bundle.manifest.decoding
 
-        def step(token: int, state: State) -> StepResult:
+        def step(token: int, state: State, position: int) -> StepResult[State]:
             return torch_step(models, token, state)
 
         expected = greedy(step, start, decoding) if width == 1 else beam(step, start, decoding, width)
@@ -54,6 +59,7 @@ def test_captions_equal_those_of_torch(captioner: Captioner, models: tiny_bundle
         assert caption.tokens == expected.tokens
         assert caption.finished == expected.finished
         assert caption.log_probability == pytest.approx(expected.log_probability, abs=1e-4)
+        assert caption.attention is not None
         assert caption.attention.shape == (len(caption.tokens), tiny_bundle.REGIONS)
         assert caption.attention.sum(axis=1) == pytest.approx(1, abs=1e-5)
         assert caption.text == " ".join(tiny_bundle.WORDS[token] for token in caption.tokens)
@@ -69,14 +75,15 @@ def test_without_a_width_the_bundles_own_is_taken_and_every_call_is_timed(captio
 
 
 def test_a_caption_of_no_words_has_attention_of_no_rows(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ends(token: int, state: State) -> StepResult:
+    def ends(token: int, state: DecoderState, position: int) -> StepResult[DecoderState]:
         scores = np.zeros(tiny_bundle.VOCABULARY, np.float32)
         scores[2] = 50
         return StepResult(scores, state, np.ones(tiny_bundle.REGIONS, np.float32))
 
-    monkeypatch.setattr(captioner, "step", ends)
+    monkeypatch.setattr(DecoderStep, "__call__", lambda self, *given: ends(*given))
     caption = captioner.caption(tiny_bundle.photo_pixels(), beam=1)
-    assert caption.text == "" and caption.finished and caption.attention.shape == (0, tiny_bundle.REGIONS)
+    assert caption.text == "" and caption.finished and caption.attention is not None
+    assert caption.attention.shape == (0, tiny_bundle.REGIONS)
 
 
 @pytest.mark.parametrize("beam_width", [0, -1, 101])

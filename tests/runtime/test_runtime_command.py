@@ -75,10 +75,10 @@ def test_a_missing_photo_is_a_usage_error_before_any_work(
 
 def test_verify_says_what_the_bundle_is(bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(bundle_folder)]) == 0
-    assert "soft_attention lstm, 24 words, 75.00% sparse" in capsys.readouterr().out
+    assert "LSTM with soft attention over 4 regions, 24 words, 75.00% sparse" in capsys.readouterr().out
     assert main(["verify", str(bundle_folder), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["verified"] is True and document["manifest"]["model"]["vocabulary"] == 24
+    assert document["verified"] is True and document["manifest"]["decoder"]["interface"]["vocabulary"] == 24
     assert document["files"] == 6 and document["schema_version"] == 1
 
 

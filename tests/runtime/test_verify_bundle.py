@@ -37,14 +37,14 @@ def test_a_sound_bundle_gives_its_manifest_vocabulary_and_models(
 ) -> None:
     bundle = verify_bundle(bundle_folder)
     assert bundle.place == bundle_folder
-    assert bundle.manifest.model.cell == "lstm"
+    assert list(bundle.manifest.interface.state) == ["h", "c"]
     assert bundle.vocabulary.tokens == tiny_bundle.WORDS
     assert (bundle.encoder, bundle.decoder) == (lstm_models.encoder_tflite, lstm_models.step_tflite)
 
 
 def test_a_gru_bundle_is_accepted(gru_models: tiny_bundle.TinyModels, tmp_path: Path) -> None:
     bundle = verify_bundle(tiny_bundle.write_bundle(tmp_path / "gru", gru_models))
-    assert bundle.manifest.decoder.state == ("h",)
+    assert list(bundle.manifest.interface.state) == ["h"]
 
 
 def test_the_least_bundle_holds_models_and_vocabulary_only(bundle_folder: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_hash_is_checked_before_the_content_is_parsed(bundle_folder: Path) -
 
 
 def test_a_later_format_is_refused_as_such(bundle_folder: Path) -> None:
-    resealed(bundle_folder, lambda manifest: manifest.update(schema_version=2))
+    resealed(bundle_folder, lambda manifest: manifest.update(schema_version=3))
     with pytest.raises(NewerFormat, match="later capprune"):
         verify_bundle(bundle_folder)
 
@@ -178,14 +178,33 @@ def nested(section: str, **values: object) -> Callable[[dict[str, Any]], object]
     return lambda manifest: manifest[section].update(values)
 
 
+REGION_FEATURES = {"input": "regions", "regions": 4, "channels": 16}
+
+
+def shaped(kind: str, name: str, shape: list[int]) -> Callable[[dict[str, Any]], object]:
+    """Another shape of a held or carried tensor, or one tensor more."""
+    own = {"dtype": "float32"} if kind == "held" else {"first": "encode", "carry": "replace"}
+    return lambda manifest: manifest["decoder"]["interface"][kind].update({name: {"shape": shape, **own}})
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (nested("model", hidden=17), "h does not fit|does not fit the manifest"),
-        (nested("model", attention=17), "keys does not fit"),
-        (nested("model", context=17), "values does not fit"),
-        (nested("model", regions=5), "does not fit the manifest"),
+        (shaped("state", "h", [17]), "h does not fit"),
+        (shaped("held", "keys", [4, 17]), "keys does not fit"),
+        (shaped("held", "values", [4, 17]), "values does not fit"),
+        (shaped("held", "more", [4, 16]), "outputs are not those"),
+        (shaped("state", "more", [16]), "outputs are not those"),
+        (lambda manifest: manifest["decoder"]["interface"]["held"].pop("keys"), "outputs are not those"),
+        (lambda manifest: manifest["decoder"]["interface"].update(regions=5), "attention does not fit"),
+        (lambda manifest: manifest["decoder"]["interface"].update(regions=None), "outputs are not those"),
+        (lambda manifest: manifest["decoder"]["interface"].update(position=True), "inputs are not those"),
+        (
+            lambda manifest: manifest["decoder"]["interface"]["state"]["c"].update(first="zeros"),
+            "outputs are not those",
+        ),
         (nested("preprocessing", size=17), "photo does not fit"),
+        (lambda manifest: manifest.update(preprocessing=REGION_FEATURES), "inputs are not those"),
     ],
 )
 def test_models_of_other_shapes_than_the_manifest_says_are_refused(
@@ -198,7 +217,8 @@ def test_models_of_other_shapes_than_the_manifest_says_are_refused(
 
 def test_a_vocabulary_size_that_the_scores_do_not_have_is_refused(bundle_folder: Path) -> None:
     (bundle_folder / "vocabulary.txt").write_text("\n".join((*tiny_bundle.WORDS, "more")) + "\n")
-    resealed(bundle_folder, nested("model", vocabulary=len(tiny_bundle.WORDS) + 1))
+    more = len(tiny_bundle.WORDS) + 1
+    resealed(bundle_folder, lambda manifest: manifest["decoder"]["interface"].update(vocabulary=more))
     with pytest.raises(BadModelFile, match="scores does not fit"):
         verify_bundle(bundle_folder)
 
@@ -227,9 +247,13 @@ def test_a_model_that_breaks_a_rule_is_refused_though_its_hash_fits(bundle_folde
         verify_bundle(bundle_folder)
 
 
+# one number for all channels, where they share a whole one
+PREPROCESSING = {"size": tiny_bundle.SIZE, "resize": "squash-triangle-q15", "mean": 127, "scale": 128}
+
+
 def test_models_may_say_what_the_bundle_says(bundle_folder: Path, lstm_models: tiny_bundle.TinyModels) -> None:
     manifest = tiny_bundle.manifest_json("lstm")
-    described = json.dumps({name: manifest[name] for name in ("preprocessing", "decoding")}, indent=1).encode()
+    described = json.dumps({"preprocessing": PREPROCESSING, "decoding": manifest["decoding"]}, indent=1).encode()
     words = (bundle_folder / "vocabulary.txt").read_bytes()
     for name in ("encoder.tflite", "decoder.tflite"):
         data = (bundle_folder / name).read_bytes()
@@ -240,8 +264,7 @@ def test_models_may_say_what_the_bundle_says(bundle_folder: Path, lstm_models: t
 
 def test_model_that_says_something_else_than_the_manifest_is_refused(bundle_folder: Path) -> None:
     manifest = tiny_bundle.manifest_json("lstm")
-    described = {name: manifest[name] for name in ("preprocessing", "decoding")}
-    described["decoding"] = {**tiny_bundle.manifest_json("lstm")["decoding"], "beam": 4}  # type: ignore[dict-item]
+    described = {"preprocessing": PREPROCESSING, "decoding": {**manifest["decoding"], "beam": 4}}
     data = (bundle_folder / "decoder.tflite").read_bytes()
     words = (bundle_folder / "vocabulary.txt").read_bytes()
     edited = tflite_edit.with_metadata(data, words, json.dumps(described).encode())

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,30 +94,56 @@ def photo_pixels(seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def manifest_json(cell: str) -> dict[str, object]:
+def manifest_json(cell: str) -> dict[str, Any]:
+    sizes = {"embedding": EMBEDDING, "hidden": HIDDEN, "attention": ATTENTION, "context": CONTEXT}
+    shapes = {"keys": [REGIONS, ATTENTION], "values": [REGIONS, CONTEXT]}
+    carried = {"shape": [HIDDEN], "first": "encode", "carry": "replace"}
     return {
         "format": "capprune-bundle",
-        "schema_version": 1,
-        "created_by": "capprune 0.1.0",
+        "schema_version": 2,
+        "created_by": "capprune 0.2.0",
         "model": {
             "family": "soft_attention",
-            "cell": cell,
-            "embedding": EMBEDDING,
-            "hidden": HIDDEN,
-            "attention": ATTENTION,
-            "context": CONTEXT,
-            "regions": REGIONS,
-            "vocabulary": VOCABULARY,
+            "description": f"{cell.upper()} with soft attention over 4 regions",
+            "sizes": sizes,
         },
-        "preprocessing": {"size": SIZE, "resize": "squash-triangle-q15", "mean": 127, "scale": 128},
+        "preprocessing": {
+            "input": "photo",
+            "size": SIZE,
+            "resize": "squash-triangle-q15",
+            "mean": [127.0] * 3,
+            "scale": [128.0] * 3,
+        },
         "decoding": {"start": 1, "end": 2, "suppress": [0, 1, 3], "max_tokens": 8, "beam": 3},
         "encoder": {"file": "encoder.tflite", "signature": "encode"},
-        "decoder": {"file": "decoder.tflite", "signature": "step", "state": list(state_names(cell))},
+        "decoder": {
+            "file": "decoder.tflite",
+            "signature": "step",
+            "interface": {
+                "vocabulary": VOCABULARY,
+                "held": {name: {"shape": shape, "dtype": "float32"} for name, shape in shapes.items()},
+                "state": {name: dict(carried) for name in state_names(cell)},
+                "regions": REGIONS,
+                "position": False,
+            },
+        },
         "pruning": {"method": "supermask", "sparsity": 0.75, "kept_weights": 250, "prunable_weights": 1000},
         "quantisation": {"encoder": "float32", "decoder": "float32"},
         "data": {"name": "drawn scenes", "licence": "CC0-1.0"},
         "config": {"seed": 1, "train": {"rate": 0.5, "names": ["a", None, True]}},
         "files": {},
+    }
+
+
+def schema1_json(cell: str) -> dict[str, Any]:
+    """The same as version 0.1 wrote it."""
+    sizes = {"embedding": EMBEDDING, "hidden": HIDDEN, "attention": ATTENTION, "context": CONTEXT}
+    return {
+        **manifest_json(cell),
+        "schema_version": 1,
+        "model": {"family": "soft_attention", "cell": cell, **sizes, "regions": REGIONS, "vocabulary": VOCABULARY},
+        "preprocessing": {"size": SIZE, "resize": "squash-triangle-q15", "mean": 127, "scale": 128},
+        "decoder": {"file": "decoder.tflite", "signature": "step", "state": list(state_names(cell))},
     }
 
 

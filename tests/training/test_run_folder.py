@@ -88,7 +88,7 @@ def test_sparse_run_reads_back_with_its_masks_applied(sparse_run: Path) -> None:
 def test_vocabulary_that_does_not_match_the_weights_is_a_bundle_error(run: Path) -> None:
     (run / VOCABULARY).write_text(Vocabulary((*tiny.VOCABULARY.tokens, "new")).as_text())
     with pytest.raises(
-        BundleError, match=r"(?s)do not fit the config and the vocabulary.*lstm cells and 12 words"
+        BundleError, match=r"(?s)do not fit the config and the vocabulary.*soft_attention decoder .* with 12 words"
     ) as raised:
         load_run(run)
     assert raised.value.exit_code == 5

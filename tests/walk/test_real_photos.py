@@ -74,7 +74,7 @@ def test_the_app_says_of_real_photos_what_python_says(
     from desktop_jvm import DesktopJvm
 
     captioner = Captioner(verify_bundle(Path(results["folder"])))
-    size = captioner.bundle.manifest.preprocessing.size
+    size = captioner.bundle.manifest.photo_size
     names = [photo.name for photo in load_caption_set(data_folder / "flickr8k").split("test")[:TEST_PHOTOS]]
     with open_photos(data_folder / "flickr8k") as store:
         photos = [(name, decode_photo(store.read(name), name), 1 + 2 * (n % 2)) for n, name in enumerate(names)]

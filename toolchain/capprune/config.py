@@ -8,16 +8,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
+from capprune.registry import Registry
 from capprune_runtime.errors import ConfigError, UsageError
 
 CONFIG_BYTES = 1 << 16  # a config larger than this is not one
 CONFIG_DEPTH = 16  # nor one nested deeper; the tree has four levels, and PyYAML's time grows with the square
 MOST_UNITS = 16_384  # in one layer; beyond it a typing error is more likely than a caption model
+
+DEFAULT_FAMILY = "soft_attention"
+DECODERS = Registry(
+    "capprune.decoders",
+    {DEFAULT_FAMILY: "capprune.models.soft_attention:SoftAttention"},
+    "decoder family",
+)
 
 
 class _Tree(BaseModel):
@@ -59,25 +67,27 @@ class EncoderConfig(_Tree):
     learning_rate: float = Field(default=1e-4, gt=0, description="of its weights; falls as training.learning_rate does")
 
 
+class Dropout(_Tree):
+    """Shares of values that are dropped in training (not kept); a family names its own."""
+
+    def scaled(self, factor: float) -> Self:
+        """Return every rate times `factor`."""
+        return self.model_copy(update={name: rate * factor for name, rate in self.model_dump().items()})
+
+
 class DecoderConfig(_Tree):
-    """The sizes of a Soft-Attention decoder."""
+    """The sizes of a decoder; each family has its own, beside its module."""
 
-    cell: Literal["lstm", "gru"] = "lstm"
-    embedding: int = Field(default=256, ge=1, le=MOST_UNITS)
-    hidden: int = Field(default=512, ge=1, le=MOST_UNITS)
-    attention: int = Field(default=512, ge=1, le=MOST_UNITS)
-    context: int = Field(default=512, ge=1, le=MOST_UNITS)
+    family: str
+    dropout: SerializeAsAny[Dropout] = Dropout()
 
+    def with_dropout(self, factor: float) -> Self:
+        """Return the config with every dropout rate times `factor`."""
+        return self.model_copy(update={"dropout": self.dropout.scaled(factor)})
 
-class DropoutConfig(_Tree):
-    """Shares of values that are dropped in training (not kept); cut to a third while masks are sampled."""
-
-    rnn: float = Field(default=0.35, ge=0, lt=1)
-    attention: float = Field(default=0.1, ge=0, lt=1)
-
-    def scaled(self, factor: float) -> DropoutConfig:
-        """Every rate times `factor`."""
-        return DropoutConfig(rnn=self.rnn * factor, attention=self.attention * factor)
+    def shape(self) -> dict[str, Any]:
+        """Return all that decides the shapes of weights: everything but dropout."""
+        return self.model_dump(exclude={"dropout"})
 
 
 class DistillationConfig(_Tree):
@@ -124,7 +134,6 @@ class TrainingConfig(_Tree):
     adam_eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=5.0, ge=0, description="largest norm of the weights' gradient; 0 is no limit")
-    dropout: DropoutConfig = DropoutConfig()
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of products; bfloat16 is twice as fast where the processor has it"
     )
@@ -133,15 +142,6 @@ class TrainingConfig(_Tree):
 
 
 BlockShape = Literal["none", "1x16"]
-
-
-class BlocksConfig(_Tree):
-    """`pruning.block` for one matrix of a decoder's step; the others have no kernel for blocks and stay single."""
-
-    rnn: BlockShape | None = None
-    candidate: BlockShape | None = Field(default=None, description="of a GRU")
-    query: BlockShape | None = None
-    output: BlockShape | None = None
 
 
 Method = Literal["none", "supermask", "gradual", "hard", "lottery", "snip", "keep"]
@@ -177,7 +177,9 @@ class PruningConfig(_Tree):
     least_kept: float = Field(default=0.0, ge=0, lt=1, description="no layer keeps less than this share of its weights")
     gradual: GradualConfig = GradualConfig()
     block: BlockShape = Field(default="none", description="weights in a row that go or stay together, in `step`")
-    blocks: BlocksConfig = BlocksConfig()
+    blocks: Mapping[str, BlockShape] = Field(
+        default={}, description="`block` for single matrices of `step`, by name; the others have no kernel for blocks"
+    )
     kappa: float = Field(default=6000.0, gt=0, description="strength of the pull over the whole run: when masks close")
     sparsity_weight: float | None = Field(
         default=None,
@@ -195,6 +197,12 @@ class PruningConfig(_Tree):
     )
     dropout_factor: float = Field(default=1 / 3, ge=0, le=1, description="masks regularise already")
 
+    @field_validator("blocks", mode="before")
+    @classmethod
+    def _without_none(cls, value: Any) -> Any:
+        """A matrix without an entry of its own follows `block`; runs of version 0.1 say so with null."""
+        return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
+
 
 class RunConfig(_Tree):
     """Everything that makes a run."""
@@ -203,9 +211,14 @@ class RunConfig(_Tree):
     start: Path | None = Field(default=None, description="a run whose weights this one starts from")
     data: DataConfig
     encoder: EncoderConfig = EncoderConfig()
-    decoder: DecoderConfig = DecoderConfig()
+    decoder: SerializeAsAny[DecoderConfig] = Field(default_factory=lambda: decoder_config({}), validate_default=True)
     training: TrainingConfig = TrainingConfig()
     pruning: PruningConfig = PruningConfig()
+
+    @field_validator("decoder", mode="before")
+    @classmethod
+    def _of_its_family(cls, value: Any) -> Any:
+        return decoder_config(value) if isinstance(value, dict) else value
 
     def as_tree(self) -> dict[str, Any]:
         """The resolved tree in plain types, as it is saved."""
@@ -270,10 +283,44 @@ def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, wher
     merged: dict[str, Any] = {**tree}
     for override in overrides:
         _override(merged, override)
+    _move_dropout(merged)
     try:
+        if isinstance(merged.get("decoder"), dict):
+            merged["decoder"] = decoder_config(merged["decoder"], where)
         return RunConfig.model_validate(merged)
     except ValidationError as error:
         raise _as_config_error(error, where) from error
+
+
+def decoder_config(tree: Mapping[str, Any], where: str = "config") -> DecoderConfig:
+    """Return the config of the family that `decoder.family` names.
+
+    Args:
+        tree: The keys under `decoder`.
+        where: The config's file, for messages.
+
+    Raises:
+        ConfigError: There is no such family, an unknown key or an impossible value.
+    """
+    family = tree.get("family", DEFAULT_FAMILY)
+    if not isinstance(family, str):
+        raise ConfigError("impossible value for decoder.family", where=where, expected="a name", found=repr(family))
+    kind: type[DecoderConfig] = DECODERS.load(family, f"{where}, decoder.family").Config
+    try:
+        return kind.model_validate(dict(tree))
+    except ValidationError as error:
+        raise _as_config_error(error, where, (("decoder",), kind)) from error
+
+
+def _move_dropout(tree: dict[str, Any]) -> None:
+    """`training.dropout`, as version 0.1 had it, is `decoder.dropout` now."""
+    training, decoder = tree.get("training"), tree.get("decoder", {})
+    if not isinstance(training, dict) or "dropout" not in training or not isinstance(decoder, dict):
+        return
+    if "dropout" in decoder:
+        raise ConfigError("dropout is given twice", where="training.dropout", hint="keep decoder.dropout alone")
+    tree["training"] = {key: value for key, value in training.items() if key != "dropout"}
+    tree["decoder"] = {**decoder, "dropout": training["dropout"]}
 
 
 def plain_yaml(text: str, where: object) -> Any:
@@ -320,11 +367,21 @@ def _override(tree: dict[str, Any], override: str) -> None:
     tree[last] = plain_yaml(value, override)
 
 
-def _as_config_error(error: ValidationError, where: str) -> ConfigError:
+def _as_config_error(
+    error: ValidationError, where: str, part: tuple[tuple[str, ...], type[BaseModel]] | None = None
+) -> ConfigError:
+    """The first fault of a tree.
+
+    Args:
+        error: As pydantic found it.
+        where: The config's file.
+        part: Where the tree stands in the config, and its model; the whole config if left out.
+    """
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    above, model = part or ((), RunConfig)
+    place = ".".join(str(step) for step in (*above, *first["loc"]))
     if first["type"] == "extra_forbidden":
-        names = _names_beside(first["loc"])
+        names = _names_beside(model, first["loc"])
         near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(names)}"
         return ConfigError(f"unknown key {place}", where=where, hint=hint)
@@ -333,9 +390,8 @@ def _as_config_error(error: ValidationError, where: str) -> ConfigError:
     return ConfigError(f"impossible value for {place}", where=where, expected=first["msg"], found=repr(first["input"]))
 
 
-def _names_beside(location: tuple[int | str, ...]) -> list[str]:
+def _names_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys known at the place of an unknown one."""
-    model: type[BaseModel] = RunConfig
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
         annotation = field.annotation if field else None

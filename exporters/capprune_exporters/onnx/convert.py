@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from capprune_exporters.onnx import graph
@@ -46,12 +47,12 @@ def convert_onnx(module: nn.Module, inputs: Mapping[str, Tensor], *, rows: bool 
         # More than one row, as torch takes a size of 1 for fixed.
         example = {name: torch.cat([value] * 2) for name, value in inputs.items()}
         size = torch.export.Dim(ROWS, min=1, max=MOST_ROWS)
-        free = {name: {0: size} for name in inputs}
+        free = (tuple({0: size} for _ in inputs),)
     with quiet():
         try:
             program = torch.onnx.export(
-                module,
-                kwargs=example,
+                _by_position(module, list(example)),
+                tuple(example.values()),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(example),
@@ -70,6 +71,22 @@ def convert_onnx(module: nn.Module, inputs: Mapping[str, Tensor], *, rows: bool 
         except Exception as error:  # torch's own, onnxscript's and the checker's have no common base
             raise ExportError("torch cannot lower this model to ONNX", found=_reason(error)) from error
     return data
+
+
+def _by_position(module: nn.Module, names: Sequence[str]) -> nn.Module:
+    """The module with its tensors taken by position: torch cannot tie free dimensions to the names in `**tensors`.
+
+    It is a copy of another class, not a module around the module, so that parameters keep their names in the file.
+    """
+    own: type[nn.Module] = type(module)
+
+    def forward(self: nn.Module, *tensors: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = own.forward(self, **dict(zip(names, tensors, strict=True)))
+        return found
+
+    positional = copy.copy(module)
+    positional.__class__ = type(own.__name__, (own,), {"forward": forward})
+    return positional
 
 
 def _reason(error: BaseException) -> str:

@@ -2,19 +2,23 @@
 
 Reading is strict: an unknown, missing or repeated key, a wrong type or a value out of range is an error that
 names the key. The one place that knows the bundle's file names. docs/bundle_format.md is the specification.
+Manifests of schema 1, which knew one decoder family, are lifted to schema 2 by `capprune_runtime.bundle.schema1`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal
 
 from capprune_runtime import strict_json
+from capprune_runtime.bundle.interface import Signature, StepInterface
+from capprune_runtime.bundle.schema1 import lifted
+from capprune_runtime.bundle.sections import read_section
 from capprune_runtime.bundle.vocabulary import END, START
-from capprune_runtime.errors import BundleError, NewerFormat
+from capprune_runtime.errors import BundleError, NewerFormat, UsageError
 from capprune_runtime.formats import FORMATS
 
 MANIFEST = "manifest.json"
@@ -33,40 +37,76 @@ ENCODER, DECODER = MODEL_FILES["tflite"]
 OPTIONAL_FILES = (GOLDEN, MODEL_CARD, PLAN, QUALITY)
 
 FORMAT = "capprune-bundle"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RESIZE = "squash-triangle-q15"
 ENCODE_SIGNATURE = "encode"
 STEP_SIGNATURE = "step"
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_BEAM = 100
+MAX_REGIONS = 1024
+MAX_SIZES = 64
+PHOTO, REGIONS, PRESENT = "photo", "regions", "present"  # inputs of `encode`; PRESENT is 1 for a region, 0 for a filler
 
-_STATES = {"lstm": ("h", "c"), "gru": ("h",)}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The decoder's kind and sizes: E embedding, H hidden, A attention, C context, R regions, V vocabulary."""
+    """What the decoder is, for people and tools; what it takes and returns stands in `decoder.interface`.
+
+    Attributes:
+        family: Name of the decoder family.
+        description: The same in a few words.
+        sizes: Widths, layers and heads by name.
+    """
 
     family: str
-    cell: str
-    embedding: int
-    hidden: int
-    attention: int
-    context: int
-    regions: int
-    vocabulary: int
+    description: str
+    sizes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class PreprocessingSection:
-    """How a photo becomes the encoder's input: squashed to `size` pixels a side, then (x - mean) / scale."""
+    """How a photo becomes the encoder's input: squashed to `size` pixels a side, then (x - mean) / scale.
+
+    Attributes:
+        size: S.
+        resize: The definition of the resize.
+        mean: Of each channel, red, green and blue, on the scale 0 to 255.
+        scale: Of each channel.
+        input: What `encode` takes.
+    """
 
     size: int
     resize: str = RESIZE
-    mean: int = 127
-    scale: int = 128
+    mean: tuple[float, ...] = (127.0, 127.0, 127.0)
+    scale: tuple[float, ...] = (128.0, 128.0, 128.0)
+    input: Literal["photo"] = "photo"
+
+    def described(self) -> dict[str, Any]:
+        """Return what the metadata of a .tflite says of it: one number where the channels share a whole one."""
+        mean, scale = (_shared(numbers) for numbers in (self.mean, self.scale))
+        return {"size": self.size, "resize": self.resize, "mean": mean, "scale": scale}
+
+
+@dataclass(frozen=True)
+class RegionsSection:
+    """`encode` takes features of regions that a detector found, not a photo.
+
+    Attributes:
+        regions: R, the most regions of a photo; fewer are filled up with zeros.
+        channels: F, of each region.
+        input: What `encode` takes.
+    """
+
+    regions: int
+    channels: int
+    input: Literal["regions"] = "regions"
+
+    def described(self) -> dict[str, Any]:
+        """Return what the metadata of a .tflite says of it."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -90,9 +130,9 @@ class EncoderSection:
 
 @dataclass(frozen=True)
 class DecoderSection:
-    """The decoder's file, the name of its call, and the state that goes from step to step."""
+    """The decoder's file, the name of its call, and what that call takes and returns."""
 
-    state: tuple[str, ...]
+    interface: StepInterface
     file: str = DECODER
     signature: str = STEP_SIGNATURE
 
@@ -141,7 +181,7 @@ class Manifest:
 
     created_by: str
     model: ModelSection
-    preprocessing: PreprocessingSection
+    preprocessing: PreprocessingSection | RegionsSection
     decoding: DecodingSection
     encoder: EncoderSection
     decoder: DecoderSection
@@ -155,6 +195,33 @@ class Manifest:
         for key, holds, expected in _rules(self):
             if not holds:
                 raise BundleError("a value of the manifest is not allowed", where=key, expected=expected)
+
+    @property
+    def interface(self) -> StepInterface:
+        """What `step` takes and returns."""
+        return self.decoder.interface
+
+    @property
+    def photo_size(self) -> int:
+        """S, the side of the squashed photo in pixels.
+
+        Raises:
+            UsageError: The model takes features of regions instead of photos.
+        """
+        if isinstance(self.preprocessing, RegionsSection):
+            raise UsageError(
+                "this model takes features of regions, not photos",
+                expected=f"a folder of .npy files, each (regions, {self.preprocessing.channels}) float32",
+            )
+        return self.preprocessing.size
+
+    def encode_inputs(self) -> Signature:
+        """Return what `encode` must take: the shape and type of every input."""
+        if isinstance(self.preprocessing, RegionsSection):
+            regions, channels = self.preprocessing.regions, self.preprocessing.channels
+            return {REGIONS: ((1, regions, channels), "float32"), PRESENT: ((1, regions), "float32")}
+        size = self.preprocessing.size
+        return {PHOTO: ((1, size, size, 3), "float32")}
 
     def as_json(self) -> dict[str, Any]:
         """The content of manifest.json; `parse_manifest` reads it back."""
@@ -174,8 +241,9 @@ def parse_manifest(text: str | bytes, where: object) -> Manifest:
     """
     try:
         tree = strict_json.parse(text)
-        _check_version(tree)
-        return _read(Manifest, {key: tree[key] for key in tree if key not in ("format", "schema_version")}, "")
+        version = _check_version(tree)
+        body = {key: tree[key] for key in tree if key not in ("format", "schema_version")}
+        return read_section(Manifest, lifted(body) if version == 1 else body, "")
     except BundleError as error:
         error.where = str(where) if error.where is None else f"{where}, {error.where}"
         raise
@@ -187,7 +255,7 @@ def allowed(name: str) -> bool:
     return name in {*models, VOCABULARY, *OPTIONAL_FILES} or GOLDEN_PHOTO.fullmatch(name) is not None
 
 
-def _check_version(tree: Any) -> None:
+def _check_version(tree: Any) -> int:
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise BundleError("a file is not the manifest of a bundle", expected=f'"format": "{FORMAT}"')
     version = tree.get("schema_version")
@@ -203,50 +271,7 @@ def _check_version(tree: Any) -> None:
             found=version,
             hint="pip install --upgrade capprune",
         )
-
-
-_Section = TypeVar("_Section")
-
-
-def _read(section: type[_Section], tree: Any, where: str) -> _Section:
-    """Build one frozen dataclass from a JSON object that has exactly its keys."""
-    types = get_type_hints(section)
-    if not isinstance(tree, dict):
-        raise BundleError("a key of the manifest has the wrong type", where=where or None, expected="an object")
-    prefix = f"{where}." if where else ""
-    if unknown := sorted(tree.keys() - types.keys()):
-        raise BundleError(
-            "the manifest has an unknown key", where=prefix + ascii(unknown[0][:80]), expected=", ".join(types)
-        )
-    if missing := sorted(types.keys() - tree.keys()):
-        raise BundleError("the manifest lacks a key", where=prefix + missing[0])
-    return section(**{key: _value(kind, tree[key], prefix + key) for key, kind in types.items()})
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _read(kind, value, where)
-    if kind == Mapping[str, FileEntry]:
-        _require_type(value, dict, "an object", where)
-        return {name: _read(FileEntry, entry, f"{where}[{name[:80]!a}]") for name, entry in value.items()}
-    if kind == Mapping[str, Any]:
-        return _require_type(value, dict, "an object", where)
-    if kind == tuple[int, ...] or kind == tuple[str, ...]:
-        item, name = (int, "whole number") if kind == tuple[int, ...] else (str, "string")
-        items = _require_type(value, list, "a list", where)
-        return tuple(_require_type(each, item, f"a {name}", f"{where}[{n}]") for n, each in enumerate(items))
-    if kind is float:
-        whole = type(value) is int and value in (0, 1)  # and not true, which equals 1
-        return float(value) if whole else _require_type(value, float, "a number", where)
-    return _require_type(value, kind, "a whole number" if kind is int else "a string", where)
-
-
-def _require_type(value: Any, kind: type, expected: str, where: str) -> Any:
-    if type(value) is not kind:  # not isinstance: true and false are no numbers here
-        raise BundleError(
-            "a key of the manifest has the wrong type", where=where, expected=expected, found=type(value).__name__
-        )
-    return value
+    return version
 
 
 def _rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
@@ -257,34 +282,45 @@ def _rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
         ("data.licence", _is_text(manifest.data.licence), "1 to 200 printable characters"),
         *_model_rules(manifest.model),
         *_preprocessing_rules(manifest.preprocessing),
-        *_decoding_rules(manifest.decoding, manifest.model.vocabulary),
+        *_interface_rules(manifest),
+        *_decoding_rules(manifest.decoding, manifest.interface.vocabulary),
         *_pruning_rules(manifest.pruning),
         ("quantisation.encoder", _is_name(manifest.quantisation.encoder), "a name in a-z, 0-9, _"),
         ("quantisation.decoder", _is_name(manifest.quantisation.decoder), "a name in a-z, 0-9, _"),
         *_model_file_rules(manifest),
         ("encoder.signature", manifest.encoder.signature == ENCODE_SIGNATURE, ENCODE_SIGNATURE),
         ("decoder.signature", manifest.decoder.signature == STEP_SIGNATURE, STEP_SIGNATURE),
-        *_state_rules(manifest),
         *_file_rules(manifest),
     ]
 
 
 def _model_rules(model: ModelSection) -> list[tuple[str, bool, str]]:
-    sizes = ("embedding", "hidden", "attention", "context", "regions")
+    sizes = model.sizes.items()
     return [
-        ("model.family", model.family == "soft_attention", "soft_attention"),
-        ("model.cell", model.cell in _STATES, " or ".join(_STATES)),
-        *((f"model.{name}", 1 <= getattr(model, name) <= 65_536, "1 to 65536") for name in sizes),
-        ("model.vocabulary", 5 <= model.vocabulary <= 1_000_000, "5 to 1000000"),
+        ("model.family", _is_name(model.family), "a name in a-z, 0-9, _"),
+        ("model.description", _is_text(model.description), "1 to 200 printable characters"),
+        ("model.sizes", len(sizes) <= MAX_SIZES, f"at most {MAX_SIZES} entries"),
+        *((f"model.sizes[{name[:80]!a}]", _is_name(name), "a name in a-z, 0-9, _") for name, _ in sizes),
+        *((f"model.sizes[{name[:80]!a}]", 0 <= size <= 1 << 31, "0 to 2^31") for name, size in sizes),
     ]
 
 
-def _preprocessing_rules(preprocessing: PreprocessingSection) -> list[tuple[str, bool, str]]:
+def _preprocessing_rules(preprocessing: PreprocessingSection | RegionsSection) -> list[tuple[str, bool, str]]:
+    if isinstance(preprocessing, RegionsSection):
+        return [
+            ("preprocessing.regions", 1 <= preprocessing.regions <= MAX_REGIONS, f"1 to {MAX_REGIONS}"),
+            ("preprocessing.channels", 1 <= preprocessing.channels <= 65_536, "1 to 65536"),
+        ]
+    mean, scale = preprocessing.mean, preprocessing.scale
     return [
         ("preprocessing.size", 8 <= preprocessing.size <= 2048, "8 to 2048"),
         ("preprocessing.resize", preprocessing.resize == RESIZE, RESIZE),
-        ("preprocessing.mean", preprocessing.mean == 127, "127"),
-        ("preprocessing.scale", preprocessing.scale == 128, "128"),
+        ("preprocessing.mean", len(mean) == 3 and all(0 <= one <= 255 for one in mean), "three numbers of 0 to 255"),
+        (
+            "preprocessing.scale",
+            len(scale) == 3 and all(0.5 <= one <= 1024 for one in scale),
+            "three numbers of 0.5 to 1024",
+        ),
     ]
 
 
@@ -314,9 +350,9 @@ def _pruning_rules(pruning: PruningSection) -> list[tuple[str, bool, str]]:
     ]
 
 
-def _state_rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
-    state = _STATES.get(manifest.model.cell)
-    return [("decoder.state", manifest.decoder.state == state, f"the state of the cell, {state}")]
+def _interface_rules(manifest: Manifest) -> Iterator[tuple[str, bool, str]]:
+    rules = manifest.interface.rules(manifest.decoding.max_tokens)
+    yield from ((f"decoder.interface.{key}", holds, expected) for key, holds, expected in rules)
 
 
 def _model_file_rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
@@ -339,6 +375,11 @@ def _file_rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
         rules.append((f"files[{name[:80]!a}].sha256", _SHA256.fullmatch(entry.sha256) is not None, "64 hex digits"))
         rules.append((f"files[{name[:80]!a}].size_bytes", 0 <= entry.size_bytes <= 1 << 31, "0 to 2^31"))
     return rules
+
+
+def _shared(numbers: tuple[float, ...]) -> int | list[float]:
+    first = numbers[0]
+    return int(first) if set(numbers) == {first} and first.is_integer() else list(numbers)
 
 
 def _is_text(value: str) -> bool:

@@ -7,6 +7,7 @@ Files are read once, into memory, and what was checked is what is used.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from capprune_runtime import strict_json
 from capprune_runtime.bundle.capz import open_capz
 from capprune_runtime.bundle.golden import check_golden_photos, parse_golden
+from capprune_runtime.bundle.interface import Signature
 from capprune_runtime.bundle.manifest import (
     GOLDEN,
     MANIFEST,
@@ -48,10 +50,6 @@ _MAX_BYTES = {
     PLAN: 4 << 20,
     QUALITY: 64 << 20,
 }
-
-_Shapes = dict[str, tuple[int, ...]]
-# What a tensor of a signature must be: its shape and NumPy type.
-_Signature = Mapping[str, tuple[tuple[int, ...], str]]
 
 
 @dataclass(frozen=True)
@@ -112,16 +110,17 @@ def verify_members(members: Members) -> Bundle:
     _check_names(members, manifest)
     files = {MANIFEST: content} | {name: _read_listed(members, name, entry) for name, entry in manifest.files.items()}
     vocabulary = decode_vocabulary(files[VOCABULARY], place / VOCABULARY)
-    if len(vocabulary) != manifest.model.vocabulary:
+    interface = manifest.interface
+    if len(vocabulary) != interface.vocabulary:
         raise BadVocabulary(
             "the vocabulary does not fit the model",
             where=place / VOCABULARY,
-            expected=f"{manifest.model.vocabulary} tokens",
+            expected=f"{interface.vocabulary} tokens",
             found=len(vocabulary),
         )
-    for section, (inputs, outputs) in (
-        (manifest.encoder, encode_signature(manifest)),
-        (manifest.decoder, step_signature(manifest)),
+    for section, inputs, outputs in (
+        (manifest.encoder, manifest.encode_inputs(), interface.encode_outputs()),
+        (manifest.decoder, interface.step_inputs(), interface.step_outputs()),
     ):
         model = _check_model(files[section.file], place / section.file, section.signature, inputs, outputs)
         if model is not None:
@@ -129,32 +128,6 @@ def verify_members(members: Members) -> Bundle:
     parse_golden(files, place, manifest, vocabulary)
     check_golden_photos(files, place)
     return Bundle(place, manifest, vocabulary, files)
-
-
-def encode_signature(manifest: Manifest) -> tuple[_Signature, _Signature]:
-    """What the encoder takes and gives: shape and type by name."""
-    model, size = manifest.model, manifest.preprocessing.size
-    outputs: _Shapes = {"keys": (1, model.regions, model.attention), "values": (1, model.regions, model.context)}
-    outputs |= _state_shapes(manifest)
-    return {"photo": ((1, size, size, 3), "float32")}, _floats(outputs)
-
-
-def step_signature(manifest: Manifest) -> tuple[_Signature, _Signature]:
-    """What the decoder takes and gives: shape and type by name."""
-    model = manifest.model
-    _, encoded = encode_signature(manifest)
-    outputs: _Shapes = {"scores": (1, model.vocabulary), "attention": (1, model.regions)}
-    outputs |= _state_shapes(manifest)
-    return {"token": ((1,), "int32"), **encoded}, _floats(outputs)
-
-
-def _state_shapes(manifest: Manifest) -> _Shapes:
-    shape: tuple[int, ...] = (1, manifest.model.hidden)
-    return dict.fromkeys(manifest.decoder.state, shape)
-
-
-def _floats(shapes: _Shapes) -> _Signature:
-    return {name: (shape, "float32") for name, shape in shapes.items()}
 
 
 def _check_names(members: Members, manifest: Manifest) -> None:
@@ -186,7 +159,7 @@ def _read_listed(members: Members, name: str, entry: FileEntry) -> bytes:
     return content
 
 
-def _check_model(data: bytes, where: Path, key: str, inputs: _Signature, outputs: _Signature) -> TfliteModel | None:
+def _check_model(data: bytes, where: Path, key: str, inputs: Signature, outputs: Signature) -> TfliteModel | None:
     if where.name in MODEL_FILES["onnx"]:
         both = inputs.keys() & outputs.keys()  # ONNX has one space of names for inputs and outputs
         named = {NEXT + name if name in both else name: tensor for name, tensor in outputs.items()}
@@ -204,8 +177,10 @@ def _check_metadata(model: TfliteModel, where: Path, manifest: Manifest, vocabul
     if model.metadata.get(VOCABULARY_METADATA, vocabulary) != vocabulary:
         raise BadModelFile("metadata: another vocabulary than the bundle's", where=where)
     if (described := model.metadata.get(MODEL_METADATA)) is not None:
-        tree = manifest.as_json()
-        expected = json.dumps({name: tree[name] for name in ("preprocessing", "decoding")}, sort_keys=True)
+        decoding = dataclasses.asdict(manifest.decoding)
+        expected = json.dumps(
+            {"decoding": decoding, "preprocessing": manifest.preprocessing.described()}, sort_keys=True
+        )
         try:
             found = json.dumps(strict_json.parse(bytes(described)), sort_keys=True)
         except BundleError as error:
@@ -215,7 +190,7 @@ def _check_metadata(model: TfliteModel, where: Path, manifest: Manifest, vocabul
                                expected=expected, found=found[:400])  # fmt: skip
 
 
-def _check_tensors(model: TfliteModel, where: Path, kind: str, found: Mapping[str, int], expected: _Signature) -> None:
+def _check_tensors(model: TfliteModel, where: Path, kind: str, found: Mapping[str, int], expected: Signature) -> None:
     if found.keys() != expected.keys():
         raise BadModelFile(
             f"the model's {kind}s are not those of the manifest",

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capprune_runtime.bundle.manifest import MAX_BEAM, DecodingSection
+from capprune_runtime.bundle.manifest import MAX_BEAM, PHOTO, PreprocessingSection
 from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.decoder import DecoderState, DecoderStep
 from capprune_runtime.caption.interpreter import open_model
-from capprune_runtime.caption.search import Hypothesis, State, Step, StepResult, beam, greedy
+from capprune_runtime.caption.search import StepResult, search
 from capprune_runtime.errors import UsageError
 from capprune_runtime.photo import normalise
-
-LOOKED_AT = ("keys", "values")  # inputs of `step` that stay the same for all words of a photo
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Caption:
         text: The words with spaces between.
         tokens: Their ids, without `<start>` and `<end>`.
         log_probability: Of the words, and of `<end>` when finished.
-        attention: (T, R) float32, for each word where in the photo the model looked.
+        attention: (T, R) float32, for each word where in the photo the model looked; None where the model has no attention.
         finished: Whether the model ended the caption itself, before `max_tokens`.
         encode_us: Time of the encoder, in µs.
         step_us: Time of every call of the decoder in the order made, in µs; a beam makes several a word.
@@ -36,7 +35,7 @@ class Caption:
     text: str
     tokens: tuple[int, ...]
     log_probability: float
-    attention: NDArray[np.float32]
+    attention: NDArray[np.float32] | None
     finished: bool
     encode_us: float
     step_us: tuple[float, ...]
@@ -70,13 +69,13 @@ class Captioner:
         manifest = bundle.manifest
         self.bundle = bundle
         self._encoder = open_model(bundle.encoder, manifest.encoder.signature, runtime=runtime, threads=threads)
-        self._decoder = open_model(bundle.decoder, manifest.decoder.signature, runtime=runtime, threads=threads)
-        self._carried = manifest.decoder.state
+        decoder = open_model(bundle.decoder, manifest.decoder.signature, runtime=runtime, threads=threads)
+        self.step = DecoderStep(decoder, manifest.interface)
 
     @property
     def runtime(self) -> str:
         """The runtime that was chosen."""
-        return self._decoder.runtime
+        return self.step.model.runtime
 
     def caption(self, photo: NDArray[np.uint8], beam: int | None = None) -> Caption:
         """Say a caption.
@@ -98,55 +97,40 @@ class Captioner:
         encode_us = (time.perf_counter_ns() - started) / 1000
         step_us: list[float] = []
 
-        def timed_step(token: int, state: State) -> StepResult:
+        def timed_step(token: int, state: DecoderState, position: int) -> StepResult[DecoderState]:
             started = time.perf_counter_ns()
-            result = self.step(token, state)
+            result = self.step(token, state, position)
             step_us.append((time.perf_counter_ns() - started) / 1000)
             return result
 
-        found = _search(timed_step, start_state, decoding, width)
-        regions = self.bundle.manifest.model.regions
+        found = search(timed_step, start_state, decoding, width)
+        regions = self.bundle.manifest.interface.regions
         return Caption(
             text=self.bundle.vocabulary.caption(found.tokens),
             tokens=found.tokens,
             log_probability=found.log_probability,
-            attention=np.array(found.attention, np.float32).reshape(-1, regions),
+            attention=None if regions is None else np.array(found.attention, np.float32).reshape(-1, regions),
             finished=found.finished,
             encode_us=encode_us,
             step_us=tuple(step_us),
         )
 
-    def encode(self, photo: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    def encode(self, photo: NDArray[np.uint8]) -> DecoderState:
         """Run the encoder; the steps that follow look at this photo.
 
         Args:
             photo: (S, S, 3) uint8 RGB.
 
         Returns:
-            The initial state: `h` (1, H), for an LSTM also `c` (1, H).
+            The state before the first word.
         """
-        size = self.bundle.manifest.preprocessing.size
+        preprocessing, size = self.bundle.manifest.preprocessing, self.bundle.manifest.photo_size
+        assert isinstance(preprocessing, PreprocessingSection)  # photo_size has refused all else
         if photo.shape != (size, size, 3) or photo.dtype != np.uint8:
             raise UsageError(
                 "a photo does not fit the encoder",
                 expected=f"({size}, {size}, 3) uint8",
                 found=f"{photo.shape} {photo.dtype}",
             )
-        encoded = self._encoder.run({"photo": normalise(photo)})
-        self._decoder.hold({name: encoded[name] for name in LOOKED_AT})
-        return {name: encoded[name] for name in self._carried}
-
-    def step(self, token: int, state: State) -> StepResult:
-        """Run the decoder once, on the photo that was encoded last.
-
-        Args:
-            token: The id of the word before; `<start>` at first.
-            state: What `encode` gave, or the state of the step before.
-        """
-        outputs = self._decoder.run({"token": np.array([token], np.int32), **state})
-        carried = {name: outputs[name] for name in self._carried}
-        return StepResult(scores=outputs["scores"][0], state=carried, attention=outputs["attention"][0])
-
-
-def _search(step: Step, start_state: State, decoding: DecodingSection, width: int) -> Hypothesis:
-    return greedy(step, start_state, decoding) if width == 1 else beam(step, start_state, decoding, width)
+        encoded = self._encoder.run({PHOTO: normalise(photo, preprocessing.mean, preprocessing.scale)})
+        return self.step.look_at(encoded)

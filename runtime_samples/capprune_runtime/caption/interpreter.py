@@ -27,7 +27,7 @@ from capprune_runtime.errors import BundleError, MissingExtra, UsageError
 from capprune_runtime.formats import NEXT, RUNTIMES, model_kind, runtimes_for
 
 # What the native code behind the TFLite interpreters raises; onnxruntime has classes of its own besides.
-_INTERPRETER_ERRORS = (ValueError, RuntimeError, TypeError, MemoryError)
+_INTERPRETER_ERRORS = (ValueError, RuntimeError, TypeError, IndexError, MemoryError)
 _SILENT = 4  # onnxruntime's level of fatal errors
 
 
@@ -39,6 +39,9 @@ class _Engine(Protocol):
 
     def set(self, name: str, array: NDArray[Any]) -> None:
         """Set an input; it stays until it is set again."""
+
+    def write(self, name: str, position: int, array: NDArray[Any]) -> None:
+        """Overwrite one slice of an input that was set, along the dimension after the batch."""
 
     def invoke(self) -> dict[str, NDArray[Any]]:
         """Run the model; outputs that a later run leaves alone, by name."""
@@ -63,6 +66,10 @@ class _Tflite:
     def set(self, name: str, array: NDArray[Any]) -> None:
         self._interpreter.set_tensor(self._places[name], array)
 
+    def write(self, name: str, position: int, array: NDArray[Any]) -> None:
+        # the view must not outlive this line: interpreters refuse to run while one is held
+        self._interpreter.tensor(self._places[name])()[0, position] = array
+
     def invoke(self) -> dict[str, NDArray[Any]]:
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
@@ -81,6 +88,9 @@ class _Onnx:
 
     def set(self, name: str, array: NDArray[Any]) -> None:
         self._set[name] = array
+
+    def write(self, name: str, position: int, array: NDArray[Any]) -> None:
+        self._set[name][0, position] = array
 
     def invoke(self) -> dict[str, NDArray[Any]]:
         return dict(zip(self._names, self._session.run(self._outputs, self._set), strict=True))
@@ -101,16 +111,35 @@ class Model:
         Interpreters keep the inputs of a graph when it has run. Copying them again costs a small decoder a tenth of its step.
 
         Args:
-            inputs: Arrays for some inputs of the signature, of exactly their shapes and types; they replace what was held.
+            inputs: Arrays for some inputs of the signature, of exactly their shapes and types. onnxruntime reads them where
+                they lie, and `write` changes them there.
 
         Raises:
             BundleError: An input is unknown or does not fit.
         """
         if not inputs.keys() <= self._inputs:
             raise self._unfit(inputs)
-        self._held = frozenset()
+        self._held -= inputs.keys()
         self._set(inputs)
-        self._held = frozenset(inputs)
+        self._held |= inputs.keys()
+
+    def write(self, name: str, position: int, array: NDArray[Any]) -> None:
+        """Overwrite one slice of a held input, without copying the rest.
+
+        Args:
+            name: An input (1, T, ...) that is held.
+            position: Of the slice along T.
+            array: (...), the slice.
+
+        Raises:
+            BundleError: The input is not held, or the slice does not fit it.
+        """
+        if name not in self._held:
+            raise self._unfit({name: array})
+        try:
+            self._engine.write(name, position, array)
+        except self._engine.errors as error:
+            raise BundleError("a slice does not fit an input", where=f"{self.runtime}, {name}", found=error) from error
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the model once.

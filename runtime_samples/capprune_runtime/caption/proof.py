@@ -39,7 +39,7 @@ def read_golden(bundle: Bundle) -> tuple[GoldenPhoto, ...]:
         BundleError: golden.json is not as docs/bundle_format.md says.
         PhotoError: A photo cannot be read.
     """
-    size = bundle.manifest.preprocessing.size
+    size = bundle.manifest.photo_size
     entries = parse_golden(bundle.files, bundle.place, bundle.manifest, bundle.vocabulary)
     return tuple(
         GoldenPhoto(entry.photo, read_photo(bundle.files[entry.photo], size), entry.beam, entry.tokens, entry.caption)

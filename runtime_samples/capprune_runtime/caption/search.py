@@ -6,9 +6,8 @@ of the step's float32 scores with the suppressed tokens at minus infinity. No le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,45 +15,61 @@ from numpy.typing import NDArray
 from capprune_runtime.bundle.manifest import DecodingSection
 from capprune_runtime.errors import BundleError
 
-State: TypeAlias = Mapping[str, NDArray[Any]]
+S = TypeVar("S")  # the state of a hypothesis, which the search hands on without a look
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """What one step of the decoder gives: scores (V,) float32, the next state, attention (R,) float32."""
+class StepResult(Generic[S]):
+    """What one step of the decoder returns.
+
+    Attributes:
+        scores: (V,) float32.
+        state: The next state.
+        attention: (R,) float32; None where the decoder has no attention to show.
+    """
 
     scores: NDArray[np.float32]
-    state: State
-    attention: NDArray[np.float32]
+    state: S
+    attention: NDArray[np.float32] | None
 
 
-Step: TypeAlias = Callable[[int, State], StepResult]
+class Step(Protocol[S]):
+    """One call of a decoder."""
+
+    def __call__(self, token: int, state: S, position: int) -> StepResult[S]:
+        """Return what follows a token at a position; `state` is left as it is."""
+        ...
 
 
 @dataclass(frozen=True)
-class Hypothesis:
+class Hypothesis(Generic[S]):
     """A caption in the making.
 
     Args:
         tokens: Ids of the words, without `<start>` and `<end>`.
         log_probability: Sum over the words, and over `<end>` once finished.
-        attention: One (R,) for every word, at the step that chose it.
+        attention: One (R,) for every word, at the step that chose it; None without attention.
         finished: Whether `<end>` was chosen.
         state: What the next step starts from.
     """
 
     tokens: tuple[int, ...]
     log_probability: float
-    attention: tuple[NDArray[np.float32], ...]
+    attention: tuple[NDArray[np.float32] | None, ...]
     finished: bool
-    state: State
+    state: S
 
 
-def greedy(step: Step, start_state: State, decoding: DecodingSection) -> Hypothesis:
+def search(step: Step[S], start_state: S, decoding: DecodingSection, width: int) -> Hypothesis[S]:
+    """Search with a beam of that width; 1 is greedy search. See `beam`."""
+    return greedy(step, start_state, decoding) if width == 1 else beam(step, start_state, decoding, width)
+
+
+def greedy(step: Step[S], start_state: S, decoding: DecodingSection) -> Hypothesis[S]:
     """Take the best word at every step, the lower id on a tie, until `<end>` or `max_tokens` words.
 
     Args:
-        step: (token, state) to scores, next state, attention.
+        step: (token, state, position) to scores, next state, attention.
         start_state: The state the encoder gave.
         decoding: Token ids and limits; its `beam` is not used.
 
@@ -69,14 +84,14 @@ def greedy(step: Step, start_state: State, decoding: DecodingSection) -> Hypothe
     return hypothesis
 
 
-def beam(step: Step, start_state: State, decoding: DecodingSection, width: int) -> Hypothesis:
+def beam(step: Step[S], start_state: S, decoding: DecodingSection, width: int) -> Hypothesis[S]:
     """Keep the `width` best hypotheses at every step; finished ones stay with their score frozen.
 
     Ties go to the lower hypothesis, then to the lower token id. Ends when all that are kept are finished or
     `max_tokens` words were chosen. `width` 1 gives what `greedy` gives.
 
     Args:
-        step: (token, state) to scores, next state, attention; called once for each unfinished hypothesis.
+        step: (token, state, position) to scores, next state, attention; called once for each unfinished hypothesis.
         start_state: The state the encoder gave.
         decoding: Token ids and limits; its `beam` is not used.
         width: K, at least 1.
@@ -96,10 +111,12 @@ def beam(step: Step, start_state: State, decoding: DecodingSection, width: int) 
     return max(finished or hypotheses, key=lambda hypothesis: hypothesis.log_probability)
 
 
-def _advance(step: Step, hypotheses: list[Hypothesis], decoding: DecodingSection, width: int) -> list[Hypothesis]:
+def _advance(
+    step: Step[S], hypotheses: list[Hypothesis[S]], decoding: DecodingSection, width: int
+) -> list[Hypothesis[S]]:
     """The `width` best of all continuations, best first."""
     candidates: list[tuple[float, int, int]] = []  # (-log-probability, hypothesis, token): sorts as ties demand
-    results: dict[int, tuple[StepResult, NDArray[np.float64]]] = {}
+    results: dict[int, tuple[StepResult[S], NDArray[np.float64]]] = {}
     for index, hypothesis in enumerate(hypotheses):
         if hypothesis.finished:
             candidates.append((-hypothesis.log_probability, index, decoding.end))
@@ -123,16 +140,16 @@ def _best(sums: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     return np.flatnonzero((sums >= threshold) & (sums > -np.inf))
 
 
-def _start(state: State) -> Hypothesis:
+def _start(state: S) -> Hypothesis[S]:
     return Hypothesis(tokens=(), log_probability=0.0, attention=(), finished=False, state=state)
 
 
 def _continuations(
-    step: Step, hypothesis: Hypothesis, decoding: DecodingSection
-) -> tuple[StepResult, NDArray[np.float64]]:
+    step: Step[S], hypothesis: Hypothesis[S], decoding: DecodingSection
+) -> tuple[StepResult[S], NDArray[np.float64]]:
     """One step, and the log-probability (V,) of every next token."""
     token = hypothesis.tokens[-1] if hypothesis.tokens else decoding.start
-    result = step(token, hypothesis.state)
+    result = step(token, hypothesis.state, len(hypothesis.tokens))
     scores = result.scores.astype(np.float64)
     scores[list(decoding.suppress)] = -np.inf
     largest = scores.max()
@@ -143,8 +160,8 @@ def _continuations(
 
 
 def _continued(
-    hypothesis: Hypothesis, token: int, log_probability: float, result: StepResult, decoding: DecodingSection
-) -> Hypothesis:
+    hypothesis: Hypothesis[S], token: int, log_probability: float, result: StepResult[S], decoding: DecodingSection
+) -> Hypothesis[S]:
     total = hypothesis.log_probability + log_probability
     if token == decoding.end:
         return Hypothesis(hypothesis.tokens, total, hypothesis.attention, True, result.state)

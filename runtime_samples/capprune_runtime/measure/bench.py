@@ -103,7 +103,7 @@ def bench_document(measurements: Sequence[Measurement]) -> dict[str, Any]:
 def _photos(session: Session) -> list[tuple[str, NDArray[np.uint8]]]:
     if golden := read_golden(session.bundle):
         return [(photo.name, photo.photo) for photo in golden]
-    size = session.bundle.manifest.preprocessing.size
+    size = session.bundle.manifest.photo_size
     return [(DRAWN, np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8))]
 
 

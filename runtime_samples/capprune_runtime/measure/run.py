@@ -69,7 +69,7 @@ def run_photos(
 
 
 def _say_all(session: Session, width: int, folder: Path, names: list[str], journal: Journal, tell: Tell | None) -> None:
-    size = session.bundle.manifest.preprocessing.size
+    size = session.bundle.manifest.photo_size
     remaining = [name for name in names if name not in journal.done]
     if not remaining:
         return

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from capprune_runtime.atomic import write_bytes
 from capprune_runtime.caption.captioner import Caption
+from capprune_runtime.errors import UsageError
 
 TILE = 224  # pixels, a side
 LINE = 26  # pixels, under each tile for its word
@@ -40,7 +41,12 @@ def explanation(photo: Image.Image, caption: Caption) -> Image.Image:
     Args:
         photo: Upright, RGB.
         caption: With an attention `(T, R)` of which R is a square.
+
+    Raises:
+        UsageError: The model has no attention to show.
     """
+    if caption.attention is None:
+        raise without_attention()
     square = photo.resize((TILE, TILE), Image.Resampling.BILINEAR)
     words = caption.text.split()
     tiles = [(square, "")] + [
@@ -57,6 +63,13 @@ def explanation(photo: Image.Image, caption: Caption) -> Image.Image:
         sheet.paste(tile, (left, top))
         draw.text((left, top + TILE + 2), word, fill="black", font=font)
     return sheet
+
+
+def without_attention() -> UsageError:
+    """Return the error of a caption whose model does not show where it looked."""
+    return UsageError(
+        "this model has no attention to show", where="--explain", hint="choose a model family with attention"
+    )
 
 
 def lit(square: Image.Image, attention: NDArray[np.float32]) -> Image.Image:

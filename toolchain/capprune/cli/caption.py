@@ -67,6 +67,10 @@ def command(
     found = _photos(photos)
     place = bundle or ready_bundle()
     verified = verify_bundle(place)
+    if explain is not None and verified.manifest.interface.regions is None:
+        from capprune.captioning.explain import without_attention
+
+        raise without_attention()
     captioner = Captioner(verified, runtime=runtime, threads=threads)
     confidence = confidence_of(verified)
     said: list[Said] = []
@@ -106,7 +110,7 @@ def _caption(
     from capprune_runtime.photo import read_photo
 
     try:
-        photo = read_photo(path, captioner.bundle.manifest.preprocessing.size)
+        photo = read_photo(path, captioner.bundle.manifest.photo_size)
         caption = captioner.caption(photo, beam=beam)
         if explain is not None:
             from capprune.captioning.explain import write_explanation

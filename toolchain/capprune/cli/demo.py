@@ -29,13 +29,20 @@ ROUNDS = 25  # of the bench
 COMMON: dict[str, Any] = {
     "data": {"minimum_count": 1, "maximum_tokens": 20, "licence": "drawn by capprune; free of rights"},
     "encoder": {"size": SIZE},
-    "decoder": {"cell": "lstm", "embedding": 64, "hidden": 256, "attention": 128, "context": 256},
+    "decoder": {
+        "cell": "lstm",
+        "embedding": 64,
+        "hidden": 256,
+        "attention": 128,
+        "context": 256,
+        "dropout": {"rnn": 0.3, "attention": 0.0},
+    },
 }
 TRAINING: dict[str, Any] = {"photos_per_batch": 16, "learning_rate": 3e-3, "validation_photos": SCENES["val"]}
 MODELS: dict[str, dict[str, Any]] = {
-    "dense": {"training": {**TRAINING, "epochs": 6, "dropout": {"rnn": 0.3, "attention": 0.0}}},
+    "dense": {"training": {**TRAINING, "epochs": 6}},
     "sparse": {
-        "training": {**TRAINING, "epochs": 8, "dropout": {"rnn": 0.3, "attention": 0.0}},
+        "training": {**TRAINING, "epochs": 8},
         "pruning": {"method": "supermask", "sparsity": 0.965, "kappa": 6000, "tolerance": 0.02},
     },
 }

@@ -12,12 +12,7 @@ from capprune.cli.train import derived, train_and_show
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "cross_entropy": {"learning_rate": 3e-4, "final_learning_rate": 1e-6, "epochs": 5},
-    "scst": {
-        "learning_rate": 1e-4,
-        "final_learning_rate": 1e-6,
-        "epochs": 5,
-        "dropout": {"rnn": 0.0, "attention": 0.0},
-    },
+    "scst": {"learning_rate": 1e-4, "final_learning_rate": 1e-6, "epochs": 5},
 }
 
 
@@ -58,5 +53,7 @@ def command(
     training = {"objective": objective, **OBJECTIVES[objective]}
     training["distillation"] = {"teacher": str(teacher) if teacher else None}
     pruning = {"method": "keep", "keep": (), "exclude": ()}  # every mask that there is
-    config = derived(run, {"start": str(run), "name": f"{run.name}-tuned"}, pruning, training, overrides)
+    changed = {"start": str(run), "name": f"{run.name}-tuned"}
+    dropout = 0.0 if objective == "scst" else 1.0  # captions are sampled without dropout, and learned so
+    config = derived(run, changed, pruning, training, overrides, dropout=dropout)
     train_and_show(config, out, cache, as_json)

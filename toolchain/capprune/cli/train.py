@@ -79,6 +79,8 @@ def derived(
     pruning: Mapping[str, Any],
     training: Mapping[str, Any],
     overrides: Sequence[str],
+    *,
+    dropout: float = 1.0,
 ) -> RunConfig:
     """The config of a run that starts from another: that one's own, changed, then overridden.
 
@@ -88,6 +90,7 @@ def derived(
         pruning: Keys of `pruning`; a run without masks has none to keep and stays dense.
         training: Keys of `training`.
         overrides: `key=value`, which win.
+        dropout: Factor of every dropout rate of the decoder.
 
     Raises:
         UsageError: If the run is not there.
@@ -100,7 +103,9 @@ def derived(
     method = "none" if pruning["method"] == "keep" and not parent.masks else pruning["method"]
     own = {**tree["training"], "objective": "cross_entropy", "distillation": {}, **training}
     seen = {**tree["encoder"], "start": None}  # the run holds the encoder that it was given
-    changes = {"encoder": seen, **changed, "pruning": {**tree["pruning"], **pruning, "method": method}, "training": own}
+    decoder = parent.config.decoder.with_dropout(dropout).model_dump(mode="json")
+    pruned = {**tree["pruning"], **pruning, "method": method}
+    changes = {"encoder": seen, "decoder": decoder, **changed, "pruning": pruned, "training": own}
     return parse_config({**tree, **changes}, overrides, where=str(run))
 
 

@@ -224,7 +224,7 @@ def _free_bytes(adb: Adb) -> int | None:
 
 def prepared(job: RunJob, name: str) -> bytes:
     """A photo as the bundle wants it, in PNG, which every decoder gives back to the bit."""
-    square = resize(decode_photo(job.read(name), name), job.bundle.manifest.preprocessing.size)
+    square = resize(decode_photo(job.read(name), name), job.bundle.manifest.photo_size)
     buffer = io.BytesIO()
     Image.fromarray(square).save(buffer, "PNG")
     return buffer.getvalue()

@@ -30,7 +30,7 @@ def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
     lines = [
         f"# {manifest.config.get('name', manifest.data.name)}",
         "",
-        f"Soft attention and {manifest.model.cell.upper()} over the features of a convolutional network.",
+        f"{manifest.model.description} of a convolutional network.",
         "",
         f"- **Data**: {manifest.data.name}. **Terms: {manifest.data.licence}.** They hold for these weights; the licence of "
         "capprune's code does not. No photo and no caption of the data is in this bundle.",

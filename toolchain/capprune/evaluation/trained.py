@@ -14,9 +14,9 @@ from capprune.data.photos import PhotoStore
 from capprune.evaluation.validate import Reference
 from capprune.models.caption_model import normalised
 from capprune.models.exportable import exportable
+from capprune.models.family import Tensors
+from capprune.models.search import Walk, log_probabilities
 from capprune.models.search import beam as beam_search
-from capprune.models.search import log_probabilities
-from capprune.models.soft_attention import Encoded
 from capprune.training.run import LoadedRun
 from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.photo import decode_photo, resize
@@ -76,13 +76,8 @@ class TrainedCaptioner:
     @torch.inference_mode()
     def _word_scores(self, photo: npt.NDArray[np.uint8], prefix: Sequence[int]) -> list[Tensor]:
         """Log-probabilities `(V,)` of the first word, and of the next one after each word of a prefix."""
-        decoder, encoded = self._run.model.decoder, self._encode(photo[None])
-        state = decoder.first_state(encoded.h)
-        rows = []
-        for token in (START, *prefix):
-            scores, state, _ = decoder.step(torch.tensor([token]), state, encoded.keys, encoded.values)
-            rows.append(log_probabilities(scores)[0])
-        return rows
+        walk = Walk(self._run.model.decoder, self._encode(photo[None]))
+        return [log_probabilities(walk.step(torch.tensor([token])))[0] for token in (START, *prefix)]
 
     @property
     def _limit(self) -> int:
@@ -91,7 +86,7 @@ class TrainedCaptioner:
     def _pixels(self, store: PhotoStore, name: str) -> npt.NDArray[np.uint8]:
         return resize(decode_photo(store.read(name), name), self._run.config.encoder.size)
 
-    def _encode(self, photos: npt.NDArray[np.uint8]) -> Encoded:
+    def _encode(self, photos: npt.NDArray[np.uint8]) -> tuple[Tensors, Tensors]:
         return self._run.model.encode(normalised(photos))
 
 

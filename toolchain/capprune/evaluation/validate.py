@@ -308,7 +308,7 @@ def pixels(bundle: Bundle, photos: Iterable[CaptionedPhoto], store: PhotoStore) 
 
 
 def _photo(bundle: Bundle, name: str, read: Callable[[str], bytes]) -> Photo:
-    size = bundle.manifest.preprocessing.size
+    size = bundle.manifest.photo_size
     return Photo(name, lambda: resize(decode_photo(read(name), name), size))
 
 

@@ -132,7 +132,7 @@ def main() -> None:
 def _answer_photos(options: argparse.Namespace, photos: IO[bytes], answers: IO[str]) -> None:
     bundle = verify_bundle(options.bundle)
     captioner = Captioner(bundle, runtime=options.runtime, threads=options.threads)
-    size = bundle.manifest.preprocessing.size
+    size = bundle.manifest.photo_size
     while len(pixels := photos.read(size * size * 3)) == size * size * 3:
         photo = np.frombuffer(pixels, dtype=np.uint8).reshape(size, size, 3)
         caption = captioner.caption(photo, beam=options.beam)

@@ -73,15 +73,10 @@ def bundle_contents(
         encoder=encoder,
         decoder=decoder,
         vocabulary=run.vocabulary,
-        model=ModelSection(
-            family="soft_attention",
-            regions=region_count(config.encoder),
-            vocabulary=len(run.vocabulary),
-            **config.decoder.model_dump(),
-        ),
+        model=_model_section(run),
         preprocessing=preprocessing_section(run),
         decoding=decoding_section(run, beam),
-        state=run.model.decoder.state_names,
+        interface=run.model.decoder.interface(),
         pruning=PruningSection(
             method=run.method, sparsity=1 - kept / prunable, kept_weights=kept, prunable_weights=prunable
         ),
@@ -119,12 +114,18 @@ def golden_captions(run: LoadedRun, scenes: Sequence[tuple[npt.NDArray[np.uint8]
     return found
 
 
+def _model_section(run: LoadedRun) -> ModelSection:
+    sizes = {name: size for name, size in run.config.decoder.shape().items() if type(size) is int}
+    description = f"{run.model.decoder.describe()} over {region_count(run.config.encoder)} regions"
+    return ModelSection(run.config.decoder.family, description, sizes)
+
+
 def _model_card(run: LoadedRun, encoder_weights: str, weights: str) -> str:
     config, kept = run.config, run.kept
     pruned = "Decoder and encoder" if of_encoder(run.masks) else "Decoder"
     return (
         f"# {config.name}\n\n"
-        f"A {config.decoder.cell.upper()} captioner with soft attention over the features of {config.encoder.name}.\n\n"
+        f"{run.model.decoder.describe()} over the features of {config.encoder.name}.\n\n"
         f"- Data: {config.data.folder.name}. Terms: {config.data.licence}.\n"
         f"- {pruned}: {kept:,} of {run.prunable:,} weights kept ({1 - kept / run.prunable:.2%} sparse), {weights}.\n"
         f"- Encoder weights: {encoder_weights}.\n"

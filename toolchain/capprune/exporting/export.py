@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from capprune.evaluation.intervals import Change, bootstrap_change
-from capprune.exporting.contents import DEFAULT_BEAM, bundle_contents, decoding_section, with_golden
+from capprune.exporting.contents import (
+    DEFAULT_BEAM,
+    bundle_contents,
+    decoding_section,
+    preprocessing_section,
+    with_golden,
+)
 from capprune.exporting.quality import ValidationPhotos, costs_too_much, first_pixels, settle_plan, told
 from capprune.exporting.target_models import MODELS, TargetModels
 from capprune.training.run import LoadedRun
@@ -132,9 +138,10 @@ def _settled(
         folder,
         "val",
         wanted.photos,
-        size=run.config.encoder.size,
+        preprocessing=preprocessing_section(run),
         decoding=decoding_section(run, wanted.beam),
         vocabulary=run.vocabulary,
+        interface=run.model.decoder.interface(),
     )
     plain = models.encoder("float32")
     before = photos.cider_d(plain, models.decoder(models.plan("float32", "size")).data)
@@ -155,8 +162,9 @@ def _settled(
 
 def calibration_photos(run: LoadedRun, folder: Path) -> Iterator[dict[str, Any]]:
     """Inputs of the encoder, from the first photos of the training split."""
-    for photo in first_pixels(folder, "train", CALIBRATION_PHOTOS, run.config.encoder.size):
-        yield {"photo": normalise(photo)}
+    preprocessing = preprocessing_section(run)
+    for photo in first_pixels(folder, "train", CALIBRATION_PHOTOS, preprocessing.size):
+        yield {"photo": normalise(photo, preprocessing.mean, preprocessing.scale)}
 
 
 def _prove(bundle: Bundle) -> None:

@@ -15,10 +15,18 @@ from capprune.evaluation.intervals import Change, bootstrap_change
 from capprune.evaluation.metrics import score
 from capprune_exporters.plan import Matrix, Plan
 from capprune_exporters.quantise import requantised
-from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE, DecodingSection
+from capprune_runtime.bundle.interface import StepInterface
+from capprune_runtime.bundle.manifest import (
+    ENCODE_SIGNATURE,
+    PHOTO,
+    STEP_SIGNATURE,
+    DecodingSection,
+    PreprocessingSection,
+)
 from capprune_runtime.bundle.vocabulary import Vocabulary
-from capprune_runtime.caption.interpreter import Model, open_model
-from capprune_runtime.caption.search import State, StepResult, beam
+from capprune_runtime.caption.decoder import DecoderStep
+from capprune_runtime.caption.interpreter import open_model
+from capprune_runtime.caption.search import search
 from capprune_runtime.errors import DataError
 from capprune_runtime.photo import decode_photo, normalise, resize
 
@@ -35,9 +43,10 @@ class ValidationPhotos:
         folder: A data folder.
         split: Of its photos.
         limit: At most so many.
-        size: Side of the photos in pixels.
+        preprocessing: How a photo becomes the encoder's input.
         decoding: Token ids, limits and beam.
         vocabulary: Of the decoder.
+        interface: Of the decoder's step.
 
     Raises:
         DataError: The folder cannot be read, or the split is empty.
@@ -45,13 +54,22 @@ class ValidationPhotos:
     """
 
     def __init__(
-        self, folder: Path, split: str, limit: int, *, size: int, decoding: DecodingSection, vocabulary: Vocabulary
+        self,
+        folder: Path,
+        split: str,
+        limit: int,
+        *,
+        preprocessing: PreprocessingSection,
+        decoding: DecodingSection,
+        vocabulary: Vocabulary,
+        interface: StepInterface,
     ) -> None:
         chosen = load_caption_set(folder).split(split)[:limit]
         if not chosen:
             raise DataError("there are no photos to measure on", where=folder, expected=f"a split {split}")
         self.captions = {photo.name: photo.captions for photo in chosen}
-        self.pixels = list(first_pixels(folder, split, limit, size))
+        self.pixels = list(first_pixels(folder, split, limit, preprocessing.size))
+        self._preprocessing, self._interface = preprocessing, interface
         self._decoding, self._vocabulary = decoding, vocabulary
         self._encoded: dict[bytes, list[Encoded]] = {}
 
@@ -60,7 +78,7 @@ class ValidationPhotos:
 
     def cider_d(self, encoder: bytes, decoder: bytes) -> Sequence[float]:
         """CIDEr-D of every photo, with plain tokens, in the order of the photos."""
-        step = open_model(decoder, STEP_SIGNATURE)
+        step = DecoderStep(open_model(decoder, STEP_SIGNATURE), self._interface)
         said = {
             name: self._caption(step, encoded)
             for name, encoded in zip(self.captions, self._encode(encoder), strict=True)
@@ -70,31 +88,15 @@ class ValidationPhotos:
     def _encode(self, encoder: bytes) -> list[Encoded]:
         if encoder not in self._encoded:
             model = open_model(encoder, ENCODE_SIGNATURE)
-            self._encoded[encoder] = [model.run({"photo": normalise(photo)}) for photo in self.pixels]
+            self._encoded[encoder] = [model.run({PHOTO: self._normalised(photo)}) for photo in self.pixels]
         return self._encoded[encoder]
 
-    def _caption(self, step: Model, encoded: Encoded) -> str:
-        return self._vocabulary.caption(search_with(step, encoded, self._decoding))
+    def _normalised(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return normalise(photo, self._preprocessing.mean, self._preprocessing.scale)
 
-
-def search_with(step: Model, encoded: Encoded, decoding: DecodingSection) -> tuple[int, ...]:
-    """The token ids that a decoder's file says of a photo, by the decoding's own beam.
-
-    Args:
-        step: The decoder, loaded.
-        encoded: What `encode` gives of one photo: keys, values and the first state, by name.
-        decoding: Token ids, limits and beam.
-    """
-    looked_at = {name: encoded[name] for name in ("keys", "values")}
-    step.hold(looked_at)
-    first = {name: array for name, array in encoded.items() if name not in looked_at}
-
-    def one_step(token: int, state: State) -> StepResult:
-        outputs = step.run({"token": np.array([token], np.int32), **state})
-        carried = {name: outputs[name] for name in first}
-        return StepResult(outputs["scores"][0], carried, outputs["attention"][0])
-
-    return beam(one_step, first, decoding, decoding.beam).tokens
+    def _caption(self, step: DecoderStep, encoded: Encoded) -> str:
+        found = search(step, step.look_at(encoded), self._decoding, self._decoding.beam)
+        return self._vocabulary.caption(found.tokens)
 
 
 def first_pixels(folder: Path, split: str, limit: int, size: int) -> Iterator[NDArray[np.uint8]]:

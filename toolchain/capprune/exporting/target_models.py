@@ -11,6 +11,7 @@ from typing import Any
 from capprune.exporting.contents import decoding_section, preprocessing_section
 from capprune.models.efficientnet_lite import folded_filters
 from capprune.models.exportable import exportable
+from capprune.models.family import IN_STEP, Role
 from capprune.training.run import LoadedRun
 from capprune_exporters.onnx.convert import convert_onnx
 from capprune_exporters.onnx.models import encoder_onnx
@@ -23,9 +24,6 @@ from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
 from capprune_exporters.tflite.sparse import add_metadata, make_sparse, stored_names
 from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE
 from capprune_runtime.errors import UsageError
-
-LOOKED_UP = ("embedding.weight",)  # by row; every other matrix of `step` is multiplied
-ONCE_A_PHOTO = ("initial.weight", "key.weight", "value.weight")  # belong to `encode`
 
 Calibration = Callable[[], Iterable[Mapping[str, Any]]]
 
@@ -44,13 +42,10 @@ class TargetModels(ABC):
 
     def __init__(self, run: LoadedRun, beam: int, say: Callable[[str], None]) -> None:
         self._run, self._beam = run, beam
-        weights = {
-            name: parameter.detach().numpy()
-            for name, parameter in run.model.decoder.named_parameters()
-            if name.endswith("weight")
-        }
-        self._projections = {name: weights[name] for name in ONCE_A_PHOTO}
-        self.matrices: dict[str, Matrix] = {name: weights[name] for name in weights if name not in ONCE_A_PHOTO}
+        decoder = run.model.decoder
+        self._projections = {name: one.numpy() for name, one in decoder.matrices(Role.PER_PHOTO).items()}
+        self.matrices: dict[str, Matrix] = {name: one.numpy() for name, one in decoder.matrices(*IN_STEP).items()}
+        self._looked_up = tuple(decoder.matrices(Role.LOOKED_UP))
         self._encoders: dict[str, bytes] = {}
         self._convert(say)
 
@@ -96,12 +91,12 @@ class TfliteModels(TargetModels):
     def plan(self, weights: str, wanted: str | Mapping[str, str]) -> Plan:
         """See `TargetModels.plan`."""
         if wanted == "size":
-            return plan_by_size(self.matrices, LOOKED_UP, weights)
+            return plan_by_size(self.matrices, self._looked_up, weights)
         if wanted == "auto":
-            return plan_by_measurement(self.matrices, LOOKED_UP, weights)
+            return plan_by_measurement(self.matrices, self._looked_up, weights)
         if isinstance(wanted, str):
             raise UsageError("there is no such plan", where="--plan", expected="size, auto or a file", found=wanted)
-        return plan_as_given(self.matrices, LOOKED_UP, weights, wanted)
+        return plan_as_given(self.matrices, self._looked_up, weights, wanted)
 
     def decoder(self, plan: Plan) -> SparseModel:
         """See `TargetModels.decoder`."""
@@ -133,7 +128,7 @@ class TfliteModels(TargetModels):
     def _with_metadata(self, data: bytes) -> bytes:
         """For whoever gets the file without its bundle: the words, and how to feed the model."""
         described = {
-            "preprocessing": asdict(preprocessing_section(self._run)),
+            "preprocessing": preprocessing_section(self._run).described(),
             "decoding": asdict(decoding_section(self._run, self._beam)),
         }
         return add_metadata(data, self._run.vocabulary.as_text().encode(), json.dumps(described).encode())
@@ -148,7 +143,7 @@ class OnnxModels(TargetModels):
             raise UsageError(
                 "an ONNX export has one plan, the smallest", where="--plan", expected="size", found="another"
             )
-        plan = plan_by_size(self.matrices, LOOKED_UP, weights)
+        plan = plan_by_size(self.matrices, self._looked_up, weights)
         lines = (replace(line, weights=weights, reason="the fewest bytes; computed dense") for line in plan.lines)
         return replace(plan, lines=tuple(lines))
 
@@ -165,7 +160,8 @@ class OnnxModels(TargetModels):
         say("converting the encoder")
         self._encode = convert_onnx(encode, encode.example())
         say("converting the decoder")
-        self._step = convert_onnx(step, step.example(), rows=True)
+        rows = not step.decoder.interface().position  # rows of one call may stand at different words
+        self._step = convert_onnx(step, step.example(), rows=rows)
 
     def _make_encoder(self, form: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
         return encoder_onnx(self._encode, form, calibration, self._projections)

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from capprune.config import EncoderConfig
+from capprune.config import DECODERS, DecoderConfig, EncoderConfig, RunConfig
 from capprune.models.efficientnet_lite import CHANNELS, STRIDE, EfficientNetLite0, load_efficientnet_lite0
-from capprune.models.soft_attention import Encoded, SoftAttention
+from capprune.models.family import Decoder, Tensors
 from capprune_runtime.errors import ConfigError
 from capprune_runtime.photo import normalise
 
@@ -151,10 +151,32 @@ def _digest(network: EfficientNetLite0) -> str:
 class CaptionModel(nn.Module):
     """Encoder and decoder together, for export and for captions from photos."""
 
-    def __init__(self, encoder: GridEncoder, decoder: SoftAttention) -> None:
+    def __init__(self, encoder: GridEncoder, decoder: Decoder) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
-    def encode(self, photo: Tensor) -> Encoded:
-        """Photo `(B, 3, S, S)` to what attention needs."""
+    def encode(self, photo: Tensor) -> tuple[Tensors, Tensors]:
+        """Return what is held for photos `(B, 3, S, S)`, and the first state; see `Decoder.encode`."""
         return self.decoder.encode(self.encoder(photo))
+
+
+def build_decoder(
+    config: RunConfig, vocabulary: int, *, features: int = CHANNELS, own: DecoderConfig | None = None
+) -> Decoder:
+    """Return the decoder of a run with weights as drawn.
+
+    Args:
+        config: Of the run.
+        vocabulary: V, number of tokens.
+        features: F, channels of a region.
+        own: The decoder's config where it differs from the run's, in dropout for example.
+    """
+    chosen = own or config.decoder
+    family: type[Decoder] = DECODERS.load(chosen.family, "decoder.family")
+    return family(
+        chosen,
+        features=features,
+        vocabulary=vocabulary,
+        regions=region_count(config.encoder),
+        max_tokens=config.data.maximum_tokens,
+    )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from capprune.models.soft_attention import Encoded, SoftAttention
+from capprune.models.family import Decoder, Tensors
 from capprune_runtime.bundle.vocabulary import END, PAD, START, UNKNOWN
 
 SUPPRESSED = (PAD, START, UNKNOWN)  # ids that a caption never shows
@@ -31,32 +31,65 @@ def log_probabilities(scores: Tensor) -> Tensor:
     return torch.log_softmax(wide, -1)
 
 
+class Walk:
+    """A decoder on its way through captions, many hypotheses at once: the one loop over `step` outside of training.
+
+    Args:
+        decoder: The decoder.
+        encoded: What its `encode` returned for P photos.
+        copies: Hypotheses of each photo.
+    """
+
+    def __init__(self, decoder: Decoder, encoded: tuple[Tensors, Tensors], copies: int = 1) -> None:
+        self._decoder, (self._held, first) = decoder, encoded
+        self.photos = photos_of(encoded)
+        self._state = decoder.begin(first, self.photos * copies)
+        self._position = 0
+
+    def step(self, token: Tensor) -> Tensor:
+        """Return the raw scores `(B, V)` of what follows the tokens `(B,)`."""
+        position = self._decoder.position_at(self._position, token)
+        found = self._decoder.step(token, self._state, self._held, position)
+        self._state = self._decoder.advance(self._state, found, self._position)
+        self._position += 1
+        return found.scores
+
+    def choose(self, rows: Tensor) -> None:
+        """Go on with these hypotheses `(B,)`, by their number."""
+        self._state = {name: part[rows] for name, part in self._state.items()}
+
+
+def photos_of(encoded: tuple[Tensors, Tensors]) -> int:
+    """Return P, for how many photos this was encoded."""
+    held, first = encoded
+    return len(next(iter((*held.values(), *first.values()))))
+
+
 @torch.inference_mode()
-def greedy(decoder: SoftAttention, encoded: Encoded, max_tokens: int) -> Captions:
-    """The likeliest word at every step, for every photo of `encoded`."""
+def greedy(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int) -> Captions:
+    """Take the likeliest word at every step, for every photo of `encoded`."""
     return beam(decoder, encoded, max_tokens, width=1)
 
 
 @torch.inference_mode()
-def beam(decoder: SoftAttention, encoded: Encoded, max_tokens: int, width: int = 3) -> Captions:
+def beam(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int, width: int = 3) -> Captions:
     """Keep the `width` best hypotheses of every photo; finished ones stay with their score frozen.
 
     Args:
         decoder: In evaluation mode.
-        encoded: For P photos.
+        encoded: What its `encode` returned for P photos.
         max_tokens: The longest caption, in words.
         width: K hypotheses; 1 is greedy search.
     """
-    photos, vocabulary = len(encoded.keys), decoder.vocabulary
+    walk = Walk(decoder, encoded, width)
+    photos, vocabulary = walk.photos, decoder.vocabulary
     total = torch.full((photos, width), -torch.inf, dtype=torch.float64)
     total[:, 0] = 0.0  # the first step expands one hypothesis only
     finished = torch.zeros(photos, width, dtype=torch.bool)
     words = torch.full((photos, width, max_tokens), END)
-    state = decoder.first_state(encoded.h.repeat_interleave(width, 0))
     token = torch.full((photos * width,), START)
     for t in range(max_tokens):
-        scores, state, _ = decoder.step(token, state, encoded.keys, encoded.values)
-        following = log_probabilities(scores).view(photos, width, vocabulary)
+        following = log_probabilities(walk.step(token)).view(photos, width, vocabulary)
         following[finished] = -torch.inf
         following[..., END].masked_fill_(finished, 0.0)  # a finished hypothesis continues as itself
         total, choice = _best(total.unsqueeze(-1) + following, width)
@@ -66,8 +99,7 @@ def beam(decoder: SoftAttention, encoded: Encoded, max_tokens: int, width: int =
         finished = finished.gather(1, parent) | (token_grid == END)
         if bool(finished.all()):
             break
-        rows = (parent + torch.arange(photos).unsqueeze(1) * width).flatten()
-        state = tuple(part[rows] for part in state)
+        walk.choose((parent + torch.arange(photos).unsqueeze(1) * width).flatten())
         token = token_grid.flatten()
     ranked = torch.where(finished | ~finished.any(1, keepdim=True), total, -torch.inf)
     best = ranked.argmax(1)

@@ -2,7 +2,7 @@
 
 After Xu et al., "Show, Attend and Tell" (2015), in the form that the pruning papers train (Tan, Chan, Chuah, 2019):
 additive attention over keys and values that are projected once a photo, the initial state from the pooled features,
-the context vector joined to the word embedding. `forward` is the same computation over whole captions at once.
+the context vector joined to the word embedding. `scores` is the same computation over whole captions at once.
 
 Shapes: B captions, P photos, R regions, F feature channels, T words, E embedding, H hidden, A attention, C context,
 V vocabulary.
@@ -10,54 +10,95 @@ V vocabulary.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from capprune.config import DecoderConfig, DropoutConfig
+from capprune.config import MOST_UNITS, DecoderConfig
+from capprune.config import Dropout as DropoutConfig
 from capprune.models.additive import additive_scores, wide
 from capprune.models.chance import Dropout
+from capprune.models.family import Decoder, Role, Step, Tensors
 from capprune.models.recurrence import Weights, recur
+from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
 
 FORGET_BIAS = 1.0  # the gate starts open, so that gradients reach back from the first step on
 ROWS = 64  # a batch's words are filled up to a multiple of this: products of a shape that is new are slow to start
 
 
-State = tuple[Tensor, ...]  # (h,) for a GRU, (h, c) for an LSTM; each (B, H)
+class SoftAttentionDropout(DropoutConfig):
+    """Cut to a third while masks are sampled."""
+
+    rnn: float = Field(default=0.35, ge=0, lt=1)
+    attention: float = Field(default=0.1, ge=0, lt=1)
 
 
-class Encoded(NamedTuple):
-    """What attention and the first step need of a photo."""
+class SoftAttentionConfig(DecoderConfig):
+    """The sizes of a Soft-Attention decoder."""
 
-    keys: Tensor  # (P, R, A)
-    values: Tensor  # (P, R, C)
-    h: Tensor  # (P, H)
+    family: Literal["soft_attention"] = "soft_attention"
+    cell: Literal["lstm", "gru"] = "lstm"
+    embedding: int = Field(default=256, ge=1, le=MOST_UNITS)
+    hidden: int = Field(default=512, ge=1, le=MOST_UNITS)
+    attention: int = Field(default=512, ge=1, le=MOST_UNITS)
+    context: int = Field(default=512, ge=1, le=MOST_UNITS)
+    dropout: SoftAttentionDropout = SoftAttentionDropout()
 
 
-class SoftAttention(nn.Module):
+class SoftAttention(Decoder):
     """A recurrent decoder with additive attention over the regions of a photo."""
 
+    Config: ClassVar[type[DecoderConfig]] = SoftAttentionConfig
+
     def __init__(
-        self, shape: DecoderConfig, *, features: int, vocabulary: int, dropout: DropoutConfig | None = None
+        self,
+        config: SoftAttentionConfig,
+        *,
+        features: int,
+        vocabulary: int,
+        regions: int = 49,
+        max_tokens: int = 20,
+        padded: bool = False,
     ) -> None:
-        super().__init__()
-        rates = dropout or DropoutConfig()
-        self.shape, self.feature_channels, self.vocabulary = shape, features, vocabulary
-        joined = shape.embedding + shape.context + shape.hidden
-        self.embedding = nn.Embedding(vocabulary, shape.embedding)
-        self.initial = nn.Linear(features, shape.hidden, bias=False)
-        self.key = nn.Linear(features, shape.attention, bias=False)
-        self.value = nn.Linear(features, shape.context, bias=False)
-        self.query = nn.Linear(shape.hidden, shape.attention, bias=False)
-        self.score = nn.Linear(shape.attention, 1, bias=False)
-        self.rnn = nn.Linear(joined, (4 if shape.cell == "lstm" else 2) * shape.hidden)
-        if shape.cell == "gru":
-            self.candidate = nn.Linear(joined, shape.hidden)
-        self.output = nn.Linear(shape.hidden, vocabulary)
-        self.rnn_dropout = Dropout(rates.rnn)
-        self.attention_dropout = Dropout(rates.attention)
+        super().__init__(
+            config, features=features, vocabulary=vocabulary, regions=regions, max_tokens=max_tokens, padded=padded
+        )
+        self.shape = config
+        joined = config.embedding + config.context + config.hidden
+        self.embedding = nn.Embedding(vocabulary, config.embedding)
+        self.initial = nn.Linear(features, config.hidden, bias=False)
+        self.key = nn.Linear(features, config.attention, bias=False)
+        self.value = nn.Linear(features, config.context, bias=False)
+        self.query = nn.Linear(config.hidden, config.attention, bias=False)
+        self.score = nn.Linear(config.attention, 1, bias=False)
+        self.rnn = nn.Linear(joined, (4 if config.cell == "lstm" else 2) * config.hidden)
+        if config.cell == "gru":
+            self.candidate = nn.Linear(joined, config.hidden)
+        self.output = nn.Linear(config.hidden, vocabulary)
+        self.rnn_dropout = Dropout(config.dropout.rnn)
+        self.attention_dropout = Dropout(config.dropout.attention)
         self._initialise()
+
+    def interface(self) -> StepInterface:
+        """See `Decoder.interface`."""
+        held = {"keys": TensorSpec((self.regions, self.shape.attention)),
+                "values": TensorSpec((self.regions, self.shape.context))}  # fmt: skip
+        state = {name: StateSpec((self.shape.hidden,)) for name in self._state_names}
+        return StepInterface(self.vocabulary, held, state, self.regions)
+
+    def roles(self) -> Mapping[str, Role]:
+        """See `Decoder.roles`."""
+        once = dict.fromkeys(("initial", "key", "value"), Role.PER_PHOTO)
+        candidate = {"candidate": Role.PER_WORD} if self.shape.cell == "gru" else {}
+        words = {"rnn": Role.PER_WORD, **candidate, "query": Role.PER_WORD, "output": Role.PER_WORD}
+        return {"embedding": Role.LOOKED_UP, **once, **words, "score": Role.ELEMENTWISE}
+
+    def describe(self) -> str:
+        """See `Decoder.describe`."""
+        return f"{self.shape.cell.upper()} with soft attention"
 
     def _initialise(self) -> None:
         for name, parameter in self.named_parameters():
@@ -73,17 +114,14 @@ class SoftAttention(nn.Module):
                 self.rnn.bias.fill_(FORGET_BIAS)
 
     @property
-    def state_names(self) -> tuple[str, ...]:
-        """The recurrent state's names, in order."""
+    def _state_names(self) -> tuple[str, ...]:
         return ("h", "c") if self.shape.cell == "lstm" else ("h",)
 
-    def encode(self, features: Tensor) -> Encoded:
-        """Project grid features `(P, R, F)` once a photo."""
-        return Encoded(self.key(features), self.value(features), self.initial(features.mean(1)))
-
-    def first_state(self, h: Tensor) -> State:
-        """The state before the first word, from the projected `h` `(B, H)`; an LSTM's cell starts at zero."""
-        return (h, torch.zeros_like(h)) if self.shape.cell == "lstm" else (h,)
+    def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
+        """See `Decoder.encode`: keys `(P, R, A)` and values `(P, R, C)`; h `(P, H)`, and an LSTM's c, which is zero."""
+        held = {"keys": self.key(features), "values": self.value(features)}
+        h = self.initial(features.mean(1))
+        return held, {"h": h, "c": torch.zeros_like(h)} if self.shape.cell == "lstm" else {"h": h}
 
     def attend(self, h: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Look at the photo.
@@ -121,40 +159,19 @@ class SoftAttention(nn.Module):
         attention = torch.softmax(scores, dim=-1)
         return (attention.unsqueeze(-1) * values).sum(1), attention
 
-    def step(self, token: Tensor, state: State, keys: Tensor, values: Tensor) -> tuple[Tensor, State, Tensor]:
-        """One word further.
-
-        Args:
-            token: `(B,)` ids of the words before.
-            state: `(h,)` or `(h, c)`, each `(B, H)`.
-            keys: `(P, R, A)` with B a multiple of P.
-            values: `(P, R, C)`.
-
-        Returns:
-            Raw scores `(B, V)`, the new state, the attention `(B, R)`.
-        """
-        attend = self.attend_singly if keys.shape[0] == state[0].shape[0] else self.attend  # no len(): it fixes B
-        context, attention = attend(state[0], keys, values)
+    def step(self, token: Tensor, state: Tensors, held: Tensors, position: Tensor | None = None) -> Step:
+        """See `Decoder.step`."""
+        h, keys, values = state["h"], held["keys"], held["values"]
+        attend = self.attend_singly if keys.shape[0] == h.shape[0] else self.attend  # no len(): it fixes B
+        context, attention = attend(h, keys, values)
         word = self.rnn_dropout(self.embedding(token))
         state = self._recur(torch.cat([word, context], -1), state)
-        return self.output(self.rnn_dropout(state[0])), state, attention
+        return Step(self.output(self.rnn_dropout(state["h"])), state, attention)
 
-    def forward(self, features: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of whole captions under teacher forcing.
-
-        Args:
-            features: `(P, R, F)`.
-            inputs: `(B, T)` ids fed in, `<start>` first; the captions of a photo stand side by side.
-            targets: `(B, T)` ids to predict; negative where a caption is over.
-
-        Returns:
-            A scalar, in nats a word.
-        """
-        return nn.functional.cross_entropy(self.scores(features, inputs, targets), targets[targets >= 0])
-
-    def scores(self, features: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Raw scores `(words, V)` of every word that `targets` holds, in its order; see `forward` for shapes."""
-        keys, values, h = self.encode(features)
+    def scores(self, features: Tensor, inputs: Tensor, targets: Tensor, present: Tensor | None = None) -> Tensor:
+        """See `Decoder.scores`; the recurrence over whole captions is one node of autograd's graph."""
+        held, first = self.encode(features)
+        keys, values, h = held["keys"], held["values"], first["h"]
         captions = len(inputs) // len(features)
         words = self.rnn_dropout(self.embedding(inputs.t())).to(keys.dtype)  # (T, B, E), under autocast in its type
         all_kept = wide(keys).new_ones(inputs.shape[1], len(features), captions, features.shape[1])
@@ -172,13 +189,13 @@ class SoftAttention(nn.Module):
             return own
         return own._replace(candidate=self.candidate.weight, candidate_bias=self.candidate.bias)
 
-    def _recur(self, x: Tensor, state: State) -> State:
-        h = state[0]
+    def _recur(self, x: Tensor, state: Tensors) -> dict[str, Tensor]:
+        h = state["h"]
         gates = wide(self.rnn(torch.cat([x, h], -1)))  # what products are not made of stays float32
         if self.shape.cell == "lstm":
             into, forget, cell, out = gates.chunk(4, -1)
-            c = torch.sigmoid(forget) * state[1] + torch.sigmoid(into) * torch.tanh(cell)
-            return (torch.sigmoid(out) * torch.tanh(c)).to(x.dtype), c
+            c = torch.sigmoid(forget) * state["c"] + torch.sigmoid(into) * torch.tanh(cell)
+            return {"h": (torch.sigmoid(out) * torch.tanh(c)).to(x.dtype), "c": c}
         reset, update = torch.sigmoid(gates).chunk(2, -1)
         candidate = torch.tanh(self.candidate(torch.cat([x, reset * h], -1)))
-        return (update * h + (1 - update) * candidate,)
+        return {"h": update * h + (1 - update) * candidate}

@@ -6,12 +6,15 @@ Unmodified runtimes have a kernel for 1x16 blocks in just these products. The em
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
 
-from capprune.config import BlocksConfig, BlockShape, PruningConfig
+from capprune.config import BlockShape, PruningConfig
+from capprune.models.family import Role
+from capprune.pruning.layers import roles_of, trained_weight
 from capprune_runtime.errors import ConfigError
 
 WIDTHS: Mapping[BlockShape, int] = {"none": 1, "1x16": 16}
@@ -34,26 +37,31 @@ def find_blocks(model: nn.Module, config: PruningConfig) -> Blocks:
     """Which modules get block gates.
 
     Args:
-        model: Its direct children `rnn`, `candidate`, `query` and `output`, where it has them, can have blocks.
+        model: Its matrices that are multiplied once per word can have blocks.
         config: Of the run.
 
     Raises:
         ConfigError: If a block is asked for in a layer that this model does not have.
     """
-    layers = dict(model.named_children())
+    able = [name for name, role in roles_of(model).items() if role is Role.PER_WORD]
+    for name in config.blocks:
+        if name not in able:
+            near = difflib.get_close_matches(name, able, n=1)
+            raise ConfigError(
+                "this decoder has no such matrix in its step",
+                where=f"pruning.blocks.{name}",
+                expected=", ".join(able),
+                hint=f"did you mean {near[0]}?" if near else None,
+            )
     widths: dict[str, int] = {}
     left_single: dict[str, str] = {}
-    for name in BlocksConfig.model_fields:
-        own: BlockShape | None = getattr(config.blocks, name)
-        layer = layers.get(name)
-        if not isinstance(layer, nn.Linear):
-            if own is not None:
-                known = ", ".join(known for known in BlocksConfig.model_fields if known in layers)
-                raise ConfigError("this decoder has no such layer", where=f"pruning.blocks.{name}", expected=known)
-            continue
-        width = WIDTHS[own or config.block]
-        if layer.in_features % width:
-            left_single[name] = f"its rows of {layer.in_features} weights are no multiple of {width}"
+    for name in able:
+        width, columns = (
+            WIDTHS[config.blocks.get(name, config.block)],
+            trained_weight(model.get_submodule(name)).shape[1],
+        )
+        if columns % width:
+            left_single[name] = f"its rows of {columns} weights are no multiple of {width}"
         elif width > 1:
             widths[name] = width
     return Blocks(widths, left_single)

@@ -22,13 +22,12 @@ from pathlib import Path
 
 from torch import nn
 
-from capprune.config import BlocksConfig
+from capprune.models.family import Role
 from capprune.pruning.layers import trained_weight
 from capprune_runtime.errors import ConfigError, UnreachableTarget
 
 SCHEMA_VERSION = 1
 TABLES = "capprune.pruning.cost_tables"
-IN_STEP = tuple(BlocksConfig.model_fields)  # multiplied once a word; the rest is looked up or projected once a photo
 CSR, BLOCKS = "csr_float32", "block_1x16_int8"
 NARROW = 256  # columns up to which an index takes one byte, two beyond
 VALUE_BYTES = {CSR: 4, BLOCKS: 1}
@@ -175,7 +174,12 @@ def byte_costs(model: nn.Module, layers: tuple[str, ...], widths: Mapping[str, i
 
 
 def time_costs(
-    model: nn.Module, layers: tuple[str, ...], widths: Mapping[str, int], table: CostTable, attended: int
+    model: nn.Module,
+    layers: tuple[str, ...],
+    widths: Mapping[str, int],
+    table: CostTable,
+    attended: int,
+    roles: Mapping[str, Role],
 ) -> Costs:
     """Microseconds of one `step`, one row, one thread.
 
@@ -184,12 +188,14 @@ def time_costs(
         layers: Their names.
         widths: Weights a gate; 1 where left out.
         table: Of the target.
-        attended: Regions times the channels of key and value.
+        attended: Numbers that a step reads of the photo: regions times the channels of keys and values.
+        roles: Of the layers; only what is multiplied per word takes time.
     """
     weight, fixed = {}, table.fixed_us + table.attended_ns * attended / 1000
     for name in layers:
         product = table.products[CSR if widths.get(name, 1) == 1 else BLOCKS]
-        weight[f"{name}.weight"] = product.kept_ns / 1000 if name in IN_STEP else 0.0
-        if name in IN_STEP:
+        multiplied = roles.get(name) is Role.PER_WORD
+        weight[f"{name}.weight"] = product.kept_ns / 1000 if multiplied else 0.0
+        if multiplied:
             fixed += product.row_ns * len(trained_weight(model.get_submodule(name))) / 1000
     return Costs("step_us", weight, fixed)

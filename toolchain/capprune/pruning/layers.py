@@ -1,14 +1,17 @@
-"""Which layers of a model are pruned: every matrix and convolution but those that the config leaves out by name.
+"""Which layers of a model are pruned: every matrix with a role and every convolution, but those that the config leaves out.
 
 Depthwise convolutions stay dense unless asked for: they hold a twentieth of the encoder's weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 from torch.nn.utils import parametrize
 
 from capprune.config import PruningConfig
+from capprune.models.family import Role
 from capprune_runtime.errors import ConfigError
 
 ENCODER, DECODER = "encoder", "decoder"  # the two parts of a model, by which layers can be named together
@@ -24,7 +27,8 @@ def prunable_layers(model: nn.Module, config: PruningConfig) -> tuple[str, ...]:
     Raises:
         ConfigError: If a name is no such layer, or none is left.
     """
-    every = [name for name, module in model.named_modules() if _is_prunable(module, depthwise=True)]
+    roles = roles_of(model)
+    every = [name for name, module in model.named_modules() if _is_prunable(name, module, roles, depthwise=True)]
     for key, names in (("exclude", config.exclude), ("keep", config.keep)):
         for name in names:
             if name not in (ENCODER, DECODER) and not any(belongs(layer, name) for layer in every):
@@ -38,7 +42,7 @@ def prunable_layers(model: nn.Module, config: PruningConfig) -> tuple[str, ...]:
     chosen = tuple(
         layer
         for layer in every
-        if _is_prunable(model.get_submodule(layer), depthwise=config.depthwise)
+        if _is_prunable(layer, model.get_submodule(layer), roles, depthwise=config.depthwise)
         and not any(belongs(layer, name) for name in left_out)
     )
     if not chosen:
@@ -53,10 +57,22 @@ def belongs(layer: str, name: str) -> bool:
     return layer == name or layer.startswith(f"{name}.")
 
 
-def _is_prunable(module: nn.Module, *, depthwise: bool) -> bool:
+def roles_of(model: nn.Module) -> Mapping[str, Role]:
+    """Return the roles of a model's matrices; a plain module that declares none has them by the types of its layers."""
+    declared = getattr(model, "roles", None)
+    if declared is not None:
+        roles: Mapping[str, Role] = declared()
+        return roles
+    kinds = {nn.Linear: Role.PER_WORD, nn.Embedding: Role.LOOKED_UP}
+    return {
+        name: kinds[type_] for name, module in model.named_modules() for type_ in kinds if isinstance(module, type_)
+    }
+
+
+def _is_prunable(name: str, module: nn.Module, roles: Mapping[str, Role], *, depthwise: bool) -> bool:
     if isinstance(module, nn.Conv2d):
         return depthwise or module.groups == 1
-    return isinstance(module, nn.Linear | nn.Embedding)
+    return name in roles
 
 
 def _told(layers: list[str]) -> str:

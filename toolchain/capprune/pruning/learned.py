@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from capprune.config import PruningConfig
 from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_costs
 from capprune.pruning.dynamics import Pull, pull_of
+from capprune.pruning.layers import roles_of
 from capprune.pruning.pruner import TargetedPruner
 from capprune.pruning.supermask import Supermask, ramp
 from capprune_runtime.errors import ConfigError
@@ -41,19 +42,19 @@ class SupermaskPruner(TargetedPruner):
         model: Gets gates in place.
         config: Of the run.
         steps: T, training steps in all.
-        attended: Regions times the channels of key and value, for a limit in microseconds.
+        attended: Numbers that a step reads of the photo, for a limit in microseconds; the model's own if left out.
 
     Raises:
         UnreachableTarget: If the run is too short, its pull too weak, or a limit out of reach.
         ConfigError: If there is no such table of costs.
     """
 
-    def __init__(self, model: nn.Module, config: PruningConfig, *, steps: int, attended: int = 0) -> None:
+    def __init__(self, model: nn.Module, config: PruningConfig, *, steps: int, attended: int | None = None) -> None:
         super().__init__(model, config)
         self.supermask = Supermask(model, initial=config.initial_gate, modules=self.layers, widths=self.blocks.widths)
         self.gates = self.supermask.gates
         self._steps = steps
-        first, *others = self._limits(model, attended)
+        first, *others = self._limits(model, getattr(model, "attended", 0) if attended is None else attended)
         goal = self._goal(config, *first)
         pull = goal.pull
         self.gate_learning_rate, self.gate_adam_eps = pull.gate_learning_rate, pull.gate_adam_eps
@@ -155,7 +156,7 @@ class SupermaskPruner(TargetedPruner):
             found.append((byte_costs(model, self.layers, widths), float(config.bytes)))
         if config.step_us is not None:
             table = read_cost_table(config.costs)
-            costs = time_costs(model, self.layers, widths, table, attended)
+            costs = time_costs(model, self.layers, widths, table, attended, roles_of(model))
             if not any(costs.weight.values()):
                 raise ConfigError("no layer of a step is pruned, so time cannot be the limit", where="pruning.step_us")
             found.append((costs, config.step_us))

@@ -140,23 +140,19 @@ def _name(sources: Sources) -> str:
     return sources.bench.names[0] if sources.bench is not None else "report"
 
 
-def _a(cell: str) -> str:
-    return f"{'An' if cell.startswith('l') else 'A'} {cell.upper()}"
-
-
 def _lead(sources: Sources) -> str:
     """What it is, in one sentence."""
     if sources.run is not None:
         config, prunable, kept = sources.run.config, sources.run.prunable, sources.run.kept
         return (
-            f"{_a(config.decoder.cell)} captioner over {config.encoder.name}; pruning: {config.pruning.method}; "
+            f"A captioner of the family {config.decoder.family} over {config.encoder.name}; pruning: {config.pruning.method}; "
             f"{kept:,} of {prunable:,} prunable weights kept ({1 - kept / prunable:.2%} sparse)."
             f" Data: {config.data.folder.name}; {config.data.licence}."
         )
     if sources.bundle is not None:
         manifest = sources.bundle.manifest
         return (
-            f"{_a(manifest.model.cell)} captioner; {manifest.pruning.sparsity:.2%} of its prunable weights removed. "
+            f"{manifest.model.description}; {manifest.pruning.sparsity:.2%} of its prunable weights removed. "
             f"Data: {manifest.data.name}; {manifest.data.licence}."
         )
     return "What was measured."

@@ -75,7 +75,7 @@ def photo_rows(sources: Sources, photos: Sequence[Shown], beam: int) -> tuple[Ph
             columns.append((model, _trained(run, photos, beam)))
     if sources.bundle is not None:
         captioner = Captioner(sources.bundle)
-        size = sources.bundle.manifest.preprocessing.size
+        size = sources.bundle.manifest.photo_size
         columns.append(
             (
                 f"exported, {captioner.runtime}",

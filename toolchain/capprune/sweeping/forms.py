@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from capprune.exporting.contents import decoding_section
-from capprune.exporting.quality import search_with
 from capprune.exporting.target_models import TfliteModels
 from capprune.models.exportable import exportable
 from capprune.training.run import LoadedRun
 from capprune_exporters.tflite.convert import convert
 from capprune_runtime.bundle.manifest import STEP_SIGNATURE
+from capprune_runtime.caption.decoder import DecoderStep
 from capprune_runtime.caption.interpreter import Model, open_model
+from capprune_runtime.caption.search import search
 
 RUNTIME = "ai-edge-litert"
 ROUNDS, STEPS = 20, 50  # a median of 1,000 steps: half a second for the largest decoder
@@ -93,10 +95,12 @@ def ready_to_time(run: LoadedRun, step: Model) -> Timed:
     _, plain = exportable(run.model)
     draw = np.random.default_rng(0)
     arrays: dict[str, NDArray[Any]] = {
-        name: value.numpy() if name == "token" else draw.standard_normal(value.shape).astype(np.float32) / 2
+        name: value.numpy() if value.dtype == torch.int32 else draw.standard_normal(value.shape).astype(np.float32) / 2
         for name, value in plain.example().items()
     }
-    step.hold({name: arrays.pop(name) for name in ("keys", "values")})
+    interface = run.model.decoder.interface()
+    kept = (*interface.held, *(name for name, spec in interface.state.items() if spec.carry == "append"))
+    step.hold({name: arrays.pop(name) for name in kept})
     step.run(arrays)
     return Timed(step, arrays)
 
@@ -121,5 +125,8 @@ def time_steps(timed: Mapping[str, Timed]) -> dict[str, dict[str, float]]:
 
 def captions_of(run: LoadedRun, form: Form, encoded: Iterable[tuple[str, Arrays]], beam: int) -> dict[str, str]:
     """What the decoder's file says of photos, encoded in torch, by name."""
-    decoding = decoding_section(run, beam)
-    return {name: run.vocabulary.caption(search_with(form.step, arrays, decoding)) for name, arrays in encoded}
+    decoding, step = decoding_section(run, beam), DecoderStep(form.step, run.model.decoder.interface())
+    return {
+        name: run.vocabulary.caption(search(step, step.look_at(arrays), decoding, beam).tokens)
+        for name, arrays in encoded
+    }

@@ -18,8 +18,8 @@ from capprune.evaluation.health import caption_health
 from capprune.evaluation.intervals import bootstrap_mean
 from capprune.evaluation.metrics import Tokenizer, score
 from capprune.models.caption_model import FeatureExtractor
+from capprune.models.family import Tensors
 from capprune.models.search import beam
-from capprune.models.soft_attention import Encoded
 from capprune.sweeping.forms import Arrays
 from capprune.training.prepare import Bar
 from capprune.training.run import LoadedRun
@@ -80,11 +80,8 @@ class SplitCaptions:
 
     def encoded(self, run: LoadedRun) -> Iterator[tuple[str, Arrays]]:
         """What `encode` gives of every photo, by name of the photo and of the tensor."""
-        decoder = run.model.decoder
-        for names, encoded in self._encoded(run):
-            with torch.inference_mode():
-                state = dict(zip(decoder.state_names, decoder.first_state(encoded.h), strict=True))
-            tensors = {"keys": encoded.keys, "values": encoded.values, **state}
+        for names, (held, first) in self._encoded(run):
+            tensors = {**held, **first}
             for row, name in enumerate(names):
                 yield name, {key: value[row : row + 1].numpy() for key, value in tensors.items()}
 
@@ -95,7 +92,7 @@ class SplitCaptions:
         health = caption_health(said.values())
         return Scored(scores.as_json(), interval.as_json(), health.as_json(), scores.per_photo_cider)
 
-    def _encoded(self, run: LoadedRun) -> Iterator[tuple[list[str], Encoded]]:
+    def _encoded(self, run: LoadedRun) -> Iterator[tuple[list[str], tuple[Tensors, Tensors]]]:
         features = self._features(run)
         names = [photo.name for photo in self.photos]
         for start in range(0, len(names), BATCH):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from capprune.config import EncoderConfig
 from capprune.models.caption_model import GridEncoder, normalised
 from capprune.models.efficientnet_lite import EfficientNetLite0, frozen_layers, load_efficientnet_lite0
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.family import Decoder, Role
 from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.state import GATE
 
@@ -72,6 +72,39 @@ def rounded_filters(network: EfficientNetLite0) -> EfficientNetLite0:
     return network
 
 
+class Joined(nn.Module):
+    """A decoder and the encoder's network beside it: one thing to prune, to optimise and to save.
+
+    Everything of the decoder keeps its name; the network's parameters stand under `encoder.`.
+
+    Args:
+        decoder: The decoder.
+        network: The encoder's network where it learns.
+
+    Raises:
+        ValueError: The decoder has a part that is called `encoder` itself.
+    """
+
+    def __init__(self, decoder: Decoder, network: nn.Module | None = None) -> None:
+        super().__init__()
+        if hasattr(decoder, ENCODER):
+            raise ValueError(f"a part of {type(decoder).__name__} is called {ENCODER}, as the photo encoder is")
+        for name, child in decoder.named_children():
+            self.add_module(name, child)
+        for name, parameter in decoder.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in decoder.named_buffers(recurse=False):
+            self.register_buffer(name, buffer, persistent=name in decoder.state_dict())
+        self._roles = dict(decoder.roles())
+        self.attended = decoder.interface().attended
+        if network is not None:
+            self.add_module(ENCODER, network)
+
+    def roles(self) -> Mapping[str, Role]:
+        """Return the roles of the decoder's matrices; convolutions of the network have none."""
+        return self._roles
+
+
 class Sight:
     """From photos to features: the rows of a cache, or an encoder that learns, from its first block or a later one.
 
@@ -99,10 +132,9 @@ class Sight:
         seen = torch.from_numpy(shown.astype(np.float32)).permute(0, 3, 1, 2) if self._frozen else normalised(shown)
         return self.encoder.above(seen.contiguous(memory_format=torch.channels_last)).float()
 
-    def joined(self, decoder: SoftAttention) -> nn.ModuleDict:
-        """The decoder's layers and the network beside them: one thing to prune, to optimise and to save."""
-        own = {} if self.encoder is None else {ENCODER: self.encoder.network}
-        return nn.ModuleDict({**dict(decoder.named_children()), **own})
+    def joined(self, decoder: Decoder) -> Joined:
+        """Return the decoder and, where it learns, the encoder's network as one module."""
+        return Joined(decoder, None if self.encoder is None else self.encoder.network)
 
     def settle(self) -> list[nn.Parameter]:
         """Fix what does not learn, once gates and masks are in place; returns the weights that do."""

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from capprune.config import RunConfig
+from capprune.models.caption_model import build_decoder
 from capprune.models.efficientnet_lite import CHANNELS
+from capprune.models.family import Decoder
 from capprune.models.search import greedy
-from capprune.models.soft_attention import SoftAttention
 from capprune.pruning.blocks import Blocks
 from capprune.pruning.pruner import Pruner
 from capprune.pruning.state import plain_state
@@ -147,11 +148,11 @@ class Trainer:
         self.steps = settings.epochs * len(self.batches)
         self.sight = Sight(config.encoder)
         torch.manual_seed(settings.seed)  # after the encoder, which draws weights that it then replaces
-        self.decoder = SoftAttention(
-            config.decoder,
+        self.decoder = build_decoder(
+            config,
+            len(vocabulary.tokens),
             features=train.features.shape[-1] if self.sight.encoder is None else CHANNELS,
-            vocabulary=len(vocabulary.tokens),
-            dropout=settings.dropout.scaled(1.0 if config.pruning.method == "none" else config.pruning.dropout_factor),
+            own=config.decoder.with_dropout(1.0 if config.pruning.method == "none" else config.pruning.dropout_factor),
         )
         self.model = self.sight.joined(self.decoder)
         self.pruner = make_pruner(self.model, config, parent=parent, steps=self.steps, epoch=len(self.batches))
@@ -365,7 +366,7 @@ def _denormals_as_zero() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _optimiser(decoder: SoftAttention, sight: Sight, pruner: Pruner, config: RunConfig) -> torch.optim.Adam:
+def _optimiser(decoder: Decoder, sight: Sight, pruner: Pruner, config: RunConfig) -> torch.optim.Adam:
     """Adam for the weights and, in groups of their own with their own rates, for the encoder's and for the gates."""
     gates = list(pruner.gates.values())
     known = set(map(id, gates))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import DistillationConfig, RewardConfig
-from capprune.models.search import beam
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.family import Decoder
+from capprune.models.search import Walk, beam
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import IGNORED, Batch, with_captions
 from capprune.training.encoder import Table
@@ -74,7 +74,7 @@ class Distillation(CrossEntropy):
     """
 
     def __init__(
-        self, teacher: SoftAttention, seen: Table, config: DistillationConfig, max_tokens: int, *, bfloat16: bool
+        self, teacher: Decoder, seen: Table, config: DistillationConfig, max_tokens: int, *, bfloat16: bool
     ) -> None:
         self._teacher, self._seen = teacher, seen
         self._config, self._max_tokens, self._bfloat16 = config, max_tokens, bfloat16
@@ -125,7 +125,7 @@ class SelfCritical:
     """
 
     def __init__(
-        self, decoder: SoftAttention, config: RewardConfig, reward: CaptionReward, max_tokens: int, *, bfloat16: bool
+        self, decoder: Decoder, config: RewardConfig, reward: CaptionReward, max_tokens: int, *, bfloat16: bool
     ) -> None:
         self._decoder, self._config, self._reward, self._max_tokens = decoder, config, reward, max_tokens
         self._bfloat16 = bfloat16
@@ -172,14 +172,12 @@ class SelfCritical:
         was_training = self._decoder.training
         self._decoder.eval()
         with Supermask.one_sample(), torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
-            keys, values, h = self._decoder.encode(features)
-            state = self._decoder.first_state(h.repeat_interleave(count, 0))
+            walk = Walk(self._decoder, self._decoder.encode(features), count)
             token = torch.full((len(features) * count,), START)
             over = torch.zeros(len(token), dtype=torch.bool)
             words = torch.full((len(token), self._max_tokens), END)
             for t in range(self._max_tokens):
-                scores, state, _ = self._decoder.step(token, state, keys, values)
-                scores = scores.float().index_fill(1, torch.tensor((PAD, START, UNKNOWN)), -torch.inf)
+                scores = walk.step(token).float().index_fill(1, torch.tensor((PAD, START, UNKNOWN)), -torch.inf)
                 likely = torch.softmax(scores, -1)
                 token = likely.argmax(-1) if greedy else torch.multinomial(likely, 1).squeeze(1)
                 token = torch.where(over, END, token)

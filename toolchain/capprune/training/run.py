@@ -25,9 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from capprune.config import RunConfig, load_config
-from capprune.models.caption_model import CaptionModel, GridEncoder
-from capprune.models.efficientnet_lite import CHANNELS
-from capprune.models.soft_attention import SoftAttention
+from capprune.models.caption_model import CaptionModel, GridEncoder, build_decoder
+from capprune.models.family import Decoder
 from capprune.pruning.blocks import find_blocks
 from capprune.pruning.state import GATE, MASK
 from capprune.pruning.supermask import hard_mask
@@ -104,8 +103,9 @@ class LoadedRun(Run):
     @property
     def prunable(self) -> int:
         """Weights that pruning could remove: every matrix of the decoder, and what is masked of the encoder."""
-        decoder = sum(p.numel() for name, p in self.model.decoder.named_parameters() if name.endswith("weight"))
-        return decoder + sum(mask.numel() for mask in of_encoder(self.masks).values())
+        decoder = self.model.decoder
+        own = sum(decoder.get_submodule(name).get_parameter("weight").numel() for name in decoder.roles())
+        return own + sum(mask.numel() for mask in of_encoder(self.masks).values())
 
     @property
     def kept(self) -> int:
@@ -161,7 +161,7 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
         BundleError: If a file is missing, broken, or does not fit the others.
     """
     found = read_run(folder, checkpoint)
-    decoder = SoftAttention(found.config.decoder, features=CHANNELS, vocabulary=len(found.vocabulary.tokens))
+    decoder = build_decoder(found.config, len(found.vocabulary.tokens))
     tensors = {**found.weights, **found.pruned()}
     try:
         decoder.load_state_dict(of_decoder(tensors))
@@ -189,7 +189,7 @@ def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
         weights, slim = widened(plain, saved.facts)
         masks |= slim
         with torch.device("meta"):
-            shape = SoftAttention(config.decoder, features=CHANNELS, vocabulary=len(vocabulary.tokens))
+            shape = build_decoder(config, len(vocabulary.tokens))
         blocks = find_blocks(shape, config.pruning).widths if gates or masks else {}
         widths = {name: blocks.get(name.removesuffix(".weight"), 1) for name in (*gates, *masks)}
         masks |= {name: hard_mask(gate, weights[name], widths[name]) for name, gate in gates.items()}
@@ -202,12 +202,12 @@ def _unfit(path: Path, config: RunConfig, vocabulary: Vocabulary, error: Excepti
     return BundleError(
         "the weights do not fit the config and the vocabulary of this run",
         where=path,
-        expected=f"a decoder with {config.decoder.cell} cells and {len(vocabulary.tokens)} words",
+        expected=f"a {config.decoder.family} decoder of {config.decoder.shape()} with {len(vocabulary.tokens)} words",
         found=" ".join(str(error).split()),
     )
 
 
-def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> SoftAttention:
+def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> Decoder:
     """The decoder of a run that another one learns from, masks applied, in evaluation mode.
 
     Args:
@@ -227,7 +227,7 @@ def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> SoftAtt
             expected=f"{len(vocabulary.tokens)} words of the same captions",
             found=f"{len(found.vocabulary.tokens)} words",
         )
-    decoder = SoftAttention(found.config.decoder, features=features, vocabulary=len(vocabulary.tokens))
+    decoder = build_decoder(found.config, len(vocabulary.tokens), features=features)
     try:
         decoder.load_state_dict(of_decoder({**found.weights, **found.pruned()}))
     except (KeyError, ValueError, RuntimeError) as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import PruningConfig, RunConfig
-from capprune.models.caption_model import GridEncoder, region_count
+from capprune.models.caption_model import GridEncoder
 from capprune.models.efficientnet_lite import EfficientNetLite0, frozen_layers
 from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.learned import SupermaskPruner
@@ -65,12 +65,12 @@ def read_parent(config: RunConfig, vocabulary: Vocabulary) -> Parent | None:
             )
         return None
     found = read_run(config.start)
-    if found.config.decoder != config.decoder or found.vocabulary != vocabulary:
+    if found.config.decoder.shape() != config.decoder.shape() or found.vocabulary != vocabulary:
         raise UsageError(
             "the run to start from has another decoder or other words",
             where=config.start,
-            expected=f"{config.decoder.model_dump()} and {len(vocabulary.tokens)} words",
-            found=f"{found.config.decoder.model_dump()} and {len(found.vocabulary.tokens)} words",
+            expected=f"{config.decoder.shape()} and {len(vocabulary.tokens)} words",
+            found=f"{found.config.decoder.shape()} and {len(found.vocabulary.tokens)} words",
         )
     parent = Parent(config.start, found.config, found.weights, found.masks, found.method)
     _check(config, parent)
@@ -207,8 +207,7 @@ def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, s
     pruning = pruning.model_copy(update={"exclude": (*pruning.exclude, *frozen)})
     match pruning.method:
         case "supermask":
-            attended = region_count(config.encoder) * (config.decoder.attention + config.decoder.context)
-            return SupermaskPruner(model, pruning, steps=steps, attended=attended)
+            return SupermaskPruner(model, pruning, steps=steps)
         case "gradual":
             return GradualPruner(model, pruning, steps=steps, epoch=epoch)
         case "hard":
