@@ -1,6 +1,6 @@
 """The operators that a captioning model may use, and what each may be given.
 
-They stand in `operators.json`, which the Android app reads too, so that both allow the same. Its first lines say what its keys mean.
+They stand in `operators.json`, which the Android app reads too, so that both allow the same. Its first lines explain its keys.
 """
 
 from __future__ import annotations
