@@ -165,6 +165,22 @@ class GeometricAttention(nn.Module):
         return {"mixed": mixed.transpose(1, 2).reshape(-1, REGIONS, WIDTH)}
 
 
+class AttentiveEncoder(nn.Module):
+    """Convolutions, and attention between the regions that they give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.Conv2d(8, WIDTH, 3, stride=4, padding=1)
+        self.attention, self.norm, self.h = GeometricAttention(), Norm(WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.register_buffer("relations", torch.randn(1, REGIONS, REGIONS, 24))
+
+    def forward(self, photo: Tensor) -> Inputs:
+        cells = torch.relu(self.second(torch.relu(self.first(photo.permute(0, 3, 1, 2)))))
+        x = cells.flatten(2).transpose(1, 2)
+        keys = self.norm(x + self.attention(x, self.relations)["mixed"])
+        return {"keys": keys, "h": torch.tanh(self.h(keys.mean(1)))}
+
+
 class MaskedSoftmax(nn.Module):
     """Shares of what a mask of 0 and 1 leaves."""
 
@@ -198,6 +214,7 @@ def form(name: str) -> tuple[nn.Module, Inputs]:
         "capsules": Capsules,
         "geometric attention": GeometricAttention,
         "masked softmax": MaskedSoftmax,
+        "encoder": AttentiveEncoder,
         "feed-forward": FeedForward,
     }[name]()
     return module.eval(), inputs(name)
@@ -221,11 +238,12 @@ def inputs(name: str, rows: int = 1) -> Inputs:
             "scores": torch.randn(rows, REGIONS),
             "mask": (torch.arange(REGIONS) < 5).float().repeat(rows, 1),
         },
+        "encoder": lambda: {"photo": torch.rand(rows, 48, 48, 3) * 2 - 1},
         "feed-forward": lambda: {"x": torch.randn(rows, WIDTH)},
     }[name]()
 
 
 FORMS = (
     "transformer, nn.LayerNorm", "transformer", "retention", "capsules", "geometric attention", "masked softmax",
-    "feed-forward",
+    "feed-forward", "encoder",
 )  # fmt: skip

@@ -16,7 +16,9 @@ from real_parts import Arrays, Case, largest_error
 from torch import Tensor, nn
 
 from capprune_exporters.onnx.convert import convert_onnx
+from capprune_exporters.onnx.quantise import static_int8 as onnx_static_int8
 from capprune_exporters.tflite.convert import convert
+from capprune_exporters.tflite.quantise import static_int8
 from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import BundleError
 from capprune_runtime.formats import NEXT
@@ -112,6 +114,31 @@ def test_steps_behind_the_position_are_not_looked_at(tflite_cases: dict[str, Cas
     model = open_model(case.data, "run")
     first, second = model.run(case.inputs), model.run({**case.inputs, **later})
     assert all(np.array_equal(first[key], second[key]) for key in first)
+
+
+INT8_ERROR = 0.3  # of random weights on random photos: a few steps of 1 in 128, which the normalisation enlarges
+
+
+def test_static_int8_leaves_attention_behind_convolutions_in_float(tflite_cases: dict[str, Case]) -> None:
+    case = tflite_cases["encoder"]
+    photos = [arrays(decoder_forms.inputs("encoder")) for _ in range(4)]
+    model = check_tflite(data := static_int8(case.data, photos), "f", "run")
+    types = {operator.name: model.tensors[operator.outputs[0]].dtype for operator in model.operators}
+    assert (types["CONV_2D"], types["SOFTMAX"], types["BATCH_MATMUL"], types["SQRT"]) == ("int8", *["float32"] * 3)
+    weights = [model.tensors[one.inputs[1]] for one in model.operators if one.name == "FULLY_CONNECTED"]
+    assert weights and not any(model.is_constant(weight) for weight in weights)  # each comes from int8 by a DEQUANTIZE
+    assert largest_error(open_model(data, "run").run(case.inputs), case.expected) < INT8_ERROR
+
+
+def test_onnx_static_int8_leaves_attention_behind_convolutions_in_float() -> None:
+    module, inputs = decoder_forms.form("encoder")
+    photos = [arrays(decoder_forms.inputs("encoder")) for _ in range(4)]
+    data = onnx_static_int8(convert_onnx(module, inputs), photos)
+    made = expected(module, inputs)
+    model = check_onnx(data, "f", signature(arrays(inputs)), signature(made), rows=False)
+    assert [one.operator for one in model.nodes].count("QuantizeLinear") > 0
+    assert not any(tensor.dtype == "uint8" and tensor.shape for tensor in model.initializers.values())
+    assert largest_error(open_model(data, "run").run(arrays(inputs)), made) < INT8_ERROR
 
 
 class Unsafe(nn.Module):
