@@ -41,12 +41,14 @@ public final class Lower {
         Path out = Path.of(arguments[1]);
         List<Path> files;
         try (Stream<Path> found = Files.walk(classes)) {
-            files = found.filter(file -> file.toString().endsWith(".class")).sorted().collect(Collectors.toList());
+            files = found.filter(Files::isRegularFile).sorted().collect(Collectors.toList());
         }
         for (Path file : files) {
             Path place = out.resolve(classes.relativize(file).toString());
             Files.createDirectories(place.getParent());
-            Files.write(place, lower(Files.readAllBytes(file), arguments[2].equals("dex")));
+            byte[] content = Files.readAllBytes(file);
+            boolean isClass = file.toString().endsWith(".class"); // others are resources
+            Files.write(place, isClass ? lower(content, arguments[2].equals("dex")) : content);
         }
     }
 

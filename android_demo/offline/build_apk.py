@@ -18,6 +18,7 @@ from pathlib import Path
 
 from apk import write_apk
 from check_apk import check_apk
+from compile_java import CORE_RESOURCES
 from compile_native import SHIM, compile_android
 from dex import Dexed, make_dex
 from machine import (
@@ -63,6 +64,7 @@ def build_unsigned(bundle: bytes, abis: tuple[str, ...], parts: Path, work: Path
     resources, generated = _package_resources(work)
     dexed = make_dex(generated, work / "dex")
     content = {"classes.dex": dexed.dex.read_bytes(), BUNDLE: bundle}
+    content |= {name: source.read_bytes() for name, source in CORE_RESOURCES.items()}
     with zipfile.ZipFile(resources) as archive:
         content |= {name: archive.read(name) for name in archive.namelist()}
     for abi in abis:

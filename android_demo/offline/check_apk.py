@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from apk import data_offset
+from compile_java import CORE_RESOURCES
 from compile_native import PAGE_BYTES
 from dex import Dexed, references
 from machine import RUNTIME, BuildFailed, run
@@ -97,6 +98,9 @@ def _check_content(apk: Path, dex: bytes, bundle: bytes, abis: tuple[str, ...]) 
     with zipfile.ZipFile(apk) as archive:
         _require(archive.read("classes.dex") == dex, "classes.dex", "what was dexed", "other bytes")
         _require(archive.read(_BUNDLE) == bundle, _BUNDLE, "the bundle", "other bytes")
+        for name, source in CORE_RESOURCES.items():
+            found = archive.read(name) if name in archive.namelist() else b""
+            _require(found == source.read_bytes(), name, f"the bytes of {source}", "other bytes or nothing")
         libraries = [entry for entry in archive.infolist() if entry.filename.endswith(".so")]
         _require(len(libraries) == 2 * len(abis), "libraries", 2 * len(abis), len(libraries))
         for entry in (*libraries, archive.getinfo(_BUNDLE), archive.getinfo("resources.arsc")):

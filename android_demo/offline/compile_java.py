@@ -7,6 +7,9 @@ from pathlib import Path
 from machine import ANDROID_DEMO, JUNIT, class_path, run
 
 CORE = ANDROID_DEMO / "core/src/main/java"
+CORE_RESOURCES = {
+    "capprune/tflite/operators.json": ANDROID_DEMO.parent / "runtime_samples/capprune_runtime/tflite/operators.json",
+}
 CORE_TESTS = ANDROID_DEMO / "core/src/test/java"
 # Text is put together without invokedynamic, which the dexer of the offline build does not know.
 _STRICT = ("-Xlint:all", "-Werror", "-encoding", "UTF-8", "--release", "17", "-XDstringConcat=inline")
@@ -21,9 +24,18 @@ def compile_folder(sources: list[Path], out: Path, *libraries: Path) -> Path:
     return out
 
 
+def compile_core_classes(out: Path) -> Path:
+    """Compile `:core` into a folder of its classes and resources, which is returned."""
+    for name, source in CORE_RESOURCES.items():
+        place = out / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(source.read_bytes())
+    return compile_folder([CORE], out)
+
+
 def compile_core(out: Path) -> tuple[Path, Path]:
     """Compile `:core` and its tests; the folders of their classes."""
-    core = compile_folder([CORE], out / "core")
+    core = compile_core_classes(out / "core")
     return core, compile_folder([CORE_TESTS], out / "core-tests", core, *JUNIT)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import stubs
-from compile_java import CORE, compile_folder
+from compile_java import compile_core_classes, compile_folder
 from compile_native import jdk_home
 from machine import ANDROID_DEMO, ASM, class_path, run
 
@@ -54,7 +54,7 @@ def make_dex(generated: Path, out: Path) -> Dexed:
     """
     members = stubs.write_stubs(stubs.FOLDER / "android.txt", out / "android-stubs")
     android = compile_folder([out / "android-stubs"], out / "android-classes")
-    core = compile_folder([CORE], out / "core")
+    core = compile_core_classes(out / "core")
     app = compile_folder([APP, SHIM_ENGINE, generated], out / "app", core, android)
     _compile_litert_engine(out, core, app, android)
     java_8 = write_java_8(out / "java8.jar")

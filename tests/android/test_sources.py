@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import compile_java
 import pytest
 
 DEMO = Path(__file__).parents[2] / "android_demo"
@@ -33,3 +34,11 @@ def test_every_class_says_what_it_is_for_and_fits_on_a_few_screens(source: Path)
     is_test = "src/test" in source.as_posix()
     assert is_test or re.search(r"\*/\n(@\w+[^\n]*\n)*(public )?(final |sealed )?(class|record|interface|enum) ", text)
     assert len(text.splitlines()) <= LARGEST
+
+
+def test_gradle_puts_in_the_table_of_operators_where_the_offline_build_does() -> None:
+    gradle = (DEMO / "core" / "build.gradle.kts").read_text()
+    source, folder = re.search(r'directory\.file\("(.+?)"\).*?into\("(.+?)"\)', gradle, re.DOTALL | re.I).groups()  # type: ignore[union-attr]
+    assert {f"{folder}/{Path(source).name}": (DEMO / source).resolve()} == compile_java.CORE_RESOURCES
+    rule = (DEMO / "core/src/main/java/org/capprune/core/OperatorRule.java").read_text()
+    assert [f'"/{name}"' in rule for name in compile_java.CORE_RESOURCES] == [True]

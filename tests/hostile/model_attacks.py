@@ -337,6 +337,7 @@ STRUCTURE: list[Entry] = [
     ("operator WHILE", [operator_code(119)], "this one is not allowed"),
     ("operator code out of range", [operator(0, opcodeIndex=999)], "no such code"),
     ("operator version", [lambda m: setattr(m.operatorCodes[0], "version", 0)], "impossible version"),
+    ("operator of a later version", [lambda m: setattr(m.operatorCodes[0], "version", 99)], "impossible version"),
     ("custom options", [operator(0, customOptions=[1, 2, 3])], "custom options"),
     ("large custom options", [operator(0, largeCustomOptionsOffset=8, largeCustomOptionsSize=8)], "custom options"),
     ("intermediates", [operator(0, intermediates=[1])], "intermediates"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -24,6 +25,12 @@ from reference_values import (
 LOGISTIC_LIMIT = (
     1e12  # the kernel of XNNPACK gives NaN somewhere beyond; scores that are not finite are an error anyway
 )
+
+ROOT_LIMIT = (
+    2.0**126
+)  # kernels of XNNPACK give another root, and no logarithm, beyond; and no reciprocal root below SMALLEST
+APPROXIMATION = 4 * ROUNDING  # of kernels that begin with an estimate and refine it
+GELU_SLOPE = 1.13  # its largest
 
 # --- one number in, one number out -------------------------------------------------------------------------------------
 
@@ -58,6 +65,42 @@ def softmax(call: Call) -> list[Known]:
     spread = np.minimum(2 * x.error.max(axis=-1, keepdims=True), 50)  # e^50 says nothing about a share of 1
     error = np.minimum(value * np.expm1(spread), 1) + FUNCTION_ERROR + _lookup(call)
     return [Known(value, np.where(np.isinf(x.error).any(-1, keepdims=True), np.inf, error))]
+
+
+def sqrt(call: Call) -> list[Known]:
+    return [_of_positive(call[0], np.sqrt, lambda least: 0.5 / np.sqrt(least))]
+
+
+def rsqrt(call: Call) -> list[Known]:
+    return [_of_positive(call[0], lambda x: 1 / np.sqrt(x), lambda least: 0.5 * least**-1.5)]
+
+
+def log(call: Call) -> list[Known]:
+    known = _of_positive(call[0], np.log, lambda least: 1 / least)
+    return [Known(known.value, known.error + FUNCTION_ERROR)]
+
+
+def _of_positive(x: Known, function: Callable[[Array], Array], steepest: Callable[[Array], Array]) -> Known:
+    """A function that kernels compute only of positive numbers of ordinary size; and the root of an exact 0.
+
+    Args:
+        x: What it is a function of.
+        function: The function.
+        steepest: Its largest slope above the least that a number may be.
+    """
+    value, least = function(x.value), x.value - x.error
+    error = np.where(least > SMALLEST, x.error * steepest(least), np.inf) + APPROXIMATION * np.abs(value)
+    error = np.where(x.largest > ROOT_LIMIT, np.inf, error)
+    return Known(value, np.where((x.value == 0) & (x.error == 0) & (value == 0), 0.0, error))
+
+
+def gelu(call: Call) -> list[Known]:
+    x = call[0]
+    if call.option("approximate"):
+        share = (1 + np.tanh(np.sqrt(2 / np.pi) * (x.value + 0.044715 * x.value**3))) / 2
+    else:
+        share = (1 + np.vectorize(math.erf, otypes=[np.float64])(x.value / np.sqrt(2))) / 2
+    return [Known(x.value * share, GELU_SLOPE * x.error + FUNCTION_ERROR * x.largest)]
 
 
 def _at_most(bound: float, error: Array) -> Array:
@@ -97,6 +140,13 @@ def add(call: Call) -> list[Known]:
 def subtract(call: Call) -> list[Known]:
     a, b = call[0], call[1]
     return [activated(call, Known(a.value - b.value, a.error + b.error))]
+
+
+def squared_difference(call: Call) -> list[Known]:
+    a, b = call[0], call[1]
+    difference = a.value - b.value
+    error = a.error + b.error + ROUNDING * np.abs(difference)
+    return [Known(difference**2, 2 * np.abs(difference) * error + error**2)]
 
 
 def multiply(call: Call) -> list[Known]:
@@ -374,6 +424,8 @@ STEPS: Mapping[str, Step] = {
     "EXPAND_DIMS": reshape,
     "FULLY_CONNECTED": fully_connected,
     "GATHER": gather,
+    "GELU": gelu,
+    "LOG": log,
     "LOGISTIC": logistic,
     "MAXIMUM": larger,
     "MEAN": mean,
@@ -385,9 +437,12 @@ STEPS: Mapping[str, Step] = {
     "RELU": clipped(0, np.inf),
     "RELU6": clipped(0, 6),
     "RESHAPE": reshape,
+    "RSQRT": rsqrt,
     "SLICE": slice_,
     "SOFTMAX": softmax,
     "SPLIT": split,
+    "SQRT": sqrt,
+    "SQUARED_DIFFERENCE": squared_difference,
     "STRIDED_SLICE": strided_slice,
     "SUB": subtract,
     "SUM": total,

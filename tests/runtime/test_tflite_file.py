@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import tflite_edit
 import tiny_bundle
 
 from capprune_runtime.tflite.file import TENSOR_TYPES, read_tflite
-from capprune_runtime.tflite.operators import OPERATORS, OperatorRule
+from capprune_runtime.tflite.operators import OPERATORS, OperatorRule, table_bytes
 
 schema = tflite_edit.schema
 SOURCE = Path(schema.__file__).read_text()
@@ -84,3 +85,21 @@ def test_the_specification_lists_the_operators_that_are_allowed() -> None:
     page = Path(__file__).parents[2] / "docs" / "bundle_format.md"
     line = next(line for line in page.read_text().splitlines() if line.strip().startswith("ADD, "))
     assert line.strip(" .").split(", ") == sorted(OPERATORS)
+
+
+KEYS = {
+    "name", "code", "versions", "inputs", "outputs", "constants", "may_omit", "types", "options_type", "needs_options", "options",
+}  # fmt: skip
+
+
+def test_the_table_holds_only_keys_that_its_readers_know() -> None:
+    table = json.loads(table_bytes())
+    assert table.keys() == {"about", "operators"}
+    assert [entry["name"] for entry in table["operators"]] == sorted(OPERATORS)
+    for entry in table["operators"]:
+        assert {"name", "code", "versions", "inputs"} <= entry.keys() <= KEYS
+        assert 1 <= entry["versions"][0] <= entry["versions"][1] and 1 <= entry["inputs"][0] <= entry["inputs"][1]
+        assert entry.get("outputs", "option") == "option"
+        for option in entry.get("options", ()):
+            assert {"name", "type", "range"} <= option.keys() <= {"name", "type", "range", "default", "why"}
+            assert option["range"][0] <= option["range"][1]

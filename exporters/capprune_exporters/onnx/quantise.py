@@ -20,6 +20,7 @@ from capprune_runtime.atomic import raise_if_unwritable
 from capprune_runtime.errors import ExportError, MissingExtra
 
 SMALLEST = 1024  # weights: below this, two more operators cost more than three bytes a weight
+_FLOAT_ONLY = frozenset({"Div", "Gelu", "LayerNormalization", "Log", "Softmax", "Sqrt"})
 SPARSE = 0.5  # share of zeros from which gaps take fewer bytes than a code for every weight
 
 
@@ -53,7 +54,7 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
     """Compute in int8, with weights of a scale a channel and activations of ranges found on photos; float inputs, outputs.
 
     Weights have 7 bits: onnxruntime adds products in pairs of 16 bits on x86 without VNNI, and more would saturate. Matrices
-    with many zeros stay in float32, for `make_gapped`.
+    with many zeros stay in float32, for `make_gapped`. So does all that is behind the last convolution, where that is attention.
 
     Args:
         data: A float32 .onnx.
@@ -93,7 +94,7 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
                 weight_type=quantization.QuantType.QInt8,
                 per_channel=True,
                 reduce_range=True,
-                nodes_to_exclude=_sparse_products(graph.load(prepared.read_bytes())),
+                nodes_to_exclude=_kept_in_float(graph.load(prepared.read_bytes())),
             )
             return graph.save(graph.load(made.read_bytes()))
         except (OSError, ValueError, RuntimeError) as error:
@@ -115,6 +116,18 @@ def _quantizer() -> ModuleType:
             hint="pip install 'capprune[onnx]'",
         ) from error
     return quantization  # type: ignore[no-any-return]
+
+
+def _kept_in_float(model: Any) -> list[str]:
+    """Names of the operators that compute in float32."""
+    return [*_sparse_products(model), *_attention(model)]
+
+
+def _attention(model: Any) -> list[str]:
+    """Names of the operators behind the last convolution, where some of them normalise or attend."""
+    nodes = list(model.graph.node)
+    behind = max((place for place, one in enumerate(nodes) if one.op_type == "Conv"), default=-1) + 1
+    return [one.name for one in nodes[behind:]] if _FLOAT_ONLY & {one.op_type for one in nodes} else []
 
 
 def _sparse_products(model: Any) -> list[str]:

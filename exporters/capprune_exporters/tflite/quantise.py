@@ -19,6 +19,8 @@ from capprune_runtime.errors import ExportError, MissingExtra
 LEAST_STEP = 2.0**-19
 MOST_BIAS = 2.0**30
 _CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
+# Operators of attention and normalisation that have no right kernel for int8 in some runtime.
+_FLOAT_ONLY = frozenset({"BATCH_MATMUL", "DIV", "GELU", "LOG", "RSQRT", "SQRT", "SQUARED_DIFFERENCE"})
 
 
 def weight_only_int8(data: bytes) -> bytes:
@@ -58,7 +60,8 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
 
     What ARM and int8-only accelerators like, and the fastest on x86 too. The projections, FULLY_CONNECTED, compute in float32:
     in int8 the range of all outputs together costs the first state a fifth of its precision. Their weights are int8, or stay as
-    they are behind a DENSIFY.
+    they are behind a DENSIFY. Where attention follows the convolutions, all that is behind the last of them computes in float32:
+    its masks and shares do not fit one int8 range.
 
     Args:
         data: A float32 .tflite with one signature.
@@ -74,7 +77,12 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
     float_model = unpack(data)
     work = _quantizer(data, "static_wi8_ai8")
     work.add_weight_only_config(".*", "FULLY_CONNECTED", num_bits=8)
-    for regex, operator in ((".*", "INPUT"), (".*", "OUTPUT"), *_reading_densified(float_model)):
+    for regex, operator in (
+        (".*", "INPUT"),
+        (".*", "OUTPUT"),
+        *_reading_densified(float_model),
+        *_attention(float_model),
+    ):
         work.update_quantization_recipe(regex, operator, algorithm_key="no_quantize")
     (signature,) = float_model.signatureDefs
     with quiet():
@@ -127,6 +135,22 @@ def _reading_densified(model: Any) -> Iterator[tuple[str, str]]:
         if expanded & set(operator.inputs):
             output = graph.tensors[operator.outputs[0]].name.decode()
             yield re.escape(output), kinds[id(operator)]
+
+
+def _attention(model: Any) -> Iterator[tuple[str, str]]:
+    """What is behind the last convolution, where that has operators that compute float32 only; as `_reading_densified`."""
+    graph = model.subgraphs[0]
+    kinds = [operator_name(model, operator) for operator in graph.operators]
+    behind = max((place for place, kind in enumerate(kinds) if kind in _CHANNEL_AXIS), default=-1) + 1
+    if not _FLOAT_ONLY & set(kinds):
+        return
+    for operator, kind in zip(graph.operators[behind:], kinds[behind:], strict=True):
+        if kind != "FULLY_CONNECTED":  # computes float32 anyway, and has int8 weights
+            names = [graph.tensors[index].name.decode() for index in operator.outputs]
+            yield (
+                "^" + "".join(re.escape(f"{name};") for name in names) + "$",
+                "*",
+            )  # the scope that the quantizer gives it
 
 
 def _widen_channels(model: Any, operator: Any, float_model: Any) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from capprune_runtime.errors import BadModelFile
 from capprune_runtime.onnx.file import Initializer, Node, OnnxModel, Value, read_onnx
-from capprune_runtime.onnx.operators import OPERATORS, AttributeRule, Exactly, Int, Ints, ZeroTensor
+from capprune_runtime.onnx.operators import OPERATORS, AttributeRule, Exactly, Int, Ints, OneOf, Real, ZeroTensor
 from capprune_runtime.onnx.shapes import Call, DoesNotFit, Known, infer
 from capprune_runtime.onnx.weights import BadWeights, check_weights
 
@@ -149,7 +149,7 @@ class _Check:
             if name not in known:
                 raise self._bad("operator: it reads what was never computed", node, found=ascii(name))
         for position in rule.stored:
-            if known[node.inputs[position]].stored is None:
+            if position < len(node.inputs) and known[node.inputs[position]].stored is None:
                 raise self._bad("operator: this input must be stored", node, found=f"input {position}")
         try:
             return infer(Call(node, tuple(known[name] for name in node.inputs), attributes))
@@ -201,6 +201,10 @@ def _sized(shape: tuple[int | str, ...], rows: int) -> tuple[int, ...]:
 def _holds(rule: AttributeRule, value: NDArray[Any] | object) -> bool:
     if isinstance(rule, Exactly):
         return type(value) is type(rule.value) and value == rule.value
+    if isinstance(rule, OneOf):
+        return value in rule.values
+    if isinstance(rule, Real):
+        return type(value) is float and rule.low <= value <= rule.high
     if isinstance(rule, Int):
         return type(value) is int and rule.low <= value <= rule.high
     if isinstance(rule, Ints):

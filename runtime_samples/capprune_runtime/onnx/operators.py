@@ -41,11 +41,26 @@ class Exactly:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """Texts of which the attribute must be one where it is there."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Real:
+    """A number in a range, where it is there."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class ZeroTensor:
     """A stored float32 of one number, which is 0."""
 
 
-AttributeRule: TypeAlias = Int | Ints | Exactly | ZeroTensor
+AttributeRule: TypeAlias = Int | Ints | Real | Exactly | OneOf | ZeroTensor
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ _ONE = OperatorRule((1, 1))
 OPERATORS: Mapping[str, OperatorRule] = {
     "Add": _TWO,
     "Cast": OperatorRule((1, 1), attributes={"to": Int(1, 7)}),
-    "Clip": OperatorRule((3, 3), stored=(1, 2)),
+    "Clip": OperatorRule((2, 3), stored=(1, 2)),
     "Concat": OperatorRule((1, 1000), attributes={"axis": _AXIS}),
     "ConstantOfShape": OperatorRule((1, 1), attributes={"value": ZeroTensor()}, stored=(0,)),
     "Conv": OperatorRule(
@@ -90,11 +105,19 @@ OPERATORS: Mapping[str, OperatorRule] = {
     ),
     "CumSum": OperatorRule((2, 2), attributes={"exclusive": Exactly(0), "reverse": Exactly(0)}, stored=(1,)),
     "DequantizeLinear": OperatorRule((3, 3), attributes={"axis": Int(-_RANK, _RANK - 1, 1)}, stored=(1, 2)),
+    "Div": _TWO,
     "DynamicQuantizeLinear": OperatorRule((1, 1), outputs=3),
     "Gather": OperatorRule((2, 2), attributes={"axis": Exactly(0)}),
+    "Gelu": OperatorRule((1, 1), attributes={"approximate": OneOf(("none", "tanh"))}),
     "Gemm": OperatorRule(
         (2, 3), attributes={"alpha": Exactly(1.0), "beta": Exactly(1.0), "transA": _FLAG, "transB": _FLAG}
     ),
+    "LayerNormalization": OperatorRule(
+        (3, 3),
+        attributes={"axis": Exactly(-1), "epsilon": Real(1e-12, 1.0), "stash_type": Exactly(1)},
+        stored=(1, 2),
+    ),
+    "Log": _ONE,
     "MatMul": _TWO,
     "MatMulInteger": OperatorRule((3, 3), stored=(1,)),
     "Mul": _TWO,
@@ -107,6 +130,7 @@ OPERATORS: Mapping[str, OperatorRule] = {
     "Sigmoid": _ONE,
     "Softmax": OperatorRule((1, 1), attributes={"axis": Int(-_RANK, _RANK - 1, -1)}),
     "Split": OperatorRule((1, 1), outputs=0, attributes={"axis": Int(-_RANK, _RANK - 1, 0), "num_outputs": Int(1, 64)}),
+    "Sqrt": _ONE,
     "Squeeze": OperatorRule((2, 2), stored=(1,)),
     "Sub": _TWO,
     "Tanh": _ONE,

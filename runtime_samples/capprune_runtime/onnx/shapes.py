@@ -105,9 +105,17 @@ def _unary(call: Call) -> tuple[Known, ...]:
 
 def _clip(call: Call) -> tuple[Known, ...]:
     call.floats()
-    _require(call.inputs[1].shape == call.inputs[2].shape == (), "limits are single numbers")
-    low, high = call.inputs[1].stored, call.inputs[2].stored
-    _require(low is not None and high is not None and bool(low <= high), "limits in order")
+    limits = call.inputs[1:]
+    _require(all(limit.shape == () for limit in limits), "limits are single numbers")
+    stored = [float(limit.stored) for limit in limits if limit.stored is not None]
+    _require(sorted(stored) == stored, "limits in order")
+    return _floats(call.shape)
+
+
+def _layer_normalization(call: Call) -> tuple[Known, ...]:
+    call.floats()
+    sizes = call.shape[-1:]
+    _require(len(sizes) == 1 and all(one.shape == sizes for one in call.inputs[1:]), f"scale and bias of {sizes}")
     return _floats(call.shape)
 
 
@@ -279,8 +287,8 @@ def _dequantize(call: Call) -> tuple[Known, ...]:
 
 
 _OPERATORS: Mapping[str, Callable[[Call], tuple[Known, ...]]] = {
-    **dict.fromkeys(("Add", "Mul", "Sub"), _elementwise),
-    **dict.fromkeys(("Relu", "Sigmoid", "Tanh"), _unary),
+    **dict.fromkeys(("Add", "Div", "Mul", "Sub"), _elementwise),
+    **dict.fromkeys(("Gelu", "Log", "Relu", "Sigmoid", "Sqrt", "Tanh"), _unary),
     **dict.fromkeys(("ReduceMean", "ReduceSum"), _reduce),
     "Cast": _cast,
     "Clip": _clip,
@@ -292,6 +300,7 @@ _OPERATORS: Mapping[str, Callable[[Call], tuple[Known, ...]]] = {
     "DynamicQuantizeLinear": _dynamic_quantize,
     "Gather": _gather,
     "Gemm": _gemm,
+    "LayerNormalization": _layer_normalization,
     "MatMul": _matmul,
     "MatMulInteger": _matmul_integer,
     "QuantizeLinear": _quantize,

@@ -89,7 +89,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator: a name of `tflite_operators.OPERATORS`, tensor indices (-1: left out), its options."""
+    """One operator: a name of `operators.OPERATORS`, tensor indices (-1: left out), its options."""
 
     index: int
     name: str
@@ -206,10 +206,11 @@ def _operator_code(table: Table) -> tuple[str, int]:
         raise table.error("operator: custom operators are not allowed", found=ascii(table.text(1)))
     if code not in _OPERATORS_BY_CODE:
         raise table.error("operator: this one is not allowed", ", ".join(OPERATORS), f"builtin code {code}")
-    version = table.integer(2, "i", 1)
-    if version < 1:
-        raise table.error("operator: impossible version", "from 1", version)
-    return _OPERATORS_BY_CODE[code].name, version
+    rule, version = _OPERATORS_BY_CODE[code], table.integer(2, "i", 1)
+    oldest, newest = rule.versions
+    if not oldest <= version <= newest:
+        raise table.error("operator: impossible version", f"{rule.name} of version {oldest} to {newest}", version)
+    return rule.name, version
 
 
 def _metadata(root: Table, buffers: tuple[memoryview, ...]) -> dict[str, memoryview]:

@@ -14,6 +14,7 @@ from math import ceil, prod
 import numpy as np
 
 from capprune_runtime.tflite.file import Operator, Tensor, TfliteModel
+from capprune_runtime.tflite.operators import OPERATORS
 
 Shape = tuple[int, ...]
 
@@ -58,13 +59,17 @@ def infer_outputs(model: TfliteModel, operator: Operator) -> tuple[tuple[Shape, 
 
     Args:
         model: The file; every input of the operator exists and, where it decides a shape, is stored.
-        operator: One of `tflite_operators.OPERATORS`, with as many inputs as that allows.
+        operator: One of `operators.OPERATORS`, with as many inputs as that allows.
 
     Raises:
         DoesNotFit: The inputs or options do not go together.
     """
+    rule = OPERATORS[operator.name]
+    for position, index in enumerate(operator.inputs):
+        if rule.types and index >= 0 and position not in rule.constants:
+            _require(model.tensors[index].dtype in rule.types, f"it reads {' or '.join(rule.types)}")
     call = _Call(model, operator, tuple(model.tensors[index] for index in operator.inputs if index >= 0))
-    return _OPERATORS[operator.name](call)
+    return _RULES[operator.name](call)
 
 
 def _require(holds: bool, rule: str) -> None:
@@ -85,18 +90,11 @@ def _same(call: _Call) -> tuple[tuple[Shape, str], ...]:
     return _one(call, call.shape)
 
 
-def _float_or_int8(call: _Call) -> tuple[tuple[Shape, str], ...]:
-    _require(call.inputs[0].dtype in ("float32", "int8"), "float32 or int8")
-    return _same(call)
-
-
 def _dequantised(call: _Call) -> tuple[tuple[Shape, str], ...]:
-    _require(call.inputs[0].dtype in ("int8", "float16"), "it reads int8 or float16")
     return _one(call, call.shape, "float32")
 
 
 def _quantised(call: _Call) -> tuple[tuple[Shape, str], ...]:
-    _require(call.inputs[0].dtype in ("float32", "int8"), "it reads float32 or int8")
     return _one(call, call.shape, "int8")
 
 
@@ -301,9 +299,9 @@ def _pool(call: _Call) -> tuple[tuple[Shape, str], ...]:
     return _one(call, (batch, _window(call, rows, "h", height), _window(call, columns, "w", width), channels))
 
 
-_OPERATORS: Mapping[str, Callable[[_Call], tuple[tuple[Shape, str], ...]]] = {
-    **dict.fromkeys(("ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "SUB"), _elementwise),
-    **dict.fromkeys(("LOGISTIC", "RELU", "RELU6", "SOFTMAX", "TANH"), _float_or_int8),
+_RULES: Mapping[str, Callable[[_Call], tuple[tuple[Shape, str], ...]]] = {
+    **dict.fromkeys(("ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "SQUARED_DIFFERENCE", "SUB"), _elementwise),
+    **dict.fromkeys(("GELU", "LOG", "LOGISTIC", "RELU", "RELU6", "RSQRT", "SOFTMAX", "SQRT", "TANH"), _same),
     **dict.fromkeys(("MEAN", "SUM"), _reduce),
     "AVERAGE_POOL_2D": _pool,
     "BATCH_MATMUL": _batch_matmul,

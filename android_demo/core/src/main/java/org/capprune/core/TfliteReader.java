@@ -103,8 +103,9 @@ final class TfliteReader {
                     .found("builtin code " + code);
         }
         long version = table.integer(2, Scalar.I32, 1);
-        if (version < 1) {
-            throw table.error("operator: impossible version").expected("from 1").found(version);
+        if (version < rule.oldest() || version > rule.newest()) {
+            throw table.error("operator: impossible version")
+                    .expected(rule.name() + " of version " + rule.oldest() + " to " + rule.newest()).found(version);
         }
         return new Code(rule, version);
     }

@@ -43,13 +43,19 @@ final class TfliteShapes {
 
     /** The outputs of an operator whose inputs exist and, where they decide a shape, are stored. */
     static List<Output> infer(TfliteModel model, Operator operator) {
+        List<Type> types = operator.rule().types();
+        for (int position = 0; position < operator.inputs().length; position++) {
+            int index = operator.inputs()[position];
+            requireFit(types.isEmpty() || index < 0 || operator.rule().constants().contains(position)
+                    || types.contains(model.tensors().get(index).type()), "it reads " + types);
+        }
         return new TfliteShapes(model, operator).infer();
     }
 
     private List<Output> infer() {
         return switch (operator.rule().name()) {
-            case "ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "SUB" -> elementwise();
-            case "LOGISTIC", "RELU", "RELU6", "SOFTMAX", "TANH" -> converted("float32 or int8", type, Type.FLOAT32, Type.INT8);
+            case "ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "SQUARED_DIFFERENCE", "SUB" -> elementwise();
+            case "DENSIFY", "GELU", "LOG", "LOGISTIC", "RELU", "RELU6", "RSQRT", "SOFTMAX", "SQRT", "TANH" -> one(shape);
             case "MEAN", "SUM" -> reduced();
             case "AVERAGE_POOL_2D" -> pooled();
             case "BATCH_MATMUL" -> multiplied();
@@ -57,16 +63,15 @@ final class TfliteShapes {
             case "CAST" -> cast();
             case "CONCATENATION" -> concatenated();
             case "CONV_2D" -> convolved();
-            case "DENSIFY" -> one(shape);
             case "DEPTHWISE_CONV_2D" -> convolvedByDepth();
-            case "DEQUANTIZE" -> converted("it reads int8 or float16", Type.FLOAT32, Type.INT8, Type.FLOAT16);
+            case "DEQUANTIZE" -> one(shape, Type.FLOAT32);
             case "EMBEDDING_LOOKUP" -> lookedUp();
             case "EXPAND_DIMS" -> expanded();
             case "FULLY_CONNECTED" -> fullyConnected();
             case "GATHER" -> gathered();
             case "PACK" -> packed();
             case "PAD" -> padded();
-            case "QUANTIZE" -> converted("it reads float32 or int8", Type.INT8, Type.FLOAT32, Type.INT8);
+            case "QUANTIZE" -> one(shape, Type.INT8);
             case "RESHAPE" -> reshaped();
             case "SLICE" -> sliced();
             case "SPLIT" -> split();
@@ -109,11 +114,6 @@ final class TfliteShapes {
 
     private void sameTypes() {
         requireFit(inputs.stream().allMatch(tensor -> tensor.type() == type), "inputs of several types");
-    }
-
-    private List<Output> converted(String rule, Type output, Type... allowed) {
-        requireFit(Arrays.asList(allowed).contains(type), rule);
-        return one(shape, output);
     }
 
     private List<Output> cast() {
