@@ -28,6 +28,7 @@ ROOMS = {
         "models",
         "pruning",
         "training",
+        "importing",
         "evaluation",
         "exporting",
         "sweeping",
