@@ -67,7 +67,7 @@ def piece(text: str, kind: int = WORD) -> bytes:
 def word_model(
     pieces: Sequence[tuple[str, int]] = (*SPECIAL, *((word, WORD) for word in WORDS)),
     kind: int | None = 3,
-    ids: Mapping[int, int] = {40: 1, 41: 2, 42: 3, 43: 0},  # noqa: B006 - never changed
+    ids: Mapping[int, int] = {40: 1, 41: 2, 42: 3, 43: 0},
 ) -> bytes:
     """A sentencepiece model: its pieces, and settings of a kind (3 is WORD) with the ids of unk, bos, eos, pad."""
     settings = bytes_field(1, b"train_captions.txt") + bytes_field(2, b"word")

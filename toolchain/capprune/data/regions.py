@@ -1,7 +1,7 @@
 """Region features made elsewhere, one `.npy` file a photo: what an Up-Down model sees instead of pixels.
 
-A file is `ID.npy` or, as the reference code's samples have it, `ID_att.npy`, with the mean of the regions in `ID_fc.npy` beside it.
-The latter is not read, because the mean is computed. A file holds float32 (N, F): N regions of F channels, N from 1 to 100.
+A file is `ID.npy` or, as the reference code's samples have it, `ID_att.npy` with the mean of the regions in `ID_fc.npy` beside
+it. The latter is not read, because the mean is computed. A file holds float32 (N, F): N regions of F channels, N from 1 to 100.
 """
 
 from __future__ import annotations

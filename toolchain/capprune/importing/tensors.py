@@ -20,7 +20,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from capprune.importing.pickled import Coo, Storage, View, read_pickle
+from capprune.importing.described import Coo, Storage, View
+from capprune.importing.pickled import read_pickle
 from capprune.importing.zips import is_zip, open_zip
 from capprune_runtime.errors import BadModelFile
 
@@ -41,6 +42,7 @@ _BESIDE: Final = (  # members that say nothing of the numbers
     ".data/serialization_id",
 )
 
+State: TypeAlias = Mapping[str, View | Coo]
 Storages: TypeAlias = Mapping[str, memoryview]
 
 
@@ -76,7 +78,7 @@ class StoredTensor:
                 found="x".join(map(str, self.shape)),
             )
         if isinstance(self._stored, View):
-            return np.ascontiguousarray(self._finite(_array(self._stored, self._storages)))
+            return self._finite(_array(self._stored, self._storages))
         values = self._finite(_array(self._stored.values, self._storages))
         places = self._places(_array(self._stored.indices, self._storages))
         dense = np.zeros(math.prod(self.shape), np.float32)
@@ -103,7 +105,7 @@ class StoredTensor:
 
     def _finite(self, numbers: NDArray[Any]) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
-            narrow = numbers.astype(np.float32)
+            narrow = numbers.astype(np.float32, order="C")
         wrong = ~np.isfinite(narrow)
         if wrong.any():
             raise BadModelFile(
@@ -132,9 +134,9 @@ def read_tensors(data: bytes, where: str) -> dict[str, StoredTensor]:
     if len(data) > MAX_FILE_BYTES:
         raise BadModelFile("the checkpoint is too large", where=where, expected=f"at most {MAX_FILE_BYTES:,} bytes")
     if is_zip(data):
-        tree, storages = _read_zip(data, where)
+        state, storages = _read_zip(data, where)
     elif data[:1] == b"\x80":
-        tree, storages = _read_older(data, where)
+        state, storages = _read_older(data, where)
     else:
         raise BadModelFile(
             "this is no torch checkpoint",
@@ -142,30 +144,35 @@ def read_tensors(data: bytes, where: str) -> dict[str, StoredTensor]:
             expected="a file that torch.save wrote",
             found=f"first bytes {data[:8].hex(' ') or 'none'}",
         )
-    return _named(tree, storages, where)
-
-
-def _named(tree: Any, storages: Storages, where: str) -> dict[str, StoredTensor]:
-    if not isinstance(tree, dict):
-        raise BadModelFile(
-            "a checkpoint holds something else than tensors by name", where=where, found=type(tree).__name__
-        )
-    if len(tree) > MAX_TENSORS:
-        raise BadModelFile("a checkpoint holds too many tensors", where=where, expected=f"at most {MAX_TENSORS:,}")
     found = {}
-    for name, stored in tree.items():
-        place = f"{where}, {name[:160] if isinstance(name, str) else name}"
-        if not isinstance(name, str) or not isinstance(stored, View | Coo):
-            raise BadModelFile(
-                "a checkpoint holds something else than tensors by name",
-                where=place,
-                expected="a state dict",
-                found=type(stored).__name__,
-                hint="save model.state_dict() alone",
-            )
+    for name, stored in state.items():
+        place = f"{where}, {name[:160]}"
         _check(stored, storages, place)
         found[name] = StoredTensor(name, stored.shape, isinstance(stored, Coo), place, stored, storages)
     return found
+
+
+def _state(stream: io.BytesIO, where: str) -> State:
+    """Interpret the pickle that describes the tensors, which must be all that it holds."""
+    tree = read_pickle(stream, where)
+    if not isinstance(tree, dict):
+        raise _no_state(where, type(tree).__name__)
+    if len(tree) > MAX_TENSORS:
+        raise BadModelFile("a checkpoint holds too many tensors", where=where, expected=f"at most {MAX_TENSORS:,}")
+    for name, stored in tree.items():
+        if not isinstance(name, str) or not isinstance(stored, View | Coo):
+            raise _no_state(f"{where}, {ascii(name)[:160]}", type(stored).__name__)
+    return tree
+
+
+def _no_state(where: str, found: str) -> BadModelFile:
+    return BadModelFile(
+        "a checkpoint holds something else than tensors by name",
+        where=where,
+        expected="a state dict",
+        found=found,
+        hint="save model.state_dict() alone",
+    )
 
 
 def _check(stored: View | Coo, storages: Storages, where: str) -> None:
@@ -229,7 +236,7 @@ def _array(view: View, storages: Storages) -> NDArray[Any]:
     return np.lib.stride_tricks.as_strided(flat[view.offset :], view.shape, strides, writeable=False)
 
 
-def _read_zip(data: bytes, where: str) -> tuple[Any, Storages]:
+def _read_zip(data: bytes, where: str) -> tuple[State, Storages]:
     archive = open_zip(data, where, stored=True)
     tops = {PurePosixPath(name).parts[0] for name in archive.names()}
     if len(tops) != 1 or f"{(top := next(iter(tops)))}/data.pkl" not in archive.names():
@@ -255,10 +262,10 @@ def _read_zip(data: bytes, where: str) -> tuple[Any, Storages]:
             )
     pickled = archive.read(f"{top}/data.pkl", _MAX_PICKLE_BYTES)
     stream = io.BytesIO(pickled)
-    tree = read_pickle(stream, f"{where}, {top}/data.pkl")
+    state = _state(stream, f"{where}, {top}/data.pkl")
     if stream.tell() != len(pickled):
         raise BadModelFile("something stands behind the pickle", where=f"{where}, {top}/data.pkl, byte {stream.tell()}")
-    return tree, storages
+    return state, storages
 
 
 def _check_byte_order(content: bytes, where: str) -> None:
@@ -268,7 +275,7 @@ def _check_byte_order(content: bytes, where: str) -> None:
         )
 
 
-def _read_older(data: bytes, where: str) -> tuple[Any, Storages]:
+def _read_older(data: bytes, where: str) -> tuple[State, Storages]:
     stream = io.BytesIO(data)
     magic, protocol, machine = (read_pickle(stream, where) for _ in range(3))
     if (magic, protocol) != (_MAGIC, _PROTOCOL) or not isinstance(machine, dict):
@@ -280,11 +287,11 @@ def _read_older(data: bytes, where: str) -> tuple[Any, Storages]:
         )
     if machine.get("little_endian") is not True:
         raise BadModelFile("numbers in this byte order are not read", where=where, expected="little_endian")
-    tree = read_pickle(stream, where)
+    state = _state(stream, where)
     keys = read_pickle(stream, where)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
         raise BadModelFile("the keys of the storages are no list of different names", where=where)
-    item_bytes = _item_bytes(tree)
+    item_bytes = _item_bytes(state)
     view, place, storages = memoryview(data), stream.tell(), {}
     for key in keys:
         if place + 8 > len(data):
@@ -302,17 +309,16 @@ def _read_older(data: bytes, where: str) -> tuple[Any, Storages]:
         place += 8 + size
     if place != len(data):
         raise BadModelFile("something stands behind the last storage", where=f"{where}, byte {place}")
-    return tree, storages
+    return state, storages
 
 
-def _item_bytes(tree: Any) -> dict[str, int]:
+def _item_bytes(state: State) -> dict[str, int]:
     """Bytes of a number by the key of its storage; the older format stores only counts."""
-    stored = tree.values() if isinstance(tree, dict) else ()
     found: list[Storage] = []
-    for one in stored:
+    for one in state.values():
         if isinstance(one, View):
             found.append(one.storage)
-        elif isinstance(one, Coo):
+        else:
             found += [one.indices.storage, one.values.storage]
     return {storage.key: np.dtype(storage.dtype).itemsize for storage in found}
 
