@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -287,11 +288,9 @@ def test_changed_bytes_are_read_or_refused_and_nothing_else(data: st.DataObject)
     whole = bytearray(SMALL[data.draw(st.booleans())])
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(BundleError):
         for tensor in read_tensors(bytes(whole), "model.pth").values():
             assert np.isfinite(tensor.dense()).all()
-    except BundleError:
-        pass
 
 
 SMALL = [
