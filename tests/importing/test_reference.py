@@ -200,7 +200,7 @@ def test_a_model_of_absurd_size_is_refused_before_it_takes_memory(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "name", ["../config.json", "/etc/config.json", "a/../../b", "..", "a\\..\\b", "C:/x", "tokenizer/../../x"]
+    "name", ["../config.json", "/etc/config.json", "a/../../b", "..", ".", "a\\..\\b", "C:/x", "tokenizer/../../x"]
 )
 def test_an_archive_with_a_name_that_leads_out_of_it_is_refused(tmp_path: Path, name: str) -> None:
     parts = Parts()
@@ -261,6 +261,14 @@ def test_archives_with_too_many_files_or_twice_the_same_are_refused(tmp_path: Pa
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
         archive.writestr("config.json", b"{}")
     assert "stands twice" in refused(path).what
+
+
+@pytest.mark.parametrize("offset", [0xFFFFFFFE, 1 << 30])
+def test_a_file_that_lies_outside_its_archive_is_refused(tmp_path: Path, offset: int) -> None:
+    data = bytearray(Parts().archive(tmp_path / "c.zip").read_bytes())
+    struct.pack_into("<I", data, data.rfind(b"PK\x01\x02") + 42, offset)
+    (tmp_path / "d.zip").write_bytes(data)
+    assert "outside" in refused(tmp_path / "d.zip").what
 
 
 def test_truncated_archives_are_refused(tmp_path: Path) -> None:

@@ -59,7 +59,16 @@ class ZipMembers:
             )
         try:
             content = self._archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OSError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            ValueError,
+            ArithmeticError,
+            NotImplementedError,
+            struct.error,
+            OSError,
+        ) as error:
             raise BundleError("a file of the archive is broken", where=where, found=error) from None
         if len(content) != member.file_size:
             raise BundleError(
@@ -117,7 +126,7 @@ _CUT_OFF = "it may have been cut off; fetch it again"
 def _problem(member: zipfile.ZipInfo, archive_bytes: int, stored: bool) -> str | None:
     name = member.orig_filename
     path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
         return "has a name that leads out of it"
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -128,8 +137,8 @@ def _problem(member: zipfile.ZipInfo, archive_bytes: int, stored: bool) -> str |
         return f"is compressed by method {member.compress_type}, expected stored or deflated"
     if stored and member.compress_type != zipfile.ZIP_STORED:
         return "is compressed, which torch never does"
-    if member.compress_size > archive_bytes:
-        return "is longer than the archive"
+    if not 0 <= member.header_offset <= archive_bytes - member.compress_size:
+        return "lies outside it"
     if member.file_size > max(RATIO_FROM_BYTES, MAX_RATIO * member.compress_size):
         return f"expands to {member.file_size:,} bytes out of {member.compress_size:,}"
     return None
