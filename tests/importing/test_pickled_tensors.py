@@ -293,6 +293,19 @@ def test_changed_bytes_are_read_or_refused_and_nothing_else(data: st.DataObject)
             assert np.isfinite(tensor.dense()).all()
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 27), max_size=25))
+def test_any_sequence_of_opcodes_is_read_or_refused_and_nothing_else(chosen: list[int]) -> None:
+    opcodes = [bytes([one]) for one in b"(}])\x85\x86\x87tsueaRbQNq\x88"]
+    opcodes += [b"q\x00", b"h\x00", b"K\x02", text("a.weight"), b"ctorch\nSize\n", b"ccollections\nOrderedDict\n"]
+    opcodes += [b"ctorch._utils\n_rebuild_parameter\n", b"ctorch._utils\n_rebuild_sparse_tensor\n"]
+    opcodes += [view("FloatStorage", "0", 8, 0, (2, 4), (4, 1)), view("LongStorage", "1", 2, 0, (2, 1), (1, 1))]
+    body = b"\x80\x02}" + text("a.weight") + b"".join(opcodes[one % len(opcodes)] for one in chosen) + b"s."
+    with contextlib.suppress(BundleError):
+        for tensor in read_tensors(archive({"data.pkl": body, "data/0": bytes(32), "data/1": bytes(16)}), "f").values():
+            assert np.isfinite(tensor.dense()).all()
+
+
 SMALL = [
     checkpoints.saved({"a.weight": torch.eye(3).to_sparse(), "b.bias": torch.ones(2)}, older=older)
     for older in (False, True)

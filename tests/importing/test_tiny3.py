@@ -12,6 +12,8 @@ from numpy_up_down import NumpyUpDown, Photo
 
 from capprune.data.regions import open_regions
 from capprune.importing.reference import ReferenceCheckpoint, read_reference
+from capprune.importing.run import in_run_order
+from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.caption.search import StepResult
 from capprune_runtime.errors import BundleError
 
@@ -119,6 +121,20 @@ def test_the_search_of_bundles_finds_the_same_captions(
     found = search.beam(step, model.first_state()._asdict(), decoding, beam)
     expected = json.loads((tiny3 / "expected.json").read_text(encoding="utf-8"))[name]["caption"]
     assert " ".join(checkpoint.tokens[token] for token in found.tokens) == expected
+
+
+@pytest.mark.parametrize(("name", "beam"), [("391895", 2), ("184613", 1)])
+def test_captions_stay_the_same_in_a_runs_order_of_tokens(
+    tiny3: Path, checkpoint: ReferenceCheckpoint, name: str, beam: int
+) -> None:
+    ordered = in_run_order(checkpoint)
+    model = NumpyUpDown({key: tensor.numpy() for key, tensor in ordered.tensors.items()})
+    photo = model.encode(open_regions(tiny3).read(name))
+    best = model.search(photo, beam=beam, bos=START, eos=END, max_tokens=16)[0]
+    expected = json.loads((tiny3 / "expected.json").read_text(encoding="utf-8"))[name]["caption"]
+    assert ordered.vocabulary.caption(best.tokens) == expected
+    assert len(ordered.vocabulary) == 3000
+    assert sum(int(mask.sum()) for mask in ordered.kept.values()) == 47_264
 
 
 @pytest.mark.parametrize("bytes_left", [0, 10, 4000, 500_000, 978_638])
