@@ -29,6 +29,7 @@ ROOMS = {
         "models",
         "pruning",
         "training",
+        "importing",
         "evaluation",
         "exporting",
         "sweeping",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import keyword
 import os
 import sys
 import traceback
@@ -19,10 +20,11 @@ from capprune import __version__
 from capprune_runtime import stopping
 from capprune_runtime.errors import CapPruneError
 
-# command: what `capprune --help` says of it; the module is capprune.cli.<command>
+# command: what `capprune --help` says of it; the module is capprune.cli.<command>, with a `_` behind a word of Python
 COMMANDS = {
     "demo": "Draw scenes, train, prune, export, validate: the whole walk, with no data of your own.",
     "data": "Check a folder of photos and captions, or draw scenes.",
+    "import": "Turn a checkpoint of the papers' own code into a run.",
     "train": "Train a captioning model, dense or pruned while it trains.",
     "prune": "Prune a trained model and train what is left.",
     "finetune": "Train a run further with its masks as they are: cross-entropy, a teacher, whole captions.",
@@ -51,7 +53,8 @@ class LazyGroup(click.Group):
         """Import the command's module."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"capprune.cli.{cmd_name}").command
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = importlib.import_module(f"capprune.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

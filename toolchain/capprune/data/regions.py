@@ -1,0 +1,220 @@
+"""Region features made elsewhere, one `.npy` file a photo: what an Up-Down model sees instead of pixels.
+
+A file is `ID.npy` or, as the reference code's samples have it, `ID_att.npy` with the mean of the regions in `ID_fc.npy` beside
+it. The latter is not read, because the mean is computed. A file holds float32 (N, F): N regions of F channels, N from 1 to 100.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capprune_runtime.errors import DataError, UsageError
+
+MAX_REGIONS: Final = 100  # of a photo, as bottom-up attention gives them
+MAX_CHANNELS: Final = 1 << 14
+
+_REGIONS_END, _MEAN_END = "_att", "_fc"
+_MAGIC: Final = b"\x93NUMPY"
+_MAX_HEADER: Final = 1024
+_HEADER: Final = re.compile(
+    rb"\{'descr': '([^']{1,20})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,12}(?:, ?\d{1,12}){0,7},?)?)\), ?\} *\n?"
+)
+_COCO: Final = re.compile(r"(?:COCO_[a-z]+\d{4}_)?0*(\d+)")  # file names of COCO's photos
+_NAMED_IN_ERRORS: Final = 3
+
+
+class Padded(NamedTuple):
+    """Regions of P photos, filled up to R each."""
+
+    features: NDArray[np.float32]  # (P, R, F), zeros in the fillers
+    present: NDArray[np.float32]  # (P, R), 1 for a region and 0 for a filler
+
+
+class RegionStore:
+    """The region features in a folder; see `open_regions`."""
+
+    def __init__(self, folder: Path, files: dict[str, Path]) -> None:
+        self.folder, self._files = folder, files
+
+    def names(self) -> tuple[str, ...]:
+        """Return the ids of all photos, sorted."""
+        return tuple(sorted(self._files))
+
+    def find(self, photo: str) -> str | None:
+        """Return the id under which a photo's regions are stored, or None.
+
+        Args:
+            photo: The id itself, or the photo's file name: `391895`, `391895.jpg` and `COCO_val2014_000000391895.jpg`
+                are one photo.
+        """
+        stem = PurePosixPath(photo).stem
+        coco = _COCO.fullmatch(stem)
+        candidates = (photo, stem, coco.group(1) if coco else stem)
+        return next((name for name in candidates if name in self._files), None)
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Read the regions of one photo.
+
+        Args:
+            name: See `find`.
+
+        Returns:
+            (N, F), N at most `MAX_REGIONS`.
+
+        Raises:
+            DataError: There is no such photo, or its file is broken or holds something else.
+        """
+        found = self.find(name)
+        if found is None:
+            raise self._not_there((name,), 1)
+        return _read_regions(self._files[found])
+
+    def padded(self, names: Sequence[str], regions: int = MAX_REGIONS) -> Padded:
+        """Read several photos and fill each up to the same number of regions.
+
+        Args:
+            names: P photos; see `find`.
+            regions: R, the number to fill up to.
+
+        Raises:
+            DataError: A photo is not there, is broken, or has more regions or other channels than the others.
+        """
+        found = [self.read(name) for name in names]
+        channels = found[0].shape[1] if found else 0
+        features = np.zeros((len(found), regions, channels), np.float32)
+        present = np.zeros((len(found), regions), np.float32)
+        for row, (name, photo) in enumerate(zip(names, found, strict=True)):
+            if photo.shape[0] > regions or photo.shape[1] != channels:
+                raise DataError(
+                    "the regions of a photo do not fit",
+                    where=f"{self.folder}, {name}",
+                    expected=f"at most {regions} regions of {channels} channels",
+                    found=f"{photo.shape[0]} of {photo.shape[1]}",
+                )
+            features[row, : len(photo)], present[row, : len(photo)] = photo, 1
+        return Padded(features, present)
+
+    def missing(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return those of the names for which there are no regions."""
+        return tuple(name for name in names if self.find(name) is None)
+
+    def require(self, names: Sequence[str]) -> None:
+        """Check that every photo has regions.
+
+        Raises:
+            DataError: Some have none; the message counts them and names the first.
+        """
+        if missing := self.missing(names):
+            raise self._not_there(missing, len(names))
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Return a SHA-256 over names and sizes of the files, in order."""
+        digest = hashlib.sha256()
+        for name in names:
+            found = self.find(name)
+            size = self._files[found].stat().st_size if found is not None else None
+            digest.update(f"{name}\n{size}\n".encode())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+    def __enter__(self) -> RegionStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _not_there(self, missing: Sequence[str], asked: int) -> DataError:
+        first = ", ".join(missing[:_NAMED_IN_ERRORS])
+        return DataError(
+            "photos without region features",
+            where=self.folder,
+            expected=f"ID.npy or ID{_REGIONS_END}.npy for each of {asked:,} photos",
+            found=f"{len(missing):,} not there: {first}{', …' if len(missing) > _NAMED_IN_ERRORS else ''}",
+        )
+
+
+def open_regions(folder: Path) -> RegionStore:
+    """Find the region features in a folder; folders in it are not searched.
+
+    Raises:
+        UsageError: There is no such folder.
+        DataError: There are no features in it, or two files for one photo.
+    """
+    if not folder.is_dir():
+        raise UsageError("there is no such folder of region features", where=folder)
+    stems = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix == ".npy" and path.is_file()}
+    files: dict[str, Path] = {}
+    for stem, path in stems.items():
+        if stem.endswith(_MEAN_END) and stem.removesuffix(_MEAN_END) + _REGIONS_END in stems:
+            continue  # the mean of regions that are here
+        name = stem.removesuffix(_REGIONS_END)
+        if name in files:
+            raise DataError(
+                "two files hold one photo's regions", where=folder, found=f"{files[name].name}, {path.name}"
+            )
+        files[name] = path
+    if not files:
+        raise DataError("there are no region features", where=folder, expected=f"ID.npy or ID{_REGIONS_END}.npy")
+    return RegionStore(folder, files)
+
+
+def _read_regions(path: Path) -> NDArray[np.float32]:
+    """One file, whose size was compared with its header before anything was made of it."""
+    limit = _MAX_HEADER + 16 + 4 * MAX_REGIONS * MAX_CHANNELS
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise _broken(path, "regions are too large", f"at most {limit:,} bytes", f"{size:,} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError("regions cannot be read", where=path, found=error.strerror) from error
+    kind, fortran, shape, start = _header(data, path)
+    if kind != "<f4":
+        hint = 'numpy.save(path, regions.astype("float32"))'
+        raise _broken(path, "regions are no float32 numbers", "dtype <f4", f"dtype {ascii(kind)[1:-1]}", hint)
+    if len(shape) != 2 or not (1 <= shape[0] <= MAX_REGIONS and 1 <= shape[1] <= MAX_CHANNELS):
+        expected = f"(N, F) with N from 1 to {MAX_REGIONS}, F from 1 to {MAX_CHANNELS:,}"
+        raise _broken(path, "regions have an impossible shape", expected, str(shape))
+    if len(data) - start != 4 * math.prod(shape):
+        expected = f"{4 * math.prod(shape):,} bytes behind the header for {shape}"
+        raise _broken(path, "a file of regions is cut off or too long", expected, f"{len(data) - start:,}")
+    regions = np.frombuffer(data, "<f4", offset=start).reshape(shape, order="F" if fortran else "C")
+    if not np.isfinite(regions).all():
+        row = int((~np.isfinite(regions)).any(1).argmax())
+        raise _broken(path, "regions hold numbers that are not finite", "finite numbers", f"one in region {row}")
+    return np.ascontiguousarray(regions)
+
+
+def _header(data: bytes, path: Path) -> tuple[str, bool, tuple[int, ...], int]:
+    """(dtype, whether in Fortran's order, shape, first byte of the numbers) of a .npy file."""
+    if data[:6] != _MAGIC or len(data) < 12 or data[6] not in (1, 2, 3):
+        raise _broken(path, "this is no .npy file", "a file that numpy.save wrote", f"first bytes {data[:8].hex(' ')}")
+    wide = data[6] > 1
+    (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
+    start = (12 if wide else 10) + length
+    found = (
+        _HEADER.fullmatch(data[12 if wide else 10 : start]) if length <= _MAX_HEADER and start <= len(data) else None
+    )
+    if found is None:
+        raise _broken(path, "the header of a .npy file is broken", "dtype, order and shape of plain numbers", None)
+    shape = tuple(int(size) for size in found.group(3).replace(b",", b" ").split())
+    return found.group(1).decode("latin-1"), found.group(2) == b"True", shape, start
+
+
+def _broken(path: Path, what: str, expected: str, found: str | None, hint: str | None = None) -> DataError:
+    return DataError(what, where=path, expected=expected, found=found, hint=hint)
