@@ -33,6 +33,35 @@ def additive_scores(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
     return scores
 
 
+def attend(
+    query: Tensor, keys: Tensor, values: Tensor, weight: Tensor, fillers: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Look at the regions of a photo.
+
+    With one caption per photo the products have one row, and elementwise operators take half their time in XNNPACK. This is
+    the form that is exported.
+
+    Args:
+        query: `(B, A)`, B = P n; the captions of a photo stand side by side.
+        keys: `(P, R, A)`.
+        values: `(P, R, C)`.
+        weight: v, `(1, A)`.
+        fillers: `(P, R)`, added to the scores; None where all are regions.
+
+    Returns:
+        The context `(B, C)` and the attention `(B, R)`, which sums to 1.
+    """
+    photos, regions, width = keys.shape
+    if photos == query.shape[0]:  # no len(): it fixes B in an exported graph
+        scores = (torch.tanh(keys + query.unsqueeze(1)) * weight).sum(-1)  # (B, R)
+        attention = torch.softmax(scores if fillers is None else scores + fillers, dim=-1)
+        return (attention.unsqueeze(-1) * values).sum(1), attention
+    scores = additive_scores(keys, query.view(photos, -1, width), weight)  # (P, n, R)
+    attention = torch.softmax(scores if fillers is None else scores + fillers.unsqueeze(1), dim=-1)
+    context = torch.bmm(attention.to(values.dtype), values)  # (P, n, C)
+    return context.flatten(0, 1), attention.view(-1, regions)
+
+
 class _Scores(Function):
     @staticmethod
     def forward(ctx: Any, keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:

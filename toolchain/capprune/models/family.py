@@ -162,6 +162,15 @@ class Decoder(nn.Module, ABC):
                 after[name] = before.index_copy(1, place, found.state[name].unsqueeze(1).to(before.dtype))
         return after
 
+    def initialise(self) -> None:
+        """Draw all matrices as Xavier and Glorot (2010) do, uniformly, and set all biases to zero; norms stay as they are."""
+        roles = self.roles()
+        for name, module in self.named_modules():  # in the order of the module, which a seed then decides
+            if name in roles:
+                nn.init.xavier_uniform_(module.get_parameter("weight"))
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
     def matrices(self, *roles: Role) -> dict[str, Tensor]:
         """Return the weights that have one of these roles, masks applied, by the name of the parameter."""
         return {
@@ -175,6 +184,13 @@ class Decoder(nn.Module, ABC):
         if not self.interface().position:
             return None
         return torch.tensor([position], dtype=torch.int32, device=beside.device)
+
+
+def mean_region(features: Tensor, present: Tensor | None) -> Tensor:
+    """Return the mean over the regions of each photo, `(P, F)`; see `Decoder.encode` for the arguments."""
+    if present is None:
+        return features.mean(1)
+    return (features * present.unsqueeze(-1)).sum(1) / present.sum(1, keepdim=True)
 
 
 def spread(held: Tensor, rows: int) -> Tensor:

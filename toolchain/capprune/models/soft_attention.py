@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from capprune.config import MOST_UNITS, DecoderConfig
 from capprune.config import Dropout as DropoutConfig
 from capprune.models.additive import additive_scores, wide
+from capprune.models.cells import FORGET_BIAS, lstm, open_forget_gates
 from capprune.models.chance import Dropout
 from capprune.models.family import Decoder, Role, Step, Tensors
 from capprune.models.recurrence import Weights, recur
 from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
 
-FORGET_BIAS = 1.0  # the gate starts open, so that gradients reach back from the first step on
 ROWS = 64  # a batch's words are filled up to a multiple of this: products of a shape that is new are slow to start
 
 
@@ -80,7 +80,11 @@ class SoftAttention(Decoder):
         self.output = nn.Linear(config.hidden, vocabulary)
         self.rnn_dropout = Dropout(config.dropout.rnn)
         self.attention_dropout = Dropout(config.dropout.attention)
-        self._initialise()
+        self.initialise()
+        if config.cell == "lstm":
+            open_forget_gates(self.rnn)
+        else:
+            nn.init.constant_(self.rnn.bias, FORGET_BIAS)  # gates in the order reset, update
 
     def interface(self) -> StepInterface:
         """See `Decoder.interface`."""
@@ -99,19 +103,6 @@ class SoftAttention(Decoder):
     def describe(self) -> str:
         """See `Decoder.describe`."""
         return f"{self.shape.cell.upper()} with soft attention"
-
-    def _initialise(self) -> None:
-        for name, parameter in self.named_parameters():
-            if name.endswith("weight"):
-                nn.init.xavier_uniform_(parameter)
-            else:
-                nn.init.zeros_(parameter)
-        with torch.no_grad():  # LSTM gates in the order input, forget, cell, output; GRU gates reset, update
-            hidden = self.shape.hidden
-            if self.shape.cell == "lstm":
-                self.rnn.bias[hidden : 2 * hidden] = FORGET_BIAS
-            else:
-                self.rnn.bias.fill_(FORGET_BIAS)
 
     @property
     def _state_names(self) -> tuple[str, ...]:
@@ -193,9 +184,8 @@ class SoftAttention(Decoder):
         h = state["h"]
         gates = wide(self.rnn(torch.cat([x, h], -1)))  # what products are not made of stays float32
         if self.shape.cell == "lstm":
-            into, forget, cell, out = gates.chunk(4, -1)
-            c = torch.sigmoid(forget) * state["c"] + torch.sigmoid(into) * torch.tanh(cell)
-            return {"h": (torch.sigmoid(out) * torch.tanh(c)).to(x.dtype), "c": c}
+            h, c = lstm(gates, state["c"])
+            return {"h": h.to(x.dtype), "c": c}
         reset, update = torch.sigmoid(gates).chunk(2, -1)
         candidate = torch.tanh(self.candidate(torch.cat([x, reset * h], -1)))
         return {"h": update * h + (1 - update) * candidate}
