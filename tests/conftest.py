@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 sys.path.append(str(Path(__file__).parents[1] / "android_demo" / "offline"))  # the build of the Android app
+sys.path.append(str(Path(__file__).parent / "worlds"))  # tiny models and data that several folders share
 
 REQUIRED = frozenset(filter(None, os.environ.get("CAPPRUNE_REQUIRE", "").split(",")))
 
