@@ -28,7 +28,7 @@ def npy(array: Any, version: tuple[int, int] | None = None) -> bytes:
 def refused(folder: Path, content: bytes) -> DataError:
     (folder / "7.npy").write_bytes(content)
     with pytest.raises(DataError) as caught:
-        open_regions(folder).read("7")
+        open_regions(folder).regions("7")
     assert caught.value.where == str(folder / "7.npy")
     return caught.value
 
@@ -40,7 +40,7 @@ def test_files_are_found_by_id_with_and_without_the_ending_of_the_samples(tmp_pa
     (tmp_path / "notes.txt").write_text("")
     with open_regions(tmp_path) as store:
         assert store.names() == ("12", "13")
-        assert np.array_equal(store.read("13"), regions() + 1)
+        assert np.array_equal(store.regions("13"), regions() + 1)
         assert store.missing(["12", "13", "14"]) == ("14",)
         store.require(["12", "13"])
         with pytest.raises(DataError, match="without region features") as caught:
@@ -61,13 +61,13 @@ def test_a_name_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None
     np.save(tmp_path / "outside.npy", regions())
     np.save(tmp_path / "inside" / "1.npy", regions())
     with pytest.raises(DataError, match="without region features"):
-        open_regions(tmp_path / "inside").read(name)
+        open_regions(tmp_path / "inside").regions(name)
 
 
 def test_a_mean_without_its_regions_is_no_silent_loss(tmp_path: Path) -> None:
     np.save(tmp_path / "5_fc.npy", regions().mean(0))
     with pytest.raises(DataError, match="impossible shape"):
-        open_regions(tmp_path).read("5_fc")
+        open_regions(tmp_path).regions("5_fc")
 
 
 def test_two_files_for_one_photo_are_refused(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_photos_with_too_many_regions_or_other_channels_are_refused(tmp_path: Pa
 def test_every_version_and_order_of_npy_is_read(tmp_path: Path, version: tuple[int, int]) -> None:
     for array in (regions(), np.asfortranarray(regions())):
         (tmp_path / "7.npy").write_bytes(npy(array, version))
-        found = open_regions(tmp_path).read("7")
+        found = open_regions(tmp_path).regions("7")
         assert np.array_equal(found, regions()) and found.flags.c_contiguous
 
 
@@ -172,7 +172,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "7.npy").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(DataError, match="too large"):
-        open_regions(tmp_path).read("7")
+        open_regions(tmp_path).regions("7")
 
 
 @settings(max_examples=200, deadline=None)

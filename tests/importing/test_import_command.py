@@ -6,14 +6,18 @@ from pathlib import Path
 
 from checkpoints import Parts, config_bytes
 
+from capprune.training.run import load_run
 from cli.conftest import capprune
 
 
-def test_import_reads_a_checkpoint_and_says_what_is_not_there_yet(tmp_path: Path) -> None:
+def test_import_writes_a_run_and_names_the_next_command(tmp_path: Path) -> None:
     archive = Parts().archive(tmp_path / "small.zip")
     done = capprune("import", archive, "--out", tmp_path / "run")
-    assert done.code == 2 and "of 609 weights kept" in done.err and "cannot write them as runs yet" in done.err
-    assert not (tmp_path / "run").exists()
+    assert done.code == 0 and "of 609 weights kept" in done.err and "capprune export" in done.out
+    run = load_run(tmp_path / "run")
+    assert (run.config.decoder.family, run.kept, run.prunable) == ("up_down", 277, 609)
+    again = capprune("import", archive, "--out", tmp_path / "run")
+    assert again.code == 2 and "a new or empty folder" in again.err
 
 
 def test_import_names_what_is_wrong_in_text_and_in_json(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,25 +77,27 @@ def test_captions_are_those_of_the_authors_code(
     photos = {name: one for name, one in expected.items() if name.isdigit()}
     assert sorted(photos) == ["184613", "391895"]
     for name, one in photos.items():
-        assert searched(checkpoint, model, open_regions(tiny3).read(name), one["beam_size"])[0] == one["caption"], name
+        assert searched(checkpoint, model, open_regions(tiny3).regions(name), one["beam_size"])[0] == one["caption"], (
+            name
+        )
 
 
 @pytest.mark.parametrize(("name", "beam"), LOG_PROBABILITIES)
 def test_log_probabilities_are_those_of_another_program(
     tiny3: Path, checkpoint: ReferenceCheckpoint, model: NumpyUpDown, name: str, beam: int
 ) -> None:
-    _, found = searched(checkpoint, model, open_regions(tiny3).read(name), beam)
+    _, found = searched(checkpoint, model, open_regions(tiny3).regions(name), beam)
     assert found == pytest.approx(LOG_PROBABILITIES[name, beam], abs=2e-4)
 
 
 def test_the_stored_vector_of_a_photo_is_the_mean_of_its_regions(tiny3: Path) -> None:
     for name in open_regions(tiny3).names():
-        mean = open_regions(tiny3).read(name).mean(0)
+        mean = open_regions(tiny3).regions(name).mean(0)
         assert np.array_equal(mean, np.load(tiny3 / f"{name}_fc.npy", allow_pickle=False))
 
 
 def test_fillers_change_no_score(tiny3: Path, checkpoint: ReferenceCheckpoint, model: NumpyUpDown) -> None:
-    regions = open_regions(tiny3).read("391895")
+    regions = open_regions(tiny3).regions("391895")
     plain = model.step(2, model.first_state(), model.encode(regions))
     filled = model.step(2, model.first_state(), model.encode(regions, fillers=100 - len(regions)))
     assert np.abs(plain[0] - filled[0]).max() < 1e-5
@@ -110,12 +113,12 @@ def test_the_search_of_bundles_finds_the_same_captions(
     from capprune_runtime.caption import search
 
     special = checkpoint.special
-    photo = model.encode(open_regions(tiny3).read(name))
+    photo = model.encode(open_regions(tiny3).regions(name))
     decoding = DecodingSection(
         start=special.bos, end=special.eos, suppress=(special.pad, special.bos, special.unk), max_tokens=16, beam=beam
     )
 
-    def step(token: int, state: search.State) -> StepResult:
+    def step(token: int, state: Any, position: int) -> StepResult[Any]:
         return stepped(model, photo, token, state)
 
     found = search.beam(step, model.first_state()._asdict(), decoding, beam)
@@ -129,7 +132,7 @@ def test_captions_stay_the_same_in_a_runs_order_of_tokens(
 ) -> None:
     ordered = in_run_order(checkpoint)
     model = NumpyUpDown({key: tensor.numpy() for key, tensor in ordered.tensors.items()})
-    photo = model.encode(open_regions(tiny3).read(name))
+    photo = model.encode(open_regions(tiny3).regions(name))
     best = model.search(photo, beam=beam, bos=START, eos=END, max_tokens=16)[0]
     expected = json.loads((tiny3 / "expected.json").read_text(encoding="utf-8"))[name]["caption"]
     assert ordered.vocabulary.caption(best.tokens) == expected

@@ -49,7 +49,11 @@ class DataConfig(_Tree):
 class EncoderConfig(_Tree):
     """Which encoder sees the photo, at what size, on which grid, and what of it learns."""
 
-    name: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+    name: Literal["efficientnet_lite0", "regions"] = Field(
+        default="efficientnet_lite0", description="`regions`: none, features of regions that a detector found are given"
+    )
+    regions: int = Field(default=100, ge=1, le=100, description="the most regions of a photo, where features are given")
+    channels: int = Field(default=2048, ge=1, le=MOST_UNITS, description="of each region, where features are given")
     size: int = Field(default=224, ge=32, le=1024, description="side of the squashed photo, pixels")
     grid: int | None = Field(default=None, ge=1, le=32, description="pool the feature grid to grid x grid")
     train: Literal["frozen", "masks", "all"] = Field(

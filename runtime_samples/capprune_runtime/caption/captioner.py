@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capprune_runtime.bundle.manifest import MAX_BEAM, PHOTO, PreprocessingSection
+from capprune_runtime.bundle.manifest import MAX_BEAM, PHOTO, PRESENT, REGIONS, PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.decoder import DecoderState, DecoderStep
 from capprune_runtime.caption.interpreter import open_model
@@ -77,11 +77,11 @@ class Captioner:
         """The runtime that was chosen."""
         return self.step.model.runtime
 
-    def caption(self, photo: NDArray[np.uint8], beam: int | None = None) -> Caption:
+    def caption(self, photo: NDArray[Any], beam: int | None = None) -> Caption:
         """Say a caption.
 
         Args:
-            photo: (S, S, 3) uint8 RGB, as `read_photo` gives it.
+            photo: (S, S, 3) uint8 RGB, as `read_photo` gives it; for a model of region features (N, F) float32.
             beam: K; without it, the bundle's own.
 
         Raises:
@@ -115,22 +115,46 @@ class Captioner:
             step_us=tuple(step_us),
         )
 
-    def encode(self, photo: NDArray[np.uint8]) -> DecoderState:
+    def encode(self, photo: NDArray[Any]) -> DecoderState:
         """Run the encoder; the steps that follow look at this photo.
 
         Args:
-            photo: (S, S, 3) uint8 RGB.
+            photo: See `caption`.
 
         Returns:
             The state before the first word.
         """
-        preprocessing, size = self.bundle.manifest.preprocessing, self.bundle.manifest.photo_size
-        assert isinstance(preprocessing, PreprocessingSection)  # photo_size has refused all else
-        if photo.shape != (size, size, 3) or photo.dtype != np.uint8:
-            raise UsageError(
-                "a photo does not fit the encoder",
-                expected=f"({size}, {size}, 3) uint8",
-                found=f"{photo.shape} {photo.dtype}",
-            )
-        encoded = self._encoder.run({PHOTO: normalise(photo, preprocessing.mean, preprocessing.scale)})
-        return self.step.look_at(encoded)
+        return self.step.look_at(self._encoder.run(encoder_inputs(self.bundle.manifest.preprocessing, photo)))
+
+
+def encoder_inputs(
+    preprocessing: PreprocessingSection | RegionsSection, photo: NDArray[Any]
+) -> dict[str, NDArray[np.float32]]:
+    """Return what `encode` takes.
+
+    Args:
+        preprocessing: Of the bundle.
+        photo: (S, S, 3) uint8 RGB; for a model of region features (N, F) float32.
+
+    Raises:
+        UsageError: It has another size or type.
+    """
+    if isinstance(preprocessing, RegionsSection):
+        most, channels = preprocessing.regions, preprocessing.channels
+        if photo.dtype != np.float32 or photo.ndim != 2 or photo.shape[1] != channels:
+            raise _unfit(photo, f"(1 to {most}, {channels}) float32")
+        if not 1 <= len(photo) <= most:
+            raise _unfit(photo, f"1 to {most} regions")
+        padding = most - len(photo)
+        regions = np.pad(photo, ((0, padding), (0, 0)))[np.newaxis]
+        present = np.pad(np.ones(len(photo), np.float32), (0, padding))[np.newaxis]
+        return {REGIONS: regions, PRESENT: present}
+    size = preprocessing.size
+    if photo.shape != (size, size, 3) or photo.dtype != np.uint8:
+        raise _unfit(photo, f"({size}, {size}, 3) uint8")
+    return {PHOTO: normalise(photo, preprocessing.mean, preprocessing.scale)}
+
+
+def _unfit(photo: NDArray[Any], expected: str) -> UsageError:
+    found = f"{photo.shape} {photo.dtype}"
+    return UsageError("a photo does not fit the encoder", expected=expected, found=found)

@@ -12,7 +12,7 @@ from capprune.cli.console import bar, emit, json_option, say, table, threads_opt
 from capprune_runtime.formats import RUNTIMES
 
 if TYPE_CHECKING:
-    from capprune.data.photos import PhotoStore
+    from capprune.data.inputs import Store
     from capprune.devices import Device
     from capprune.evaluation.metrics import Scores
     from capprune.evaluation.parity import ScoreGap
@@ -187,7 +187,7 @@ def validate(
         DeviceError: If the device cannot be reached or used.
     """
     from capprune.data.captions import load_caption_set
-    from capprune.data.photos import open_photos
+    from capprune.data.inputs import open_store
     from capprune.devices import RunJob, open_device
     from capprune.evaluation.results import DataFacts
     from capprune.evaluation.validate import first_photos, parity_in_runtime, results_of, score_measurement
@@ -195,7 +195,7 @@ def validate(
     captions = load_caption_set(folder)
     photos = first_photos(captions.split(split), limit)
     width = beam or bundle.manifest.decoding.beam
-    with open_photos(folder) as store:
+    with open_store(folder, bundle.manifest.preprocessing) as store:
         store.require([photo.name for photo in photos])
         trained: dict[str, Reference] | None = None
         gap: ScoreGap | None = None
@@ -279,7 +279,7 @@ def _quality_row(name: str, scores: Scores, interval: str = "") -> list[str]:
     ]
 
 
-def _trained(run: Path, names: list[str], store: PhotoStore, beam: int) -> tuple[dict[str, Reference], ScoreGap]:
+def _trained(run: Path, names: list[str], store: Store, beam: int) -> tuple[dict[str, Reference], ScoreGap]:
     """What the trained model says of the photos, and how close its own choices were."""
     from capprune.evaluation.trained import TrainedCaptioner
     from capprune.training.run import load_run

@@ -7,9 +7,7 @@ it. The latter is not read, because the mean is computed. A file holds float32 (
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -19,17 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune_runtime.errors import DataError, UsageError
-
-MAX_REGIONS: Final = 100  # of a photo, as bottom-up attention gives them
-MAX_CHANNELS: Final = 1 << 14
+from capprune_runtime.regions import MAX_REGIONS, read_region_file, read_regions
 
 _REGIONS_END, _MEAN_END = "_att", "_fc"
-_MAGIC: Final = b"\x93NUMPY"
-_MAX_HEADER: Final = 1024
-_HEADER: Final = re.compile(
-    rb"\{'descr': '([^']{1,20})', 'fortran_order': (True|False), "
-    rb"'shape': \(((?:\d{1,12}(?:, ?\d{1,12}){0,7},?)?)\), ?\} *\n?"
-)
 _COCO: Final = re.compile(r"(?:COCO_[a-z]+\d{4}_)?0*(\d+)")  # file names of COCO's photos
 _NAMED_IN_ERRORS: Final = 3
 
@@ -63,7 +53,15 @@ class RegionStore:
         candidates = (photo, stem, coco.group(1) if coco else stem)
         return next((name for name in candidates if name in self._files), None)
 
-    def read(self, name: str) -> NDArray[np.float32]:
+    def read(self, name: str) -> bytes:
+        """Read the file of one photo, as `capprune_runtime.regions.decode_regions` takes it.
+
+        Raises:
+            DataError: There is no such photo, or its file cannot be read.
+        """
+        return read_region_file(self._file(name))
+
+    def regions(self, name: str) -> NDArray[np.float32]:
         """Read the regions of one photo.
 
         Args:
@@ -75,10 +73,7 @@ class RegionStore:
         Raises:
             DataError: There is no such photo, or its file is broken or holds something else.
         """
-        found = self.find(name)
-        if found is None:
-            raise self._not_there((name,), 1)
-        return _read_regions(self._files[found])
+        return read_regions(self._file(name))
 
     def padded(self, names: Sequence[str], regions: int = MAX_REGIONS) -> Padded:
         """Read several photos and fill each up to the same number of regions.
@@ -90,7 +85,7 @@ class RegionStore:
         Raises:
             DataError: A photo is not there, is broken, or has more regions or other channels than the others.
         """
-        found = [self.read(name) for name in names]
+        found = [self.regions(name) for name in names]
         channels = found[0].shape[1] if found else 0
         features = np.zeros((len(found), regions, channels), np.float32)
         present = np.zeros((len(found), regions), np.float32)
@@ -138,6 +133,12 @@ class RegionStore:
     ) -> None:
         self.close()
 
+    def _file(self, name: str) -> Path:
+        found = self.find(name)
+        if found is None:
+            raise self._not_there((name,), 1)
+        return self._files[found]
+
     def _not_there(self, missing: Sequence[str], asked: int) -> DataError:
         first = ", ".join(missing[:_NAMED_IN_ERRORS])
         return DataError(
@@ -171,50 +172,3 @@ def open_regions(folder: Path) -> RegionStore:
     if not files:
         raise DataError("there are no region features", where=folder, expected=f"ID.npy or ID{_REGIONS_END}.npy")
     return RegionStore(folder, files)
-
-
-def _read_regions(path: Path) -> NDArray[np.float32]:
-    """One file, whose size was compared with its header before anything was made of it."""
-    limit = _MAX_HEADER + 16 + 4 * MAX_REGIONS * MAX_CHANNELS
-    try:
-        size = path.stat().st_size
-        if size > limit:
-            raise _broken(path, "regions are too large", f"at most {limit:,} bytes", f"{size:,} bytes")
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError("regions cannot be read", where=path, found=error.strerror) from error
-    kind, fortran, shape, start = _header(data, path)
-    if kind != "<f4":
-        hint = 'numpy.save(path, regions.astype("float32"))'
-        raise _broken(path, "regions are no float32 numbers", "dtype <f4", f"dtype {ascii(kind)[1:-1]}", hint)
-    if len(shape) != 2 or not (1 <= shape[0] <= MAX_REGIONS and 1 <= shape[1] <= MAX_CHANNELS):
-        expected = f"(N, F) with N from 1 to {MAX_REGIONS}, F from 1 to {MAX_CHANNELS:,}"
-        raise _broken(path, "regions have an impossible shape", expected, str(shape))
-    if len(data) - start != 4 * math.prod(shape):
-        expected = f"{4 * math.prod(shape):,} bytes behind the header for {shape}"
-        raise _broken(path, "a file of regions is cut off or too long", expected, f"{len(data) - start:,}")
-    regions = np.frombuffer(data, "<f4", offset=start).reshape(shape, order="F" if fortran else "C")
-    if not np.isfinite(regions).all():
-        row = int((~np.isfinite(regions)).any(1).argmax())
-        raise _broken(path, "regions hold numbers that are not finite", "finite numbers", f"one in region {row}")
-    return np.ascontiguousarray(regions)
-
-
-def _header(data: bytes, path: Path) -> tuple[str, bool, tuple[int, ...], int]:
-    """(dtype, whether in Fortran's order, shape, first byte of the numbers) of a .npy file."""
-    if data[:6] != _MAGIC or len(data) < 12 or data[6] not in (1, 2, 3):
-        raise _broken(path, "this is no .npy file", "a file that numpy.save wrote", f"first bytes {data[:8].hex(' ')}")
-    wide = data[6] > 1
-    (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
-    start = (12 if wide else 10) + length
-    found = (
-        _HEADER.fullmatch(data[12 if wide else 10 : start]) if length <= _MAX_HEADER and start <= len(data) else None
-    )
-    if found is None:
-        raise _broken(path, "the header of a .npy file is broken", "dtype, order and shape of plain numbers", None)
-    shape = tuple(int(size) for size in found.group(3).replace(b",", b" ").split())
-    return found.group(1).decode("latin-1"), found.group(2) == b"True", shape, start
-
-
-def _broken(path: Path, what: str, expected: str, found: str | None, hint: str | None = None) -> DataError:
-    return DataError(what, where=path, expected=expected, found=found, hint=hint)

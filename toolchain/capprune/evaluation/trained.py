@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from capprune.data.photos import PhotoStore
+from capprune.data.inputs import Store
 from capprune.evaluation.validate import Reference
-from capprune.models.caption_model import normalised
 from capprune.models.exportable import exportable
 from capprune.models.family import Tensors
 from capprune.models.search import Walk, log_probabilities
 from capprune.models.search import beam as beam_search
 from capprune.training.run import LoadedRun
+from capprune_runtime.bundle.manifest import PHOTO, PRESENT, REGIONS
 from capprune_runtime.bundle.vocabulary import END, START
-from capprune_runtime.photo import decode_photo, resize
+from capprune_runtime.caption.captioner import encoder_inputs
+from capprune_runtime.caption.inputs import decode_input
 
 BATCH = 16  # photos captioned together
 
@@ -32,23 +34,26 @@ class TrainedCaptioner:
         run.model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster
 
     @torch.inference_mode()
-    def caption(self, photos: npt.NDArray[np.uint8], beam: int) -> list[Reference]:
-        """Caption photos `(B, S, S, 3)` uint8 with a beam of that width."""
+    def caption(self, photos: Sequence[npt.NDArray[Any]], beam: int) -> list[Reference]:
+        """Caption photos with a beam of that width.
+
+        Args:
+            photos: Each `(S, S, 3)` uint8; for a model of region features each `(N, F)` float32.
+            beam: K.
+        """
         found = beam_search(self._run.model.decoder, self._encode(photos), self._limit, beam)
         return [Reference(tokens, self._run.vocabulary.caption(tokens)) for tokens in found.tokens]
 
-    def captions(self, names: Sequence[str], store: PhotoStore, beam: int) -> dict[str, Reference]:
+    def captions(self, names: Sequence[str], store: Store, beam: int) -> dict[str, Reference]:
         """Caption photos of a store, by name."""
         found: dict[str, Reference] = {}
         for start in range(0, len(names), BATCH):
             some = names[start : start + BATCH]
-            photos = np.stack([self._pixels(store, name) for name in some])
+            photos = [self._read(store, name) for name in some]
             found |= dict(zip(some, self.caption(photos, beam), strict=True))
         return found
 
-    def score_gap(
-        self, store: PhotoStore, name: str, reference: Sequence[int], other: Sequence[int], beam: int
-    ) -> float:
+    def score_gap(self, store: Store, name: str, reference: Sequence[int], other: Sequence[int], beam: int) -> float:
         """How close the trained model itself was to saying `other` where it said `reference`.
 
         Greedy: the log-probability between its two best words at the first difference. Beam: between its scores of the
@@ -61,7 +66,7 @@ class TrainedCaptioner:
             other: Another caption's.
             beam: K of the search.
         """
-        photo = self._pixels(store, name)
+        photo = self._read(store, name)
         if beam > 1:
             return abs(self._caption_score(photo, reference) - self._caption_score(photo, other))
         pairs = enumerate(zip(reference, other, strict=False))
@@ -69,25 +74,30 @@ class TrainedCaptioner:
         best, second = self._word_scores(photo, reference[:shared])[-1].topk(2).values.tolist()
         return float(best - second)
 
-    def _caption_score(self, photo: npt.NDArray[np.uint8], tokens: Sequence[int]) -> float:
+    def _caption_score(self, photo: npt.NDArray[Any], tokens: Sequence[int]) -> float:
         ended = (*tokens, END) if len(tokens) < self._limit else tuple(tokens)
         return float(sum(row[token] for row, token in zip(self._word_scores(photo, ended[:-1]), ended, strict=True)))
 
     @torch.inference_mode()
-    def _word_scores(self, photo: npt.NDArray[np.uint8], prefix: Sequence[int]) -> list[Tensor]:
+    def _word_scores(self, photo: npt.NDArray[Any], prefix: Sequence[int]) -> list[Tensor]:
         """Log-probabilities `(V,)` of the first word, and of the next one after each word of a prefix."""
-        walk = Walk(self._run.model.decoder, self._encode(photo[None]))
+        walk = Walk(self._run.model.decoder, self._encode([photo]))
         return [log_probabilities(walk.step(torch.tensor([token])))[0] for token in (START, *prefix)]
 
     @property
     def _limit(self) -> int:
         return self._run.config.data.maximum_tokens
 
-    def _pixels(self, store: PhotoStore, name: str) -> npt.NDArray[np.uint8]:
-        return resize(decode_photo(store.read(name), name), self._run.config.encoder.size)
+    def _read(self, store: Store, name: str) -> npt.NDArray[Any]:
+        return decode_input(store.read(name), name, self._run.preprocessing)
 
-    def _encode(self, photos: npt.NDArray[np.uint8]) -> tuple[Tensors, Tensors]:
-        return self._run.model.encode(normalised(photos))
+    def _encode(self, photos: Sequence[npt.NDArray[Any]]) -> tuple[Tensors, Tensors]:
+        preprocessing = self._run.preprocessing
+        inputs = [encoder_inputs(preprocessing, photo) for photo in photos]
+        stacked = {name: torch.from_numpy(np.concatenate([one[name] for one in inputs])) for name in inputs[0]}
+        if PHOTO in stacked:
+            return self._run.model.encode(stacked[PHOTO].permute(0, 3, 1, 2))
+        return self._run.model.encode(stacked[REGIONS], stacked[PRESENT])
 
 
 @torch.inference_mode()

@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from capprune.data.captions import CaptionedPhoto
-from capprune.data.photos import PhotoStore
+from capprune.data.inputs import Store
 from capprune.evaluation.health import Health, caption_health
 from capprune.evaluation.intervals import Change, Interval, bootstrap_change, bootstrap_mean
 from capprune.evaluation.metrics import Scores, score
@@ -22,10 +21,10 @@ from capprune.evaluation.parity import Parity, ScoreGap, compare_tokens
 from capprune.evaluation.results import ConstantCaption, DataFacts, Quality, ReferenceFacts, Results
 from capprune.evaluation.worker import captions_in_subprocess
 from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.inputs import decode_input
 from capprune_runtime.errors import DataError
 from capprune_runtime.measure.results import RUN, Latency, Measurement, SaidPhoto, Settings
 from capprune_runtime.measure.session import WARM_UP, Photo, Session, measured
-from capprune_runtime.photo import decode_photo, resize
 
 Progress = Callable[[int, int], None]  # photos done, photos in all
 
@@ -176,7 +175,7 @@ def score_measurement(
 def validate_bundle(
     bundle: Bundle,
     photos: Sequence[CaptionedPhoto],
-    store: PhotoStore,
+    store: Store,
     *,
     beam: int | None = None,
     runtime: str = "auto",
@@ -208,7 +207,7 @@ def validate_bundle(
 def parity_in_runtime(
     bundle: Bundle,
     photos: Sequence[CaptionedPhoto],
-    store: PhotoStore,
+    store: Store,
     reference: Mapping[str, Reference],
     score_gap: ScoreGap,
     *,
@@ -240,7 +239,7 @@ def parity_in_runtime(
     """
     chosen = first_photos(photos, limit)
     own = _of_photos(reference, chosen)
-    sent = _told(pixels(bundle, chosen, store), len(chosen), progress)
+    sent = _told(inputs(bundle, chosen, store), len(chosen), progress)
     tokens = captions_in_subprocess(bundle.place, sent, runtime=runtime, beam=beam, threads=threads)
     said = {photo.name: photo_tokens for photo, photo_tokens in zip(chosen, tokens, strict=True)}
     return compare_tokens(_token_map(own), said, score_gap)
@@ -297,22 +296,21 @@ def first_photos(photos: Sequence[CaptionedPhoto], limit: int | None) -> Sequenc
     return chosen
 
 
-def pixels(bundle: Bundle, photos: Iterable[CaptionedPhoto], store: PhotoStore) -> Iterator[NDArray[np.uint8]]:
-    """(S, S, 3) of each photo, decoded and resized as the bundle's manifest says.
+def inputs(bundle: Bundle, photos: Iterable[CaptionedPhoto], store: Store) -> Iterator[NDArray[Any]]:
+    """Yield each photo as a captioner of the bundle takes it.
 
     Raises:
-        PhotoError: A photo is missing or cannot be decoded.
+        DataError: A photo is missing or cannot be decoded.
     """
     for photo in photos:
         yield _photo(bundle, photo.name, store.read).read()
 
 
 def _photo(bundle: Bundle, name: str, read: Callable[[str], bytes]) -> Photo:
-    size = bundle.manifest.photo_size
-    return Photo(name, lambda: resize(decode_photo(read(name), name), size))
+    return Photo(name, lambda: decode_input(read(name), name, bundle.manifest.preprocessing))
 
 
-def _told(pictures: Iterator[NDArray[np.uint8]], count: int, progress: Progress | None) -> Iterator[NDArray[np.uint8]]:
+def _told(pictures: Iterator[NDArray[Any]], count: int, progress: Progress | None) -> Iterator[NDArray[Any]]:
     """Passes pictures on and tells after each, when the next one is asked for, that it is done."""
     for done, picture in enumerate(pictures, start=1):
         yield picture

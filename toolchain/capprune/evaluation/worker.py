@@ -3,7 +3,7 @@
 tflite_runtime and tensorflow register the same symbols and must never share a process, and an
 interpreter that crashes takes its process with it. This module is both ends of the pipe:
 `captions_in_subprocess` starts `python -m capprune.evaluation.worker`, sends one photo as
-size x size x 3 raw bytes and reads one line of JSON, photo by photo.
+a line of JSON with its shape and its raw numbers, and reads one line of JSON, photo by photo.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from capprune_runtime.caption.captioner import Captioner
 
 def captions_in_subprocess(
     bundle_folder: Path,
-    photos: Iterable[NDArray[np.uint8]],
+    photos: Iterable[NDArray[Any]],
     *,
     runtime: str,
     beam: int,
@@ -39,7 +40,7 @@ def captions_in_subprocess(
 
     Args:
         bundle_folder: The bundle.
-        photos: (S, S, 3) each, already resized; may be a generator, one is held at a time.
+        photos: Each as `Captioner.caption` takes it; may be a generator, one is held at a time.
         runtime: Name of the interpreter.
         beam: Beam width (1 for greedy).
         threads: Threads of the interpreter.
@@ -60,7 +61,7 @@ def captions_in_subprocess(
         try:
             tokens = []
             for photo in photos:
-                answer = _ask(process, np.ascontiguousarray(photo, dtype=np.uint8).tobytes())
+                answer = _ask(process, _framed(photo))
                 if answer is None:
                     complaints.seek(0)
                     raise _died(runtime, process.wait(), complaints.read().decode(errors="replace"))
@@ -75,6 +76,24 @@ def captions_in_subprocess(
                 with contextlib.suppress(OSError):  # bytes that nobody reads any more
                     if pipe is not None:
                         pipe.close()
+
+
+def _framed(photo: NDArray[Any]) -> bytes:
+    """An array as the worker reads it: its type and shape as one JSON line, then its numbers."""
+    head = json.dumps({"dtype": photo.dtype.str, "shape": photo.shape})
+    return head.encode() + b"\n" + np.ascontiguousarray(photo).tobytes()
+
+
+def _read_frame(stream: IO[bytes]) -> NDArray[Any] | None:
+    """The next array; None at the end of the stream."""
+    head = stream.readline()
+    if not head.endswith(b"\n"):
+        return None
+    facts = json.loads(head)
+    dtype, shape = np.dtype(facts["dtype"]), tuple(facts["shape"])
+    size = dtype.itemsize * math.prod(shape)
+    data = stream.read(size)
+    return np.frombuffer(data, dtype).reshape(shape) if len(data) == size else None
 
 
 def _ask(process: subprocess.Popen[bytes], photo: bytes) -> dict[str, Any] | None:
@@ -132,9 +151,7 @@ def main() -> None:
 def _answer_photos(options: argparse.Namespace, photos: IO[bytes], answers: IO[str]) -> None:
     bundle = verify_bundle(options.bundle)
     captioner = Captioner(bundle, runtime=options.runtime, threads=options.threads)
-    size = bundle.manifest.photo_size
-    while len(pixels := photos.read(size * size * 3)) == size * size * 3:
-        photo = np.frombuffer(pixels, dtype=np.uint8).reshape(size, size, 3)
+    while (photo := _read_frame(photos)) is not None:
         caption = captioner.caption(photo, beam=options.beam)
         answers.write(json.dumps({"tokens": [int(token) for token in caption.tokens]}) + "\n")
         answers.flush()

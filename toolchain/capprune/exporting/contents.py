@@ -19,10 +19,10 @@ from capprune.training.encoder import of_encoder
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import BundleContents, GoldenCaption, assemble
 from capprune_runtime.bundle.manifest import (
+    REGIONS,
     DataSection,
     DecodingSection,
     ModelSection,
-    PreprocessingSection,
     PruningSection,
     QuantisationSection,
 )
@@ -32,11 +32,6 @@ from capprune_runtime.caption.captioner import Captioner
 DEFAULT_BEAM = 3
 GOLDEN_SCENES = 4
 GOLDEN_CANDIDATES = 24  # scenes among which a quantised bundle finds those that it says as torch does
-
-
-def preprocessing_section(run: LoadedRun) -> PreprocessingSection:
-    """How a photo becomes the encoder's input."""
-    return PreprocessingSection(size=run.config.encoder.size)
 
 
 def decoding_section(run: LoadedRun, beam: int) -> DecodingSection:
@@ -74,7 +69,7 @@ def bundle_contents(
         decoder=decoder,
         vocabulary=run.vocabulary,
         model=_model_section(run),
-        preprocessing=preprocessing_section(run),
+        preprocessing=run.preprocessing,
         decoding=decoding_section(run, beam),
         interface=run.model.decoder.interface(),
         pruning=PruningSection(
@@ -95,6 +90,8 @@ def with_golden(run: LoadedRun, contents: BundleContents, *, quantised: bool) ->
     A quantised model may say another word where the trained one was in doubt, on one processor and not on another. So it
     gets scenes on which it agrees with the trained model here; others would prove nothing.
     """
+    if run.config.encoder.name == REGIONS:
+        return contents  # nobody can draw features of regions; the export compares random ones instead
     scenes = golden_scenes(GOLDEN_CANDIDATES if quantised else GOLDEN_SCENES, run.config.encoder.size)
     golden = golden_captions(run, scenes)
     if quantised:
@@ -109,7 +106,7 @@ def golden_captions(run: LoadedRun, scenes: Sequence[tuple[npt.NDArray[np.uint8]
     found = []
     for number, (photo, name) in enumerate(scenes):
         beam = 1 if number % 2 == 0 else DEFAULT_BEAM
-        said = captioner.caption(photo[None], beam)[0]
+        said = captioner.caption([photo], beam)[0]
         found.append(GoldenCaption(name, photo, beam, said.tokens, said.caption))
     return found
 

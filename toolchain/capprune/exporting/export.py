@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from capprune.evaluation.intervals import Change, bootstrap_change
+from capprune.evaluation.trained import TrainedCaptioner
 from capprune.exporting.contents import (
     DEFAULT_BEAM,
     bundle_contents,
     decoding_section,
-    preprocessing_section,
     with_golden,
 )
-from capprune.exporting.quality import ValidationPhotos, costs_too_much, first_pixels, settle_plan, told
+from capprune.exporting.quality import ValidationPhotos, costs_too_much, first_inputs, settle_plan, told
 from capprune.exporting.target_models import MODELS, TargetModels
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import write_bundle
 from capprune_exporters.plan import WEIGHTS, Plan
 from capprune_exporters.stored import StoredTensor
 from capprune_exporters.targets import Target, find_target
+from capprune_runtime.bundle.manifest import REGIONS, RegionsSection
 from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.captioner import Captioner, encoder_inputs
 from capprune_runtime.caption.proof import prove_golden
 from capprune_runtime.errors import ExportError, UsageError
-from capprune_runtime.photo import normalise
 
 CALIBRATION_PHOTOS = 64
+PROOF_REGIONS = 8  # sets of random regions that an exported model is compared on
 
 Say = Callable[[str], None]
 
@@ -106,7 +111,8 @@ def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = l
     )
     say("proving the bundle on its golden photos")
     quantised = wanted.weights != "float32" or encoder_weights != "float32"
-    bundle = write_bundle(out, with_golden(run, contents, quantised=quantised), prove=_prove)
+    prove = partial(_prove_regions, run, quantised=quantised) if run.config.encoder.name == REGIONS else _prove
+    bundle = write_bundle(out, with_golden(run, contents, quantised=quantised), prove=prove)
     return Exported(bundle, decoder.tensors, plan, change)
 
 
@@ -138,7 +144,7 @@ def _settled(
         folder,
         "val",
         wanted.photos,
-        preprocessing=preprocessing_section(run),
+        preprocessing=run.preprocessing,
         decoding=decoding_section(run, wanted.beam),
         vocabulary=run.vocabulary,
         interface=run.model.decoder.interface(),
@@ -162,19 +168,41 @@ def _settled(
 
 def calibration_photos(run: LoadedRun, folder: Path) -> Iterator[dict[str, Any]]:
     """Inputs of the encoder, from the first photos of the training split."""
-    preprocessing = preprocessing_section(run)
-    for photo in first_pixels(folder, "train", CALIBRATION_PHOTOS, preprocessing.size):
-        yield {"photo": normalise(photo, preprocessing.mean, preprocessing.scale)}
+    preprocessing = run.preprocessing
+    for photo in first_inputs(folder, "train", CALIBRATION_PHOTOS, preprocessing):
+        yield encoder_inputs(preprocessing, photo)
 
 
 def _prove(bundle: Bundle) -> None:
     """Refuse a bundle whose golden photos give other tokens than torch gave."""
     for proof in prove_golden(bundle):
         if not proof.same:
-            raise ExportError(
-                "the exported model says something else than the trained one",
-                where=f"golden photo {proof.golden.name}",
-                expected=proof.golden.caption,
-                found=proof.said.text,
-                hint="this is a defect; please report it with the run's config",
-            )
+            raise _otherwise(f"golden photo {proof.golden.name}", proof.golden.caption, proof.said.text)
+
+
+def _prove_regions(run: LoadedRun, bundle: Bundle, *, quantised: bool) -> None:
+    """Compare the captions of random region features with those of torch; no golden photo can be drawn for such a model."""
+    random = np.random.default_rng(0)
+    section, captioner, trained = run.preprocessing, Captioner(bundle), TrainedCaptioner(run)
+    assert isinstance(section, RegionsSection)
+    same = 0
+    for number in range(PROOF_REGIONS):
+        count = int(random.integers(1, section.regions + 1))
+        regions = np.maximum(random.normal(0, 1, (count, section.channels)), 0).astype(np.float32)
+        beam = 1 + 2 * (number % 2)
+        expected, found = trained.caption([regions], beam)[0], captioner.caption(regions, beam)
+        same += found.tokens == expected.tokens
+        if found.tokens != expected.tokens and not quantised:
+            raise _otherwise(f"random regions {number}", expected.caption, found.text)
+    if not same:
+        raise _otherwise("random regions", "a caption of the trained model", "none")
+
+
+def _otherwise(where: str, expected: str, found: str) -> ExportError:
+    return ExportError(
+        "the exported model says something else than the trained one",
+        where=where,
+        expected=expected,
+        found=found,
+        hint="this is a defect; please report it with the run's config",
+    )

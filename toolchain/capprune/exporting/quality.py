@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune.data.captions import load_caption_set
-from capprune.data.photos import open_photos
+from capprune.data.inputs import read_all
 from capprune.evaluation.intervals import Change, bootstrap_change
 from capprune.evaluation.metrics import score
 from capprune_exporters.plan import Matrix, Plan
@@ -18,17 +18,17 @@ from capprune_exporters.quantise import requantised
 from capprune_runtime.bundle.interface import StepInterface
 from capprune_runtime.bundle.manifest import (
     ENCODE_SIGNATURE,
-    PHOTO,
     STEP_SIGNATURE,
     DecodingSection,
     PreprocessingSection,
+    RegionsSection,
 )
 from capprune_runtime.bundle.vocabulary import Vocabulary
+from capprune_runtime.caption.captioner import encoder_inputs
 from capprune_runtime.caption.decoder import DecoderStep
 from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.caption.search import search
 from capprune_runtime.errors import DataError
-from capprune_runtime.photo import decode_photo, normalise, resize
 
 LARGEST_LOSS = 0.005  # of CIDEr-D, relative: beyond it with the whole interval, quantisation costs too much
 
@@ -59,7 +59,7 @@ class ValidationPhotos:
         split: str,
         limit: int,
         *,
-        preprocessing: PreprocessingSection,
+        preprocessing: PreprocessingSection | RegionsSection,
         decoding: DecodingSection,
         vocabulary: Vocabulary,
         interface: StepInterface,
@@ -68,7 +68,7 @@ class ValidationPhotos:
         if not chosen:
             raise DataError("there are no photos to measure on", where=folder, expected=f"a split {split}")
         self.captions = {photo.name: photo.captions for photo in chosen}
-        self.pixels = list(first_pixels(folder, split, limit, preprocessing.size))
+        self.photos = list(first_inputs(folder, split, limit, preprocessing))
         self._preprocessing, self._interface = preprocessing, interface
         self._decoding, self._vocabulary = decoding, vocabulary
         self._encoded: dict[bytes, list[Encoded]] = {}
@@ -88,23 +88,20 @@ class ValidationPhotos:
     def _encode(self, encoder: bytes) -> list[Encoded]:
         if encoder not in self._encoded:
             model = open_model(encoder, ENCODE_SIGNATURE)
-            self._encoded[encoder] = [model.run({PHOTO: self._normalised(photo)}) for photo in self.pixels]
+            self._encoded[encoder] = [model.run(encoder_inputs(self._preprocessing, photo)) for photo in self.photos]
         return self._encoded[encoder]
-
-    def _normalised(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return normalise(photo, self._preprocessing.mean, self._preprocessing.scale)
 
     def _caption(self, step: DecoderStep, encoded: Encoded) -> str:
         found = search(step, step.look_at(encoded), self._decoding, self._decoding.beam)
         return self._vocabulary.caption(found.tokens)
 
 
-def first_pixels(folder: Path, split: str, limit: int, size: int) -> Iterator[NDArray[np.uint8]]:
-    """The first photos of a split, (S, S, 3) uint8, as the encoder sees them."""
+def first_inputs(
+    folder: Path, split: str, limit: int, preprocessing: PreprocessingSection | RegionsSection
+) -> Iterator[NDArray[Any]]:
+    """Yield the first photos of a split, as a captioner takes them."""
     names = [photo.name for photo in load_caption_set(folder).split(split)[:limit]]
-    with open_photos(folder) as store:
-        for name in names:
-            yield resize(decode_photo(store.read(name), name), size)
+    yield from read_all(folder, names, preprocessing)
 
 
 def costs_too_much(change: Change) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from capprune.exporting.contents import decoding_section, preprocessing_section
+from capprune.exporting.contents import decoding_section
+from capprune.models.caption_model import GridEncoder
 from capprune.models.efficientnet_lite import folded_filters
 from capprune.models.exportable import exportable
 from capprune.models.family import IN_STEP, Role
@@ -119,7 +120,9 @@ class TfliteModels(TargetModels):
 
     def _make_encoder(self, form: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
         # int8 filters stay dense in the file: 1 byte a weight is about what kept float32 ones take, and packs better
-        names = {**self._projections, **folded_filters(self._run.model.encoder.network)}
+        encoder = self._run.model.encoder
+        filters = folded_filters(encoder.network) if isinstance(encoder, GridEncoder) else {}
+        names = {**self._projections, **filters}
         sparse = make_sparse(self._encode, one_row=False, names=names, filters=form == "float32").data
         if form == "static_int8":
             return static_int8(sparse, calibration)
@@ -128,7 +131,7 @@ class TfliteModels(TargetModels):
     def _with_metadata(self, data: bytes) -> bytes:
         """For whoever gets the file without its bundle: the words, and how to feed the model."""
         described = {
-            "preprocessing": preprocessing_section(self._run).described(),
+            "preprocessing": self._run.preprocessing.described(),
             "decoding": asdict(decoding_section(self._run, self._beam)),
         }
         return add_metadata(data, self._run.vocabulary.as_text().encode(), json.dumps(described).encode())

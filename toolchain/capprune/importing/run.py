@@ -6,6 +6,7 @@ The reference code numbers its tokens `<pad>`, `<unk>`, `<bos>`, `<eos>`, words.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,18 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from capprune.config import RunConfig, parse_config
 from capprune.importing.reference import ReferenceCheckpoint
 from capprune.importing.sentencepiece_words import SpecialIds
 from capprune.pruning.state import MASK
+from capprune.training.run import BEST, CONFIG, VOCABULARY, save_checkpoint
+from capprune_runtime.atomic import atomic_folder
+from capprune_runtime.bundle.manifest import REGIONS
 from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, Vocabulary
-from capprune_runtime.errors import UsageError
+from capprune_runtime.regions import MAX_REGIONS
 
+# added to the score of every region alike, which a softmax does not see
+UNUSED: Final = ("core.attention.alpha_net.bias",)
 ROW_PER_TOKEN: Final = ("embed.0.weight", "logit.weight", "logit.bias")
 
 
@@ -30,10 +37,12 @@ class Source:
     Attributes:
         tensors: Names in the checkpoint.
         joined: How several become one: matrices side by side, or biases added.
+        columns: Which columns of the matrices side by side; None for all. A column of a checkpoint goes to one parameter.
     """
 
     tensors: tuple[str, ...]
     joined: Literal["columns", "sum"] = "columns"
+    columns: tuple[slice, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,9 +98,7 @@ def as_parameters(ordered: Ordered, sources: Mapping[str, Source]) -> dict[str, 
     Raises:
         ValueError: A tensor of the checkpoint is used twice or not at all.
     """
-    used = [name for source in sources.values() for name in source.tensors]
-    if sorted(used) != sorted(ordered.tensors):
-        raise ValueError("the table of parameters does not use each tensor once")
+    _check_use(ordered.tensors, sources)
     state = {name: _joined(ordered.tensors, source) for name, source in sources.items()}
     pruned = not all(bool(mask.all()) for mask in ordered.kept.values())
     if pruned:
@@ -100,8 +107,65 @@ def as_parameters(ordered: Ordered, sources: Mapping[str, Source]) -> dict[str, 
     return state
 
 
+def up_down_sources(word: int, hidden: int) -> dict[str, Source]:
+    """Return what each parameter of an Up-Down decoder is made of.
+
+    The reference code multiplies the mean region at every word, as columns of the first LSTM's matrix; here it is a matrix of
+    its own, which `encode` multiplies once.
+
+    Args:
+        word: E, size of a word vector.
+        hidden: H, size of both LSTMs.
+    """
+    looking = ("core.att_lstm.weight_ih", "core.att_lstm.weight_hh")
+    speaking = ("core.lang_lstm.weight_ih", "core.lang_lstm.weight_hh")
+    pooled = slice(hidden, 2 * hidden)  # the first LSTM reads h2, the mean region and the word, then its own state
+    rest = (slice(0, hidden), slice(2 * hidden, 3 * hidden + word))
+    return {
+        "embedding.weight": Source(("embed.0.weight",)),
+        "mean.weight": Source(("fc_embed.0.weight",)),
+        "mean.bias": Source(("fc_embed.0.bias",)),
+        "region.weight": Source(("att_embed.0.weight",)),
+        "region.bias": Source(("att_embed.0.bias",)),
+        "key.weight": Source(("ctx2att.weight",)),
+        "key.bias": Source(("ctx2att.bias",)),
+        "seen.weight": Source(looking, columns=(pooled,)),
+        "looking.weight": Source(looking, columns=rest),
+        "looking.bias": Source(("core.att_lstm.bias_ih", "core.att_lstm.bias_hh"), "sum"),
+        "query.weight": Source(("core.attention.h2att.weight",)),
+        "query.bias": Source(("core.attention.h2att.bias",)),
+        "score.weight": Source(("core.attention.alpha_net.weight",)),
+        "speaking.weight": Source(speaking),
+        "speaking.bias": Source(("core.lang_lstm.bias_ih", "core.lang_lstm.bias_hh"), "sum"),
+        "output.weight": Source(("logit.weight",)),
+        "output.bias": Source(("logit.bias",)),
+    }
+
+
+def run_config(checkpoint: ReferenceCheckpoint, name: str) -> RunConfig:
+    """Return the config of an imported run."""
+    sizes = checkpoint.config
+    tree = {
+        "name": name,
+        "data": {
+            "folder": "imported",
+            "maximum_tokens": sizes.max_tokens,
+            "licence": "unknown: see the checkpoint's own terms",
+        },
+        "encoder": {"name": REGIONS, "regions": MAX_REGIONS, "channels": sizes.features},
+        "decoder": {
+            "family": "up_down",
+            "embedding": sizes.embedding,
+            "hidden": sizes.hidden,
+            "attention": sizes.attention,
+        },
+        "pruning": {"method": "none"},
+    }
+    return parse_config(tree, where=name)
+
+
 def write_run(checkpoint: ReferenceCheckpoint, out: Path) -> None:
-    """Write a checkpoint as a run folder.
+    """Write a checkpoint as a run folder, from which `export` and `validate` go on.
 
     Args:
         checkpoint: From `read_reference`.
@@ -109,19 +173,38 @@ def write_run(checkpoint: ReferenceCheckpoint, out: Path) -> None:
 
     Raises:
         BadVocabulary: A word cannot stand in a run's vocabulary.
-        UsageError: This version cannot write such a run.
+        UsageError: `out` exists.
     """
-    in_run_order(checkpoint)
-    raise UsageError(
-        "this version reads Up-Down checkpoints and cannot write them as runs yet",
-        where=out,
-        expected="the decoder family up_down",
-        found="not in this version",
-    )
+    ordered = in_run_order(checkpoint)
+    state = as_parameters(ordered, up_down_sources(checkpoint.config.embedding, checkpoint.config.hidden))
+    pruned = any(name.endswith(MASK) for name in state)
+    facts = {"step": 0, "epoch": 0, "cider": math.nan, "sparsity": 0.0, "method": "imported" if pruned else "none"}
+    with atomic_folder(out) as folder:
+        (folder / CONFIG).write_text(run_config(checkpoint, out.name).as_yaml(), encoding="utf-8")
+        (folder / VOCABULARY).write_text(ordered.vocabulary.as_text(), encoding="utf-8")
+        save_checkpoint(folder / BEST, state, facts)
+
+
+def _check_use(tensors: Mapping[str, Tensor], sources: Mapping[str, Source]) -> None:
+    """Refuse a table that leaves something of a checkpoint out, or uses it twice."""
+    used: dict[tuple[str, ...], list[int]] = {}
+    for source in sources.values():
+        whole = sum(tensors[name].shape[-1] for name in source.tensors if name in tensors)
+        columns = [number for part in source.columns or (slice(None),) for number in range(whole)[part]]
+        used.setdefault(source.tensors, []).extend(columns)
+    for names, columns in used.items():
+        if sorted(columns) != list(range(len(columns))):
+            raise ValueError(f"columns of {' and '.join(names)} are used twice or not at all")
+    listed = [name for names in used for name in names]
+    if sorted(listed) != sorted(set(tensors) - set(UNUSED)):
+        raise ValueError("the table of parameters does not use each tensor once")
 
 
 def _joined(tensors: Mapping[str, Tensor], source: Source) -> Tensor:
     parts = [tensors[name] for name in source.tensors]
     if source.joined == "sum":
         return torch.stack(parts).sum(0)
-    return torch.cat(parts, 1).contiguous() if len(parts) > 1 else parts[0].contiguous()
+    joined = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+    if source.columns is not None:
+        joined = torch.cat([joined[:, part] for part in source.columns], 1)
+    return joined.contiguous()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from capprune.config import DECODERS, DecoderConfig, EncoderConfig, RunConfig
 from capprune.models.efficientnet_lite import CHANNELS, STRIDE, EfficientNetLite0, load_efficientnet_lite0
 from capprune.models.family import Decoder, Tensors
+from capprune_runtime.bundle.manifest import REGIONS
 from capprune_runtime.errors import ConfigError
 from capprune_runtime.photo import normalise
 
@@ -23,6 +24,8 @@ def natural_grid(config: EncoderConfig) -> int:
 
 def region_count(config: EncoderConfig) -> int:
     """R, the regions that attention chooses from."""
+    if config.name == REGIONS:
+        return config.regions
     return (config.grid or natural_grid(config)) ** 2
 
 
@@ -148,16 +151,33 @@ def _digest(network: EfficientNetLite0) -> str:
     return digest.hexdigest()[:12]
 
 
+class GivenRegions(nn.Module):
+    """In the place of an encoder where the features of regions are given: `(B, R, F)` as they are."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Return the regions."""
+        return regions
+
+
 class CaptionModel(nn.Module):
     """Encoder and decoder together, for export and for captions from photos."""
 
-    def __init__(self, encoder: GridEncoder, decoder: Decoder) -> None:
+    def __init__(self, encoder: GridEncoder | GivenRegions, decoder: Decoder) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
-    def encode(self, photo: Tensor) -> tuple[Tensors, Tensors]:
-        """Return what is held for photos `(B, 3, S, S)`, and the first state; see `Decoder.encode`."""
-        return self.decoder.encode(self.encoder(photo))
+    def encode(self, photo: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
+        """Return what is held for photos, and the first state; see `Decoder.encode`.
+
+        Args:
+            photo: `(B, 3, S, S)`, or `(B, R, F)` where features are given.
+            present: `(B, R)` where features are given.
+        """
+        return self.decoder.encode(self.encoder(photo), present)
 
 
 def build_decoder(
@@ -171,12 +191,13 @@ def build_decoder(
         features: F, channels of a region.
         own: The decoder's config where it differs from the run's, in dropout for example.
     """
-    chosen = own or config.decoder
+    chosen, given = own or config.decoder, config.encoder.name == REGIONS
     family: type[Decoder] = DECODERS.load(chosen.family, "decoder.family")
     return family(
         chosen,
-        features=features,
+        features=config.encoder.channels if given else features,
         vocabulary=vocabulary,
         regions=region_count(config.encoder),
         max_tokens=config.data.maximum_tokens,
+        padded=given,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from capprune.models.caption_model import CaptionModel
+from capprune.models.caption_model import CaptionModel, GivenRegions
 from capprune.models.family import Decoder
 from capprune_runtime.bundle.interface import ATTENTION, POSITION, SCORES
 
@@ -29,6 +29,24 @@ class EncodeCall(nn.Module):
         """Return inputs of the right shapes and types."""
         size = self.model.encoder.config.size
         return {"photo": torch.zeros(1, size, size, 3)}
+
+
+class EncodeRegionsCall(nn.Module):
+    """`encode` of a model of region features: regions `(1, R, F)` and which of them are there, to the same."""
+
+    def __init__(self, model: CaptionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, regions: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """`present` `(1, R)` is 1 for a region and 0 for a filler."""
+        held, first = self.model.encode(regions, present)
+        return {**held, **first}
+
+    def example(self) -> dict[str, Tensor]:
+        """Return inputs of the right shapes and types."""
+        config = self.model.encoder.config
+        return {"regions": torch.zeros(1, config.regions, config.channels), "present": torch.ones(1, config.regions)}
 
 
 class StepCall(nn.Module):
@@ -53,9 +71,10 @@ class StepCall(nn.Module):
         return {name: _example(shape, dtype) for name, (shape, dtype) in inputs.items()}
 
 
-def exportable(model: CaptionModel) -> tuple[EncodeCall, StepCall]:
+def exportable(model: CaptionModel) -> tuple[EncodeCall | EncodeRegionsCall, StepCall]:
     """Return both calls of a model, in evaluation mode."""
-    return EncodeCall(model).eval(), StepCall(model.decoder).eval()
+    encode = EncodeRegionsCall if isinstance(model.encoder, GivenRegions) else EncodeCall
+    return encode(model).eval(), StepCall(model.decoder).eval()
 
 
 def _example(shape: tuple[int, ...], dtype: str) -> Tensor:

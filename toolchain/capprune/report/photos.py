@@ -106,7 +106,7 @@ def _name(run: LoadedRun | None) -> str:
 def _trained(run: LoadedRun, photos: Sequence[Shown], beam: int) -> dict[str, str]:
     captioner = TrainedCaptioner(run)
     size = run.config.encoder.size
-    return {one.name: captioner.caption(resize(one.pixels, size)[None], beam)[0].caption for one in photos}
+    return {one.name: captioner.caption([resize(one.pixels, size)], beam)[0].caption for one in photos}
 
 
 def _data_uri(pixels: Pixels) -> str:

@@ -17,12 +17,13 @@ from capprune.data.photos import open_photos
 from capprune.evaluation.health import caption_health
 from capprune.evaluation.intervals import bootstrap_mean
 from capprune.evaluation.metrics import Tokenizer, score
-from capprune.models.caption_model import FeatureExtractor
+from capprune.models.caption_model import FeatureExtractor, GridEncoder
 from capprune.models.family import Tensors
 from capprune.models.search import beam
 from capprune.sweeping.forms import Arrays
 from capprune.training.prepare import Bar
 from capprune.training.run import LoadedRun
+from capprune_runtime.errors import UsageError
 
 BATCH = 64  # photos captioned together
 
@@ -105,5 +106,7 @@ class SplitCaptions:
     def _features(self, run: LoadedRun) -> Features:
         names = [photo.name for photo in self.photos]
         with open_photos(self._folder) as store, self._bar(f"features of {self._split}") as tell:
+            if not isinstance(run.model.encoder, GridEncoder):
+                raise UsageError("a sweep scores models of photos", where=run.folder, found="features of regions")
             extractor = FeatureExtractor(run.model.encoder)
             return cached_features(store, names, encoder=extractor, cache=self._cache, batch=4, progress=tell)

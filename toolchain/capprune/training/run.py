@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from capprune.config import RunConfig, load_config
-from capprune.models.caption_model import CaptionModel, GridEncoder, build_decoder
+from capprune.config import EncoderConfig, RunConfig, load_config
+from capprune.models.caption_model import CaptionModel, GivenRegions, GridEncoder, build_decoder
 from capprune.models.family import Decoder
 from capprune.pruning.blocks import find_blocks
 from capprune.pruning.state import GATE, MASK
@@ -33,6 +33,7 @@ from capprune.pruning.supermask import hard_mask
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
 from capprune.training.slim_tensors import widened
 from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_text
+from capprune_runtime.bundle.manifest import REGIONS, PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.vocabulary import Vocabulary, read_vocabulary
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
 
@@ -101,6 +102,14 @@ class LoadedRun(Run):
     model: CaptionModel
 
     @property
+    def preprocessing(self) -> PreprocessingSection | RegionsSection:
+        """How a photo becomes the encoder's input."""
+        encoder = self.config.encoder
+        if encoder.name == REGIONS:
+            return RegionsSection(encoder.regions, encoder.channels)
+        return PreprocessingSection(size=encoder.size)
+
+    @property
     def prunable(self) -> int:
         """Weights that pruning could remove: every matrix of the decoder, and what is masked of the encoder."""
         decoder = self.model.decoder
@@ -165,11 +174,15 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
     tensors = {**found.weights, **found.pruned()}
     try:
         decoder.load_state_dict(of_decoder(tensors))
-        network = encoder_network(tensors)
+        encoder = _encoder(found.config.encoder, tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise _unfit(folder / checkpoint, found.config, found.vocabulary, error) from error
-    model = CaptionModel(GridEncoder(found.config.encoder, network), decoder).eval()
+    model = CaptionModel(encoder, decoder).eval()
     return LoadedRun(found.folder, found.config, found.vocabulary, found.masks, found.facts, found.widths, model)
+
+
+def _encoder(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> GridEncoder | GivenRegions:
+    return GivenRegions(config) if config.name == REGIONS else GridEncoder(config, encoder_network(tensors))
 
 
 def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:

@@ -1,0 +1,44 @@
+"""From a file to what a bundle's captioner takes: the pixels of a photo, or the features of its regions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from capprune_runtime import regions
+from capprune_runtime.bundle.manifest import PreprocessingSection, RegionsSection
+from capprune_runtime.photo import ENDINGS, decode_photo, read_photo, resize
+
+
+def input_endings(preprocessing: PreprocessingSection | RegionsSection) -> frozenset[str]:
+    """Return the endings of the files in a folder that a bundle can caption, in lower case."""
+    return frozenset({regions.ENDING}) if isinstance(preprocessing, RegionsSection) else ENDINGS
+
+
+def read_input(path: Path, preprocessing: PreprocessingSection | RegionsSection) -> NDArray[Any]:
+    """Read one file.
+
+    Returns:
+        What `Captioner.caption` takes.
+
+    Raises:
+        DataError: The file is missing, broken or of another kind.
+    """
+    if isinstance(preprocessing, RegionsSection):
+        return regions.read_regions(path)
+    return read_photo(path, preprocessing.size)
+
+
+def decode_input(data: bytes, where: object, preprocessing: PreprocessingSection | RegionsSection) -> NDArray[Any]:
+    """Decode the bytes of one file; see `read_input`.
+
+    Args:
+        data: The whole file.
+        where: Its name, for messages.
+        preprocessing: Of the bundle.
+    """
+    if isinstance(preprocessing, RegionsSection):
+        return regions.decode_regions(data, where)
+    return resize(decode_photo(data, where), preprocessing.size)

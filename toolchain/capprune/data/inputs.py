@@ -1,0 +1,61 @@
+"""What a model takes of a data folder: its photos, or region features that were made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from numpy.typing import NDArray
+
+from capprune.data.photos import open_photos
+from capprune.data.regions import open_regions
+from capprune_runtime.bundle.manifest import PreprocessingSection, RegionsSection
+from capprune_runtime.caption.inputs import decode_input
+
+REGION_FOLDER = "regions"  # of a data folder, if the features do not lie in the folder itself
+
+Preprocessing = PreprocessingSection | RegionsSection
+
+
+class Store(Protocol):
+    """Files of photos by the photos' names: `data.photos.PhotoStore` or `data.regions.RegionStore`."""
+
+    def read(self, name: str) -> bytes:
+        """Return the file of one photo."""
+        ...
+
+    def require(self, names: Sequence[str]) -> None:
+        """Check that every photo is there."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_store(folder: Path, preprocessing: Preprocessing) -> Store:
+    """Open what a model takes of a data folder.
+
+    Args:
+        folder: A data folder. Region features lie in it or in its folder `regions`.
+        preprocessing: What the model takes.
+
+    Raises:
+        UsageError: There is no such folder.
+        DataError: It holds no photos, or no region features.
+    """
+    if not isinstance(preprocessing, RegionsSection):
+        return open_photos(folder)
+    inner = folder / REGION_FOLDER
+    return open_regions(inner if inner.is_dir() else folder)
+
+
+def read_all(folder: Path, names: Sequence[str], preprocessing: Preprocessing) -> Iterator[NDArray[Any]]:
+    """Yield each photo as a captioner takes it; see `open_store`."""
+    with open_store(folder, preprocessing) as store:
+        for name in names:
+            yield decode_input(store.read(name), name, preprocessing)
