@@ -1,0 +1,197 @@
+"""The files of a data folder: one walk, with everything that it leaves out counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from capprune.data.left_out import LeftOut, LeftOutBook
+from capprune_runtime.errors import UsageError
+from capprune_runtime.photo import ENDINGS
+
+SYSTEM_FOLDERS: Final = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+
+
+class FolderContents:
+    """What lies in a folder, as paths relative to it with `/`.
+
+    Attributes:
+        folder: The folder.
+        files: Every file that is not hidden, at any depth, sorted folder by folder.
+        left_out: Hidden files, folders that cannot be read, links that lead nowhere.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[str], left_out: Sequence[LeftOut] = ()) -> None:
+        self.folder, self.files, self.left_out = folder, tuple(files), tuple(left_out)
+        self._parsed: dict[str, Any] = {}
+
+    @cached_property
+    def photos(self) -> tuple[str, ...]:
+        """The photo files: .jpg, .jpeg, .png, .webp."""
+        return tuple(name for name in self.files if ending(name) in ENDINGS)
+
+    @cached_property
+    def tars(self) -> tuple[str, ...]:
+        """The uncompressed tar files."""
+        return tuple(name for name in self.files if ending(name) == ".tar")
+
+    @cached_property
+    def stems(self) -> frozenset[str]:
+        """The photo files without their endings."""
+        return frozenset(without_ending(name) for name in self.photos)
+
+    @cached_property
+    def _photo_set(self) -> frozenset[str]:
+        return frozenset(self.photos)
+
+    @cached_property
+    def _by_base(self) -> dict[str, list[str]]:
+        """Photos by base name, and by base name without its ending."""
+        found: dict[str, list[str]] = {}
+        for name in self.photos:
+            base = base_name(name)
+            found.setdefault(base, []).append(name)
+            found.setdefault(without_ending(base), []).append(name)
+        return found
+
+    def path(self, name: str) -> Path:
+        """The path of a file."""
+        return self.folder / name
+
+    def is_sidecar(self, name: str) -> bool:
+        """Whether a file is named as a photo beside it, such as a.txt beside a.jpg."""
+        stem = without_ending(name)
+        return stem in self.stems or stem in self._photo_set
+
+    def parsed(self, name: str) -> Any:
+        """The content of a JSON file, parsed once.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is not JSON.
+            RecursionError: It is nested too deeply.
+        """
+        if name not in self._parsed:
+            self._parsed[name] = json.loads(self.path(name).read_bytes())
+        return self._parsed[name]
+
+    def photo(self, written: str, *, beside: str = "", near: Sequence[str] = ()) -> str:
+        """Find the photo file that a captions file means.
+
+        Args:
+            written: The name in the captions file; `\\` counts as `/`, and the ending may be missing.
+            beside: Folder of the captions file, which names may be relative to.
+            near: Names of folders that decide between photos of one name, such as `train2017`.
+
+        Returns:
+            The photo's path in the folder, or the name as it was written where no single photo answers to it.
+        """
+        for name in dict.fromkeys((written, written.replace("\\", "/"))):
+            for base in (beside, ""):
+                candidate = posixpath.normpath(posixpath.join(base, name))
+                if candidate in self._photo_set:
+                    return candidate
+        name = posixpath.normpath(written.replace("\\", "/"))
+        found = self._by_base.get(base_name(name), [])
+        if len(found) > 1:
+            found = _best(found, name, beside, near)
+        return found[0] if len(found) == 1 else _plain(name)
+
+
+def _best(found: list[str], written: str, beside: str, near: Sequence[str]) -> list[str]:
+    """Those photos of one base name that share most of the written path, then lie near, then beside the captions."""
+    ending_in = [name for name in found if f"/{name}".endswith(f"/{_plain(written)}")]
+    found = ending_in or found
+    wanted = {part.lower() for part in near}
+    within = [name for name in found if wanted & {part.lower() for part in PurePosixPath(name).parts[:-1]}]
+    found = within or found
+    under = [name for name in found if beside and name.startswith(f"{beside}/")]
+    return under or found
+
+
+def _plain(name: str) -> str:
+    """A written path without what leads out of the data folder."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
+
+
+def base_name(name: str) -> str:
+    """The last part of a path with `/`."""
+    return name.rpartition("/")[2]
+
+
+def folder_of(name: str) -> str:
+    """The folder of a file, "" for the data folder itself."""
+    return name.rpartition("/")[0]
+
+
+def ending(name: str) -> str:
+    """The ending of a file's name in small letters, with its dot."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def without_ending(name: str) -> str:
+    """A path without the ending of its last part."""
+    return name[: len(name) - len(PurePosixPath(name).suffix)]
+
+
+def read_folder(folder: Path) -> FolderContents:
+    """Walk a folder once. Linked folders are followed, because large photo sets are often linked.
+
+    Raises:
+        UsageError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError("there is no such data folder", where=folder, hint="name the folder of captions and photos")
+    book, files, seen = LeftOutBook(), list[str](), set[tuple[int, int]]()
+
+    def unreadable(error: OSError) -> None:
+        book.add("folders that cannot be read", _relative(Path(error.filename), folder))
+
+    for current, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
+        place = Path(current)
+        status = place.stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above, or to one that was read before
+            book.add("links to folders that were read already", _relative(place, folder))
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        hidden = [name for name in folders if _is_hidden(name)]
+        book.add("hidden folders", *(_relative(place / name, folder) for name in hidden))
+        folders[:] = sorted(name for name in folders if name not in hidden)
+        for name in sorted(names):
+            _sort_in(place / name, folder, files, book)
+    return FolderContents(folder, files, book.entries())
+
+
+def _sort_in(path: Path, folder: Path, files: list[str], book: LeftOutBook) -> None:
+    name = _relative(path, folder)
+    if _is_hidden(path.name):
+        book.add("hidden files", name)
+    elif not _is_utf8(path.name):
+        book.add("files whose names are not UTF-8", name)
+    elif path.is_file():
+        files.append(name)
+    else:
+        book.add("links that lead nowhere, or special files", name)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # os.walk keeps bytes that are not UTF-8 as surrogates
+        return False
+    return True
+
+
+def _relative(path: Path, folder: Path) -> str:
+    name = path.relative_to(folder).as_posix()
+    return name if _is_utf8(name) else name.encode("utf-8", "backslashreplace").decode()
