@@ -160,7 +160,7 @@ def read_folder(folder: Path) -> FolderContents:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        hidden = [name for name in folders if _is_hidden(name)]
+        hidden = sorted(name for name in folders if _is_hidden(name))
         book.add("hidden folders", *(_relative(place / name, folder) for name in hidden))
         folders[:] = sorted(name for name in folders if name not in hidden)
         for name in sorted(names):
