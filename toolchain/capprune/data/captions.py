@@ -87,7 +87,7 @@ class CaptionSet:
 
     def notes(self) -> tuple[str, ...]:
         """Lines about what was left out or made, for people."""
-        lines = [f"left out: {entry}" for entry in self.left_out]
+        lines = [f"note: {entry}" for entry in self.left_out]
         if self.splits_made:
             sizes = ", ".join(f"{size:,} {name}" for name, size in self.splits.items())
             lines.append(f"{self.name} has no splits: made by hashes of the photos' names, {sizes}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from capprune.config import DataConfig, RunConfig
+from capprune.data.cache_folder import default_cache as default_cache
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import cached_features, cached_pixels
 from capprune.data.photos import open_photos
@@ -36,11 +36,6 @@ class Prepared:
     validation: Split
     validation_photos: Sequence[CaptionedPhoto]
     vocabulary: Vocabulary
-
-
-def default_cache() -> Path:
-    """Where features are kept: `$CAPPRUNE_CACHE`, else `~/.cache/capprune`."""
-    return Path(os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune")
 
 
 def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
