@@ -1,9 +1,11 @@
 """Photos that a data set holds twice: the same bytes, or the same picture saved, scaled or brightened otherwise.
 
 Two photos are near duplicates when at most `RADIUS` of the 64 bits of their difference hashes differ, no cell of their 8x8
-thumbnails differs by more than `CELL`, and the thumbnails correlate by `ALIKE` or more. Hashes are compared within buckets: of eight bytes at least one is equal where
-at most seven bits differ. On 300 photos of Flickr8k this finds every copy saved at JPEG quality 40 or at half the size; of its
-32 million pairs of other photos it takes none for a copy.
+thumbnails differs by more than `CELL`, and the thumbnails correlate by `ALIKE` or more. Hashes are compared within buckets:
+of eight bytes at least one is equal where at most seven bits differ.
+
+On 300 photos of Flickr8k this finds every copy saved at JPEG quality 40 or at half the size; of its 32 million pairs of
+other photos it takes none for a copy.
 """
 
 from __future__ import annotations
