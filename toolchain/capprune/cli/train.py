@@ -118,6 +118,8 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
 
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it announces its precision
     prepared = prepare(config, cache=cache or default_cache(), bar=bar)
+    for note in prepared.notes:
+        say(note)
     human = {photo.name: photo.captions for photo in prepared.validation_photos}
     trainer = Trainer(
         config,
