@@ -134,7 +134,8 @@ def check_data(
         absent = set(store.missing(photo.name for photo in captions.photos))
         there = [photo for photo in captions.photos if photo.name not in absent]
         looks, before = look_at_all(store, [photo.name for photo in there], cache=cache, progress=progress)
-        missing = tuple((photo.name, store.nearest(photo.name)) for photo in captions.photos if photo.name in absent)
+        gone = [photo.name for photo in captions.photos if photo.name in absent]
+        missing = tuple(zip(gone, store.nearest(gone), strict=True))
         left_out = (*captions.left_out, *store.left_out, *_unused(folder, captions, store), *_clashes(store.names()))
     broken = tuple((name, look.error) for name, look in looks.items() if look.error is not None)
     duplicates = find_duplicates(looks, {photo.name: photo.split for photo in there})

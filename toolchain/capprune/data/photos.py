@@ -128,10 +128,14 @@ class PhotoStore:
         if missing:
             raise self._not_there(missing, len(names))
 
-    def nearest(self, name: str) -> str | None:
-        """The photo that a missing name may mean: equal but for capitals, accents' form or the ending."""
-        wanted = _loosely(name)
-        return next((other for other in self.names() if _loosely(other) == wanted), None)
+    def nearest(self, names: Iterable[str]) -> tuple[str | None, ...]:
+        """For each missing name the photo that it may mean: equal but for capitals, the form of accents, or the ending."""
+        alike: dict[str, str] = {}
+        for photo in reversed(self.names()):
+            alike[_loosely(PurePosixPath(photo).name)] = photo
+        for photo in reversed(self.names()):
+            alike[f"/{_loosely(photo)}"] = photo
+        return tuple(alike.get(f"/{_loosely(name)}") or alike.get(_loosely(PurePosixPath(name).name)) for name in names)
 
     def resolved(self, name: str) -> str | None:
         """The name under which `names` lists the photo that a name means; None if there is none."""
@@ -221,8 +225,7 @@ class PhotoStore:
 
 
 def _loosely(name: str) -> str:
-    base = PurePosixPath(name).name
-    return unicodedata.normalize("NFC", base.removesuffix(PurePosixPath(base).suffix)).casefold()
+    return unicodedata.normalize("NFC", name.removesuffix(PurePosixPath(name).suffix)).casefold()
 
 
 def open_photos(folder: Path) -> PhotoStore:

@@ -27,6 +27,7 @@ CAPTION_COLUMNS: Final = (
 )  # fmt: skip
 SPLIT_COLUMNS: Final = ("split", "set", "subset", "partition")
 _DELIMITERS: Final = ("\t", "|", ";", ",")
+UNQUOTED: Final = ("\t", "|")  # between cells that may hold lone quotes, as Flickr30k's do
 _NUMBER_BEFORE: Final = re.compile(r"\s*\d+\s+(\S.*)")  # "4   A dog" where the delimiter after 4 was forgotten
 
 
@@ -120,9 +121,9 @@ def csv_rows(path: Path) -> Iterator[Row]:
 
 def _cells(text: str, lines: list[tuple[int, str]], delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     """The cells of every row with the number of its first line. Only `,` and `;` have quoted cells."""
-    if delimiter in ("|", "\t"):
+    if delimiter in UNQUOTED:
         for number, line in lines:
-            yield number, [_unquoted(cell) for cell in line.split(delimiter)]
+            yield number, line.split(delimiter)
         return
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     before = 0
@@ -159,6 +160,8 @@ def _row(cells: list[str], names: tuple[str, ...], columns: Columns, delimiter: 
         cells = [*cells[:at], delimiter.join(cells[at:])]
     elif len(cells) == at and at > 1 and (match := _NUMBER_BEFORE.fullmatch(cells[-1])):
         cells, mended = [*cells, match[1]], True
+    if delimiter in UNQUOTED:
+        cells = [_unquoted(cell) for cell in cells]
     cells = cells + [""] * (len(names) - len(cells))
     return _made(dict(zip(names, cells, strict=True)), columns, where, mended)
 
