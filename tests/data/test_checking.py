@@ -138,16 +138,22 @@ def test_damaged_cache_is_made_anew(tmp_path: Path, content: bytes) -> None:
     assert json.loads(path.read_text())["version"] == decoding.VERSION
 
 
+def test_cache_that_cannot_be_written_costs_no_check(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    found = check(make(tmp_path / "data", plain()), tmp_path / "cache")
+    assert found.ready and found.left_out[-1].names[0].startswith(str(tmp_path / "cache"))
+
+
 def test_processes_find_the_same_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = {f"train/{number}.jpg": jpeg(picture(number)) for number in range(40)}
     folder = make(tmp_path / "data", {**photos, "train/broken.jpg": b"x"})
     with open_photos(folder) as store:
-        alone, _ = look_at_all(store, store.names(), cache=tmp_path / "a")
+        alone = look_at_all(store, store.names(), cache=tmp_path / "a").by_name
         monkeypatch.setattr(decoding, "ALONE", 0)
         monkeypatch.setattr(os, "cpu_count", lambda: 2)
-        together, before = look_at_all(store, store.names(), cache=tmp_path / "b")
-    assert alone == together and before == 0
-    assert [name for name, look in together.items() if look.error] == ["train/broken.jpg"]
+        together = look_at_all(store, store.names(), cache=tmp_path / "b")
+    assert alone == together.by_name and together.from_cache == 0
+    assert [name for name, look in alone.items() if look.error] == ["train/broken.jpg"]
 
 
 def test_what_is_not_used_is_counted_and_named(tmp_path: Path) -> None:

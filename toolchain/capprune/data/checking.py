@@ -133,14 +133,27 @@ def check_data(
     with open_photos(folder) as store:
         absent = set(store.missing(photo.name for photo in captions.photos))
         there = [photo for photo in captions.photos if photo.name not in absent]
-        looks, before = look_at_all(store, [photo.name for photo in there], cache=cache, progress=progress)
+        seen = look_at_all(store, [photo.name for photo in there], cache=cache, progress=progress)
         gone = [photo.name for photo in captions.photos if photo.name in absent]
         missing = tuple(zip(gone, store.nearest(gone), strict=True))
-        left_out = (*captions.left_out, *store.left_out, *_unused(folder, captions, store), *_clashes(store.names()))
+        left_out = [*captions.left_out, *store.left_out, *_unused(folder, captions, store), *_clashes(store.names())]
+    looks = seen.by_name
+    if seen.not_kept is not None:
+        left_out.append(LeftOut("cache files that cannot be written (choose another --cache)", (str(seen.not_kept),)))
     broken = tuple((name, look.error) for name, look in looks.items() if look.error is not None)
     duplicates = find_duplicates(looks, {photo.name: photo.split for photo in there})
     splits = tuple(_facts(captions.split(name)) for name in captions.splits)
-    return DataCheck(folder, captions, splits, missing, broken, duplicates, left_out, len(looks) - before, before)
+    return DataCheck(
+        folder,
+        captions,
+        splits,
+        missing,
+        broken,
+        duplicates,
+        tuple(left_out),
+        len(looks) - seen.from_cache,
+        seen.from_cache,
+    )
 
 
 def _facts(photos: tuple[CaptionedPhoto, ...]) -> SplitFacts:

@@ -26,7 +26,7 @@ from PIL import Image
 
 from capprune.data.photos import PhotoPlace, PhotoStore
 from capprune_runtime.atomic import write_text
-from capprune_runtime.errors import CapPruneError, PhotoError
+from capprune_runtime.errors import CapPruneError, PhotoError, UsageError
 from capprune_runtime.photo import decode_photo
 
 VERSION: Final = 1  # of the cache; another fingerprint, another number
@@ -54,6 +54,21 @@ class Look:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Looks:
+    """What decoding many photos showed.
+
+    Attributes:
+        by_name: What each showed, in the order of the names.
+        from_cache: How many had been decoded before and have not changed since.
+        not_kept: The cache file that could not be written; None where the results are kept or nothing was new.
+    """
+
+    by_name: dict[str, Look]
+    from_cache: int
+    not_kept: Path | None = None
+
+
 def look_at(place: PhotoPlace) -> Look:
     """Read and decode one photo as training does."""
     try:
@@ -79,9 +94,7 @@ def fingerprint(rgb: npt.NDArray[np.uint8]) -> tuple[int, bytes]:
     return int.from_bytes(bits.tobytes(), "big"), thumb.tobytes()
 
 
-def look_at_all(
-    store: PhotoStore, names: Sequence[str], *, cache: Path, progress: Progress | None = None
-) -> tuple[dict[str, Look], int]:
+def look_at_all(store: PhotoStore, names: Sequence[str], *, cache: Path, progress: Progress | None = None) -> Looks:
     """Decode photos with all processors.
 
     Args:
@@ -89,9 +102,6 @@ def look_at_all(
         names: Which; each must be there.
         cache: Folder of all caches.
         progress: Called with the photos done and all of them.
-
-    Returns:
-        What each showed, by name, and how many of them had been decoded before and have not changed since.
 
     Raises:
         CapPruneError: A process that decoded was killed.
@@ -109,9 +119,8 @@ def look_at_all(
             if progress is not None:
                 progress(len(looks), len(places))
     finally:
-        if len(looks) > before:
-            _write_cache(path, {keys[name]: look for name, look in looks.items()})
-    return looks, before
+        kept = len(looks) == before or _write_cache(path, {keys[name]: look for name, look in looks.items()})
+    return Looks({name: looks[name] for name in places}, before, None if kept else path)
 
 
 def _looks(places: Sequence[PhotoPlace]) -> Iterator[Look]:
@@ -156,8 +165,13 @@ def _from_json(entry: Sequence[Any]) -> Look:
     return Look(str(digest), int(dhash), base64.b64decode(thumb), None if error is None else str(error))
 
 
-def _write_cache(path: Path, looks: Mapping[str, Look]) -> None:
+def _write_cache(path: Path, looks: Mapping[str, Look]) -> bool:
+    """Keep what was found; False where the place cannot be written to, which must not cost the user the check."""
     entries = {
         key: [look.sha256, look.dhash, base64.b64encode(look.thumb).decode(), look.error] for key, look in looks.items()
     }
-    write_text(path, json.dumps({"version": VERSION, "photos": entries}))
+    try:
+        write_text(path, json.dumps({"version": VERSION, "photos": entries}))
+    except UsageError:
+        return False
+    return True

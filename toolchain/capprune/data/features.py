@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from capprune.data.photos import PhotoStore
 from capprune_runtime.atomic import raise_if_unwritable, write_bytes
-from capprune_runtime.errors import CapPruneError, PhotoError
+from capprune_runtime.errors import CapPruneError, PhotoError, UsageError
 from capprune_runtime.photo import decode_photo, resize
 
 SHARD: Final = 512  # photos a file: what an interruption can cost, and 64 MB of 7×7×1280 features
@@ -279,7 +279,11 @@ def _alone_in(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise_if_unwritable(error, folder)
+        try:
+            raise_if_unwritable(error, folder)
+        except UsageError as unwritable:
+            unwritable.hint = "choose another place with --cache FOLDER, or set CAPPRUNE_CACHE"
+            raise
         raise
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

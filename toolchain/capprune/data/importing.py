@@ -103,7 +103,7 @@ class _Writer:
         photos = self._captions.photos
         absent = set(store.missing(photo.name for photo in photos))
         there = [photo for photo in photos if photo.name not in absent]
-        looks, _ = look_at_all(store, [photo.name for photo in there], cache=cache)
+        looks = look_at_all(store, [photo.name for photo in there], cache=cache).by_name
         broken = {name: look.error for name, look in looks.items() if look.error is not None}
         self._leave_out("photos that are not there", sorted(absent), store.folder)
         self._leave_out(
