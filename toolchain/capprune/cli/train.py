@@ -34,11 +34,14 @@ def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | N
       capprune train configs/flickr8k_sparse.yaml data.folder=flickr8k --out runs/sparse
     """
     from capprune.config import load_config, load_tree
+    from capprune.ineffective import refuse_ineffective
     from capprune.training.stages import is_recipe, read_stages
 
     tree = load_tree(config)
     if not is_recipe(tree):
-        train_and_show(load_config(config, overrides), out, cache, as_json)
+        resolved = load_config(config, overrides)
+        refuse_ineffective(resolved, overrides)
+        train_and_show(resolved, out, cache, as_json)
         return
     *before, last = read_stages(tree, overrides, out, where=str(config))
     for number, stage in enumerate(before, 1):
