@@ -1,4 +1,7 @@
-"""Overrides that a run would not heed, such as a sparsity where nothing is pruned."""
+"""Overrides that a run would not heed, such as a sparsity where nothing is pruned.
+
+Keys of an encoder that learns are not among them: a recipe gives one set of keys to runs with and without one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ class _Unheeded:
     """Keys that a run does not heed.
 
     Attributes:
-        keys: One key, or all that begin with this.
+        keys: What the keys begin with.
         unless: The key that decides.
         value: What would make them count.
         holds: Whether a config does not heed them.
@@ -32,8 +35,6 @@ UNHEEDED: Final = (
     _Unheeded("pruning.", "pruning.method", "supermask", lambda config: config.pruning.method == "none"),
     _Unheeded("training.reward.", "training.objective", "scst", lambda config: config.training.objective != "scst"),
     _Unheeded("training.distillation.", _TEACHER, "RUN", lambda config: config.training.distillation.teacher is None),
-    _Unheeded("encoder.learning_rate", "encoder.train", "all", lambda config: config.encoder.train == "frozen"),
-    _Unheeded("encoder.frozen_blocks", "encoder.train", "all", lambda config: config.encoder.train == "frozen"),
 )
 
 
