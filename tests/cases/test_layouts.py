@@ -106,4 +106,4 @@ def test_case_of_broken_photos_names_all_of_them(tmp_path: Path) -> None:
 def test_case_of_a_photo_without_captions_leaves_it_out_and_counts_it(tmp_path: Path) -> None:
     folder = case_folder("w04-coco-uncaptioned") / "coco_uncaptioned"
     code, out, _ = check(folder, tmp_path)
-    assert code == 0 and "1 photos without captions: p/scene-00002.png" in out
+    assert code == 0 and "photos without captions: 1 (p/scene-00002.png)" in out

@@ -92,7 +92,7 @@ def test_import_says_what_it_made_and_left_out(drawn: Drawn, tmp_path: Path) -> 
     assert code == 4 and "--drop-broken" in err and not out.exists()
     code, stdout, err = capprune("data", "import", tmp_path / "kaggle", "--out", out, "--drop-broken", **cache)
     assert code == 0 and f"next: capprune data check {out}" in stdout
-    assert "1 photos that cannot be decoded: Images/scene-00000.png" in err and "has no splits: made by hashes" in err
+    assert "photos that cannot be decoded: 1 (Images/scene-00000.png" in err and "has no splits: made by hashes" in err
     code, stdout, _ = capprune("data", "check", out, **cache)
     assert code == 0 and "ready to train" in stdout
 
@@ -108,7 +108,7 @@ def test_training_says_what_it_left_out_and_took_from_the_cache(drawn: Drawn, tm
         "decoder: {embedding: 8, hidden: 8, attention: 8, context: 8}\ntraining: {epochs: 1, photos_per_batch: 4}\n"
     )
     code, _, err = capprune("train", config, "--out", tmp_path / "a", "--cache", tmp_path / "cache")
-    assert code == 0 and "1 photos without captions: Images/none.jpg" in err and "from the cache" not in err
+    assert code == 0 and "photos without captions: 1 (Images/none.jpg)" in err and "from the cache" not in err
     assert "no splits: made by hashes" in err and "licence: 'no'" in (tmp_path / "a" / "config.yaml").read_text()
     code, _, err = capprune(
         "train", config, "training.epochs=2", "--out", tmp_path / "b", "--cache", tmp_path / "cache"

@@ -195,7 +195,7 @@ def test_photo_without_captions_is_left_out_and_counted(tmp_path: Path, raw: tup
     captions = load_caption_set(tmp_path)
     assert [photo.name for photo in captions.photos] == ["1.jpg"]
     assert captions.left_out == (LeftOut("photos without captions", ("2.jpg", "3.jpg")),)
-    assert captions.notes() == ("note: 2 photos without captions: 2.jpg, 3.jpg",)
+    assert captions.notes() == ("note: photos without captions: 2 (2.jpg, 3.jpg)",)
 
 
 def test_caption_without_a_word_is_counted(tmp_path: Path) -> None:

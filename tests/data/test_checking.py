@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -63,16 +64,33 @@ def test_everything_that_is_wrong_is_found_at_once(tmp_path: Path) -> None:
     photos["train/0.jpg"] = photos["train/0.jpg"][:200]
     photos["train/1.jpg"] = b""
     photos["val/0.jpg"] = b"no photo"
-    folder = make(tmp_path / "data", photos, dict.fromkeys([*photos, "val/gone.jpg", "VAL/1.JPG"], "a dog"))
+    folder = make(tmp_path / "data", photos, dict.fromkeys([*photos, "val/gone.jpg"], "a dog"))
     found = check(folder, tmp_path / "cache")
     assert not found.ready
     assert [name for name, _ in found.broken] == ["train/0.jpg", "train/1.jpg", "val/0.jpg"]
-    assert found.missing == (("val/gone.jpg", None), ("VAL/1.JPG", "val/1.jpg"))
-    assert found.verdict == "not ready to train: 2 photos with captions not there, 3 photos that cannot be decoded"
+    assert found.missing == (("val/gone.jpg", None),)
+    assert found.verdict == "not ready to train: 1 photo with captions not there, 3 photos that cannot be decoded"
     assert found.next_command.endswith("--drop-broken")
     lines = problem_lines(found, 2)
     assert sum(line.startswith("cannot be decoded: ") for line in lines) == 3
     assert "cannot be decoded: 1 more; --report FILE.json writes all of them" in lines
+
+
+def test_missing_photo_of_a_tar_is_shown_with_the_one_it_may_mean(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with tarfile.open(folder / "photos.tar", "w") as tar:
+        for name, content in plain().items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    make(folder, {}, dict.fromkeys(["train/0.jpg", "VAL/1.JPG"], "a dog"))
+    assert check(folder, tmp_path / "cache").missing == (("VAL/1.JPG", "val/1.jpg"),)
+
+
+def test_without_any_photo_there_the_next_step_is_to_put_them_there(tmp_path: Path) -> None:
+    folder = make(tmp_path / "data", {"other.jpg": jpeg(picture(1))}, {"a.jpg": "a dog", "b.jpg": "a cat"})
+    assert check(folder, tmp_path / "cache").next_command.startswith("put the photos that the captions name into")
 
 
 def test_missing_split_is_a_problem_and_shares_are_the_way_out(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import tarfile
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -203,6 +204,37 @@ def test_coco_photos_of_one_name_are_told_apart_by_their_split(tmp_path: Path) -
     files = {f"annotations/captions_{split}2014.json": coco("1.jpg") for split in ("train", "val")}
     folder(tmp_path, {**files, **photos("train2014/1.jpg", "val2014/1.jpg"), "annotations/instances_val2014.json": "{"})
     assert splits(load_caption_set(tmp_path)) == {"train2014/1.jpg": "train", "val2014/1.jpg": "val"}
+
+
+def test_two_files_of_one_split_are_refused_and_not_merged(tmp_path: Path) -> None:
+    folder(tmp_path, {"captions_train2014.json": coco("1.jpg"), "captions_train2017.json": coco("2.jpg", start=5)})
+    with pytest.raises(UsageError, match=r"(?s)one split.*captions_train2014\.json, captions_train2017\.json"):
+        load_caption_set(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["table", "karpathy"])
+def test_photo_under_another_spelling_is_found_and_counted(tmp_path: Path, kind: str) -> None:
+    files = photos("IMG_1.JPG", unicodedata.normalize("NFD", "caf\u00e9.png"))
+    names = ["img_1.jpg", "caf\u00e9.png"]
+    if kind == "table":
+        files["c.csv"] = ("image,caption\n" + "".join(f"{name},a dog\n" for name in names)).encode()
+    else:
+        images = [{"filename": name, "split": "train", "sentences": [{"raw": "a dog"}]} for name in names]
+        files["dataset_x.json"] = json.dumps({"images": images}).encode()
+    captions = load_caption_set(folder(tmp_path, files))
+    assert [photo.name for photo in captions.photos] == ["IMG_1.JPG", unicodedata.normalize("NFD", "caf\u00e9.png")]
+    assert len(left_out(captions)["photos found under another spelling"]) == 2
+
+
+def test_copies_of_a_photo_are_one_photo_and_others_of_its_name_are_not(tmp_path: Path) -> None:
+    table = {
+        "k/results.csv": "image_name| comment_number| comment\n1.jpg| 0| a dog\n1.jpg| 1| a cow\n2.jpg| 0| a cat\n"
+    }
+    copies = {"k/p/1.jpg": b"one", "k/p/p/1.jpg": b"one", "k/p/2.jpg": b"two", "k/p/p/2.jpg": b"other"}
+    captions = load_caption_set(folder(tmp_path, {**table, **copies}))
+    assert [photo.name for photo in captions.photos] == ["k/p/1.jpg", "2.jpg"]
+    found = left_out(captions)["photos that lie in the folder more than once, the first used"]
+    assert found == ("k/p/1.jpg = k/p/p/1.jpg",)
 
 
 def test_vizwiz_leaves_out_rejected_captions_and_its_test_file(tmp_path: Path) -> None:

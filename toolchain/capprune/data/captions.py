@@ -140,6 +140,7 @@ def caption_set(
     """
     book = LeftOutBook()
     book.add_all(found.left_out)
+    book.add_all(contents.found_otherwise.entries())
     used = [photo for photo in found.photos if _used(photo, book)]
     _check_names(found, used, contents.folder)
     made = shares is not None or all(photo.split is None for photo in used)

@@ -88,6 +88,8 @@ class DataCheck:
         folder, name = shlex.quote(str(self.folder)), shlex.quote(self.folder.resolve().name)
         if self.ready:
             return f"capprune train configs/flickr8k_sparse.yaml data.folder={folder} --out runs/{name}"
+        if len(self.missing) == len(self.captions.photos):
+            return f"put the photos that the captions name into {folder}, then capprune data check {folder}"
         options = " --drop-broken" * bool(self.missing or self.broken)
         options += " --shares 80,10,10" * any(split not in self.captions.splits for split in NEEDED)
         return f"capprune data import {folder} --out {name}-new{options}"
@@ -210,5 +212,5 @@ def problem_lines(check: DataCheck, shown: int) -> list[str]:
         if len(entries) > shown:
             lines.append(f"{what}: {len(entries) - shown:,} more; --report FILE.json writes all of them")
     if within:
-        lines.append(f"{len(within):,} times the same photo twice in one split: {first_names(within)}")
+        lines.append(f"twice in one split: {len(within):,} ({first_names(within)})")
     return lines

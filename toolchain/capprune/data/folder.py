@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -24,11 +25,14 @@ class FolderContents:
         folder: The folder.
         files: Every file that is not hidden, at any depth, sorted folder by folder.
         left_out: Hidden files, folders that cannot be read, links that lead nowhere.
+        found_otherwise: Photos that `photo` found under another spelling, or more than once.
     """
 
     def __init__(self, folder: Path, files: Sequence[str], left_out: Sequence[LeftOut] = ()) -> None:
         self.folder, self.files, self.left_out = folder, tuple(files), tuple(left_out)
+        self.found_otherwise = LeftOutBook()
         self._parsed: dict[str, Any] = {}
+        self._answers: dict[tuple[str, str, tuple[str, ...]], str] = {}
 
     @cached_property
     def photos(self) -> tuple[str, ...]:
@@ -57,6 +61,14 @@ class FolderContents:
             base = base_name(name)
             found.setdefault(base, []).append(name)
             found.setdefault(without_ending(base), []).append(name)
+        return found
+
+    @cached_property
+    def _by_spelling(self) -> dict[str, list[str]]:
+        """Photos by base name without regard to capitals, the form of accents and the ending."""
+        found: dict[str, list[str]] = {}
+        for name in self.photos:
+            found.setdefault(loosely(base_name(name)), []).append(name)
         return found
 
     def path(self, name: str) -> Path:
@@ -91,6 +103,16 @@ class FolderContents:
         Returns:
             The photo's path in the folder, or the name as it was written where no single photo answers to it.
         """
+        asked = written, beside, tuple(near)
+        if asked not in self._answers:
+            self._answers[asked] = self._find(written, beside, near)
+        return self._answers[asked]
+
+    def names_one_photo(self, name: str) -> bool:
+        """Whether a name is the path of a photo file, or the base name of a single one."""
+        return name in self._photo_set or len(self._by_base.get(base_name(name), [])) == 1
+
+    def _find(self, written: str, beside: str, near: Sequence[str]) -> str:
         for name in dict.fromkeys((written, written.replace("\\", "/"))):
             for base in (beside, ""):
                 candidate = posixpath.normpath(posixpath.join(base, name))
@@ -98,9 +120,18 @@ class FolderContents:
                     return candidate
         name = posixpath.normpath(written.replace("\\", "/"))
         found = self._by_base.get(base_name(name), [])
+        if not found and (found := self._by_spelling.get(loosely(base_name(name)), [])):
+            self.found_otherwise.add("photos found under another spelling", f"{name} ({found[0]})")
         if len(found) > 1:
             found = _best(found, name, beside, near)
-        return found[0] if len(found) == 1 else _plain(name)
+        if len(found) > 1 and self._are_copies(found):
+            found = sorted(found, key=lambda one: (one.count("/"), one))
+            self.found_otherwise.add("photos that lie in the folder more than once, the first used", " = ".join(found))
+        return found[0] if len(found) == 1 or self._are_copies(found) else _plain(name)
+
+    def _are_copies(self, names: Sequence[str]) -> bool:
+        """Whether photos of one base name are the same file in several places."""
+        return len(names) > 1 and len({self.path(name).read_bytes() for name in names}) == 1
 
 
 def _best(found: list[str], written: str, beside: str, near: Sequence[str]) -> list[str]:
@@ -137,6 +168,11 @@ def ending(name: str) -> str:
 def without_ending(name: str) -> str:
     """A path without the ending of its last part."""
     return name[: len(name) - len(PurePosixPath(name).suffix)]
+
+
+def loosely(name: str) -> str:
+    """A name without its ending and without what file systems spell differently: capitals, the form of accents."""
+    return unicodedata.normalize("NFC", without_ending(name)).casefold()
 
 
 def read_folder(folder: Path) -> FolderContents:

@@ -22,7 +22,7 @@ class LeftOut:
     names: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{len(self.names):,} {self.what}: {first_names(self.names)}"
+        return f"{self.what}: {len(self.names):,} ({first_names(self.names)})"
 
     def as_json(self) -> dict[str, Any]:
         """The count and every name."""

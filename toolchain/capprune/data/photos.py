@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Final
 
-from capprune.data.folder import read_folder
+from capprune.data.folder import loosely, read_folder
 from capprune.data.left_out import LeftOut, LeftOutBook, first_names
 from capprune.data.tars import is_plain_member, tar_is_broken
 from capprune_runtime.errors import DataError
@@ -132,10 +131,10 @@ class PhotoStore:
         """For each missing name the photo that it may mean: equal but for capitals, the form of accents, or the ending."""
         alike: dict[str, str] = {}
         for photo in reversed(self.names()):
-            alike[_loosely(PurePosixPath(photo).name)] = photo
+            alike[loosely(PurePosixPath(photo).name)] = photo
         for photo in reversed(self.names()):
-            alike[f"/{_loosely(photo)}"] = photo
-        return tuple(alike.get(f"/{_loosely(name)}") or alike.get(_loosely(PurePosixPath(name).name)) for name in names)
+            alike[f"/{loosely(photo)}"] = photo
+        return tuple(alike.get(f"/{loosely(name)}") or alike.get(loosely(PurePosixPath(name).name)) for name in names)
 
     def resolved(self, name: str) -> str | None:
         """The name under which `names` lists the photo that a name means; None if there is none."""
@@ -222,10 +221,6 @@ class PhotoStore:
             hint="photos may lie in folders of their own, but under the captions' file names, each once; "
             f"capprune data check {self.folder} lists all that is wrong",
         )
-
-
-def _loosely(name: str) -> str:
-    return unicodedata.normalize("NFC", name.removesuffix(PurePosixPath(name).suffix)).casefold()
 
 
 def open_photos(folder: Path) -> PhotoStore:

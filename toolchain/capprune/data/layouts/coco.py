@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, Final
 
 from capprune.data.folder import FolderContents, base_name, ending, without_ending
@@ -14,6 +15,7 @@ from capprune.data.layouts.found import FoundPhoto, FoundSet, Layout, at_least_d
 from capprune.data.layouts.json_files import broken_is_data_error, field, json_files, json_kind
 from capprune.data.layouts.splits import split_name
 from capprune.data.left_out import LeftOutBook
+from capprune_runtime.errors import UsageError
 
 _OFFICIAL: Final = re.compile(r"captions_(train|val|test)\d*")
 REJECTED: Final = "captions that their data set marks as rejected or precanned"
@@ -35,7 +37,7 @@ def _split(file: str) -> str:
     return named[1] if named else split_name(stem.removeprefix("captions_"))
 
 
-def read_annotations(contents: FolderContents, splits: dict[str, str | None] | dict[str, str]) -> FoundSet:
+def read_annotations(contents: FolderContents, splits: Mapping[str, str | None]) -> FoundSet:
     """Read JSON files with `images` and `annotations`.
 
     Args:
@@ -43,13 +45,28 @@ def read_annotations(contents: FolderContents, splits: dict[str, str | None] | d
         splits: For each file, the split that it holds; None where it does not tell.
 
     Raises:
+        UsageError: Two files hold one split.
         DataError: A file is broken.
     """
+    _refuse_two_of_one_split(contents, splits)
     book = LeftOutBook()
     photos: list[FoundPhoto] = []
     for file, split in splits.items():
         photos += _photos(contents, file, split, book)
     return FoundSet(set_name(contents), tuple(photos), tuple(splits), book.entries())
+
+
+def _refuse_two_of_one_split(contents: FolderContents, splits: Mapping[str, str | None]) -> None:
+    for split in splits.values():
+        files = [file for file, other in splits.items() if other == split]
+        if len(files) > 1:
+            raise UsageError(
+                "two captions files hold one split",
+                where=contents.folder,
+                expected=f"one file for {split or 'all photos'}",
+                found=", ".join(files),
+                hint="move the others away, or name them after their splits",
+            )
 
 
 def _photos(contents: FolderContents, file: str, split: str | None, book: LeftOutBook) -> list[FoundPhoto]:

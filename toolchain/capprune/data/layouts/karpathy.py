@@ -34,6 +34,8 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
             base, split = field(entry, "filename", str), field(entry, "split", str)
             photo = "/".join(filter(None, (entry.get("filepath"), base)))
             captions = tuple(field(sentence, "raw", str) for sentence in field(entry, "sentences", list))
+            if not contents.names_one_photo(photo):
+                photo = contents.photo(photo)
         photos.append(FoundPhoto(photo, split_name(split), captions, where))
     return FoundSet(name, tuple(photos), files)
 
