@@ -226,6 +226,12 @@ def test_photo_under_another_spelling_is_found_and_counted(tmp_path: Path, kind:
     assert len(left_out(captions)["photos found under another spelling"]) == 2
 
 
+def test_captions_of_two_names_are_not_merged_into_one_photo(tmp_path: Path) -> None:
+    folder(tmp_path, {"c.csv": "image,caption\ncats/1.jpg,a cat\ndogs/1.jpg,a dog\n", **photos("dogs/1.jpg")})
+    with pytest.raises(DataError, match=r"two names in the captions mean one photo"):
+        load_caption_set(tmp_path)
+
+
 def test_copies_of_a_photo_are_one_photo_and_others_of_its_name_are_not(tmp_path: Path) -> None:
     table = {
         "k/results.csv": "image_name| comment_number| comment\n1.jpg| 0| a dog\n1.jpg| 1| a cow\n2.jpg| 0| a cat\n"

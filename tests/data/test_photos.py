@@ -121,6 +121,15 @@ def test_base_name_that_two_photos_share_answers_to_neither(tmp_path: Path) -> N
         assert photos.missing(["1.jpg", "b/1.jpg"]) == ("1.jpg",)
 
 
+def test_two_names_never_mean_one_photo(tmp_path: Path) -> None:
+    (tmp_path / "dogs").mkdir()
+    (tmp_path / "dogs" / "1.jpg").touch()
+    with open_photos(tmp_path) as photos:
+        assert photos.missing(["cats/1.jpg"]) == ()
+        assert photos.missing(["cats/1.jpg", "dogs/1.jpg"]) == ("cats/1.jpg",)
+        assert photos.missing(["cats/1.jpg", "cows/1.jpg"]) == ("cats/1.jpg", "cows/1.jpg")
+
+
 def test_photos_of_one_name_in_several_tars_go_by_their_tars_and_are_counted(tmp_path: Path) -> None:
     for name in ("a.tar", "b.tar", "c.tar"):
         write_tar(tmp_path / name, {"1.jpg": name.encode(), f"own-{name[0]}.jpg": b"x"})

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from capprune.data.left_out import LeftOut, LeftOutBook
-from capprune_runtime.errors import UsageError
+from capprune_runtime.errors import DataError, UsageError
 from capprune_runtime.photo import ENDINGS
 
 SYSTEM_FOLDERS: Final = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
@@ -32,6 +32,7 @@ class FolderContents:
         self.folder, self.files, self.left_out = folder, tuple(files), tuple(left_out)
         self.found_otherwise = LeftOutBook()
         self._parsed: dict[str, Any] = {}
+        self._written_as: dict[str, str] = {}
         self._answers: dict[tuple[str, str, tuple[str, ...]], str] = {}
 
     @cached_property
@@ -102,10 +103,14 @@ class FolderContents:
 
         Returns:
             The photo's path in the folder, or the name as it was written where no single photo answers to it.
+
+        Raises:
+            DataError: Another name meant the same photo, in another folder.
         """
         asked = written, beside, tuple(near)
         if asked not in self._answers:
             self._answers[asked] = self._find(written, beside, near)
+            self._refuse_merging(self._answers[asked], written)
         return self._answers[asked]
 
     def names_one_photo(self, name: str) -> bool:
@@ -127,7 +132,20 @@ class FolderContents:
         if len(found) > 1 and self._are_copies(found):
             found = sorted(found, key=lambda one: (one.count("/"), one))
             self.found_otherwise.add("photos that lie in the folder more than once, the first used", " = ".join(found))
-        return found[0] if len(found) == 1 or self._are_copies(found) else _plain(name)
+            return found[0]
+        return found[0] if len(found) == 1 else _plain(name)
+
+    def _refuse_merging(self, photo: str, written: str) -> None:
+        """Two names that differ in their folders, such as cats/1.jpg and dogs/1.jpg, must not become one photo."""
+        name = loosely(_plain(written.replace("\\", "/")))
+        other = self._written_as.setdefault(photo, name)
+        if not (f"/{other}".endswith(f"/{name}") or f"/{name}".endswith(f"/{other}")):
+            raise DataError(
+                "two names in the captions mean one photo",
+                where=self.folder,
+                found=f"{written} and {other} for {photo}",
+                hint="keep the photos in the folders that the captions name",
+            )
 
     def _are_copies(self, names: Sequence[str]) -> bool:
         """Whether photos of one base name are the same file in several places."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -114,8 +115,15 @@ class PhotoStore:
         return content
 
     def missing(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of the names that no photo, or more than one, answers to."""
-        return tuple(name for name in names if self._place(name) is None)
+        """Those of the names that no photo, or more than one, answers to, or only the photo of another name."""
+        asked = tuple(dict.fromkeys(names))
+        meant = Counter(self.resolved(name) for name in asked)
+        return tuple(
+            name
+            for name in asked
+            if (found := self.resolved(name)) is None
+            or (meant[found] > 1 and name != found and name not in self._members)
+        )
 
     def require(self, names: Sequence[str]) -> None:
         """Check that every photo is there.
