@@ -363,6 +363,7 @@ def test_text_that_two_photos_share_is_counted(tmp_path: Path) -> None:
     [
         (["a.xlsx", "b.xlsx", "c.xlsx", *(f"{n}.jpg" for n in range(10))], "3 .xlsx files and 10 photos", "soffice"),
         (["1.jpg", "2.jpg"], "2 photos", "captions.csv"),
+        (["1.tar.gz", "2.tar.gz"], "2 .gz files and no photos", "for f in "),
         (["photos.zip"], "1 .zip file and no photos", "unzip"),
         (["photos.tar.gz", "notes.md"], "1 .md file, 1 .gz file and no photos", "tar -xzf"),
         (["cats/1.jpg", "dogs/2.jpg", "labels.xml"], "1 .xml file and 2 photos", "1.jpg with 1.txt"),

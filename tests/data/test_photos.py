@@ -220,6 +220,9 @@ def test_folder_that_is_missing_or_holds_no_photo_is_refused(tmp_path: Path) -> 
         open_photos(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no photos"):
         open_photos(tmp_path)
+    (tmp_path / "photos.zip").touch()
+    with pytest.raises(DataError, match=r"(?s)no photos.*unzip .*photos\.zip"):
+        open_photos(tmp_path)
 
 
 def test_fingerprint_changes_with_names_order_and_sizes(tmp_path: Path) -> None:

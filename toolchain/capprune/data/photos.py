@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Final
 
+from capprune.data.archives import unpack_command
 from capprune.data.folder import loosely, read_folder
 from capprune.data.left_out import LeftOut, LeftOutBook, first_names
 from capprune.data.tars import is_plain_member, tar_is_broken
@@ -258,7 +259,12 @@ def open_photos(folder: Path) -> PhotoStore:
             store._add_tar(name)
         if not store.names():
             kinds = ", ".join(sorted(ENDINGS))
-            raise DataError("there are no photos", where=folder, expected=f"{kinds}, at any depth or in a .tar")
+            raise DataError(
+                "there are no photos",
+                where=folder,
+                expected=f"{kinds}, at any depth or in a .tar",
+                hint=unpack_command(contents),
+            )
     except OSError as error:
         store.close()
         raise DataError("a photo cannot be read", where=error.filename, found=error.strerror) from error

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from capprune.data.archives import unpack_command
 from capprune.data.folder import FolderContents, base_name, ending
 from capprune.data.layouts.found import Layout
 from capprune.data.layouts.rows import first_line
@@ -15,16 +16,6 @@ from capprune_runtime.photo import ENDINGS
 
 SHOWN_KINDS: Final = 6
 _SHEETS: Final = (".xlsx", ".xls", ".ods", ".numbers")
-_UNPACK: Final = {
-    ".zip": "unzip {file} -d {folder}",
-    ".rar": "unrar x {file} {folder}/",
-    ".7z": "7z x {file} -o{folder}",
-    ".tgz": "tar -xzf {file} -C {folder}",
-    ".gz": "tar -xzf {file} -C {folder}",
-    ".bz2": "tar -xjf {file} -C {folder}",
-    ".xz": "tar -xJf {file} -C {folder}",
-    ".zst": "tar --zstd -xf {file} -C {folder}",
-}
 
 
 def unknown_layout(contents: FolderContents, layouts: Sequence[Layout]) -> UsageError:
@@ -64,14 +55,13 @@ def _nearest(contents: FolderContents) -> tuple[str, str]:
     if sheet := _first(contents, _SHEETS):
         convert = f"soffice --headless --convert-to csv --outdir {folder} {_quoted(contents, sheet)}"
         return "a table of captions, saved as CSV with the columns image,caption", f"{convert} && {check}"
-    if packed := _first(contents, tuple(_UNPACK)):
-        unpack = _UNPACK[ending(packed)].format(file=_quoted(contents, packed), folder=folder)
+    if unpack := unpack_command(contents):
         return "captions and photos, unpacked", f"{unpack} && {check}"
     if table := _first(contents, (".csv", ".tsv")):
         header = first_line(contents.path(table))[:80]
         return (
             f"a table of captions with the columns image,caption; {table} has {header!r}",
-            f"sed -i '1s/.*/image,caption/' {_quoted(contents, table)}, where its columns are these, then {check}",
+            f"name its columns so in the first line of {_quoted(contents, table)}, then {check}",
         )
     if broken := _broken_json(contents):
         return "captions in JSON", f"python3 -m json.tool {_quoted(contents, broken)}, which says where it is broken"
