@@ -93,9 +93,10 @@ def derived(
         overrides: `key=value`, which win.
 
     Raises:
-        UsageError: If the run is not there.
+        UsageError: If the run is not there, or an override has no effect.
     """
     from capprune.config import parse_config
+    from capprune.ineffective import refuse_ineffective
     from capprune.training.run import read_run
 
     parent = read_run(run)
@@ -104,7 +105,9 @@ def derived(
     own = {**tree["training"], "objective": "cross_entropy", "distillation": {}, **training}
     seen = {**tree["encoder"], "start": None}  # the run holds the encoder that it was given
     changes = {"encoder": seen, **changed, "pruning": {**tree["pruning"], **pruning, "method": method}, "training": own}
-    return parse_config({**tree, **changes}, overrides, where=str(run))
+    config = parse_config({**tree, **changes}, overrides, where=str(run))
+    refuse_ineffective(config, overrides)
+    return config
 
 
 def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:

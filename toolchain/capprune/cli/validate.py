@@ -86,7 +86,8 @@ def command(
     from capprune_exporters.bundle import record_quality
     from capprune_runtime.bundle.verify import verify_bundle
 
-    _refuse_without_effect(max_drop, also, reference, python, spec)
+    if reference is None:
+        _refuse_without_reference(max_drop, also)
     drop = DEFAULT_MAX_DROP if max_drop is None else parse_max_drop(max_drop)
     size = None if max_bytes is None else parse_max_bytes(max_bytes)
     device = open_device(spec, python=python)
@@ -121,27 +122,17 @@ def command(
         raise failure
 
 
-def _refuse_without_effect(
-    max_drop: str | None, also: tuple[str, ...], reference: Path | None, python: str | None, spec: str
-) -> None:
+def _refuse_without_reference(max_drop: str | None, also: tuple[str, ...]) -> None:
     """A limit or a comparison that cannot be checked is refused before any work, so that nothing passes unchecked."""
     from capprune_runtime.errors import UsageError
 
-    if reference is None:
-        for option, given in (("--max-drop", max_drop is not None), ("--also", bool(also))):
-            if given:
-                raise UsageError(
-                    "this option compares a bundle with the model it was made from, and none is given",
-                    where=option,
-                    hint="give the run with --reference RUN",
-                )
-    if python is not None and not spec.startswith("ssh:"):
-        raise UsageError(
-            "this option names the Python of a device reached by ssh",
-            where="--python",
-            expected="--device ssh:USER@HOST",
-            found=f"--device {spec}",
-        )
+    for option, given in (("--max-drop", max_drop is not None), ("--also", bool(also))):
+        if given:
+            raise UsageError(
+                "this option compares a bundle with the model it was made from, and none is given",
+                where=option,
+                hint="give the run with --reference RUN",
+            )
 
 
 def check_runtimes(names: tuple[str, ...], encoder: bytes) -> None:
