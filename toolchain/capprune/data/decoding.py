@@ -146,8 +146,7 @@ def _leave_signals_to_the_parent() -> None:
 
 
 def _key(place: PhotoPlace) -> str:
-    where = f"{place.path.resolve()}\n{place.offset}\n{place.size_bytes}\n{place.changed_ns}"
-    return hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256(place.identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _read_cache(path: Path) -> Mapping[str, Look]:

@@ -8,6 +8,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Final
@@ -38,6 +39,11 @@ class PhotoPlace:
     size_bytes: int
     changed_ns: int
 
+    @property
+    def identity(self) -> str:
+        """What tells the photo from any other and from its own earlier state: path, offset, size, time of change."""
+        return f"{_real(self.path.parent)}\n{self.path.name}\n{self.offset}\n{self.size_bytes}\n{self.changed_ns}"
+
     def read(self) -> bytes:
         """The bytes of the photo.
 
@@ -47,6 +53,12 @@ class PhotoPlace:
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size_bytes)
+
+
+@lru_cache(maxsize=4096)
+def _real(folder: Path) -> Path:
+    """A folder without links; one answer serves all its photos."""
+    return folder.resolve()
 
 
 class PhotoStore:
@@ -160,8 +172,7 @@ class PhotoStore:
         digest = hashlib.sha256()
         for name in names:
             place = self._place(name)
-            where = (place.path.resolve(), place.offset, place.size_bytes, place.changed_ns) if place else None
-            digest.update(f"{name}\n{where}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{name}\n{place and place.identity}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def close(self) -> None:
