@@ -229,7 +229,7 @@ def _sort_in(current: str, name: str, folder: Path, files: list[str], book: Left
     relative = _relative_text(path, folder)
     if _is_hidden(name):
         book.add("hidden files", relative)
-    elif not _is_utf8(path):
+    elif not _is_utf8(path.removeprefix(str(folder))):
         book.add("files whose names are not UTF-8", relative)
     elif os.path.isfile(path):  # noqa: PTH113
         files.append(relative)
