@@ -227,7 +227,14 @@ def test_photo_under_another_spelling_is_found_and_counted(tmp_path: Path, kind:
 
 
 def test_captions_of_two_names_are_not_merged_into_one_photo(tmp_path: Path) -> None:
-    folder(tmp_path, {"c.csv": "image,caption\ncats/1.jpg,a cat\ndogs/1.jpg,a dog\n", **photos("dogs/1.jpg")})
+    for at, (one, other) in enumerate((("cats/1.jpg", "dogs/1.jpg"), ("1.png", "1.jpg"), ("dogs/1.jpg", "1.PNG"))):
+        place = tmp_path / str(at)
+        folder(place, {"c.csv": f"image,caption\n{one},a cat\n{other},a dog\n", **photos("dogs/1.jpg")})
+        with pytest.raises(DataError, match=r"two names in the captions mean one photo"):
+            load_caption_set(place)
+    folder(tmp_path, {"c.csv": "image,caption\n1.jpg,a cat\ndogs/1.JPG,a dog\n1,a cow\n", **photos("dogs/1.jpg")})
+    assert said(load_caption_set(tmp_path)) == {"dogs/1.jpg": ("a cat", "a dog", "a cow")}
+    (tmp_path / "c.csv").write_text("image,caption\n2.jpg,a cat\n1.png,a dog\n1.jpg,a cow\n")
     with pytest.raises(DataError, match=r"two names in the captions mean one photo"):
         load_caption_set(tmp_path)
 

@@ -139,9 +139,9 @@ class FolderContents:
 
     def _refuse_merging(self, photo: str, written: str) -> None:
         """Two names that differ in their folders, such as cats/1.jpg and dogs/1.jpg, must not become one photo."""
-        name = loosely(_plain(written.replace("\\", "/")))
+        name = _plain(written.replace("\\", "/"))
         other = self._written_as.setdefault(photo, name)
-        if not (f"/{other}".endswith(f"/{name}") or f"/{name}".endswith(f"/{other}")):
+        if not _may_be_one(name, other):
             raise DataError(
                 "two names in the captions mean one photo",
                 where=self.folder,
@@ -152,6 +152,13 @@ class FolderContents:
     def _are_copies(self, names: Sequence[str]) -> bool:
         """Whether photos of one base name are the same file in several places."""
         return len(names) > 1 and len({self.path(name).read_bytes() for name in names}) == 1
+
+
+def _may_be_one(name: str, other: str) -> bool:
+    """Whether two written names differ only in capitals, in how many folders they name, or by a missing ending."""
+    ends = {ending(name), ending(other)} & ENDINGS
+    short, long = sorted((f"/{loosely(name)}", f"/{loosely(other)}"), key=len)
+    return len(ends) < 2 and long.endswith(short)
 
 
 def _best(found: list[str], written: str, beside: str, near: Sequence[str]) -> list[str]:
@@ -191,8 +198,9 @@ def without_ending(name: str) -> str:
 
 
 def loosely(name: str) -> str:
-    """A name without its ending and without what file systems spell differently: capitals, the form of accents."""
-    return unicodedata.normalize("NFC", without_ending(name)).casefold()
+    """A name without its photo's ending and without what file systems spell differently: capitals, the form of accents."""
+    stem = without_ending(name) if ending(name) in ENDINGS else name
+    return unicodedata.normalize("NFC", stem).casefold()
 
 
 def read_folder(folder: Path) -> FolderContents:
