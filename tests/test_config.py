@@ -75,7 +75,6 @@ def test_unknown_key_is_refused_with_the_nearest_name(override: str, unknown: st
         "encoder.size=16",
         "data.maximum_tokens=1",
         "data=3",
-        "data.folder=[a, b]",
     ],
 )
 def test_impossible_value_is_refused_with_its_key_and_what_was_found(override: str) -> None:
@@ -98,8 +97,68 @@ def test_overrides_win_and_leave_the_rest(tmp_path: Path) -> None:
 
 
 def test_override_of_a_value_that_is_not_yaml_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"not YAML: name=\[a"):
-        parse_config(LEAST, ["name=[a"])
+    with pytest.raises(ConfigError, match=r"not YAML: training\.epochs=\[3"):
+        parse_config(LEAST, ["training.epochs=[3"])
+
+
+@pytest.mark.parametrize(
+    "text", ["no", "007", "1e3", "1.0e+3", "2026-01-01", "true", "1:30", "a # b", "[a, b]", "a: b", "0x10", " x "]
+)
+def test_override_of_a_text_or_a_path_is_taken_as_written(text: str) -> None:
+    config = parse_config(LEAST, [f"data.licence={text}", f"name={text}", f"data.folder={text}", f"start={text}"])
+    assert (config.data.licence, config.name) == (text, text)
+    assert (config.data.folder, config.start) == (Path(text), Path(text))
+
+
+def test_text_in_quotes_loses_them_and_nothing_means_none() -> None:
+    config = parse_config(LEAST, ["name='007'", 'data.licence="no"', "start="])
+    assert (config.name, config.data.licence, config.start) == ("007", "no", None)
+    assert parse_config({**LEAST, "start": "a"}, ["start=null"]).start is None
+
+
+@pytest.mark.parametrize("text", ["no", "007", "1e3", "1.10", "2026-01-01", "true", "1:30", "0x10"])
+def test_text_and_paths_in_a_file_are_taken_as_written(tmp_path: Path, text: str) -> None:
+    config = load_config(written(tmp_path, f"name: {text}\nstart: {text}\ndata: {{folder: {text}, licence: {text}}}\n"))
+    assert (config.name, config.data.licence) == (text, text)
+    assert (config.data.folder, config.start) == (Path(text), Path(text))
+
+
+def test_numbers_are_decimal_and_never_base_eight_or_sixty(tmp_path: Path) -> None:
+    config = load_config(
+        written(tmp_path, "data: {folder: x, limit: 1_000}\ntraining: {seed: 010, learning_rate: 1e-3}\n")
+    )
+    assert (config.training.seed, config.training.learning_rate, config.data.limit) == (10, 0.001, 1000)
+    with pytest.raises(ConfigError, match=r"impossible value for training\.seed"):
+        load_config(written(tmp_path, "data: {folder: x}\ntraining: {seed: 1:30}\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("data: {folder: x}\ndata: {folder: y}\n", "data", "1 and 2"),
+        ("data:\n  folder: x\n  limit: 1\n  folder: y\n", r"data\.folder", "2 and 4"),
+        ("data: {folder: x}\nstages:\n  - {name: a, start: b, name: c}\n", r"stages\.name", "3 and 3"),
+    ],
+)
+def test_key_that_stands_twice_is_refused_with_its_lines(tmp_path: Path, text: str, key: str, lines: str) -> None:
+    with pytest.raises(ConfigError, match=rf"(?s)stands twice: .*config\.yaml, {key}\n.*lines {lines}"):
+        load_config(written(tmp_path, text))
+
+
+def test_override_given_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"(?s)given twice: training\.epochs.*3 and 4"):
+        parse_config(LEAST, ["training.epochs=3", "training.epochs=4"])
+
+
+def test_override_below_a_key_that_is_no_tree_is_refused() -> None:
+    with pytest.raises(ConfigError, match="training is no tree"):
+        parse_config({**LEAST, "training": 5}, ["training.epochs=3"])
+
+
+def test_a_path_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_config(LEAST, ["data.folder=~/x"]).data.folder == tmp_path / "x"
+    assert load_config(written(tmp_path, "data: {folder: ~/x}\n")).data.folder == tmp_path / "x"
 
 
 @pytest.mark.parametrize("override", ["training.epochs", "=3", ""])
@@ -134,7 +193,7 @@ def test_a_family_is_chosen_by_name_and_an_unknown_one_is_refused_with_the_neare
     assert parse_config(LEAST).decoder.family == "soft_attention"
     with pytest.raises(ConfigError, match=r"(?s)no such decoder family.*did you mean soft_attention"):
         parse_config(LEAST, ["decoder.family=soft_atention"])
-    with pytest.raises(ConfigError, match=r"impossible value for decoder\.family"):
+    with pytest.raises(ConfigError, match="no such decoder family"):
         parse_config(LEAST, ["decoder.family=3"])
 
 
@@ -157,9 +216,7 @@ def test_yaml_tag_is_refused(tmp_path: Path, value: str) -> None:
         load_config(written(tmp_path, f"data:\n  folder: {value}\n"))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "just words", "- a\n- list\n", "data: [", "data: {folder: 2026-99-99}", "[" * 5000]
-)
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- list\n", "data: [", "[" * 5000])
 def test_text_that_is_no_tree_is_a_config_error_with_its_path(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         load_config(written(tmp_path, text))

@@ -83,8 +83,31 @@ def test_validate_compares_with_torch_token_by_token(walk: Walk) -> None:
     assert set(document["parity"]) == {"ai-edge-litert", "tensorflow", "tflite-runtime"}
     for parity in document["parity"].values():
         assert parity["photos"] == 20 and parity["holds"]
-    assert document["gate"] == {"passed": True}
+    assert document["gate"] == {"passed": True, "checked": ["max_drop", "parity"]}
     assert document["latency"]["step"]["count"] > 20
+
+
+@pytest.mark.parametrize("options", [("--max-drop", "2%"), ("--also", "tensorflow"), ("--also", "nothing")])
+def test_validate_refuses_what_needs_a_reference_before_any_work(walk: Walk, options: tuple[str, ...]) -> None:
+    done = capprune("validate", walk.bundle, "--data", walk.scenes, *options)
+    assert done.code == 2 and options[0] in done.err and "--reference RUN" in done.err
+    assert "captions:" not in done.err and done.out == ""
+
+
+def test_validate_refuses_an_unknown_runtime_before_any_work(walk: Walk) -> None:
+    for option in (
+        ("--also", "nothing", "--reference", walk.run),
+        ("--runtime", "nothing"),
+        ("--runtime", "onnxruntime"),
+    ):
+        done = capprune("validate", walk.bundle, "--data", walk.scenes, *option)
+        assert done.code == 2 and "ai-edge-litert" in done.err
+        assert "captions:" not in done.err and done.out == ""
+
+
+def test_validate_without_limits_passes_none(walk: Walk) -> None:
+    document = capprune("validate", walk.bundle, "--data", walk.scenes, "--limit", 2, "--json").document
+    assert document["gate"] == {"passed": True, "checked": []}
 
 
 def test_validate_exits_3_over_a_limit_and_says_where_it_went(walk: Walk) -> None:

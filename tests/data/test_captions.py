@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capprune.data.captions import CaptionedPhoto, load_caption_set, words
+from capprune.data.left_out import LeftOut
 from capprune_runtime.errors import DataError, UsageError
 
 
@@ -66,7 +67,7 @@ def test_real_flickr8k_splits_into_the_words_of_its_file(data_folder: Path) -> N
             assert list(words(sentence["raw"])) == sentence["tokens"]
 
 
-def test_real_coco_captions_read_through_pycocotools(
+def test_real_coco_captions_read_whole_and_print_nothing(
     data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(data_folder / "coco_eval" / "captions_karpathy_val.json", tmp_path / "captions_val.json")
@@ -110,14 +111,16 @@ def test_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_folder_without_captions_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "captions.txt").touch()
-    with pytest.raises(UsageError, match=r"(?s)dataset_\*\.json.*captions_\*\.json.*no captions file"):
+    with pytest.raises(
+        UsageError, match=r"(?s)no layout that is known.*dataset_<name>\.json.*captions_<split>\.json.*1 \.txt file"
+    ):
         load_caption_set(tmp_path)
 
 
 def test_two_kinds_of_captions_are_refused_by_name(tmp_path: Path) -> None:
     write_karpathy(tmp_path, entry("1.jpg"))
     write_coco(tmp_path, "captions_val2014.json", {1: "1.jpg"}, [(1, "A cat")])
-    with pytest.raises(UsageError, match=r"dataset_x\.json, captions_val2014\.json"):
+    with pytest.raises(UsageError, match=r"(?s)dataset_x\.json.*captions_val2014\.json.*--layout"):
         load_caption_set(tmp_path)
 
 
@@ -187,16 +190,31 @@ def test_json_that_is_no_coco_captions_is_a_data_error(tmp_path: Path, content: 
 
 
 @pytest.mark.parametrize("raw", [(), ("...", "")])
-def test_photo_without_captions_is_named(tmp_path: Path, raw: tuple[str, ...]) -> None:
-    write_karpathy(tmp_path, entry("1.jpg"), entry("2.jpg", raw=raw))
-    with pytest.raises(DataError, match=r"photo without captions: .*image 1 \(2\.jpg\)"):
-        load_caption_set(tmp_path)
+def test_photo_without_captions_is_left_out_and_counted(tmp_path: Path, raw: tuple[str, ...]) -> None:
+    write_karpathy(tmp_path, entry("1.jpg"), entry("2.jpg", raw=raw), entry("3.jpg", raw=raw))
+    captions = load_caption_set(tmp_path)
+    assert [photo.name for photo in captions.photos] == ["1.jpg"]
+    assert captions.left_out == (LeftOut("photos without captions", ("2.jpg", "3.jpg")),)
+    assert captions.notes() == ("note: photos without captions: 2 (2.jpg, 3.jpg)",)
 
 
-def test_coco_photo_without_captions_is_named(tmp_path: Path) -> None:
+def test_caption_without_a_word_is_counted(tmp_path: Path) -> None:
+    write_karpathy(tmp_path, entry("1.jpg", raw=("A dog", "...", "!")), entry("2.jpg"))
+    captions = load_caption_set(tmp_path)
+    assert captions.photos[0].captions == ("A dog",)
+    assert captions.left_out == (LeftOut("captions without a word of a-z or 0-9", ("1.jpg", "1.jpg")),)
+
+
+def test_coco_photo_without_captions_is_left_out_and_counted(tmp_path: Path) -> None:
     write_coco(tmp_path, "captions_val.json", {1: "1.jpg", 22: "2.jpg"}, [(1, "A cat")])
-    with pytest.raises(DataError, match=r"image 22 \(2\.jpg\)"):
-        load_caption_set(tmp_path)
+    captions = load_caption_set(tmp_path)
+    assert [photo.name for photo in captions.photos] == ["1.jpg"]
+    assert captions.left_out == (LeftOut("photos without captions", ("2.jpg",)),)
+
+
+def test_coco_captions_of_a_photo_that_is_not_listed_are_counted(tmp_path: Path) -> None:
+    write_coco(tmp_path, "captions_val.json", {1: "1.jpg"}, [(1, "A cat"), (9, "A bird")])
+    assert load_caption_set(tmp_path).left_out[0].names == ("captions_val.json, image_id 9",)
 
 
 def test_two_photos_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -120,11 +121,66 @@ def test_base_name_that_two_photos_share_answers_to_neither(tmp_path: Path) -> N
         assert photos.missing(["1.jpg", "b/1.jpg"]) == ("1.jpg",)
 
 
-def test_one_name_in_two_tars_is_refused(tmp_path: Path) -> None:
-    for name in ("a.tar", "b.tar"):
-        write_tar(tmp_path / name, {"1.jpg": b"x"})
-    with pytest.raises(DataError, match=r"(?s)two photos have one name: 1\.jpg.*a\.tar and .*b\.tar"):
+def test_two_names_never_mean_one_photo(tmp_path: Path) -> None:
+    (tmp_path / "dogs").mkdir()
+    (tmp_path / "dogs" / "1.jpg").touch()
+    with open_photos(tmp_path) as photos:
+        assert photos.missing(["cats/1.jpg"]) == ()
+        assert photos.missing(["cats/1.jpg", "dogs/1.jpg"]) == ("cats/1.jpg",)
+        assert photos.missing(["cats/1.jpg", "cows/1.jpg"]) == ("cats/1.jpg", "cows/1.jpg")
+
+
+def test_photos_of_one_name_in_several_tars_go_by_their_tars_and_are_counted(tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar", "c.tar"):
+        write_tar(tmp_path / name, {"1.jpg": name.encode(), f"own-{name[0]}.jpg": b"x"})
+    with open_photos(tmp_path) as photos:
+        assert photos.names() == ("a.tar/1.jpg", "b.tar/1.jpg", "c.tar/1.jpg", "own-a.jpg", "own-b.jpg", "own-c.jpg")
+        assert [photos.read(f"{tar}.tar/1.jpg") for tar in "abc"] == [b"a.tar", b"b.tar", b"c.tar"]
+        assert photos.read("a.tar/own-a.jpg") == b"x"
+        assert photos.missing(["1.jpg"]) == ("1.jpg",)
+        (note,) = photos.left_out
+        assert note.names == ("a.tar/1.jpg", "b.tar/1.jpg", "c.tar/1.jpg")
+
+
+def test_one_name_twice_in_one_tar_is_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"1.jpg": b"x"})
+    with tarfile.open(tmp_path / "a.tar", "a") as tar:
+        member = tarfile.TarInfo("1.jpg")
+        member.size = 1
+        tar.addfile(member, io.BytesIO(b"y"))
+    with pytest.raises(DataError, match=r"(?s)two photos have one name: 1\.jpg.*a\.tar and .*a\.tar"):
         open_photos(tmp_path)
+
+
+def test_photo_beside_a_tar_that_holds_its_name_too_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    write_tar(tmp_path / "a.tar", {"1.jpg": b"y"})
+    with pytest.raises(DataError, match=r"(?s)two photos have one name: 1\.jpg.*1\.jpg and .*a\.tar"):
+        open_photos(tmp_path)
+
+
+def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path: Path) -> None:
+    for name in ("1.jpg", "._1.jpg", ".thumbnails/2.jpg", "__MACOSX/3.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with open_photos(tmp_path) as photos:
+        assert photos.names() == ("1.jpg",)
+        assert {note.what: note.names for note in photos.left_out} == {
+            "hidden folders": (".thumbnails", "__MACOSX"),
+            "hidden files": ("._1.jpg",),
+            "links that lead nowhere, or special files": ("gone.jpg",),
+        }
+
+
+def test_fingerprint_changes_with_the_time_of_change_alone(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    os.utime(tmp_path / "1.jpg", ns=(1, 1))
+    with open_photos(tmp_path) as photos:
+        before = photos.fingerprint(["1.jpg"])
+    (tmp_path / "1.jpg").write_bytes(b"y")
+    with open_photos(tmp_path) as photos:
+        assert photos.fingerprint(["1.jpg"]) != before
 
 
 def test_tar_cut_off_inside_a_photo_is_a_data_error(tmp_path: Path) -> None:
@@ -163,6 +219,9 @@ def test_folder_that_is_missing_or_holds_no_photo_is_refused(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="no such data folder"):
         open_photos(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no photos"):
+        open_photos(tmp_path)
+    (tmp_path / "photos.zip").touch()
+    with pytest.raises(DataError, match=r"(?s)no photos.*unzip .*photos\.zip"):
         open_photos(tmp_path)
 
 

@@ -66,3 +66,9 @@ def test_a_python_is_named_by_its_path(python: str) -> None:
 def test_a_python_that_is_no_path_is_refused(python: str) -> None:
     with pytest.raises(UsageError, match="--python"):
         open_device("ssh:pi@host", python=python)
+
+
+@pytest.mark.parametrize("spec", ["local", "adb", "adb:emulator-5554"])
+def test_a_python_without_a_host_to_run_it_on_is_refused(spec: str) -> None:
+    with pytest.raises(UsageError, match=r"(?s)--python.*--device ssh:USER@HOST"):
+        open_device(spec, python="/usr/bin/python3")

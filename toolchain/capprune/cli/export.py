@@ -73,6 +73,8 @@ def command(
     from capprune.training.run import load_run
 
     began = time.monotonic()
+    if data is not None and weights == "float32" and encoder_weights in (None, "float32"):
+        say("note: --data is not used: with float32 weights there is no loss to measure")
     loaded = load_run(run)
     wanted = Wanted(
         target=target,

@@ -34,11 +34,14 @@ def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | N
       capprune train configs/flickr8k_sparse.yaml data.folder=flickr8k --out runs/sparse
     """
     from capprune.config import load_config, load_tree
+    from capprune.ineffective import refuse_ineffective
     from capprune.training.stages import is_recipe, read_stages
 
     tree = load_tree(config)
     if not is_recipe(tree):
-        train_and_show(load_config(config, overrides), out, cache, as_json)
+        resolved = load_config(config, overrides)
+        refuse_ineffective(resolved, overrides)
+        train_and_show(resolved, out, cache, as_json)
         return
     *before, last = read_stages(tree, overrides, out, where=str(config))
     for number, stage in enumerate(before, 1):
@@ -93,9 +96,10 @@ def derived(
         dropout: Factor of every dropout rate of the decoder.
 
     Raises:
-        UsageError: If the run is not there.
+        UsageError: If the run is not there, or an override has no effect.
     """
     from capprune.config import parse_config
+    from capprune.ineffective import refuse_ineffective
     from capprune.training.run import read_run
 
     parent = read_run(run)
@@ -106,7 +110,9 @@ def derived(
     decoder = parent.config.decoder.with_dropout(dropout).model_dump(mode="json")
     pruned = {**tree["pruning"], **pruning, "method": method}
     changes = {"encoder": seen, "decoder": decoder, **changed, "pruning": pruned, "training": own}
-    return parse_config({**tree, **changes}, overrides, where=str(run))
+    config = parse_config({**tree, **changes}, overrides, where=str(run))
+    refuse_ineffective(config, overrides)
+    return config
 
 
 def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
@@ -123,6 +129,8 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
 
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it announces its precision
     prepared = prepare(config, cache=cache or default_cache(), bar=bar)
+    for note in prepared.notes:
+        say(note)
     human = {photo.name: photo.captions for photo in prepared.validation_photos}
     trainer = Trainer(
         config,

@@ -34,9 +34,7 @@ CHOSEN_ON = "val"  # choices are made on val and reported on test
 @click.option(
     "--reference", type=click.Path(path_type=Path, file_okay=False), help="The run that the bundle came from."
 )
-@click.option(
-    "--max-drop", default="2%", show_default=True, help="Largest relative loss of CIDEr-D against --reference."
-)
+@click.option("--max-drop", help="Largest relative loss of CIDEr-D against --reference, which it needs.  [default: 2%]")
 @click.option("--max-bytes", help="Largest size of the whole bundle, such as 4MB.")
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept.  [default: the bundle's]")
 @click.option(
@@ -45,7 +43,7 @@ CHOSEN_ON = "val"  # choices are made on val and reported on test
     show_default=True,
     help=f"auto, {', '.join(RUNTIMES)}.",
 )
-@click.option("--also", multiple=True, metavar="RUNTIME", help="Check parity in this interpreter too; may be repeated.")
+@click.option("--also", multiple=True, metavar="RUNTIME", help="Check parity with --reference in this interpreter too.")
 @click.option(
     "--device", "spec", default="local", show_default=True, help="local, ssh:USER@HOST[:PORT] or adb[:SERIAL]."
 )
@@ -59,7 +57,7 @@ def command(
     split: str,
     limit: int | None,
     reference: Path | None,
-    max_drop: str,
+    max_drop: str | None,
     max_bytes: str | None,
     beam: int | None,
     runtime: str,
@@ -84,15 +82,18 @@ def command(
     """
     from capprune.captioning.ready import ready_bundle
     from capprune.devices import open_device
-    from capprune.evaluation.gate import parse_max_bytes, parse_max_drop
+    from capprune.evaluation.gate import DEFAULT_MAX_DROP, parse_max_bytes, parse_max_drop
     from capprune_exporters.bundle import record_quality
     from capprune_runtime.bundle.verify import verify_bundle
 
-    drop = parse_max_drop(max_drop)
+    if reference is None:
+        _refuse_without_reference(max_drop, also)
+    drop = DEFAULT_MAX_DROP if max_drop is None else parse_max_drop(max_drop)
     size = None if max_bytes is None else parse_max_bytes(max_bytes)
     device = open_device(spec, python=python)
     place = bundle or ready_bundle()
     verified = verify_bundle(place)
+    check_runtimes((*also, *(() if runtime == "auto" or spec != "local" else (runtime,))), verified.encoder)
     if record and not place.is_dir():
         record_quality(verified, {})  # refused now rather than at the end
     results, validation = validate(
@@ -108,7 +109,9 @@ def command(
         device=device,
     )
     failure = _failed_gate(verified, results, validation, None if reference is None else drop, size)
-    gate = {"passed": failure is None, **({} if failure is None else failure.as_json())}
+    limits = {"max_drop": reference is not None, "max_bytes": size is not None, "parity": bool(results.parity)}
+    checked = [name for name, given in limits.items() if given]
+    gate = {"passed": failure is None, "checked": checked, **({} if failure is None else failure.as_json())}
     document = results.as_json() | {"gate": gate}
     if record:
         _record(verified, document, validation, split)
@@ -117,6 +120,40 @@ def command(
         if as_json:
             raise SystemExit(failure.exit_code)  # the document holds the message
         raise failure
+
+
+def _refuse_without_reference(max_drop: str | None, also: tuple[str, ...]) -> None:
+    """A limit or a comparison that cannot be checked is refused before any work, so that nothing passes unchecked."""
+    from capprune_runtime.errors import UsageError
+
+    for option, given in (("--max-drop", max_drop is not None), ("--also", bool(also))):
+        if given:
+            raise UsageError(
+                "this option compares a bundle with the model it was made from, and none is given",
+                where=option,
+                hint="give the run with --reference RUN",
+            )
+
+
+def check_runtimes(names: tuple[str, ...], encoder: bytes) -> None:
+    """Check that interpreters are known, run this kind of model and are installed here, before any work.
+
+    Raises:
+        UsageError: There is no such interpreter, or it runs another kind of model.
+        MissingExtra: It is not installed.
+    """
+    from importlib.util import find_spec
+
+    from capprune_runtime.errors import MissingExtra, UsageError
+    from capprune_runtime.formats import model_kind, runtimes_for
+
+    able = runtimes_for(model_kind(encoder))
+    for name in names:
+        if name not in able:
+            what = "this runtime does not run such models" if name in RUNTIMES else "there is no such runtime"
+            raise UsageError(what, where="--also or --runtime", expected=", ".join(able), found=name)
+        if find_spec(RUNTIMES[name].package) is None:
+            raise MissingExtra(f"the runtime {name} is not installed", hint=RUNTIMES[name].install)
 
 
 def _failed_gate(
@@ -193,6 +230,8 @@ def validate(
     from capprune.evaluation.validate import first_photos, parity_in_runtime, results_of, score_measurement
 
     captions = load_caption_set(folder)
+    for note in captions.notes():
+        say(note)
     photos = first_photos(captions.split(split), limit)
     width = beam or bundle.manifest.decoding.beam
     with open_store(folder, bundle.manifest.preprocessing) as store:

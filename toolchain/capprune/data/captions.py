@@ -1,22 +1,22 @@
-"""Photos with captions, read from a Karpathy-layout JSON or from COCO captions JSON."""
+"""Photos with captions, read from every layout that `capprune.data.layouts` knows."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from capprune_runtime.errors import DataError, MissingExtra, UsageError
+from capprune.data.folder import FolderContents, read_folder
+from capprune.data.layouts import FoundPhoto, FoundSet, Layout, read_layout
+from capprune.data.left_out import LeftOut, LeftOutBook
+from capprune.data.split_shares import DEFAULT_SHARES, split_by_shares
+from capprune_runtime.errors import DataError, UsageError
 
-_PATTERNS: Final = ("dataset_*.json", "captions_*.json")
 _SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
-_Kind = TypeVar("_Kind")
+WITHOUT_CAPTIONS: Final = "photos without captions"
 
 
 def words(caption: str) -> tuple[str, ...]:
@@ -46,10 +46,18 @@ class CaptionSet:
     Attributes:
         name: What the data set calls itself.
         photos: In the order of its file.
+        layout: Name of the layout that it was read from.
+        files: The captions files and split lists that were read, as paths in the folder.
+        left_out: Photos and captions that were not used, by reason.
+        splits_made: Whether the splits were made by hashes of names, because the data set has none.
     """
 
     name: str
     photos: tuple[CaptionedPhoto, ...]
+    layout: str = ""
+    files: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    splits_made: bool = False
 
     @property
     def splits(self) -> dict[str, int]:
@@ -69,123 +77,109 @@ class CaptionSet:
         if not chosen:
             sizes = ", ".join(f"{name} ({size:,} photos)" for name, size in self.splits.items())
             raise DataError(
-                f"the split '{split}' is empty", where=self.name, expected="at least one photo", found=sizes
+                f"the split '{split}' is empty",
+                where=self.name,
+                expected="at least one photo",
+                found=sizes,
+                hint="capprune data import FOLDER --out NEW --shares 80,10,10 makes train, val and test anew",
             )
         return chosen
 
+    def notes(self) -> tuple[str, ...]:
+        """Lines about what was left out or made, for people."""
+        lines = [f"note: {entry}" for entry in self.left_out]
+        if self.splits_made:
+            sizes = ", ".join(f"{size:,} {name}" for name, size in self.splits.items())
+            lines.append(f"{self.name} has no splits: made by hashes of the photos' names, {sizes}")
+        return tuple(lines)
 
-def load_caption_set(folder: Path) -> CaptionSet:
+
+def load_caption_set(folder: Path, layout: str | None = None) -> CaptionSet:
     """Read the captions of a data set.
 
-    Two kinds of files are known, and a folder must hold one of them: `dataset_<name>.json` in Karpathy's layout
-    (Flickr8k, Flickr30k, COCO; its "restval" counts as train), or COCO captions, a file `captions_<split>.json`
-    for each split (`captions_train2014.json` is train).
+    The table `capprune.data.layouts.LAYOUTS` lists what is known; docs/data.md describes each layout.
 
     Args:
         folder: What `--data` names.
+        layout: Name of the layout to read; None for the one that is there.
 
     Returns:
-        All photos in the order of the file. Captions without any word are left out.
+        All photos in the order of the file. Captions without any word and photos without captions are left out and
+        counted in `left_out`. A data set without splits gets some by hashes of its photos' names.
 
     Raises:
-        UsageError: There is no such folder, or it holds no captions file or more than one kind of them.
-        DataError: A captions file is broken, a photo has no captions, or two photos have one name.
-        MissingExtra: pycocotools, which reads COCO captions, is not installed.
+        UsageError: There is no such folder, its layout is unknown, or it holds several data sets.
+        DataError: A captions file is broken, no photo has captions, or two photos have one name.
+        MissingExtra: The layout needs a package that is not installed.
     """
-    if not folder.is_dir():
-        raise UsageError("there is no such data folder", where=folder, hint="name the folder of captions and photos")
-    karpathy, coco = (sorted(folder.glob(pattern)) for pattern in _PATTERNS)
-    if len(karpathy) + bool(coco) != 1:
+    contents = read_folder(folder)
+    known, found = read_layout(contents, layout)
+    inside = next((photo for photo in found.photos if photo.content is not None), None)
+    if inside is not None:
         raise UsageError(
-            "a data folder holds one data set",
-            where=folder,
-            expected=f"one {_PATTERNS[0]} (Karpathy's layout), or {_PATTERNS[1]} (COCO captions), one a split",
-            found=", ".join(path.name for path in karpathy + coco) or "no captions file",
+            "the photos of this data set lie inside its captions files",
+            where=inside.where,
+            hint=f"capprune data import {folder} --out {folder.resolve().name}-photos writes them as files",
         )
-    if karpathy:
-        name, photos = _read_karpathy(karpathy[0])
-    else:
-        name, photos = folder.resolve().name, [photo for path in coco for photo in _read_coco(path)]
-    _check_names(photos, folder)
-    return CaptionSet(name, tuple(photos))
+    return caption_set(contents, known, found)
 
 
-def _read_karpathy(path: Path) -> tuple[str, list[CaptionedPhoto]]:
-    with _broken_is_data_error(path):
-        content = json.loads(path.read_bytes())
-        entries = _field(content, "images", list)
-        name = str(content.get("dataset") or path.stem.removeprefix("dataset_"))
-    photos = []
-    for number, entry in enumerate(entries):
-        where = f"{path}, image {number}"
-        with _broken_is_data_error(where):
-            name_in_folder, split = _field(entry, "filename", str), _field(entry, "split", str)
-            photo = "/".join(filter(None, (entry.get("filepath"), name_in_folder)))
-            captions = [_field(sentence, "raw", str) for sentence in _field(entry, "sentences", list)]
-        photos.append(_captioned(photo, "train" if split == "restval" else split, captions, where))
-    return name, photos
+def caption_set(
+    contents: FolderContents, layout: Layout, found: FoundSet, shares: Sequence[float] | None = None
+) -> CaptionSet:
+    """The captioned photos of what a layout's reader found; see `load_caption_set`.
+
+    Args:
+        contents: Of the data folder.
+        layout: That was read.
+        found: What its reader found.
+        shares: Of train, val and test, to make the splits anew; None keeps those that the data set has.
+
+    Raises:
+        DataError: No photo has captions, or two photos have one name.
+    """
+    book = LeftOutBook()
+    book.add_all(found.left_out)
+    book.add_all(contents.found_otherwise.entries())
+    used = [photo for photo in found.photos if _used(photo, book)]
+    _check_names(found, used, contents.folder)
+    made = shares is not None or all(photo.split is None for photo in used)
+    splits = split_by_shares([photo.name for photo in used], shares or DEFAULT_SHARES) if made else {}
+    photos = tuple(
+        CaptionedPhoto(photo.name, splits.get(photo.name) or photo.split or "no split", _spoken(photo))
+        for photo in used
+    )
+    return CaptionSet(found.name, photos, layout.name, found.files, book.entries(), made)
 
 
-def _read_coco(path: Path) -> Iterator[CaptionedPhoto]:
-    try:
-        from pycocotools.coco import COCO
-    except ImportError as error:
-        raise MissingExtra(
-            "COCO captions need pycocotools", where=path, hint="pip install 'capprune[train]'"
-        ) from error
-    with _broken_is_data_error(path), redirect_stdout(StringIO()):  # it prints how long it took
-        coco = COCO(str(path))
-        images = _field(coco.dataset, "images", list)
-        _field(coco.dataset, "annotations", list)
-    named = re.match(r"captions_(train|val|test)\d*\.json$", path.name)
-    split = named[1] if named else path.stem.removeprefix("captions_")
-    for image in images:
-        where = f"{path}, image {image['id']}"
-        with _broken_is_data_error(where):
-            name = _field(image, "file_name", str)
-            captions = [_field(annotation, "caption", str) for annotation in coco.imgToAnns[image["id"]]]
-        yield _captioned(name, split, captions, where)
-
-
-def _captioned(name: str, split: str, captions: list[str], where: str) -> CaptionedPhoto:
-    spoken = tuple(" ".join(caption.split()) for caption in captions if words(caption))
+def _used(photo: FoundPhoto, book: LeftOutBook) -> bool:
+    """Whether a photo has captions; whatever is left out of it is noted."""
+    spoken = sum(bool(words(caption)) for caption in photo.captions)
     if not spoken:
+        book.add(WITHOUT_CAPTIONS, photo.name)
+    elif spoken < len(photo.captions):
+        book.add("captions without a word of a-z or 0-9", *[photo.name] * (len(photo.captions) - spoken))
+    return spoken > 0
+
+
+def _spoken(photo: FoundPhoto) -> tuple[str, ...]:
+    return tuple(" ".join(caption.split()) for caption in photo.captions if words(caption))
+
+
+def _check_names(found: FoundSet, used: Sequence[FoundPhoto], folder: Path) -> None:
+    if not used:
+        listed = len(found.photos)
         raise DataError(
-            "a photo without captions",
-            where=f"{where} ({name})",
-            expected="at least one caption with a word of a-z or 0-9",
-            found=f"{len(captions)} captions, none with a word" if captions else "none",
+            "a data set without photos",
+            where=folder,
+            expected="at least one photo with captions of words of a-z or 0-9",
+            found=f"{listed:,} photos, none with such captions" if listed else "none",
         )
-    return CaptionedPhoto(name, split, spoken)
-
-
-def _check_names(photos: list[CaptionedPhoto], folder: Path) -> None:
-    if not photos:
-        raise DataError("a data set without photos", where=folder, expected="at least one photo with captions")
-    twice = [name for name, times in Counter(photo.name for photo in photos).items() if times > 1]
+    twice = [name for name, times in Counter(photo.name for photo in used).items() if times > 1]
     if twice:
+        where = " and ".join(photo.where for photo in used if photo.name == twice[0])
         raise DataError(
-            "two photos have one name", where=folder, found=f"{len(twice):,} such names, the first {twice[0]}"
+            "two photos have one name",
+            where=folder,
+            found=f"{len(twice):,} such names, the first {twice[0]} ({where})",
         )
-
-
-def _field(entry: Any, key: str, kind: type[_Kind]) -> _Kind:
-    value = entry[key]
-    if not isinstance(value, kind):
-        raise TypeError(f"'{key}' is no {kind.__name__}")
-    return value
-
-
-@contextmanager
-def _broken_is_data_error(where: object) -> Iterator[None]:
-    """What a broken captions file raises in us and in pycocotools, as the user's error."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError("the captions cannot be read", where=where, found=error.strerror) from error
-    except KeyError as error:
-        raise DataError("a captions file is incomplete", where=where, found=f"no key {error}") from error
-    except (ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
-        raise DataError(
-            "a captions file is broken", where=where, found=error, hint="it may have been cut off; fetch it again"
-        ) from error

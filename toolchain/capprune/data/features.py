@@ -1,6 +1,7 @@
 """What training reads of photos, made once and kept on disk: features, or pixels for an encoder that learns.
 
-    cache/<hash>/index.json             what the hash stands for: encoder, preprocessing, photos
+    cache/<hash>/index.json             what the hash stands for: encoder, preprocessing, and each photo's path, size and
+                                        time of change
     cache/<hash>/features-00000.npy     float16 (at most 512, R, F), photos 0 to 511 in the order asked for
     cache/<hash>/pixels-00000.npy       uint8 (at most 512, S, S, 3), decoded and squashed, in a folder of their own
 
@@ -28,7 +29,7 @@ import numpy.typing as npt
 
 from capprune.data.photos import PhotoStore
 from capprune_runtime.atomic import raise_if_unwritable, write_bytes
-from capprune_runtime.errors import CapPruneError
+from capprune_runtime.errors import CapPruneError, PhotoError, UsageError
 from capprune_runtime.photo import decode_photo, resize
 
 SHARD: Final = 512  # photos a file: what an interruption can cost, and 64 MB of 7×7×1280 features
@@ -64,10 +65,17 @@ class Features:
 
     Attributes:
         shape: (N, R, F), (N, H, W, C) or (N, S, S, 3).
+        from_cache: Photos whose values were there already, computed by an earlier command.
     """
 
-    def __init__(self, shards: Sequence[Path], shape: tuple[int, ...], dtype: type[np.generic] = np.float16) -> None:
-        self.shape, self._dtype = shape, dtype
+    def __init__(
+        self,
+        shards: Sequence[Path],
+        shape: tuple[int, ...],
+        dtype: type[np.generic] = np.float16,
+        from_cache: int = 0,
+    ) -> None:
+        self.shape, self.from_cache, self._dtype = shape, from_cache, dtype
         self._shards = [np.load(path, mmap_mode="r", allow_pickle=False) for path in shards]
 
     def __len__(self) -> int:
@@ -169,8 +177,8 @@ def _cached(
     folder = cache / hashlib.sha256(index).hexdigest()[:24]
     with _alone_in(folder):
         _write_index(folder / "index.json", index)
-        shards = _fill(folder, photos, names, content, batch, progress)
-    return Features(shards, (len(names), *content.shape), content.dtype)
+        shards, there = _fill(folder, photos, names, content, batch, progress)
+    return Features(shards, (len(names), *content.shape), content.dtype, there)
 
 
 def _index(photos: PhotoStore, names: Sequence[str], content: _Content) -> bytes:
@@ -192,8 +200,9 @@ def _fill(
     content: _Content,
     batch: int,
     progress: Progress | None,
-) -> list[Path]:
-    paths = []
+) -> tuple[list[Path], int]:
+    """The files of a cache, those computed that were not there; and how many photos were."""
+    paths, there = [], 0
     for first in range(0, len(names), SHARD):
         some = names[first : first + SHARD]
         path = folder / f"{content.name}-{first // SHARD:05}.npy"
@@ -206,9 +215,11 @@ def _fill(
                 if progress is not None:
                     progress(first + start + len(pixels), len(names))
             _write_shard(path, made)
-        elif progress is not None:
+            continue
+        there += len(some)
+        if progress is not None:
             progress(first + len(some), len(names))
-    return paths
+    return paths, there
 
 
 def _decoded(
@@ -217,7 +228,11 @@ def _decoded(
     """Batches of decoded photos with the number of the first, a few batches ahead of who asks."""
 
     def decode(name: str) -> npt.NDArray[np.uint8]:
-        return resize(decode_photo(photos.read(name), name), size)
+        try:
+            return resize(decode_photo(photos.read(name), name), size)
+        except PhotoError as error:
+            error.hint = error.hint or f"capprune data check {photos.folder} lists all photos that cannot be read"
+            raise
 
     pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
     ahead: deque[Future[npt.NDArray[np.uint8]]] = deque()
@@ -264,7 +279,11 @@ def _alone_in(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise_if_unwritable(error, folder)
+        try:
+            raise_if_unwritable(error, folder)
+        except UsageError as unwritable:
+            unwritable.hint = "choose another place with --cache FOLDER, or set CAPPRUNE_CACHE"
+            raise
         raise
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

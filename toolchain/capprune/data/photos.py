@@ -5,42 +5,105 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Final
 
-from capprune_runtime.errors import DataError, UsageError
+from capprune.data.archives import unpack_command
+from capprune.data.folder import loosely, read_folder
+from capprune.data.left_out import LeftOut, LeftOutBook, first_names
+from capprune.data.tars import is_plain_member, tar_is_broken
+from capprune_runtime.errors import DataError
 from capprune_runtime.photo import ENDINGS
 
 NAMED_IN_ERRORS: Final = 3  # of the photos that are not there
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a photo's bytes are: a whole file, or a part of a tar file."""
+class PhotoPlace:
+    """Where a photo's bytes are: a whole file, or a part of a tar file.
+
+    Attributes:
+        path: Of the file that holds them.
+        offset: Of their first byte.
+        size_bytes: Of the photo.
+        changed_ns: When the file was last changed, in nanoseconds.
+    """
 
     path: Path
     offset: int
     size_bytes: int
+    changed_ns: int
+
+    @property
+    def identity(self) -> str:
+        """What tells the photo from any other and from its own earlier state: path, offset, size, time of change."""
+        return f"{_real(self.path.parent)}\n{self.path.name}\n{self.offset}\n{self.size_bytes}\n{self.changed_ns}"
+
+    def read(self) -> bytes:
+        """The bytes of the photo.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size_bytes)
+
+
+@lru_cache(maxsize=4096)
+def _real(folder: Path) -> Path:
+    """A folder without links; one answer serves all its photos."""
+    return folder.resolve()
 
 
 class PhotoStore:
     """The photos under a folder, by their path in it or in a tar file; see `open_photos`.
 
     Reading is safe from several threads at once. Nothing is ever unpacked to disk.
+
+    Attributes:
+        folder: The data folder.
+        left_out: Files of the folder that cannot count as photos, and photos that go by another name.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, left_out: Sequence[LeftOut] = ()) -> None:
         self.folder = folder
-        self._places: dict[str, _Place] = {}
+        self._book = LeftOutBook()
+        self._book.add_all(left_out)
+        self._places: dict[str, PhotoPlace] = {}
+        self._members: dict[str, PhotoPlace] = {}  # photos in tar files by <tar file>/<member>
+        self._tar_of: dict[str, str] = {}  # the tar file of a member that goes by its own name
+        self._shared: set[str] = set()  # names that members of several tar files have
         self._tars: dict[Path, int] = {}  # open file descriptors
         self._by_base: dict[str, str | None] = {}  # None where several photos share a base name
 
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What was left out or goes by another name, by reason."""
+        return self._book.entries()
+
     def names(self) -> tuple[str, ...]:
-        """Every photo, sorted: its path under the folder, or inside its tar file, with `/`."""
+        """Every photo, sorted: its path under the folder, or inside its tar file, with `/`.
+
+        Members of several tar files that have one name go by `<tar file>/<member>`.
+        """
         return tuple(sorted(self._places))
+
+    def place(self, name: str) -> PhotoPlace:
+        """Where the bytes of a photo are.
+
+        Raises:
+            DataError: There is no such photo.
+        """
+        place = self._place(name)
+        if place is None:
+            raise self._not_there((name,), 1)
+        return place
 
     def read(self, name: str) -> bytes:
         """The bytes of one photo file.
@@ -51,9 +114,7 @@ class PhotoStore:
         Raises:
             DataError: There is no such photo, or it cannot be read.
         """
-        place = self._place(name)
-        if place is None:
-            raise self._not_there((name,), 1)
+        place = self.place(name)
         try:
             if place.path not in self._tars:
                 return place.path.read_bytes()
@@ -67,8 +128,15 @@ class PhotoStore:
         return content
 
     def missing(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of the names that no photo, or more than one, answers to."""
-        return tuple(name for name in names if self._place(name) is None)
+        """Those of the names that no photo, or more than one, answers to, or only the photo of another name."""
+        asked = tuple(dict.fromkeys(names))
+        meant = Counter(self.resolved(name) for name in asked)
+        return tuple(
+            name
+            for name in asked
+            if (found := self.resolved(name)) is None
+            or (meant[found] > 1 and name != found and name not in self._members)
+        )
 
     def require(self, names: Sequence[str]) -> None:
         """Check that every photo is there.
@@ -80,15 +148,31 @@ class PhotoStore:
         if missing:
             raise self._not_there(missing, len(names))
 
-    def fingerprint(self, names: Iterable[str]) -> str:
-        """SHA-256 over names and sizes of photos, in order: changes when a photo is put in another's place.
+    def nearest(self, names: Iterable[str]) -> tuple[str | None, ...]:
+        """For each missing name the photo that it may mean: equal but for capitals, the form of accents, or the ending."""
+        alike: dict[str, str] = {}
+        for photo in reversed(self.names()):
+            alike[loosely(PurePosixPath(photo).name)] = photo
+        for photo in reversed(self.names()):
+            alike[f"/{loosely(photo)}"] = photo
+        return tuple(alike.get(f"/{loosely(name)}") or alike.get(loosely(PurePosixPath(name).name)) for name in names)
 
-        Sizes instead of content, because a data set can be larger than an hour of reading.
+    def resolved(self, name: str) -> str | None:
+        """The name under which `names` lists the photo that a name means; None if there is none."""
+        if name in self._places or name in self._members:
+            return name
+        return self._by_base.get(PurePosixPath(name).name)
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """SHA-256 over places, sizes and times of change of photos, in order.
+
+        It changes when a photo is put in another's place, be it of the same size. Not over the content, because a data
+        set can be larger than an hour of reading.
         """
         digest = hashlib.sha256()
         for name in names:
             place = self._place(name)
-            digest.update(f"{name}\n{place.size_bytes if place else None}\n".encode())
+            digest.update(f"{name}\n{place and place.identity}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def close(self) -> None:
@@ -104,32 +188,58 @@ class PhotoStore:
     ) -> None:
         self.close()
 
-    def _add(self, name: str, place: _Place) -> None:
+    def _add(self, name: str, place: PhotoPlace) -> None:
         if name in self._places:
-            raise DataError("two photos have one name", where=name, found=f"{self._places[name].path} and {place.path}")
+            raise DataError(
+                "two photos have one name",
+                where=name,
+                found=f"{self._places[name].path} and {place.path}",
+                hint="remove one of them, or rename it",
+            )
         self._places[name] = place
         base = PurePosixPath(name).name
         self._by_base[base] = None if base in self._by_base else name
 
-    def _add_tar(self, path: Path) -> None:
+    def _add_tar(self, tar: str) -> None:
+        path = self.folder / tar
         for name, place in _tar_photos(path):
-            self._add(name, place)
+            long = f"{tar}/{name}"
+            self._members[long] = place
+            other = self._tar_of.get(name)
+            if name in self._shared or (other is not None and other != tar):
+                self._go_by_long_names(name, other)
+                self._add(long, place)
+                self._book.add("photos of one name in several tar files, named <tar file>/<photo>", long)
+            else:
+                self._add(name, place)
+                self._tar_of[name] = tar
         self._tars[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def _place(self, name: str) -> _Place | None:
+    def _go_by_long_names(self, name: str, tar: str | None) -> None:
+        """Give the member that had a name to itself its long name, now that another has the same."""
+        self._shared.add(name)
+        if tar is not None:
+            self._by_base.pop(PurePosixPath(name).name, None)
+            self._add(f"{tar}/{name}", self._places.pop(name))
+            self._book.add("photos of one name in several tar files, named <tar file>/<photo>", f"{tar}/{name}")
+            del self._tar_of[name]
+
+    def _place(self, name: str) -> PhotoPlace | None:
         if name in self._places:
             return self._places[name]
+        if name in self._members:
+            return self._members[name]
         full = self._by_base.get(PurePosixPath(name).name)
         return None if full is None else self._places[full]
 
     def _not_there(self, missing: Sequence[str], asked: int) -> DataError:
-        first = ", ".join(missing[:NAMED_IN_ERRORS])
         return DataError(
             "captions for photos that are not there",
             where=self.folder,
             expected=f"a photo for each of {asked:,} names, in the folder or in a .tar",
-            found=f"{len(missing):,} not there: {first}{', …' if len(missing) > NAMED_IN_ERRORS else ''}",
-            hint="photos may lie in folders of their own, but under the captions' file names, each once",
+            found=f"{len(missing):,} not there: {first_names(missing, NAMED_IN_ERRORS)}",
+            hint="photos may lie in folders of their own, but under the captions' file names, each once; "
+            f"capprune data check {self.folder} lists all that is wrong",
         )
 
 
@@ -147,20 +257,25 @@ def open_photos(folder: Path) -> PhotoStore:
 
     Raises:
         UsageError: There is no such folder.
-        DataError: A tar file is broken or compressed, two photos have one name, or there is no photo at all.
+        DataError: A tar file is broken or compressed, a photo in a tar file has the name of another in it or in the folder,
+            or there is no photo at all.
     """
-    if not folder.is_dir():
-        raise UsageError("there is no such data folder", where=folder, hint="name the folder of captions and photos")
-    store = PhotoStore(folder)
+    contents = read_folder(folder)
+    store = PhotoStore(folder, contents.left_out)
     try:
-        for path in _files(folder):
-            if path.suffix.lower() == ".tar":
-                store._add_tar(path)
-            elif path.suffix.lower() in ENDINGS:
-                store._add(path.relative_to(folder).as_posix(), _Place(path, 0, path.stat().st_size))
+        for name in contents.photos:
+            status = contents.path(name).stat()
+            store._add(name, PhotoPlace(contents.path(name), 0, status.st_size, status.st_mtime_ns))
+        for name in contents.tars:
+            store._add_tar(name)
         if not store.names():
             kinds = ", ".join(sorted(ENDINGS))
-            raise DataError("there are no photos", where=folder, expected=f"{kinds}, at any depth or in a .tar")
+            raise DataError(
+                "there are no photos",
+                where=folder,
+                expected=f"{kinds}, at any depth or in a .tar",
+                hint=unpack_command(contents),
+            )
     except OSError as error:
         store.close()
         raise DataError("a photo cannot be read", where=error.filename, found=error.strerror) from error
@@ -170,37 +285,13 @@ def open_photos(folder: Path) -> PhotoStore:
     return store
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All files at any depth, sorted. Linked folders are followed, because large photo sets are often linked."""
-    seen = set()
-    for current, folders, files in os.walk(folder, followlinks=True):
-        status = Path(current).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders.sort()
-        yield from (Path(current, name) for name in sorted(files) if Path(current, name).is_file())
-
-
-def _tar_photos(path: Path) -> Iterator[tuple[str, _Place]]:
-    size_bytes = path.stat().st_size
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name)
-                if not member.isreg() or member.issparse() or name.suffix.lower() not in ENDINGS:
-                    continue
-                if name.is_absolute() or ".." in name.parts:
-                    continue
-                if member.offset_data + member.size > size_bytes:
-                    raise tarfile.ReadError("unexpected end of data")
-                yield name.as_posix(), _Place(path, member.offset_data, member.size)
-    except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise DataError(
-            "a tar file is broken",
-            where=path,
-            expected="an uncompressed .tar",
-            found=error,
-            hint="it may have been cut off or be compressed; unpack it, or fetch it again",
-        ) from error
+def _tar_photos(path: Path) -> Iterator[tuple[str, PhotoPlace]]:
+    status = path.stat()
+    with tar_is_broken(path), tarfile.open(path, "r:") as tar:
+        for member in tar:
+            name = PurePosixPath(member.name)
+            if name.suffix.lower() not in ENDINGS or not is_plain_member(member):
+                continue
+            if member.offset_data + member.size > status.st_size:
+                raise tarfile.ReadError("unexpected end of data")
+            yield name.as_posix(), PhotoPlace(path, member.offset_data, member.size, status.st_mtime_ns)

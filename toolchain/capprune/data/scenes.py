@@ -85,7 +85,7 @@ def draw_scenes(
                 progress(number + 1, len(splits))
         text = json.dumps({"dataset": NAME, "seed": seed, "images": entries}, separators=(",", ":"))
         (unfinished / FILE).write_text(text + "\n", encoding="utf-8")
-    return CaptionSet(NAME, tuple(_captioned(entry) for entry in entries))
+    return CaptionSet(NAME, tuple(_captioned(entry) for entry in entries), "karpathy", (FILE,))
 
 
 def _check(count: Mapping[str, int], size: int) -> None:

@@ -51,8 +51,15 @@ def open_device(spec: str, *, python: str | None = None, cache: Path | None = No
         cache: Where journals of unfinished runs are kept.
 
     Raises:
-        UsageError: That names no device, or holds characters that no name has.
+        UsageError: That names no device, holds characters that no name has, or has no use for a Python.
     """
+    if python is not None and not spec.startswith("ssh:"):
+        raise UsageError(
+            "this option names the Python of a device reached by ssh",
+            where="--python",
+            expected="--device ssh:USER@HOST",
+            found=f"--device {spec}",
+        )
     if spec == LOCAL:
         from capprune.devices.local import LocalDevice
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from capprune.config import DataConfig, RunConfig
+from capprune.data.cache_folder import default_cache as default_cache
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import cached_features, cached_pixels
 from capprune.data.photos import open_photos
@@ -30,17 +30,14 @@ class Prepared:
         validation: What chooses the best epoch.
         validation_photos: The same photos with their human captions.
         vocabulary: Of the training captions.
+        notes: Lines about what was left out of the data, made, or taken from a cache, for people.
     """
 
     train: Split
     validation: Split
     validation_photos: Sequence[CaptionedPhoto]
     vocabulary: Vocabulary
-
-
-def default_cache() -> Path:
-    """Where features are kept: `$CAPPRUNE_CACHE`, else `~/.cache/capprune`."""
-    return Path(os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune")
+    notes: tuple[str, ...] = ()
 
 
 def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
@@ -62,6 +59,7 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
         (caption for photo in train for caption in photo.captions), minimum_count=config.data.minimum_count
     )
     extractor, teacher = _extractor(config), _teacher(config)
+    notes = [*captions.notes()]
 
     def split(photos: Sequence[CaptionedPhoto], name: str) -> Split:
         names, taught = [photo.name for photo in photos], None
@@ -75,9 +73,12 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
                 shown = cached_features(store, names, encoder=extractor, cache=cache, batch=4, progress=tell)
             if teacher is not None and name == "train":
                 taught = cached_features(store, names, encoder=teacher, cache=cache, batch=4, progress=tell)
+        if shown.from_cache:
+            notes.append(f"{name}: {shown.from_cache:,} of {len(names):,} photos from the cache {cache}")
         return Split(names, shown, _ids(photos, vocabulary, config.data), taught)
 
-    return Prepared(split(train, "train"), split(validation, "val"), validation, vocabulary)
+    splits = split(train, "train"), split(validation, "val")
+    return Prepared(*splits, validation, vocabulary, tuple(notes))
 
 
 def _extractor(config: RunConfig) -> FeatureExtractor | BlockExtractor | None:

@@ -1,0 +1,178 @@
+"""CIDEr-D on Flickr8k's val after training on the first 250 to 6,000 photos: how many photos does one need?
+
+    python benchmarks/how_many_photos.py --data flickr8k --json > benchmarks/results/how_many_photos.json
+
+Every run is a small Soft-Attention LSTM over a frozen encoder whose features are computed once, trained for the same number
+of steps on photos of train, with a vocabulary of its own captions; few photos are so seen more often. The best epoch is
+chosen on val, where all runs are scored on the same photos. Nothing of it depends on what a run of more photos did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from capprune.cli.console import bar
+from capprune.config import RunConfig, parse_config
+from capprune.data.cache_folder import default_cache
+from capprune.data.captions import CaptionedPhoto, load_caption_set
+from capprune.data.features import Features, cached_features
+from capprune.data.photos import open_photos
+from capprune.data.vocabulary import build_vocabulary, encode
+from capprune.evaluation.metrics import cider_d
+from capprune.models.caption_model import FeatureExtractor, GridEncoder
+from capprune.training.loop import Split, Trainer
+from capprune.training.start import start_network
+from capprune_runtime.bundle.vocabulary import Vocabulary
+from capprune_runtime.errors import CapPruneError
+
+SCHEMA_VERSION = 1
+PHOTOS = (250, 500, 1000, 2000, 4000, 6000)
+STEPS = 4800  # 8 epochs of 6,000 photos in batches of 10
+MOST_EPOCHS = 64  # of few photos: later epochs only learn them by heart, and each is scored on val
+WIDTH = 256
+
+
+def config_of(data: Path, photos: int, *, steps: int, size: int, seed: int, validation: int) -> RunConfig:
+    """The config of a run on `photos` photos."""
+    batch = 10
+    epochs = min(MOST_EPOCHS, max(1, round(steps / math.ceil(photos / batch))))
+    return parse_config(
+        {
+            "name": f"photos-{photos}-{seed}",
+            "data": {"folder": str(data), "minimum_count": 5 if photos >= 1000 else 2},
+            "encoder": {"size": size, "grid": 4 if size >= 128 else None},
+            "decoder": {"embedding": WIDTH // 2, "hidden": WIDTH, "attention": WIDTH, "context": WIDTH},
+            "training": {
+                "epochs": epochs,
+                "photos_per_batch": batch,
+                "learning_rate": 1e-3,
+                "validation_photos": validation,
+                "seed": seed,
+            },
+        }
+    )
+
+
+def measure(
+    data: Path,
+    counts: Sequence[int],
+    seeds: Sequence[int],
+    cache: Path,
+    *,
+    steps: int = STEPS,
+    size: int = 224,
+    validation: int = 1000,
+) -> dict[str, Any]:
+    """Train a run for each number of photos and each seed.
+
+    Args:
+        data: Flickr8k, or another data set with train and val.
+        counts: Numbers of photos of train.
+        seeds: Of the runs.
+        cache: Folder of feature caches.
+        steps: Of every run, as far as `MOST_EPOCHS` allows.
+        size: Side of the photos, pixels.
+        validation: Photos of val.
+
+    Returns:
+        The document that `--json` prints.
+
+    Raises:
+        CapPruneError: If the data cannot be read, or has fewer photos.
+    """
+    captions = load_caption_set(data)
+    train, val = captions.split("train"), captions.split("val")[:validation]
+    if max(counts) > len(train):
+        raise CapPruneError("there are not so many photos", where=data, expected=max(counts), found=len(train))
+    shown = {"train": _features(data, train[: max(counts)], size, cache), "val": _features(data, val, size, cache)}
+    rows = []
+    for count in counts:
+        runs = []
+        for seed in seeds:
+            config = config_of(data, count, steps=steps, size=size, seed=seed, validation=validation)
+            runs.append(_train(config, train[:count], val, shown))
+            print(f"{count:,} photos, seed {seed}: CIDEr-D {runs[-1]['cider_d']:.3f}", file=sys.stderr)
+        rows.append({"photos": count, "cider_d": round(mean(run["cider_d"] for run in runs), 4), "runs": runs})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": "how_many_photos",
+        "data": captions.name,
+        "val_photos": len(val),
+        "steps": steps,
+        "rows": rows,
+    }
+
+
+def _features(data: Path, photos: Sequence[CaptionedPhoto], size: int, cache: Path) -> Features:
+    config = config_of(data, 1, steps=1, size=size, seed=1, validation=1)
+    encoder = FeatureExtractor(GridEncoder(config.encoder, start_network(config)))
+    with open_photos(data) as store, bar("features") as tell:
+        return cached_features(
+            store, [photo.name for photo in photos], encoder=encoder, cache=cache, batch=4, progress=tell
+        )
+
+
+def _train(
+    config: RunConfig, train: Sequence[CaptionedPhoto], val: Sequence[CaptionedPhoto], shown: Mapping[str, Features]
+) -> dict[str, Any]:
+    vocabulary = build_vocabulary(
+        (caption for photo in train for caption in photo.captions), minimum_count=config.data.minimum_count
+    )
+    human = {photo.name: photo.captions for photo in val}
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = Trainer(
+            config,
+            Path(folder) / "run",
+            vocabulary=vocabulary,
+            train=_split(train, shown["train"], vocabulary, config),
+            validation=_split(val, shown["val"], vocabulary, config),
+            quality=lambda said: cider_d({name: human[name] for name in said}, said),
+        ).run()
+    return {
+        "seed": config.training.seed,
+        "cider_d": round(outcome.cider, 4),
+        "best_epoch": outcome.epoch + 1,
+        "epochs": config.training.epochs,
+        "words": len(vocabulary),
+    }
+
+
+def _split(photos: Sequence[CaptionedPhoto], features: Features, vocabulary: Vocabulary, config: RunConfig) -> Split:
+    limit = config.data.maximum_tokens
+    ids = [[encode(text, vocabulary, limit) for text in photo.captions] for photo in photos]
+    return Split([photo.name for photo in photos], features, ids)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--photos", type=int, nargs="+", default=PHOTOS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=(1, 2, 3))
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--cache", type=Path, default=None)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    try:
+        document = measure(
+            options.data, options.photos, options.seeds, options.cache or default_cache(), steps=options.steps
+        )
+    except CapPruneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    if options.json:
+        print(json.dumps(document, indent=2))
+        return
+    for row in document["rows"]:
+        print(f"{row['photos']:6,} photos  CIDEr-D {row['cider_d']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

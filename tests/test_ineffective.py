@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from capprune.config import parse_config
+from capprune.ineffective import refuse_ineffective
+from capprune_runtime.errors import UsageError
+
+LEAST = {"data": {"folder": "photos"}}
+
+
+@pytest.mark.parametrize(
+    ("override", "needs"),
+    [
+        ("pruning.sparsity=0.9", "pruning.method=supermask"),
+        ("pruning.block=1x16", "pruning.method=supermask"),
+        ("training.reward.samples=3", "training.objective=scst"),
+        ("training.distillation.weight=0.3", "training.distillation.teacher=RUN"),
+    ],
+)
+def test_override_without_effect_is_refused_with_what_it_needs(override: str, needs: str) -> None:
+    config = parse_config(LEAST, [override])
+    with pytest.raises(UsageError, match=rf"(?s)no effect in this run: {override}.*{needs}"):
+        refuse_ineffective(config, [override])
+    refuse_ineffective(parse_config(LEAST, [override, needs]), [override, needs])
+
+
+def test_overrides_that_count_pass() -> None:
+    overrides = ["training.epochs=3", "pruning.method=none", "encoder.learning_rate=1e-3"]
+    refuse_ineffective(parse_config(LEAST, overrides), overrides)

@@ -1,0 +1,33 @@
+"""Packed files in a data folder, which are not read in place, and the command that unpacks them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Final
+
+from capprune.data.folder import FolderContents, ending, folder_of
+
+_UNPACK: Final = {
+    ".zip": "unzip {file} -d {folder}",
+    ".rar": "unrar x {file} {folder}/",
+    ".7z": "7z x {file} -o{folder}",
+    ".tgz": "tar -xzf {file} -C {folder}",
+    ".gz": "tar -xzf {file} -C {folder}",
+    ".bz2": "tar -xjf {file} -C {folder}",
+    ".xz": "tar -xJf {file} -C {folder}",
+    ".zst": "tar --zstd -xf {file} -C {folder}",
+}
+
+
+def unpack_command(contents: FolderContents) -> str | None:
+    """The command that unpacks the packed files of a folder; None where there are none."""
+    packed = [name for name in contents.files if ending(name) in _UNPACK]
+    if not packed:
+        return None
+    kind, place = ending(packed[0]), folder_of(packed[0])
+    alike = [name for name in packed if ending(name) == kind and folder_of(name) == place]
+    folder = shlex.quote(str(contents.folder / place))
+    if len(alike) == 1:
+        return _UNPACK[kind].format(file=shlex.quote(str(contents.folder / alike[0])), folder=folder)
+    command = _UNPACK[kind].format(file='"$f"', folder=folder)
+    return f"for f in {folder}/*{kind}; do {command}; done"

@@ -1,0 +1,110 @@
+"""What a layout's reader hands on: photos with their captions as they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from capprune.data.folder import FolderContents
+from capprune.data.left_out import LeftOut
+from capprune_runtime.errors import DataError
+
+
+@dataclass(frozen=True)
+class FoundPhoto:
+    """One photo of a data set.
+
+    Attributes:
+        name: Path of the photo in the data folder or in a tar file.
+        split: "train", "val", "test" or another name; None where the data set has no splits.
+        captions: As written; may be empty.
+        where: File and entry, for messages.
+        content: Reads the photo where it lies inside a captions file (parquet); None for a file or tar member.
+    """
+
+    name: str
+    split: str | None
+    captions: tuple[str, ...]
+    where: str
+    content: Callable[[], bytes] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class FoundSet:
+    """A data set as its layout's reader found it.
+
+    Attributes:
+        name: What the data set calls itself, or the folder's name.
+        photos: In the order of the captions file.
+        files: Every file that was read for captions or splits.
+        left_out: What the reader did not use.
+    """
+
+    name: str
+    photos: tuple[FoundPhoto, ...]
+    files: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which people keep photos and captions.
+
+    Attributes:
+        name: What `--layout` takes.
+        title: What messages call it.
+        shape: Which files it consists of.
+        claims: The captions files of this layout in a folder; empty where it is not this layout.
+        read: Reads them.
+        weak: Whether it gives way to layouts whose captions files are unmistakable.
+    """
+
+    name: str
+    title: str
+    shape: str
+    claims: Callable[[FolderContents], tuple[str, ...]]
+    read: Callable[[FolderContents, tuple[str, ...]], FoundSet]
+    weak: bool = False
+
+
+class Grouped:
+    """Collects captions line by line; lines of one photo need not follow one another."""
+
+    def __init__(self) -> None:
+        self._captions: dict[str, list[str]] = {}
+        self._splits: dict[str, str | None] = {}
+        self._where: dict[str, str] = {}
+
+    def add(self, name: str, captions: Iterable[str], split: str | None, where: str) -> None:
+        """Add captions of a photo.
+
+        Raises:
+            DataError: The photo was in another split before.
+        """
+        if self._splits.setdefault(name, split) != split:
+            raise DataError(
+                "a photo is in two splits",
+                where=f"{where} ({name})",
+                found=f"{self._splits[name] or 'no split'} at {self._where[name]}, {split or 'no split'} here",
+            )
+        self._where.setdefault(name, where)
+        self._captions.setdefault(name, []).extend(captions)
+
+    def photos(self) -> tuple[FoundPhoto, ...]:
+        """The photos in the order in which they came first."""
+        return tuple(
+            FoundPhoto(name, self._splits[name], tuple(captions), self._where[name])
+            for name, captions in self._captions.items()
+        )
+
+
+def set_name(contents: FolderContents) -> str:
+    """What a data set without a name of its own is called: the folder's name."""
+    return contents.folder.resolve().name
+
+
+def at_least_depth(names: Iterable[str]) -> tuple[str, ...]:
+    """Those files that lie in as few folders as any of them; deeper ones are copies or parts."""
+    listed = tuple(names)
+    least = min((name.count("/") for name in listed), default=0)
+    return tuple(name for name in listed if name.count("/") == least)

@@ -1,0 +1,77 @@
+"""JSON files of captions: what kind a file is, and what a broken one raises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal, TypeVar
+
+from capprune.data.folder import FolderContents, base_name, ending
+from capprune_runtime.errors import DataError
+from capprune_runtime.photo import ENDINGS
+
+Kind = Literal["karpathy", "coco", "records", "mapping"]
+_NOT_CAPTIONS: Final = ("instances_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")  # COCO's other files
+_Value = TypeVar("_Value")
+
+
+def json_files(contents: FolderContents) -> tuple[str, ...]:
+    """The JSON files that may hold captions of many photos."""
+    return tuple(
+        name
+        for name in contents.files
+        if ending(name) == ".json" and not base_name(name).startswith(_NOT_CAPTIONS) and not contents.is_sidecar(name)
+    )
+
+
+def json_kind(contents: FolderContents, name: str) -> Kind | None:
+    """What a JSON file holds; None where it is no captions file, or not JSON."""
+    try:
+        content = contents.parsed(name)
+    except (OSError, ValueError, RecursionError):
+        return None
+    if isinstance(content, list):
+        return "records" if content and all(isinstance(row, dict) for row in content[:10]) else None
+    if not isinstance(content, dict):
+        return None
+    images = content.get("images")
+    if isinstance(images, list):
+        first = images[0] if images else None
+        if isinstance(first, dict) and "sentences" in first:
+            return "karpathy"
+        return "coco" if _has_captions(content.get("annotations")) else None
+    names = list(content)[:10]
+    return "mapping" if names and all(ending(key) in ENDINGS for key in names) else None
+
+
+def _has_captions(annotations: Any) -> bool:
+    first = annotations[0] if isinstance(annotations, list) and annotations else None
+    return isinstance(first, dict) and "caption" in first
+
+
+def field(entry: Any, key: str, kind: type[_Value]) -> _Value:
+    """A value of a JSON object.
+
+    Raises:
+        KeyError: It is not there.
+        TypeError: It has another type.
+    """
+    value = entry[key]
+    if not isinstance(value, kind):
+        raise TypeError(f"'{key}' is no {kind.__name__}")
+    return value
+
+
+@contextmanager
+def broken_is_data_error(where: object) -> Iterator[None]:
+    """Turn what reading a broken captions file raises into the user's error."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError("the captions cannot be read", where=where, found=error.strerror) from error
+    except KeyError as error:
+        raise DataError("a captions file is incomplete", where=where, found=f"no key {error}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            "a captions file is broken", where=where, found=error, hint="it may have been cut off; fetch it again"
+        ) from error

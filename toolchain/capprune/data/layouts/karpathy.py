@@ -1,0 +1,45 @@
+"""Karpathy's JSON (Flickr8k, Flickr30k, COCO): `dataset_<name>.json` or `dataset.json`, with splits and sentences."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from capprune.data.folder import FolderContents, base_name
+from capprune.data.layouts.found import FoundPhoto, FoundSet, Layout, at_least_depth
+from capprune.data.layouts.json_files import broken_is_data_error, field, json_files, json_kind
+from capprune.data.layouts.splits import split_name
+
+_NAMED: Final = re.compile(r"(?!dataset_(infos?|dict)\.)dataset(_.*)?\.json")  # the two are Hugging Face's own
+
+
+def _claims(contents: FolderContents) -> tuple[str, ...]:
+    named = [name for name in json_files(contents) if _NAMED.fullmatch(base_name(name))]
+    own = [name for name in named if json_kind(contents, name) not in ("coco", "records", "mapping")]
+    others = [name for name in json_files(contents) if name not in named and json_kind(contents, name) == "karpathy"]
+    return at_least_depth(own or others)
+
+
+def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
+    (file,) = files
+    path = contents.path(file)
+    with broken_is_data_error(path):
+        content = contents.parsed(file)
+        entries = field(content, "images", list)
+        name = str(content.get("dataset") or re.sub(r"^dataset_?", "", path.stem) or contents.folder.resolve().name)
+    photos = []
+    for number, entry in enumerate(entries):
+        where = f"{path}, image {number}"
+        with broken_is_data_error(where):
+            base, split = field(entry, "filename", str), field(entry, "split", str)
+            photo = "/".join(filter(None, (entry.get("filepath"), base)))
+            captions = tuple(field(sentence, "raw", str) for sentence in field(entry, "sentences", list))
+            if not contents.names_one_photo(photo):
+                photo = contents.photo(photo)
+        photos.append(FoundPhoto(photo, split_name(split), captions, where))
+    return FoundSet(name, tuple(photos), files)
+
+
+KARPATHY: Final = Layout(
+    "karpathy", "Karpathy's JSON", "dataset_<name>.json with images, splits and sentences", _claims, _read
+)

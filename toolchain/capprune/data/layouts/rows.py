@@ -1,0 +1,245 @@
+"""Rows of tables of captions: CSV and TSV with any usual delimiter, JSON lines, a JSON list, parquet."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from capprune.data.folder import ending
+from capprune.data.text import numbered_lines, read_text
+from capprune_runtime.errors import DataError
+from capprune_runtime.photo import ENDINGS
+
+IMAGE_COLUMNS: Final = (
+    "file_name", "image", "image_name", "filename", "image_file_name", "image_file", "image_path", "img_name", "img",
+    "photo", "photo_name", "file", "filepath", "file_path", "path", "image_id",
+)  # fmt: skip
+CAPTION_COLUMNS: Final = (
+    "caption", "captions", "comment", "comments", "text", "texts", "caption_text", "description", "sentence",
+    "sentences", "raw",
+)  # fmt: skip
+SPLIT_COLUMNS: Final = ("split", "set", "subset", "partition")
+_DELIMITERS: Final = ("\t", "|", ";", ",")
+UNQUOTED: Final = ("\t", "|")  # between cells that may hold lone quotes, as Flickr30k's do
+_NUMBER_BEFORE: Final = re.compile(r"\s*\d+\s+(\S.*)")  # "4   A dog" where the delimiter after 4 was forgotten
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: a photo as written, its captions, its split where the table has one, and where the row is."""
+
+    image: str
+    captions: tuple[str, ...]
+    split: str | None
+    where: str
+    mended: bool = False
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold what, by their names as written."""
+
+    image: str
+    caption: str
+    split: str | None = None
+
+
+def find_columns(names: Sequence[str]) -> Columns | None:
+    """The columns of photo, caption and split among a table's names; None where photo or caption is missing."""
+    usual = {_usual(name): name for name in reversed(names)}
+    image = next((usual[name] for name in IMAGE_COLUMNS if name in usual), None)
+    caption = next((usual[name] for name in CAPTION_COLUMNS if name in usual), None)
+    split = next((usual[name] for name in SPLIT_COLUMNS if name in usual), None)
+    return Columns(image, caption, split) if image is not None and caption is not None else None
+
+
+def _usual(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", str(name).strip().strip("\"'").lower())
+
+
+def table_header(first_line: str) -> tuple[str, tuple[str, ...], bool] | None:
+    """Recognise a CSV by its first line.
+
+    Returns:
+        The delimiter, the names of the columns and whether the line is a header; None for another kind of file. A table
+        without a header has the photo first and the caption last.
+    """
+    for delimiter in _DELIMITERS:
+        cells = next(csv.reader([first_line], delimiter=delimiter), [])
+        if len(cells) > 1 and find_columns(cells) is not None:
+            return delimiter, tuple(cells), True
+    for delimiter in _DELIMITERS:
+        cells = next(csv.reader([first_line], delimiter=delimiter), [])
+        if len(cells) > 1 and ending(cells[0].strip()) in ENDINGS:
+            numbered = len(cells) > 2 and cells[1].strip().isdigit()
+            return delimiter, ("image", "number", "caption") if numbered else ("image", "caption"), False
+    return None
+
+
+def first_line(path: Path) -> str:
+    """The first line of a text file that is no Excel hint such as `sep=;`; empty where it is no text."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(1 << 14)
+    except OSError:
+        return ""
+    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    text = start.decode(encoding, "replace").replace("\r\n", "\n").replace("\r", "\n")
+    return next((line for line in text.split("\n") if line.strip() and not _is_hint(line)), "")
+
+
+def _is_hint(line: str) -> bool:
+    return re.fullmatch(r"\s*sep=.\s*", line) is not None
+
+
+def csv_rows(path: Path) -> Iterator[Row]:
+    """The rows of a CSV or TSV.
+
+    Raises:
+        DataError: It is no table of photos and captions, or a row cannot be read.
+    """
+    text = read_text(path)
+    lines = [(number, line) for number, line in numbered_lines(text) if not _is_hint(line)]
+    header = table_header(lines[0][1]) if lines else None
+    if header is None:
+        raise DataError("a table has no columns of photo and caption", where=path, expected="such as image,caption")
+    delimiter, names, has_header = header
+    columns = find_columns(names)
+    assert columns is not None  # table_header looked for them
+    for number, cells in _cells(text, lines, delimiter, path):
+        if has_header and number == lines[0][0]:
+            continue
+        yield _row(cells, names, columns, delimiter, f"{path}, line {number}")
+
+
+def _cells(text: str, lines: list[tuple[int, str]], delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The cells of every row with the number of its first line. Only `,` and `;` have quoted cells."""
+    if delimiter in UNQUOTED:
+        for number, line in lines:
+            yield number, line.split(delimiter)
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    before = 0
+    try:
+        for cells in reader:
+            number, before = before + 1, reader.line_num
+            if any("\n" in cell and _swallowed_rows(cell, delimiter) for cell in cells):
+                raise DataError("a quote is not closed", where=f"{path}, line {number}", found=repr(cells[-1][:60]))
+            if any(cell.strip() for cell in cells) and not _is_hint(delimiter.join(cells)):
+                yield number, cells
+    except csv.Error as error:
+        raise DataError("a table is broken", where=f"{path}, line {before + 1}", found=error) from error
+
+
+def _swallowed_rows(cell: str, delimiter: str) -> bool:
+    """Whether a cell over several lines holds what look like further rows."""
+    return any(ending(line.partition(delimiter)[0].strip()) in ENDINGS for line in cell.split("\n")[1:])
+
+
+def _unquoted(cell: str) -> str:
+    cell = cell.strip()
+    whole = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
+    return cell[1:-1].replace('""', '"') if whole else cell
+
+
+def _row(cells: list[str], names: tuple[str, ...], columns: Columns, delimiter: str, where: str) -> Row:
+    at = names.index(columns.caption)
+    mended = False
+    if len(cells) > len(names):  # a delimiter inside the last column that nobody quoted
+        if at != len(names) - 1:
+            raise DataError(
+                "a row has too many cells", where=where, expected=f"{len(names)}: {', '.join(names)}", found=len(cells)
+            )
+        cells = [*cells[:at], delimiter.join(cells[at:])]
+    elif len(cells) == at and at > 1 and (match := _NUMBER_BEFORE.fullmatch(cells[-1])):
+        cells, mended = [*cells, match[1]], True
+    if delimiter in UNQUOTED:
+        cells = [_unquoted(cell) for cell in cells]
+    cells = cells + [""] * (len(names) - len(cells))
+    return _made(dict(zip(names, cells, strict=True)), columns, where, mended)
+
+
+def json_rows(content: Any, path: Path) -> Iterator[Row]:
+    """The rows of a JSON list of objects.
+
+    Raises:
+        DataError: A row is no object, or has no photo or caption.
+    """
+    for number, entry in enumerate(content):
+        yield record_row(entry, f"{path}, entry {number}")
+
+
+def jsonl_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file with a JSON object a line.
+
+    Raises:
+        DataError: A line is not JSON, or has no photo or caption.
+    """
+    for number, line in numbered_lines(read_text(path)):
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError("a captions file is broken", where=where, found=error) from error
+        yield record_row(entry, where)
+
+
+def record_row(entry: Any, where: str) -> Row:
+    """The row that a JSON object makes.
+
+    Raises:
+        DataError: It has no photo or caption.
+    """
+    columns = find_columns(list(entry)) if isinstance(entry, dict) else None
+    if columns is None:
+        raise DataError(
+            "an entry has no photo or no caption",
+            where=where,
+            expected=f"a key such as {', '.join(IMAGE_COLUMNS[:3])}, and one such as {', '.join(CAPTION_COLUMNS[:4])}",
+            found=", ".join(map(str, entry))[:100] if isinstance(entry, dict) else type(entry).__name__,
+        )
+    return _made(entry, columns, where)
+
+
+def _made(entry: Mapping[str, Any], columns: Columns, where: str, mended: bool = False) -> Row:
+    split = entry.get(columns.split) if columns.split is not None else None
+    image = str(entry[columns.image] if entry[columns.image] is not None else "").strip()
+    if not image:
+        raise DataError("a row names no photo", where=where, expected=f"a file name under {columns.image.strip()}")
+    split = str(split).strip() or None if split is not None else None
+    return Row(image, captions_in(entry[columns.caption]), split, where, mended)
+
+
+def captions_in(value: Any) -> tuple[str, ...]:
+    """The captions that a cell holds: a text, a list of texts, or a list written as text."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        listed = _listed(value)
+        return (value.strip(),) if listed is None else captions_in(listed)
+    if isinstance(value, Mapping):
+        return next((captions_in(value[key]) for key in CAPTION_COLUMNS if key in value), ())
+    if isinstance(value, list | tuple) or hasattr(value, "tolist"):
+        return tuple(text for one in list(value) for text in captions_in(one))
+    return (str(value),)
+
+
+def _listed(text: str) -> list[Any] | None:
+    """A list of captions written into one cell, as JSON or as Python prints it; None for any other text."""
+    stripped = text.strip()
+    if not (stripped.startswith(("['", '["')) and stripped.endswith(("']", '"]'))):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(stripped)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list) else None
+    return None

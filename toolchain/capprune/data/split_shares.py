@@ -1,0 +1,72 @@
+"""Splits for data sets that have none: by the hash of each photo's name, so that the same photo is always in the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+from capprune_runtime.errors import UsageError
+
+SPLITS: Final = ("train", "val", "test")
+DEFAULT_SHARES: Final = (0.8, 0.1, 0.1)
+
+
+def parse_shares(text: str) -> tuple[float, float, float]:
+    """Read the `--shares` option: "80,10,10", "0.8,0.1,0.1" or "90,10" for train, val and test.
+
+    Raises:
+        UsageError: It is not two or three numbers of which train and val are above zero.
+    """
+    try:
+        numbers = [float(part) for part in text.replace("/", ",").split(",")]
+    except ValueError:
+        numbers = []
+    if not (2 <= len(numbers) <= 3 and numbers[0] > 0 and numbers[1] > 0 and all(0 <= n < 1e9 for n in numbers)):
+        raise UsageError(
+            "these are no shares of splits",
+            where="--shares",
+            expected="train,val,test such as 80,10,10; train and val above zero",
+            found=repr(text),
+        )
+    total = sum(numbers)
+    train, val, test = (number / total for number in (*numbers, 0.0)[:3])
+    return train, val, test
+
+
+def split_by_shares(names: Sequence[str], shares: Sequence[float] = DEFAULT_SHARES) -> dict[str, str]:
+    """Choose a split for each name by its hash.
+
+    The choice does not depend on the other names, so it stays when photos are added. Only where a set is so small that
+    a split with a share would be empty, the photo whose hash lies nearest to that split goes there.
+
+    Args:
+        names: Of the photos.
+        shares: Of `SPLITS`, summing to 1.
+    """
+    at = {name: _fraction(name) for name in names}
+    bounds, low = [], 0.0
+    for share in shares:
+        bounds.append((low, low + share))
+        low += share
+    chosen = {name: _split_at(place, bounds) for name, place in at.items()}
+    for split, (start, end) in zip(SPLITS, bounds, strict=True):
+        sizes = [list(chosen.values()).count(one) for one in SPLITS]
+        if end > start and split not in chosen.values() and max(sizes, default=0) > 1:
+            crowded = {one for one, size in zip(SPLITS, sizes, strict=True) if size > 1}
+            middle = (start + end) / 2
+            nearest = min((name for name in at if chosen[name] in crowded), key=lambda name: abs(at[name] - middle))
+            chosen[nearest] = split
+    return chosen
+
+
+def _fraction(name: str) -> float:
+    """A number from 0 to 1 that looks drawn by chance but follows from the name."""
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") / (1 << 64)
+
+
+def _split_at(place: float, bounds: Sequence[tuple[float, float]]) -> str:
+    for split, (start, end) in zip(SPLITS, bounds, strict=True):
+        if start <= place < end:
+            return split
+    return SPLITS[0]

@@ -1,0 +1,60 @@
+"""Overrides that a run would not heed, such as a sparsity where nothing is pruned.
+
+Keys of an encoder that learns are not among them: a recipe gives one set of keys to runs with and without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from capprune.config import RunConfig
+from capprune_runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class _Unheeded:
+    """Keys that a run does not heed.
+
+    Attributes:
+        keys: What the keys begin with.
+        unless: The key that decides.
+        value: What would make them count.
+        holds: Whether a config does not heed them.
+    """
+
+    keys: str
+    unless: str
+    value: str
+    holds: Callable[[RunConfig], bool]
+
+
+_TEACHER: Final = "training.distillation.teacher"
+UNHEEDED: Final = (
+    _Unheeded("pruning.", "pruning.method", "supermask", lambda config: config.pruning.method == "none"),
+    _Unheeded("training.reward.", "training.objective", "scst", lambda config: config.training.objective != "scst"),
+    _Unheeded("training.distillation.", _TEACHER, "RUN", lambda config: config.training.distillation.teacher is None),
+)
+
+
+def refuse_ineffective(config: RunConfig, overrides: Sequence[str]) -> None:
+    """Check that every override changes something in this run.
+
+    Args:
+        config: With the overrides applied.
+        overrides: `key=value`, as typed.
+
+    Raises:
+        UsageError: One of them has no effect; the message names the key that would give it one.
+    """
+    for override in overrides:
+        key = override.partition("=")[0]
+        for rule in UNHEEDED:
+            if key.startswith(rule.keys) and key != rule.unless and rule.holds(config):
+                raise UsageError(
+                    "this override has no effect in this run",
+                    where=override,
+                    expected=f"{rule.unless}={rule.value}, or another value that makes it count",
+                    hint=f"add {rule.unless}={rule.value}, or leave {key} out",
+                )

@@ -1,0 +1,121 @@
+"""YAML as plain as a config needs it, and nothing in it silently dropped or turned into another type.
+
+PyYAML reads YAML 1.1, where `no` is false, `010` is 8, `1:30` is 90 and 2026-01-01 is a date, and it keeps the last of two
+equal keys. Here such values stay text, and a key that stands twice is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from capprune_runtime.errors import ConfigError
+
+CONFIG_DEPTH: Final = 16  # levels; the config has four, and PyYAML's time grows with the square
+_TEXT: Final = "tag:yaml.org,2002:str"
+_NULL: Final = "tag:yaml.org,2002:null"
+
+IsText = Callable[[tuple[str, ...]], bool]
+
+
+class _Loader(yaml.SafeLoader):
+    """Knows true and false, decimal numbers and null; everything else is text."""
+
+
+_Loader.yaml_implicit_resolvers = {}  # not those of YAML 1.1
+_RESOLVED: Final = (  # type, pattern, possible first characters
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?([0-9][0-9_]*)?\.[0-9_]*([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
+)
+for _type, _pattern, _first in _RESOLVED:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_type}", re.compile(rf"^(?:{_pattern})$"), [*_first])
+
+
+def plain_yaml(text: str, where: object, texts: IsText | None = None) -> Any:
+    """Read YAML without aliases, tags, repeated keys and depth.
+
+    Args:
+        text: To read.
+        where: Its file, or the text itself, for messages.
+        texts: Whether the value at a path of keys is text, however it looks; None where no value is known to be.
+
+    Raises:
+        ConfigError: If it is not YAML, or not plain.
+    """
+    try:
+        _refuse_dangers(yaml.parse(text, Loader=_Loader), where)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_tree(node, where, texts, ())
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError("this is not YAML", where=where, found=" ".join(str(error).split())) from error
+
+
+def written_text(value: str) -> str | None:
+    """The text that an override gives to a key of text or path: as written, or what stands in quotes.
+
+    `key=`, `key=null` and `key=~` mean none. A path may start with `~/`.
+    """
+    if value in ("", "null", "~"):
+        return None
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return _at_home(value)
+
+
+def _at_home(text: str) -> str:
+    return str(Path(text).expanduser()) if text.startswith("~/") else text
+
+
+def _refuse_dangers(events: Iterable[yaml.Event], where: object) -> None:
+    """Aliases can expand without bound, tags can name types, and depth exhausts the stack: a config needs none."""
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError("a config must not use YAML aliases", where=where)
+        if getattr(event, "tag", None) is not None:
+            raise ConfigError("a config must not use YAML tags", where=where)
+        if depth > CONFIG_DEPTH:
+            raise ConfigError(
+                "this config is nested too deeply", where=where, expected=f"at most {CONFIG_DEPTH} levels"
+            )
+
+
+def _check_tree(node: yaml.Node, where: object, texts: IsText | None, path: tuple[str, ...]) -> None:
+    """Refuse a key that stands twice, and mark as text what is text by its key."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_tree(item, where, texts, path)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError("a key is a list or a tree", where=f"{where}, line {key.start_mark.line + 1}")
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                at = ".".join((*path, key.value))
+                raise ConfigError(
+                    "a key stands twice", where=f"{where}, {at}", found=f"in lines {lines[key.value]} and {line}"
+                )
+            lines[key.value] = line
+            _check_tree(value, where, texts, (*path, key.value))
+    elif isinstance(node, yaml.ScalarNode) and texts is not None and texts(path) and node.tag != _NULL:
+        node.tag = _TEXT
+        node.value = _at_home(node.value)
