@@ -15,7 +15,7 @@ from tiny_world import PHOTOS, World
 from capprune.data.captions import CaptionedPhoto
 from capprune.data.photos import open_photos
 from capprune.evaluation.gate import check_gates
-from capprune.evaluation.validate import Reference, parity_in_runtime, pixels, validate_bundle
+from capprune.evaluation.validate import Reference, inputs, parity_in_runtime, validate_bundle
 from capprune.evaluation.worker import captions_in_subprocess
 from capprune_runtime.caption import interpreter
 from capprune_runtime.errors import (
@@ -195,7 +195,7 @@ def test_truncated_and_missing_photos_are_named(world: World, tmp_path: Path) ->
     (tmp_path / "00.png").write_bytes(whole[: len(whole) // 2])
     with open_photos(tmp_path) as store:
         with pytest.raises(PhotoError, match=r"00\.png"):
-            list(pixels(world.bundle, world.photos[:1], store))
+            list(inputs(world.bundle, world.photos[:1], store))
         with pytest.raises(CapPruneError, match=r"99\.png") as failure:
-            list(pixels(world.bundle, [CaptionedPhoto("99.png", "test", ("a dog",))], store))
+            list(inputs(world.bundle, [CaptionedPhoto("99.png", "test", ("a dog",))], store))
     assert failure.value.exit_code == 4

