@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import tiny_bundle
 from desktop_jvm import DesktopJvm
 from numpy.typing import NDArray
+from PIL import Image
 
 from capprune_runtime import Captioner, resize, verify_bundle
 
@@ -56,7 +58,7 @@ def test_the_captions_are_those_of_python(jvm: DesktopJvm, write: Callable[[Path
 
 
 def test_the_model_of_the_cache_needs_what_the_words_before_left_in_it(cached: Path) -> None:
-    """Or a cache that is never written would pass."""
+    """Without this, a cache that is never written would pass the test above."""
     captioner = Captioner(verify_bundle(cached))
     step = captioner.step
     state = captioner.encode(tiny_bundle.photo_pixels())
@@ -86,6 +88,12 @@ def test_a_model_of_regions_is_verified_and_then_refused_in_plain_words(jvm: Des
     with pytest.raises(machine.BuildFailed) as caught:
         jvm.captions(place, photos()[:1], tmp_path / "photos")
     assert re.search(r"this model takes features of regions, not photos", str(caught.value))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    Image.fromarray(tiny_bundle.photo_pixels()).save(folder / "a.png")
+    jvm.run_photos(place, folder, tmp_path / "results.json")
+    failure = json.loads((tmp_path / "results.json").read_text())["failure"]
+    assert (failure["error"], failure["exit_code"]) == ("UsageError", 2)
     broken = (place / "encoder.tflite").read_bytes()[:-4]
     (place / "encoder.tflite").write_bytes(broken)
     with pytest.raises(machine.BuildFailed, match="another size"):  # so it was verified before

@@ -34,7 +34,12 @@ public final class Captioner implements AutoCloseable {
             encoder.close();
             throw error;
         }
-        step = new DecoderStep(decoder, manifest.step(), manifest.decoding().maxTokens());
+        try {
+            step = new DecoderStep(decoder, manifest.step(), manifest.decoding().maxTokens());
+        } catch (RuntimeException error) {
+            close();
+            throw error;
+        }
     }
 
     /** Say a caption with the bundle's own beam. */

@@ -58,7 +58,7 @@ final class ManifestSchema1 {
         }
         long vocabulary = model.whole("vocabulary", InterfaceReader.FEWEST_WORDS, InterfaceReader.MOST_WORDS);
         List<String> state = cell.equals("lstm") ? Arrays.asList("h", "c") : Arrays.asList("h");
-        require(decoder.list("state").equals(state), "decoder.state", "the state of the cell, " + state);
+        require(decoder.strings("state").equals(state), "decoder.state", "the state of the cell, " + state);
         String description = cell.toUpperCase(Locale.ROOT) + " with soft attention over " + sizes.get("regions")
                 + " regions";
         made.put("model", Json.object("family", family, "description", description, "sizes", sizes));

@@ -2,6 +2,7 @@ package org.capprune.core;
 
 import static java.util.Arrays.asList;
 
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -156,6 +157,18 @@ final class ManifestSection {
                 throw wrongType(name(key) + "[" + n + "]", "a whole number");
             }
             values[n] = value;
+        }
+        return values;
+    }
+
+    /** A list of strings. */
+    List<String> strings(String key) {
+        List<String> values = new ArrayList<>();
+        for (Object item : list(key)) {
+            if (!(item instanceof String text)) {
+                throw wrongType(name(key) + "[" + values.size() + "]", "a string");
+            }
+            values.add(text);
         }
         return values;
     }
