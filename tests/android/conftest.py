@@ -17,6 +17,7 @@ TESTS = Path(__file__).parents[1]
 sys.path.extend(str(TESTS / folder) for folder in ("runtime", "capz"))
 
 import tiny_bundle  # noqa: E402
+from manifest_cases import write_manifests  # noqa: E402
 from packed_bundle import make_packed_bundle, quantise_every_matrix  # noqa: E402
 
 
@@ -45,6 +46,7 @@ def junit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every folder that the JUnit tests read: cases, packed bundles, hostile and mutated files."""
     folder = tmp_path_factory.mktemp("junit")
     write_cases(folder)
+    write_manifests(folder / "manifests")
     command = [sys.executable, TESTS / "android" / "hostile_files.py", "--out", folder]
     subprocess.run(command, check=True, capture_output=True)
     _write_packed(folder / "capz", tmp_path_factory)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from capprune_runtime import strict_json
 from capprune_runtime.bundle.manifest import DecodingSection
-from capprune_runtime.caption.search import State, StepResult, beam, greedy
+from capprune_runtime.caption.search import StepResult, beam, greedy
 from capprune_runtime.errors import BundleError
 from capprune_runtime.photo import decode_photo, normalise, resize
 
@@ -35,6 +35,17 @@ _JSON = (
     "-" + "9" * 30, "1" * 5000 + ".0", "[" * 500 + "]" * 500, "[" * 5000, "", " ", "/* */ 1", "[1 2]", '{"a": }', '"\x00"', "-01",
     "1.0E+2", '"\u2028"', "truefalse",
 )  # fmt: skip
+
+
+_NORMALISATIONS = (
+    ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+    ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    ((0.0, -0.0, 255.0), (255.0, 0.5, 1024.0)),
+    ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+    ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    ((0.1, 1 / 3, 254.9999), (0.7, 3.3333333333, 1023.9)),
+    ((122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)),
+)
 
 
 def write_cases(out: Path) -> None:
@@ -68,8 +79,15 @@ def _write_squashes(folder: Path, random: np.random.Generator) -> None:
 
 
 def _write_normalised(folder: Path) -> None:
+    """Every byte in every channel, by common and by odd means and scales."""
     folder.mkdir()
-    (folder / "floats").write_bytes(normalise(np.arange(256, dtype=np.uint8)).tobytes())
+    square = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(16, 16, 3)
+    (folder / "square").write_bytes(square.tobytes())
+    index = []
+    for number, (mean, scale) in enumerate(_NORMALISATIONS):
+        (folder / str(number)).write_bytes(normalise(square, mean, scale).tobytes())
+        index.append({"file": str(number), "mean": list(mean), "scale": list(scale)})
+    write_index(folder, index)
 
 
 def _write_upright(folder: Path, random: np.random.Generator) -> None:
@@ -121,7 +139,7 @@ def _write_pngs(folder: Path, random: np.random.Generator) -> None:
 
 
 def _write_searches(folder: Path, random: np.random.Generator) -> None:
-    """Tables of scores, with many ties; both sides take the row that token and state choose."""
+    """Tables of scores, with many ties; both sides take the row that token, state and position choose."""
     folder.mkdir()
     index = []
     for number in range(60):
@@ -134,7 +152,7 @@ def _write_searches(folder: Path, random: np.random.Generator) -> None:
         )
         (folder / str(number)).write_bytes(table.tobytes())
         for width in (1, 2, 3, 5, vocabulary * 2):
-            start: State = {"h": np.zeros(1, np.float32)}
+            start = np.zeros(1, np.float32)
             step = _table_step(table)
             found = greedy(step, start, decoding) if width == 1 else beam(step, start, decoding, width)
             index.append({
@@ -146,10 +164,9 @@ def _write_searches(folder: Path, random: np.random.Generator) -> None:
 
 
 def _table_step(table: NDArray[np.float32]) -> Any:
-    def step(token: int, state: State) -> StepResult:
-        following = (float(state["h"][0]) * 3 + token) % 101
-        scores = table[int(following) % len(table)]
-        return StepResult(scores, {"h": np.array([following], np.float32)}, np.array([following], np.float32))
+    def step(token: int, state: NDArray[np.float32], position: int) -> StepResult[NDArray[np.float32]]:
+        following = np.array([(float(state[0]) * 3 + token + 7 * position) % 101], np.float32)
+        return StepResult(table[int(following[0]) % len(table)], following, following)
 
     return step
 

@@ -59,7 +59,9 @@ def words_of(folder: Path) -> bytes:
 def make_packed_bundle(folder: Path, models: tiny_bundle.TinyModels, edit: tflite_edit.Edit) -> Packed:
     tiny_bundle.write_bundle(folder, models)
     manifest = tiny_bundle.manifest_json(models.cell)
-    described = json.dumps({key: manifest[key] for key in ("preprocessing", "decoding")}).encode()
+    # one number for all channels, as schema 1 had it
+    preprocessing = tiny_bundle.schema1_json(models.cell)["preprocessing"]
+    described = json.dumps({"preprocessing": preprocessing, "decoding": manifest["decoding"]}).encode()
     decoder = add_metadata(tflite_edit.edited(models.step_tflite, edit), words_of(folder), described)
     (folder / "decoder.tflite").write_bytes(decoder)
     tiny_bundle.seal(folder, manifest)

@@ -150,6 +150,7 @@ INTERFACES: list[tuple[str, object, str]] = [
         (put("pruning/sparsity", 0.5), "pruning.sparsity"),
         (put("pruning/sparsity", "most"), "pruning.sparsity"),
         (put("pruning/kept_weights", 1001), "pruning.kept_weights"),
+        (put("pruning/kept_weights", 10**400), "pruning.kept_weights"),
         (put("pruning/prunable_weights", -1), "pruning.prunable_weights"),
         (put("quantisation/encoder", ""), "quantisation.encoder"),
         (put("data/name", "a\x1b[31mb"), "data.name"),

@@ -339,7 +339,7 @@ def _decoding_rules(decoding: DecodingSection, vocabulary: int) -> list[tuple[st
 
 def _pruning_rules(pruning: PruningSection) -> list[tuple[str, bool, str]]:
     kept, prunable = pruning.kept_weights, pruning.prunable_weights
-    counted = 1 - kept / prunable if prunable > 0 else 0.0
+    counted = 1 - kept / prunable if 0 <= kept <= prunable and prunable > 0 else 0.0  # huge counts have no quotient
     return [
         ("pruning.method", _is_name(pruning.method), "a name in a-z, 0-9, _"),
         ("pruning.sparsity", 0 <= pruning.sparsity <= 1, "0 to 1"),

@@ -81,9 +81,9 @@ METHOD(jlong, bytes)(JNIEnv *env, jclass type, jlong tensor) {
     return (jlong)TfLiteTensorByteSize(AS(TfLiteTensor, tensor));
 }
 
-METHOD(void, writeFloats)(JNIEnv *env, jclass type, jlong tensor, jfloatArray values) {
+METHOD(void, writeFloats)(JNIEnv *env, jclass type, jlong tensor, jint offset, jfloatArray values) {
     jsize count = (*env)->GetArrayLength(env, values);
-    (*env)->GetFloatArrayRegion(env, values, 0, count, (jfloat *)TfLiteTensorData(AS(TfLiteTensor, tensor)));
+    (*env)->GetFloatArrayRegion(env, values, 0, count, (jfloat *)TfLiteTensorData(AS(TfLiteTensor, tensor)) + offset);
 }
 
 METHOD(void, writeInt)(JNIEnv *env, jclass type, jlong tensor, jint value) {

@@ -2,6 +2,7 @@ package org.capprune.demo;
 
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.FloatBuffer;
 import java.util.HashMap;
 import java.util.Map;
 import org.capprune.core.CapPruneException;
@@ -46,6 +47,7 @@ final class Engines {
         private final ModelFile file;
         private final org.tensorflow.lite.Interpreter interpreter;
         private final Object[] inputs;
+        private final FloatBuffer[] floats; // the same bytes as numbers
         private final Map<Integer, Object> outputs = new HashMap<>();
 
         LiteRtInterpreter(ModelFile file, int threads) {
@@ -53,6 +55,7 @@ final class Engines {
             ByteBuffer data = direct(file.data().length);
             data.put(file.data());
             inputs = new Object[file.inputs().size()];
+            floats = new FloatBuffer[inputs.length];
             try {
                 interpreter = new org.tensorflow.lite.Interpreter(
                         data, new org.tensorflow.lite.Interpreter.Options().setNumThreads(threads));
@@ -61,8 +64,11 @@ final class Engines {
                 throw new CapPruneException(ErrorKind.BUNDLE, "the interpreter does not accept a model")
                         .at(file.signature()).found(error.getMessage()).from(error);
             }
-            file.inputs().values().forEach(
-                    place -> inputs[place] = direct(interpreter.getInputTensor(place).numBytes()));
+            file.inputs().values().forEach(place -> {
+                ByteBuffer input = direct(interpreter.getInputTensor(place).numBytes());
+                inputs[place] = input;
+                floats[place] = input.asFloatBuffer();
+            });
             file.outputs().values().forEach(
                     place -> outputs.put(place, direct(interpreter.getOutputTensor(place).numBytes())));
         }
@@ -73,8 +79,14 @@ final class Engines {
 
         @Override
         public void set(String name, float[] values) {
-            ByteBuffer input = (ByteBuffer) inputs[file.inputs().get(name)];
-            input.asFloatBuffer().put(values);
+            write(name, 0, values);
+        }
+
+        @Override
+        public void write(String name, int offset, float[] values) {
+            FloatBuffer input = floats[file.inputs().get(name)];
+            ((java.nio.Buffer) input).position(offset);
+            input.put(values);
         }
 
         @Override

@@ -22,9 +22,10 @@ public final class AboutActivity extends Activity {
 
     private String describe(Manifest manifest) {
         return getString(R.string.about_app, version(this)) + "\n\n"
-                + getString(R.string.about_bundle, manifest.createdBy(), manifest.model().vocabulary(),
+                + getString(R.string.about_bundle, manifest.createdBy(), manifest.step().vocabulary(),
                         100 * manifest.pruning().sparsity(), manifest.encoderWeights(), manifest.decoderWeights(),
-                        manifest.dataName(), manifest.dataLicence());
+                        manifest.dataName(), manifest.dataLicence(), manifest.model().description())
+                + (manifest.step().regions() == null ? "\n" + getString(R.string.no_attention) : "");
     }
 
     /** The app's name and version, as results have it. */

@@ -19,13 +19,14 @@ import android.widget.LinearLayout;
 import android.widget.TextView;
 import java.io.IOException;
 import java.io.InputStream;
+import java.util.List;
 import org.capprune.core.Caption;
 import org.capprune.core.CapPruneException;
 import org.capprune.core.ErrorKind;
 import org.capprune.core.Pixels;
 import org.capprune.core.Squash;
 
-/** Pick or take a photo, read the caption, see where the model looked for each word. */
+/** Pick or take a photo, read the caption, see where the model looked for each word, if it shows attention. */
 public final class MainActivity extends Activity {
     private static final int PICK = 1;
     private static final int TAKE = 2;
@@ -34,6 +35,7 @@ public final class MainActivity extends Activity {
     private AttentionView photoView;
     private TextView captionView;
     private LinearLayout wordsView;
+    private View noAttentionView;
     private View shareBar;
     private String caption = "";
     private volatile int asked; // how many photos were asked for; only the answer to the last one is shown
@@ -48,6 +50,7 @@ public final class MainActivity extends Activity {
         photoView = findViewById(R.id.photo);
         captionView = findViewById(R.id.caption);
         wordsView = findViewById(R.id.words);
+        noAttentionView = findViewById(R.id.no_attention);
         shareBar = findViewById(R.id.share_bar);
         findViewById(R.id.pick).setOnClickListener(view -> pick());
         findViewById(R.id.take).setOnClickListener(view -> take());
@@ -114,6 +117,7 @@ public final class MainActivity extends Activity {
         int number = ++asked;
         caption = "";
         wordsView.removeAllViews();
+        noAttentionView.setVisibility(View.GONE);
         shareBar.setVisibility(View.GONE);
         photoView.setImageBitmap(null);
         photoView.show(null);
@@ -161,8 +165,13 @@ public final class MainActivity extends Activity {
         photoView.setContentDescription(caption);
         captionView.setText(caption); // a live region: screen readers say it
         shareBar.setVisibility(View.VISIBLE);
+        List<float[]> looked = said.caption.attention();
+        if (looked == null) {
+            noAttentionView.setVisibility(View.VISIBLE);
+            return;
+        }
         for (int n = 0; n < said.words.length; n++) {
-            float[] attention = said.caption.attention().get(n);
+            float[] attention = looked.get(n);
             Button word = new Button(this);
             word.setText(said.words[n]);
             word.setAllCaps(false);

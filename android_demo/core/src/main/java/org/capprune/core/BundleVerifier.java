@@ -3,7 +3,6 @@ package org.capprune.core;
 import org.capprune.core.Manifest.FileEntry;
 import org.capprune.core.TfliteModel.Signature;
 import org.capprune.core.TfliteModel.Tensor;
-import org.capprune.core.TfliteModel.Type;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.Arrays;
@@ -40,22 +39,16 @@ final class BundleVerifier {
         checkNames();
         manifest.files().forEach((name, entry) -> files.put(name, readListed(name, entry)));
         Vocabulary vocabulary = Vocabulary.read(files.get(BundleFiles.VOCABULARY), members.where(BundleFiles.VOCABULARY));
-        if (vocabulary.size() != manifest.model().vocabulary()) {
+        StepInterface step = manifest.step();
+        if (vocabulary.size() != step.vocabulary()) {
             throw new CapPruneException(ErrorKind.BAD_VOCABULARY, "the vocabulary does not fit the model")
-                    .at(members.where(BundleFiles.VOCABULARY)).expected(manifest.model().vocabulary() + " tokens")
+                    .at(members.where(BundleFiles.VOCABULARY)).expected(step.vocabulary() + " tokens")
                     .found(vocabulary.size());
         }
-        Map<String, Expected> encoded = encoded();
-        Map<String, Expected> photo = new LinkedHashMap<>();
-        int size = manifest.photoSize();
-        photo.put("photo", new Expected(Type.FLOAT32, 1, size, size, 3));
-        ModelFile encoder = model(manifest.encoderFile(), Manifest.ENCODE_SIGNATURE, photo, encoded);
-        Map<String, Expected> stepInputs = new LinkedHashMap<>(encoded);
-        stepInputs.put("token", new Expected(Type.INT32, 1));
-        Map<String, Expected> said = state();
-        said.put("scores", new Expected(Type.FLOAT32, 1, manifest.model().vocabulary()));
-        said.put("attention", new Expected(Type.FLOAT32, 1, manifest.model().regions()));
-        ModelFile decoder = model(manifest.decoderFile(), Manifest.STEP_SIGNATURE, stepInputs, said);
+        ModelFile encoder = model(
+                manifest.encoderFile(), Manifest.ENCODE_SIGNATURE, manifest.encodeInputs(), step.encodeOutputs());
+        ModelFile decoder = model(
+                manifest.decoderFile(), Manifest.STEP_SIGNATURE, step.stepInputs(), step.stepOutputs());
         String place = members.place();
         Bundle bundle = new Bundle(place, manifest, vocabulary, files, encoder, decoder,
                 GoldenReader.read(files, place, manifest, vocabulary));
@@ -115,30 +108,8 @@ final class BundleVerifier {
         return text.toString();
     }
 
-    /** What a tensor of a signature must be. */
-    private record Expected(Type type, Shape shape) {
-        Expected(Type type, int... sizes) {
-            this(type, new Shape(sizes));
-        }
-    }
-
-    private Map<String, Expected> state() {
-        Map<String, Expected> state = new LinkedHashMap<>();
-        manifest.state().forEach(name -> state.put(name, new Expected(Type.FLOAT32, 1, manifest.model().hidden())));
-        return state;
-    }
-
-    /** What the encoder gives, all of which goes into a step. */
-    private Map<String, Expected> encoded() {
-        Map<String, Expected> encoded = state();
-        int regions = manifest.model().regions();
-        encoded.put("keys", new Expected(Type.FLOAT32, 1, regions, manifest.model().attention()));
-        encoded.put("values", new Expected(Type.FLOAT32, 1, regions, manifest.model().context()));
-        return encoded;
-    }
-
     private ModelFile model(
-            String name, String key, Map<String, Expected> inputs, Map<String, Expected> outputs) {
+            String name, String key, Map<String, ExpectedTensor> inputs, Map<String, ExpectedTensor> outputs) {
         byte[] data = files.get(name);
         String where = members.where(name);
         TfliteModel model = TfliteCheck.check(data, where, key);
@@ -151,7 +122,7 @@ final class BundleVerifier {
     }
 
     private static void checkTensors(
-            TfliteModel model, String where, String kind, Map<String, Long> found, Map<String, Expected> expected) {
+            TfliteModel model, String where, String kind, Map<String, Long> found, Map<String, ExpectedTensor> expected) {
         if (!found.keySet().equals(expected.keySet())) {
             throw bad("the model's " + kind + "s are not those of the manifest", where)
                     .expected(Printable.list(expected.keySet()))
@@ -159,9 +130,9 @@ final class BundleVerifier {
         }
         expected.forEach((name, one) -> {
             Tensor tensor = model.tensors().get(found.get(name).intValue());
-            if (!tensor.shape().equals(one.shape) || tensor.type() != one.type) {
+            if (!tensor.shape().equals(one.shape()) || tensor.type() != one.type()) {
                 throw bad("the model's " + kind + " " + name + " does not fit the manifest", where)
-                        .expected(one.shape + " " + one.type).found(tensor.shape() + " " + tensor.type());
+                        .expected(one.shape() + " " + one.type()).found(tensor.shape() + " " + tensor.type());
             }
         });
     }

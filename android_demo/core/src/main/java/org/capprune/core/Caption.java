@@ -11,7 +11,7 @@ import java.util.Map;
  * @param text the words with spaces between
  * @param tokens their ids, without {@code <start>} and {@code <end>}
  * @param logProbability of the words, and of {@code <end>} when finished
- * @param attention for each word, for each region, how much the model looked there
+ * @param attention for each word, for each region, how much the model looked there; null where the model shows no attention
  * @param finished whether the model ended the caption itself
  * @param encodeUs time of the encoder, in µs
  * @param stepUs time of every call of the decoder in the order made, in µs; a beam makes several a word

@@ -12,9 +12,10 @@ public final class Captioner implements AutoCloseable {
     private final Bundle bundle;
     private final Interpreter encoder;
     private final Interpreter decoder;
+    private final DecoderStep step;
 
     /**
-     * @param bundle one that has been checked
+     * @param bundle one that has been checked, whose model takes photos
      * @param engine makes the interpreters
      * @param threads threads that each may use, 1 to 64
      */
@@ -24,11 +25,19 @@ public final class Captioner implements AutoCloseable {
                     .expected("1 to " + MOST_THREADS).found(threads);
         }
         this.bundle = bundle;
+        Manifest manifest = bundle.manifest();
+        manifest.photo(); // or an error that says what the model takes instead
         encoder = engine.load(bundle.encoder(), threads);
         try {
             decoder = engine.load(bundle.decoder(), threads);
         } catch (RuntimeException error) {
             encoder.close();
+            throw error;
+        }
+        try {
+            step = new DecoderStep(decoder, manifest.step(), manifest.decoding().maxTokens());
+        } catch (RuntimeException error) {
+            close();
             throw error;
         }
     }
@@ -51,16 +60,16 @@ public final class Captioner implements AutoCloseable {
                     .expected("1 to " + Manifest.MOST_BEAM).found(beam);
         }
         long started = System.nanoTime();
-        List<float[]> startState = encode(square);
+        DecoderStep.State startState = encode(square);
         double encodeUs = (System.nanoTime() - started) / NS_PER_US;
         List<Double> stepUs = new ArrayList<>();
-        Search search = new Search((token, state) -> {
+        Search<DecoderStep.State> search = new Search<>((token, state, position) -> {
             long before = System.nanoTime();
-            Search.Result result = step(token, state);
+            Search.Result<DecoderStep.State> result = step.run(token, state, position);
             stepUs.add((System.nanoTime() - before) / NS_PER_US);
             return result;
         }, bundle.manifest().decoding(), stopped);
-        Search.Hypothesis found;
+        Search.Hypothesis<DecoderStep.State> found;
         try {
             found = search.beam(startState, beam);
         } catch (Search.Stopped noLonger) {
@@ -68,54 +77,20 @@ public final class Captioner implements AutoCloseable {
         }
         double totalUs = (System.nanoTime() - started) / NS_PER_US;
         return new Caption(bundle.vocabulary().caption(found.tokens()), found.tokens(), found.logProbability(),
-                found.attention(), found.finished(), encodeUs, stepUs, totalUs);
+                bundle.manifest().step().regions() == null ? null : found.attention(), found.finished(), encodeUs, stepUs, totalUs);
     }
 
     /** Run the encoder; the steps that follow look at this photo. */
-    private List<float[]> encode(byte[] square) {
-        Manifest manifest = bundle.manifest();
-        int expected = manifest.photoSize() * manifest.photoSize() * 3;
+    private DecoderStep.State encode(byte[] square) {
+        Manifest.PhotoInput photo = bundle.manifest().photo();
+        int expected = photo.size() * photo.size() * 3;
         if (square.length != expected) {
             throw new CapPruneException(ErrorKind.USAGE, "a photo does not fit the encoder")
                     .expected(expected + " bytes").found(square.length + " bytes");
         }
-        encoder.set("photo", Squash.normalise(square));
+        encoder.set("photo", Squash.normalise(square, photo.mean(), photo.scale()));
         encoder.run();
-        Manifest.Model model = manifest.model();
-        hold("keys", model.regions() * model.attention());
-        hold("values", model.regions() * model.context());
-        return state(encoder);
-    }
-
-    /** Hand an output of the encoder to the decoder, where it stays for all words of the photo. */
-    private void hold(String name, int size) {
-        float[] values = new float[size];
-        encoder.get(name, values);
-        decoder.set(name, values);
-    }
-
-    private List<float[]> state(Interpreter from) {
-        List<float[]> state = new ArrayList<>();
-        for (String name : bundle.manifest().state()) {
-            float[] values = new float[bundle.manifest().model().hidden()];
-            from.get(name, values);
-            state.add(values);
-        }
-        return state;
-    }
-
-    private Search.Result step(int token, List<float[]> state) {
-        Manifest manifest = bundle.manifest();
-        decoder.set("token", token);
-        for (int n = 0; n < state.size(); n++) {
-            decoder.set(manifest.state().get(n), state.get(n));
-        }
-        decoder.run();
-        float[] scores = new float[manifest.model().vocabulary()];
-        float[] attention = new float[manifest.model().regions()];
-        decoder.get("scores", scores);
-        decoder.get("attention", attention);
-        return new Search.Result(scores, state(decoder), attention);
+        return step.lookAt(encoder);
     }
 
     @Override

@@ -17,6 +17,9 @@ public interface Interpreter extends AutoCloseable {
     /** Set an input of floats, which fill it. */
     void set(String name, float[] values);
 
+    /** Overwrite a part of an input of floats, from {@code offset} on; the rest stays as it is. */
+    void write(String name, int offset, float[] values);
+
     /** Set an input of one whole number. */
     void set(String name, int value);
 

@@ -1,6 +1,6 @@
 package org.capprune.core;
 
-import java.util.List;
+import java.util.LinkedHashMap;
 import java.util.Map;
 
 /**
@@ -9,28 +9,28 @@ import java.util.Map;
  * <p>{@link ManifestReader} makes it; docs/bundle_format.md is the specification.
  *
  * @param createdBy what wrote the bundle
- * @param model the decoder's kind and sizes
- * @param photoSize side of the encoder's square, in pixels
+ * @param model what the decoder is, for people
+ * @param preprocessing what {@code encode} takes
  * @param decoding how captions are searched
  * @param encoderFile name of the model file of {@code encode}
  * @param decoderFile name of the model file of {@code step}
- * @param state names of the tensors that go from step to step
+ * @param step what {@code step} takes and returns
  * @param pruning how the decoder was pruned
  * @param encoderWeights how the encoder's weights are stored, as the exporter names it
  * @param decoderWeights how the decoder's weights are stored
  * @param dataName what the model was trained on
  * @param dataLicence under which licence
  * @param files every file but the manifest, by name
- * @param described {@code preprocessing} and {@code decoding} as the file gives them
+ * @param described {@code preprocessing} and {@code decoding} as a model file's metadata must have them
  */
 public record Manifest(
         String createdBy,
         Model model,
-        int photoSize,
+        Preprocessing preprocessing,
         Decoding decoding,
         String encoderFile,
         String decoderFile,
-        List<String> state,
+        StepInterface step,
         Pruning pruning,
         String encoderWeights,
         String decoderWeights,
@@ -47,9 +47,17 @@ public record Manifest(
     /** The widest beam. */
     public static final int MOST_BEAM = 100;
 
-    /** The decoder's kind and sizes. */
-    public record Model(
-            String cell, int embedding, int hidden, int attention, int context, int regions, int vocabulary) {}
+    /** The name of the decoder family, the same in a few words, and its widths, layers and heads by name. */
+    public record Model(String family, String description, Map<String, Long> sizes) {}
+
+    /** What {@code encode} takes. */
+    public sealed interface Preprocessing permits PhotoInput, RegionsInput {}
+
+    /** A photo, squashed to {@code size} pixels a side, then (x - mean) / scale of red, green and blue. */
+    public record PhotoInput(int size, double[] mean, double[] scale) implements Preprocessing {}
+
+    /** Features of at most so many regions that a detector found, each of so many channels. */
+    public record RegionsInput(int regions, int channels) implements Preprocessing {}
 
     /** Token ids that are never said, the most words of a caption, the beam's default width. */
     public record Decoding(int[] suppress, int maxTokens, int beam) {}
@@ -59,4 +67,30 @@ public record Manifest(
 
     /** What one file of the bundle must be. */
     record FileEntry(String sha256, long sizeBytes) {}
+
+    /** How a photo becomes the encoder's input; an error where the model takes features of regions instead. */
+    public PhotoInput photo() {
+        if (preprocessing instanceof PhotoInput photo) {
+            return photo;
+        }
+        throw new CapPruneException(ErrorKind.USAGE, "this model takes features of regions, not photos")
+                .expected("a bundle whose preprocessing.input is photo: this app has no detector of regions");
+    }
+
+    /** Side of the encoder's square, in pixels. */
+    public int photoSize() {
+        return photo().size();
+    }
+
+    /** What {@code encode} must take. */
+    Map<String, ExpectedTensor> encodeInputs() {
+        Map<String, ExpectedTensor> inputs = new LinkedHashMap<>();
+        if (preprocessing instanceof RegionsInput input) {
+            inputs.put("regions", ExpectedTensor.row(input.regions, input.channels));
+            inputs.put("present", ExpectedTensor.row(input.regions));
+        } else {
+            inputs.put("photo", ExpectedTensor.row(photoSize(), photoSize(), 3));
+        }
+        return inputs;
+    }
 }

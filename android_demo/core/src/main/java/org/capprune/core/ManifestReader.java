@@ -1,28 +1,36 @@
 package org.capprune.core;
 
 import static java.util.Arrays.asList;
+import static org.capprune.core.ManifestSection.notAllowed;
+import static org.capprune.core.ManifestSection.require;
 
 import org.capprune.core.Manifest.Decoding;
 import org.capprune.core.Manifest.FileEntry;
 import org.capprune.core.Manifest.Model;
+import org.capprune.core.Manifest.PhotoInput;
+import org.capprune.core.Manifest.Preprocessing;
 import org.capprune.core.Manifest.Pruning;
+import org.capprune.core.Manifest.RegionsInput;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
-import java.util.List;
 import java.util.Map;
-import java.util.TreeSet;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 
 /**
  * Reads manifest.json, strictly: an unknown, missing or repeated key, a wrong type or a value out of range is an error
- * that names the key.
+ * that names the key. Manifests of schema 1 are lifted to schema 2 by {@link ManifestSchema1}.
  */
 final class ManifestReader {
     private static final String FORMAT = "capprune-bundle";
-    private static final int SCHEMA_VERSION = 1;
+    private static final int SCHEMA_VERSION = 2;
     private static final String RESIZE = "squash-triangle-q15";
     private static final double SPARSITY_TOLERANCE = 1e-3; // the exporter may round what it prints, not more
-    private static final int MOST_TEXT = 200;
-    private static final Pattern NAME = Pattern.compile("[a-z0-9][a-z0-9_]{0,63}");
+    private static final int CHANNELS = 3;
+    private static final int MOST_REGIONS = 1024;
+    private static final int MOST_CHANNELS = 65_536;
+    private static final int MOST_MODEL_SIZES = 64;
+    private static final long MOST_MODEL_SIZE = 1L << 31;
     private static final Pattern SHA256 = Pattern.compile("[0-9a-f]{64}");
 
     private ManifestReader() {}
@@ -38,21 +46,27 @@ final class ManifestReader {
 
     private static Manifest manifest(Object document) {
         checkVersion(document);
-        Section root = new Section(document, "");
+        Map<String, Object> tree = new ManifestSection(document, "").tree();
+        boolean old = tree.get("schema_version").equals(1L);
+        ManifestSection root = new ManifestSection(old ? ManifestSchema1.lifted(tree) : tree, "");
         root.requireKeys("format", "schema_version", "created_by", "model", "preprocessing", "decoding", "encoder",
                 "decoder", "pruning", "quantisation", "data", "config", "files");
-        Section data = root.section("data", "name", "licence");
-        Section quantisation = root.section("quantisation", "encoder", "decoder");
-        Model model = model(root);
-        int photoSize = photoSize(root);
-        Decoding decoding = decoding(root, model.vocabulary());
+        ManifestSection data = root.section("data", "name", "licence");
+        ManifestSection quantisation = root.section("quantisation", "encoder", "decoder");
+        Preprocessing preprocessing = preprocessing(root.section("preprocessing"));
+        ManifestSection decoder = root.section("decoder", "interface", "file", "signature");
+        ManifestSection decodingTree = root.section("decoding", "start", "end", "suppress", "max_tokens", "beam");
+        int maxTokens = (int) decodingTree.whole("max_tokens", 1, 1000);
+        StepInterface step = InterfaceReader.read(decoder.section("interface"), maxTokens);
+        Decoding decoding = decoding(decodingTree, maxTokens, step.vocabulary());
         root.section("encoder", "file", "signature").requireModel(BundleFiles.ENCODER, Manifest.ENCODE_SIGNATURE);
-        List<String> state = state(root, model.cell());
-        root.map("config");
+        decoder.requireModel(BundleFiles.DECODER, Manifest.STEP_SIGNATURE);
+        root.section("config");
         return new Manifest(
-                root.text("created_by"), model, photoSize, decoding, BundleFiles.ENCODER, BundleFiles.DECODER, state,
-                pruning(root), quantisation.name("encoder"), quantisation.name("decoder"), data.text("name"),
-                data.text("licence"), files(root), described(root));
+                root.text("created_by"), model(root), preprocessing, decoding, BundleFiles.ENCODER, BundleFiles.DECODER,
+                step, pruning(root), quantisation.nameValue("encoder"), quantisation.nameValue("decoder"),
+                data.text("name"), data.text("licence"), files(root),
+                described(preprocessing, decodingTree.tree()));
     }
 
     private static void checkVersion(Object document) {
@@ -70,79 +84,67 @@ final class ManifestReader {
         }
     }
 
-    private static Model model(Section root) {
-        Section model = root.section(
-                "model", "family", "cell", "embedding", "hidden", "attention", "context", "regions", "vocabulary");
-        model.requireText("family", "soft_attention");
-        String cell = model.string("cell");
-        require(cell.equals("lstm") || cell.equals("gru"), "model.cell", "lstm or gru");
-        int[] sizes = new int[5];
-        String[] names = {"embedding", "hidden", "attention", "context", "regions"};
-        for (int n = 0; n < names.length; n++) {
-            sizes[n] = (int) model.whole(names[n], 1, 65_536);
+    private static Model model(ManifestSection root) {
+        ManifestSection model = root.section("model", "family", "description", "sizes");
+        ManifestSection sizes = model.section("sizes");
+        require(sizes.tree().size() <= MOST_MODEL_SIZES, model.name("sizes"), "at most " + MOST_MODEL_SIZES + " entries");
+        Map<String, Long> named = new LinkedHashMap<>();
+        sizes.tree().forEach((name, value) -> {
+            String where = sizes.entryName(name);
+            require(ManifestSection.isName(name), where, "a name in a-z, 0-9, _");
+            require(value instanceof Long size && size >= 0 && size <= MOST_MODEL_SIZE, where, "a whole number of 0 to 2^31");
+            named.put(name, (Long) value);
+        });
+        return new Model(model.nameValue("family"), model.text("description"), named);
+    }
+
+    private static Preprocessing preprocessing(ManifestSection section) {
+        Object input = section.tree().get("input");
+        if ("regions".equals(input)) {
+            section.requireKeys("regions", "channels", "input");
+            return new RegionsInput((int) section.whole("regions", 1, MOST_REGIONS),
+                    (int) section.whole("channels", 1, MOST_CHANNELS));
         }
-        return new Model(cell, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4],
-                (int) model.whole("vocabulary", 5, 1_000_000));
+        require("photo".equals(input), section.name("input"), "photo or regions");
+        section.requireKeys("size", "resize", "mean", "scale", "input");
+        section.requireText("resize", RESIZE);
+        return new PhotoInput((int) section.whole("size", 8, 2048),
+                section.reals("mean", CHANNELS, 0, 255, "three numbers of 0 to 255"),
+                section.reals("scale", CHANNELS, 0.5, 1024, "three numbers of 0.5 to 1024"));
     }
 
-    private static int photoSize(Section root) {
-        Section preprocessing = root.section("preprocessing", "size", "resize", "mean", "scale");
-        preprocessing.requireText("resize", RESIZE);
-        preprocessing.whole("mean", Squash.MEAN, Squash.MEAN);
-        preprocessing.whole("scale", Squash.SCALE, Squash.SCALE);
-        return (int) preprocessing.whole("size", 8, 2048);
-    }
-
-    private static Decoding decoding(Section root, int vocabulary) {
-        Section decoding = root.section("decoding", "start", "end", "suppress", "max_tokens", "beam");
+    private static Decoding decoding(ManifestSection decoding, int maxTokens, int vocabulary) {
         decoding.whole("start", Vocabulary.START, Vocabulary.START);
         decoding.whole("end", Vocabulary.END, Vocabulary.END);
-        List<?> ids = decoding.list("suppress");
-        int[] suppress = new int[ids.size()];
+        long[] ids = decoding.wholes("suppress");
         long last = -1;
-        for (int n = 0; n < suppress.length; n++) {
-            String where = "decoding.suppress";
-            if (!(ids.get(n) instanceof Long id)) {
-                throw wrongType(where + "[" + n + "]", "a whole number");
-            }
-            require(id > last && id < vocabulary && id != Vocabulary.END, where,
+        for (long id : ids) {
+            require(id > last && id < vocabulary && id != Vocabulary.END, decoding.name("suppress"),
                     "token ids of the vocabulary, rising, without the end token");
             last = id;
-            suppress[n] = id.intValue();
         }
-        return new Decoding(suppress, (int) decoding.whole("max_tokens", 1, 1000),
+        return new Decoding(Arrays.stream(ids).mapToInt(id -> (int) id).toArray(), maxTokens,
                 (int) decoding.whole("beam", 1, Manifest.MOST_BEAM));
     }
 
-    private static List<String> state(Section root, String cell) {
-        Section decoder = root.section("decoder", "file", "signature", "state");
-        decoder.requireModel(BundleFiles.DECODER, Manifest.STEP_SIGNATURE);
-        List<String> state = cell.equals("lstm") ? asList("h", "c") : asList("h");
-        require(decoder.list("state").equals(state), "decoder.state", "the state of the cell, " + state);
-        return state;
-    }
-
-    private static Pruning pruning(Section root) {
-        Section pruning = root.section("pruning", "method", "sparsity", "kept_weights", "prunable_weights");
+    private static Pruning pruning(ManifestSection root) {
+        ManifestSection pruning = root.section("pruning", "method", "sparsity", "kept_weights", "prunable_weights");
         long prunable = pruning.whole("prunable_weights", 0, 1L << 40);
         long kept = pruning.whole("kept_weights", 0, prunable);
         double counted = prunable > 0 ? 1 - (double) kept / prunable : 0;
         double sparsity = pruning.real("sparsity");
         require(sparsity >= 0 && sparsity <= 1 && Math.abs(sparsity - counted) <= SPARSITY_TOLERANCE, "pruning.sparsity",
                 counted + ", as the counts give");
-        return new Pruning(pruning.name("method"), sparsity, kept, prunable);
+        return new Pruning(pruning.nameValue("method"), sparsity, kept, prunable);
     }
 
-    private static Map<String, FileEntry> files(Section root) {
+    private static Map<String, FileEntry> files(ManifestSection root) {
         Map<String, FileEntry> files = new LinkedHashMap<>();
-        root.map("files").forEach((name, value) -> {
-            String where = "files[" + Printable.ascii(name) + "]";
-            Section entry = new Section(value, where);
-            entry.requireKeys("sha256", "size_bytes");
-            require(BundleFiles.isAllowed(name) && !BundleFiles.ONNX.contains(name), where,
-                    "a file name of the bundle format");
+        root.sections("files", "sha256", "size_bytes").forEach((name, entry) -> {
+            require(BundleFiles.isAllowed(name) && !BundleFiles.ONNX.contains(name),
+                    "files[" + Printable.ascii(name) + "]", "a file name of the bundle format");
             String sha256 = entry.string("sha256");
-            require(SHA256.matcher(sha256).matches(), where + ".sha256", "64 hex digits");
+            require(SHA256.matcher(sha256).matches(), entry.name("sha256"), "64 hex digits");
             files.put(name, new FileEntry(sha256, entry.whole("size_bytes", 0, 1L << 31)));
         });
         for (String needed : asList(BundleFiles.ENCODER, BundleFiles.DECODER, BundleFiles.VOCABULARY)) {
@@ -151,128 +153,25 @@ final class ManifestReader {
         return files;
     }
 
-    /** What the metadata of a model file must say. */
-    private static Map<String, Object> described(Section root) {
-        Map<String, Object> described = new LinkedHashMap<>();
-        described.put("preprocessing", root.map("preprocessing"));
-        described.put("decoding", root.map("decoding"));
-        return described;
+    /** What the metadata of a model file must say: one number where the channels share a whole one. */
+    private static Map<String, Object> described(Preprocessing preprocessing, Map<String, Object> decoding) {
+        Map<String, Object> described;
+        if (preprocessing instanceof PhotoInput photo) {
+            described = Json.object(
+                    "size", photo.size(), "resize", RESIZE, "mean", shared(photo.mean()), "scale", shared(photo.scale()));
+        } else {
+            RegionsInput regions = (RegionsInput) preprocessing;
+            described = Json.object(
+                    "regions", regions.regions(), "channels", regions.channels(), "input", "regions");
+        }
+        return Json.object("preprocessing", described, "decoding", decoding);
     }
 
-    private static void require(boolean holds, String key, String expected) {
-        if (!holds) {
-            throw notAllowed(key, expected);
+    private static Object shared(double[] numbers) {
+        double first = numbers[0];
+        if (Arrays.stream(numbers).allMatch(number -> number == first) && first == Math.rint(first)) {
+            return (long) first;
         }
-    }
-
-    private static CapPruneException notAllowed(String key, String expected) {
-        return new CapPruneException(ErrorKind.BUNDLE, "a value of the manifest is not allowed").at(key)
-                .expected(expected);
-    }
-
-    private static CapPruneException wrongType(String key, String expected) {
-        return new CapPruneException(ErrorKind.BUNDLE, "a key of the manifest has the wrong type").at(key)
-                .expected(expected);
-    }
-
-    /** One JSON object of the manifest, which has exactly the keys that it must have. */
-    private static final class Section {
-        private final Map<String, Object> tree;
-        private final String prefix;
-
-        @SuppressWarnings("unchecked") // StrictJson gives objects as Map<String, Object>
-        Section(Object tree, String where) {
-            if (!(tree instanceof Map)) {
-                throw wrongType(where, "an object");
-            }
-            this.tree = (Map<String, Object>) tree;
-            prefix = where.isEmpty() ? "" : where + ".";
-        }
-
-        void requireKeys(String... keys) {
-            TreeSet<String> unknown = new TreeSet<>(tree.keySet());
-            TreeSet<String> missing = new TreeSet<>(asList(keys));
-            unknown.removeAll(asList(keys));
-            missing.removeAll(tree.keySet());
-            if (!unknown.isEmpty()) {
-                throw new CapPruneException(ErrorKind.BUNDLE, "the manifest has an unknown key")
-                        .at(prefix + Printable.ascii(unknown.first())).expected(Printable.list(asList(keys)));
-            }
-            if (!missing.isEmpty()) {
-                throw new CapPruneException(ErrorKind.BUNDLE, "the manifest lacks a key").at(prefix + missing.first());
-            }
-        }
-
-        Section section(String key, String... keys) {
-            Section section = new Section(tree.get(key), prefix + key);
-            section.requireKeys(keys);
-            return section;
-        }
-
-        Map<String, Object> map(String key) {
-            return new Section(tree.get(key), prefix + key).tree;
-        }
-
-        List<?> list(String key) {
-            if (tree.get(key) instanceof List<?> items) {
-                return items;
-            }
-            throw wrongType(prefix + key, "a list");
-        }
-
-        String string(String key) {
-            if (tree.get(key) instanceof String text) {
-                return text;
-            }
-            throw wrongType(prefix + key, "a string");
-        }
-
-        String text(String key) {
-            String text = string(key);
-            int length = text.codePointCount(0, text.length());
-            require(length >= 1 && length <= MOST_TEXT && Printable.isPrintable(text), prefix + key,
-                    "1 to " + MOST_TEXT + " printable characters");
-            return text;
-        }
-
-        String name(String key) {
-            String name = string(key);
-            require(NAME.matcher(name).matches(), prefix + key, "a name in a-z, 0-9, _");
-            return name;
-        }
-
-        void requireText(String key, String expected) {
-            require(string(key).equals(expected), prefix + key, expected);
-        }
-
-        /** The file and signature of a model; TFLite only, as this reader has no other interpreter. */
-        void requireModel(String file, String signature) {
-            String found = string("file");
-            if (BundleFiles.ONNX.contains(found)) {
-                throw notAllowed(prefix + "file", file).found(found + ", an ONNX model")
-                        .hint("export the bundle again with --target tflite");
-            }
-            requireText("file", file);
-            requireText("signature", signature);
-        }
-
-        long whole(String key, long low, long high) {
-            if (!(tree.get(key) instanceof Long value)) {
-                throw wrongType(prefix + key, "a whole number");
-            }
-            require(value >= low && value <= high, prefix + key, low == high ? "" + low : low + " to " + high);
-            return value;
-        }
-
-        double real(String key) {
-            Object value = tree.get(key);
-            if (value instanceof Double real) {
-                return real;
-            }
-            if (value instanceof Long whole && (whole == 0 || whole == 1)) {
-                return whole;
-            }
-            throw wrongType(prefix + key, "a number");
-        }
+        return Arrays.stream(numbers).boxed().collect(Collectors.toList());
     }
 }

@@ -40,8 +40,17 @@ final class NativeInterpreter implements Interpreter {
 
     @Override
     public void set(String name, float[] values) {
-        long tensor = tensor(inputs, name, values.length);
-        writeFloats(tensor, values);
+        writeFloats(tensor(inputs, name, values.length), 0, values);
+    }
+
+    @Override
+    public void write(String name, int offset, float[] values) {
+        requireOpen();
+        Long tensor = inputs.get(name);
+        if (tensor == null || tensor == 0 || offset < 0 || bytes(tensor) < 4L * (offset + (long) values.length)) {
+            throw unfit(inputs, name, values.length);
+        }
+        writeFloats(tensor, offset, values);
     }
 
     @Override
@@ -85,10 +94,14 @@ final class NativeInterpreter implements Interpreter {
         requireOpen();
         Long tensor = tensors.get(name);
         if (tensor == null || tensor == 0 || bytes(tensor) != 4L * count) {
-            throw new CapPruneException(ErrorKind.BUNDLE, "the inputs do not fit the model").at(name)
-                    .expected(tensors.keySet()).found(count + " numbers");
+            throw unfit(tensors, name, count);
         }
         return tensor;
+    }
+
+    private static CapPruneException unfit(Map<String, Long> tensors, String name, int count) {
+        return new CapPruneException(ErrorKind.BUNDLE, "the inputs do not fit the model").at(name)
+                .expected(tensors.keySet()).found(count + " numbers");
     }
 
     private void requireOpen() {
@@ -113,7 +126,7 @@ final class NativeInterpreter implements Interpreter {
 
     private static native long bytes(long tensor);
 
-    private static native void writeFloats(long tensor, float[] values);
+    private static native void writeFloats(long tensor, int offset, float[] values);
 
     private static native void writeInt(long tensor, int value);
 

@@ -12,26 +12,28 @@ import java.util.function.BooleanSupplier;
  *
  * <p>Log-probabilities are the log-softmax, in double, of the step's scores with the suppressed tokens at minus infinity.
  * No length penalty.
+ *
+ * @param <S> the state of a hypothesis, which the search hands on without a look
  */
-final class Search {
-    private final Step step;
+final class Search<S> {
+    private final Step<S> step;
     private final Manifest.Decoding decoding;
     private final BooleanSupplier stopped;
 
     /** {@code stopped} is asked before every word; once true, the search ends in {@link Stopped}. */
-    Search(Step step, Manifest.Decoding decoding, BooleanSupplier stopped) {
+    Search(Step<S> step, Manifest.Decoding decoding, BooleanSupplier stopped) {
         this.step = step;
         this.decoding = decoding;
         this.stopped = stopped;
     }
 
-    /** One call of the decoder: the token before, and the state of the step before. */
-    interface Step {
-        Result run(int token, List<float[]> state);
+    /** One call of the decoder: the token before, the state of the step before, and how many tokens stand before. */
+    interface Step<S> {
+        Result<S> run(int token, S state, int position);
     }
 
-    /** What one step gives: scores (V), the next state, attention (R). */
-    record Result(float[] scores, List<float[]> state, float[] attention) {}
+    /** What one step gives: scores (V), read before the next step; the next state; attention (R), null where there is none. */
+    record Result<S>(float[] scores, S state, float[] attention) {}
 
     /** Someone else wants the time. */
     static final class Stopped extends RuntimeException {
@@ -43,12 +45,12 @@ final class Search {
      *
      * @param tokens ids of the words, without {@code <start>} and {@code <end>}
      * @param logProbability sum over the words, and over {@code <end>} once finished
-     * @param attention one (R) for every word, at the step that chose it
+     * @param attention one (R) for every word, at the step that chose it; nulls where there is none
      * @param finished whether {@code <end>} was chosen
      * @param state what the next step starts from
      */
-    record Hypothesis(
-            int[] tokens, double logProbability, List<float[]> attention, boolean finished, List<float[]> state) {}
+    record Hypothesis<S>(
+            int[] tokens, double logProbability, List<float[]> attention, boolean finished, S state) {}
 
     /** A next word for a hypothesis, with the sum that it would have. */
     private record Candidate(double sum, int hypothesis, int token) {}
@@ -60,14 +62,14 @@ final class Search {
             .thenComparingInt(Candidate::token);
 
     /** The best word at every step, the lower id on a tie, until {@code <end>} or as many words as are allowed. */
-    Hypothesis greedy(List<float[]> startState) {
+    Hypothesis<S> greedy(S startState) {
         return beam(startState, 1);
     }
 
     /** The {@code width} best hypotheses at every step; finished ones stay with their sum. */
-    Hypothesis beam(List<float[]> startState, int width) {
-        List<Hypothesis> kept = Collections.singletonList(
-                new Hypothesis(new int[0], 0, Collections.emptyList(), false, startState));
+    Hypothesis<S> beam(S startState, int width) {
+        List<Hypothesis<S>> kept = Collections.singletonList(
+                new Hypothesis<>(new int[0], 0, Collections.emptyList(), false, startState));
         for (int word = 0; word < decoding.maxTokens(); word++) {
             if (kept.stream().allMatch(Hypothesis::finished)) {
                 break;
@@ -78,8 +80,8 @@ final class Search {
             kept = advance(kept, width);
         }
         boolean anyFinished = kept.stream().anyMatch(Hypothesis::finished);
-        Hypothesis best = null;
-        for (Hypothesis hypothesis : kept) {
+        Hypothesis<S> best = null;
+        for (Hypothesis<S> hypothesis : kept) {
             boolean counts = hypothesis.finished || !anyFinished;
             if (counts && (best == null || hypothesis.logProbability > best.logProbability)) {
                 best = hypothesis;
@@ -89,28 +91,30 @@ final class Search {
     }
 
     /** The best of all continuations, best first. */
-    private List<Hypothesis> advance(List<Hypothesis> hypotheses, int width) {
+    private List<Hypothesis<S>> advance(List<Hypothesis<S>> hypotheses, int width) {
         List<Candidate> candidates = new ArrayList<>();
-        Result[] results = new Result[hypotheses.size()];
+        List<Result<S>> results = new ArrayList<>(); // of each hypothesis, null where it is finished
         double[][] logProbabilities = new double[hypotheses.size()][];
         for (int index = 0; index < hypotheses.size(); index++) {
-            Hypothesis hypothesis = hypotheses.get(index);
+            Hypothesis<S> hypothesis = hypotheses.get(index);
             if (hypothesis.finished) {
+                results.add(null);
                 candidates.add(new Candidate(hypothesis.logProbability, index, Vocabulary.END));
                 continue;
             }
             int last = hypothesis.tokens.length - 1;
             int token = last < 0 ? Vocabulary.START : hypothesis.tokens[last];
-            results[index] = step.run(token, hypothesis.state);
-            logProbabilities[index] = logSoftmax(results[index].scores, decoding.suppress());
+            Result<S> result = step.run(token, hypothesis.state, hypothesis.tokens.length);
+            results.add(result);
+            logProbabilities[index] = logSoftmax(result.scores, decoding.suppress());
             candidates.addAll(best(logProbabilities[index], hypothesis.logProbability, index, width));
         }
         candidates.sort(BEST_FIRST);
-        List<Hypothesis> kept = new ArrayList<>();
+        List<Hypothesis<S>> kept = new ArrayList<>();
         for (Candidate candidate : candidates.subList(0, Math.min(width, candidates.size()))) {
-            Hypothesis hypothesis = hypotheses.get(candidate.hypothesis);
+            Hypothesis<S> hypothesis = hypotheses.get(candidate.hypothesis);
             kept.add(hypothesis.finished ? hypothesis
-                    : continued(hypothesis, candidate, results[candidate.hypothesis]));
+                    : continued(hypothesis, candidate, results.get(candidate.hypothesis)));
         }
         return kept;
     }
@@ -135,15 +139,15 @@ final class Search {
         return best;
     }
 
-    private static Hypothesis continued(Hypothesis hypothesis, Candidate candidate, Result result) {
+    private static <S> Hypothesis<S> continued(Hypothesis<S> hypothesis, Candidate candidate, Result<S> result) {
         if (candidate.token == Vocabulary.END) {
-            return new Hypothesis(hypothesis.tokens, candidate.sum, hypothesis.attention, true, result.state);
+            return new Hypothesis<>(hypothesis.tokens, candidate.sum, hypothesis.attention, true, result.state);
         }
         int[] tokens = Arrays.copyOf(hypothesis.tokens, hypothesis.tokens.length + 1);
         tokens[tokens.length - 1] = candidate.token;
         List<float[]> attention = new ArrayList<>(hypothesis.attention);
         attention.add(result.attention);
-        return new Hypothesis(tokens, candidate.sum, attention, false, result.state);
+        return new Hypothesis<>(tokens, candidate.sum, attention, false, result.state);
     }
 
     static double[] logSoftmax(float[] scores, int[] suppress) {

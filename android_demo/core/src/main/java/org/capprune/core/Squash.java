@@ -5,9 +5,6 @@ package org.capprune.core;
  * the bit on every machine and in every language. docs/bundle_format.md, section 4, gives the formulas.
  */
 public final class Squash {
-    static final int MEAN = 127;
-    static final int SCALE = 128;
-
     /** The most pixels of a photo. */
     public static final long MOST_PIXELS = 100_000_000;
 
@@ -45,11 +42,21 @@ public final class Squash {
         return square;
     }
 
-    /** The encoder's input, (x - 127) / 128, which is exact in float32; (1, S, S, 3) as the square lies. */
-    static float[] normalise(byte[] square) {
+    /**
+     * The encoder's input, (x - mean) / scale, each operation rounded to float32; (1, S, S, 3) as the square lies.
+     *
+     * @param mean of red, green and blue, on the scale 0 to 255
+     * @param scale of the same
+     */
+    static float[] normalise(byte[] square, double[] mean, double[] scale) {
         float[] input = new float[square.length];
-        for (int n = 0; n < square.length; n++) {
-            input[n] = ((square[n] & 0xFF) - MEAN) / (float) SCALE;
+        for (int channel = 0; channel < CHANNELS; channel++) {
+            float channelMean = (float) mean[channel];
+            float channelScale = (float) scale[channel];
+            for (int n = channel; n < square.length; n += CHANNELS) {
+                float shifted = (square[n] & 0xFF) - channelMean;
+                input[n] = shifted / channelScale;
+            }
         }
         return input;
     }

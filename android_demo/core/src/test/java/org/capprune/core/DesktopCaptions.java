@@ -12,7 +12,7 @@ import java.util.Map;
  * Captions photos on a desktop JVM through the app's own shim: {@code DesktopCaptions BUNDLE PHOTOS OUT THREADS}.
  *
  * <p>PHOTOS holds index.json, a list of {file, width, height, beam}, and the RGB bytes of each photo. OUT gets a list of
- * {file, tokens, caption, log_probability}.
+ * {file, tokens, caption, log_probability, attention}.
  */
 public final class DesktopCaptions {
     private DesktopCaptions() {}
@@ -32,6 +32,7 @@ public final class DesktopCaptions {
                 Map<String, Object> row = new LinkedHashMap<>();
                 row.put("file", file);
                 row.putAll(caption.asJson());
+                row.put("attention", attention(caption));
                 said.add(row);
             }
         }
@@ -39,5 +40,21 @@ public final class DesktopCaptions {
         document.put("runtime_version", engine.version());
         document.put("captions", said);
         Files.write(new File(arguments[2]).toPath(), JsonText.of(document).getBytes("UTF-8"));
+    }
+
+    /** For each word, for each region, how much the model looked there; null where it shows no attention. */
+    private static List<Object> attention(Caption caption) {
+        if (caption.attention() == null) {
+            return null;
+        }
+        List<Object> words = new ArrayList<>();
+        for (float[] word : caption.attention()) {
+            List<Object> regions = new ArrayList<>();
+            for (float weight : word) {
+                regions.add((double) weight);
+            }
+            words.add(regions);
+        }
+        return words;
     }
 }

@@ -32,13 +32,27 @@ public class PythonEqualTest {
     @Test
     public void normalisedPhotosAreEqualToTheBit() {
         File folder = TestFiles.folder("normalise");
-        float[] expected = TestFiles.floats(TestFiles.read(folder, "floats"));
-        assertEquals(256, expected.length);
-        byte[] square = new byte[expected.length];
-        for (int n = 0; n < square.length; n++) {
-            square[n] = (byte) n;
+        byte[] square = TestFiles.read(folder, "square");
+        List<Map<String, Object>> index = TestFiles.index(folder);
+        assertTrue(index.size() > 5);
+        for (Map<String, Object> entry : index) {
+            float[] expected = TestFiles.floats(TestFiles.read(folder, (String) entry.get("file")));
+            float[] found = Squash.normalise(square, reals(entry.get("mean")), reals(entry.get("scale")));
+            assertEquals(3 * 256, expected.length);
+            assertArrayEquals(entry.toString(), bits(expected), bits(found));
         }
-        assertArrayEquals(expected, Squash.normalise(square), 0);
+    }
+
+    private static double[] reals(Object list) {
+        return ((List<?>) list).stream().mapToDouble(value -> (Double) value).toArray();
+    }
+
+    private static int[] bits(float[] values) {
+        int[] bits = new int[values.length];
+        for (int n = 0; n < bits.length; n++) {
+            bits[n] = Float.floatToRawIntBits(values[n]);
+        }
+        return bits;
     }
 
     @Test
@@ -99,8 +113,9 @@ public class PythonEqualTest {
             float[] table = TestFiles.floats(TestFiles.read(folder, (String) entry.get("file")));
             Manifest.Decoding decoding = new Manifest.Decoding(
                     TestFiles.ints(entry.get("suppress")), TestFiles.whole(entry, "max_tokens"), 1);
-            Search search = new Search((token, state) -> step(table, vocabulary, token, state), decoding, () -> false);
-            Search.Hypothesis found = search.beam(
+            Search<List<float[]>> search = new Search<>(
+                    (token, state, position) -> step(table, vocabulary, token, state, position), decoding, () -> false);
+            Search.Hypothesis<List<float[]>> found = search.beam(
                     Collections.singletonList(new float[] {0}), TestFiles.whole(entry, "width"));
             assertArrayEquals(entry.toString(), TestFiles.ints(entry.get("tokens")), found.tokens());
             assertEquals(entry.get("finished"), found.finished());
@@ -111,12 +126,13 @@ public class PythonEqualTest {
         assertTrue(words > 100);
     }
 
-    /** As {@code core_cases.py} has it: the scores are a row of the table that token and state choose. */
-    private static Search.Result step(float[] table, int vocabulary, int token, List<float[]> state) {
-        float next = (state.get(0)[0] * 3 + token) % 101;
+    /** As {@code core_cases.py} has it: the scores are a row of the table that token, state and position choose. */
+    private static Search.Result<List<float[]>> step(
+            float[] table, int vocabulary, int token, List<float[]> state, int position) {
+        float next = (state.get(0)[0] * 3 + token + 7 * position) % 101;
         int row = (int) next % (table.length / vocabulary);
         float[] scores = Arrays.copyOfRange(table, row * vocabulary, (row + 1) * vocabulary);
-        return new Search.Result(scores, Collections.singletonList(new float[] {next}), new float[] {next});
+        return new Search.Result<>(scores, Collections.singletonList(new float[] {next}), new float[] {next});
     }
 
     @Test

@@ -13,8 +13,8 @@ import org.junit.Test;
 public class SearchTest {
     private static final List<float[]> START = Collections.singletonList(new float[1]);
 
-    private static Search search(int[] suppress, int maxTokens, float... scores) {
-        return new Search((token, state) -> new Search.Result(scores, state, new float[1]),
+    private static Search<List<float[]>> search(int[] suppress, int maxTokens, float... scores) {
+        return new Search<>((token, state, position) -> new Search.Result<>(scores, state, new float[1]),
                 new Manifest.Decoding(suppress, maxTokens, 1), () -> false);
     }
 
@@ -35,7 +35,7 @@ public class SearchTest {
 
     @Test
     public void theEndFinishesACaption() {
-        Search.Hypothesis found = search(new int[0], 3, 0, 0, 9, 0, 1).greedy(START);
+        Search.Hypothesis<List<float[]>> found = search(new int[0], 3, 0, 0, 9, 0, 1).greedy(START);
         assertTrue(found.finished());
         assertEquals(0, found.tokens().length);
     }
@@ -56,7 +56,7 @@ public class SearchTest {
 
     @Test
     public void aSearchThatNobodyWantsEnds() {
-        Search search = new Search((token, state) -> {
+        Search<List<float[]>> search = new Search<>((token, state, position) -> {
             throw new AssertionError("a step was made");
         }, new Manifest.Decoding(new int[0], 5, 1), () -> true);
         assertThrows(Search.Stopped.class, () -> search.greedy(START));
