@@ -23,7 +23,11 @@ MOST_UNITS = 16_384  # in one layer; beyond it a typing error is more likely tha
 DEFAULT_FAMILY = "soft_attention"
 DECODERS = Registry(
     "capprune.decoders",
-    {DEFAULT_FAMILY: "capprune.models.soft_attention:SoftAttention"},
+    {
+        DEFAULT_FAMILY: "capprune.models.soft_attention:SoftAttention",
+        "relation_transformer": "capprune.models.relation_transformer:RelationTransformer",
+        "retention": "capprune.models.retention:Retention",
+    },
     "decoder family",
 )
 
