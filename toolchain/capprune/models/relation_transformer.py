@@ -255,7 +255,7 @@ class RelationTransformer(Decoder):
     def _set_biases(self) -> None:
         for layer in self.photo_layers:
             assert isinstance(layer, PhotoLayer)
-            layer.bias = layer.relation_bias(self.relations).to(layer.bias.dtype)
+            layer.bias = layer.relation_bias(self.relations).contiguous()
 
 
 _KINDS = ("keys", "values")
