@@ -157,6 +157,11 @@ def test_captions_are_those_of_torch(exported: Exported, width: int) -> None:
     assert all(one.attention is not None for one in found)
 
 
+def test_every_matrix_of_a_step_is_stored_under_its_name(exported: Exported) -> None:
+    made = exported.models.decoder(exported.models.plan("float32", "size"))
+    assert exported.models.matrices.keys() <= {tensor.name for tensor in made.tensors}
+
+
 def test_int8_changes_weights_but_no_table(exported: Exported, tmp_path: Path) -> None:
     bundle = write(exported.run, exported.models, tmp_path / "int8", "int8")
     assert 1e-5 < largest_step_error(exported, bundle) < 0.1

@@ -97,10 +97,11 @@ class RetentionLayer(SeeingLayer):
             The next x and the next state.
         """
         seen, heads = self.norm(x), self.heads
-        query, key, value = self.query(seen), self.key(seen) * self.scale, self.value(seen)
+        query, key, value = self.query(seen), self.key(seen), self.value(seen)
         _, _, keys, values = state.shape
         state = self.gamma * state + key.reshape(-1, heads, keys, 1) * value.reshape(-1, heads, 1, values)
-        read = (query.reshape(-1, heads, keys, 1) * state).sum(2)  # (B, H, U)
+        # not the key is scaled, as converters would fold that into its weight
+        read = (query.reshape(-1, heads, keys, 1) * state).sum(2) * self.scale  # (B, H, U)
         return self._merged(x, seen, read), state
 
     def _merged(self, x: Tensor, seen: Tensor, read: Tensor) -> Tensor:
