@@ -29,6 +29,8 @@ DECODERS = Registry(
         DEFAULT_FAMILY: "capprune.models.soft_attention:SoftAttention",
         "show_tell": "capprune.models.show_tell:ShowTell",
         "up_down": "capprune.models.up_down:UpDown",
+        "relation_transformer": "capprune.models.relation_transformer:RelationTransformer",
+        "retention": "capprune.models.retention:Retention",
     },
     "decoder family",
 )

@@ -128,8 +128,9 @@ class Decoder(nn.Module, ABC):
         rows = []
         for t in range(inputs.shape[1]):
             found = self.step(inputs[:, t], state, held, self.position_at(t, inputs))
-            state = self.advance(state, found, t)
             rows.append(found.scores)
+            if t + 1 < inputs.shape[1]:  # an appended state has no room behind the last word of the longest caption
+                state = self.advance(state, found, t)
         return torch.stack(rows, 1)[targets >= 0]
 
     def forward(self, features: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,0 +1,299 @@
+"""The Object Relation Transformer: an encoder-decoder whose encoder knows where the regions lie.
+
+After Herdade et al., "Image Captioning: Transforming Objects into Words" (2019), in the form that the pruning papers train:
+normalisation before every part, sinusoidal positions, embeddings times sqrt(D), an output layer of its own. The boxes are
+the cells of the encoder's grid, so the relations between them are constants.
+
+The encoder part runs once per photo, in `encode`, with the keys and values of the decoder's attention over the photo. A step
+reads and appends the keys and values of the words before it.
+
+Shapes: B captions, P photos, R = g² regions, F feature channels, T words, D width, H heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from capprune.config import MOST_UNITS, DecoderConfig
+from capprune.config import Dropout as DropoutConfig
+from capprune.models.chance import Dropout
+from capprune.models.family import Decoder, Role, Step, Tensors
+from capprune.models.transformer import (
+    HIDDEN,
+    SeeingLayer,
+    UnbiasedNorm,
+    attend,
+    attend_once,
+    initialise,
+    sinusoids,
+    spoken_scores,
+)
+from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
+from capprune_runtime.errors import ConfigError
+
+RELATION = 64  # numbers that describe where two boxes lie: sine and cosine of 8 waves of 4 differences
+RELATION_WAVE, RELATION_SCALE = 1000.0, 100.0
+SMALLEST_BIAS = 1e-6  # below it a logarithm ends
+MOST_LAYERS = 12  # a layer has two tensors held and two of state, and an interface has at most 64
+
+
+class RelationTransformerDropout(DropoutConfig):
+    """Cut to a third while masks are sampled."""
+
+    layer: float = Field(default=0.1, ge=0, lt=1, description="attention weights, hidden units, what layers add")
+    source: float = Field(default=0.3, ge=0, lt=1, description="projected features of the photo")
+
+
+class RelationTransformerConfig(DecoderConfig):
+    """The sizes of an Object Relation Transformer; the published one has width 512, feed_forward 2048 and 6 layers."""
+
+    family: Literal["relation_transformer"] = "relation_transformer"
+    width: int = Field(default=256, ge=2, le=MOST_UNITS)
+    feed_forward: int = Field(default=512, ge=1, le=MOST_UNITS)
+    heads: int = Field(default=8, ge=1, le=256)
+    encoder_layers: int = Field(default=2, ge=1, le=MOST_LAYERS)
+    decoder_layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
+    dropout: RelationTransformerDropout = RelationTransformerDropout()
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        return self
+
+
+class PhotoLayer(nn.Module):
+    """One layer of the encoder part: attention between regions with a bias by where they lie, and a feed-forward network."""
+
+    bias: Tensor
+
+    def __init__(self, config: RelationTransformerConfig, regions: int) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.heads
+        self.norm, self.feed_norm = UnbiasedNorm(width), UnbiasedNorm(width)
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value, self.merge = nn.Linear(width, width), nn.Linear(width, width)
+        self.relation = nn.Linear(RELATION, config.heads)
+        self.widen, self.narrow = nn.Linear(width, config.feed_forward), nn.Linear(config.feed_forward, width)
+        self.dropout = Dropout(config.dropout.layer)
+        self.register_buffer("bias", torch.zeros(1, config.heads, regions, regions), persistent=False)
+
+    def relation_bias(self, relations: Tensor) -> Tensor:
+        """Return the bias of the scores `(1, H, R, R)` from relations `(R, R, 64)`."""
+        weights = torch.relu(self.relation(relations)).clamp(min=SMALLEST_BIAS)
+        return torch.log(weights).permute(2, 0, 1).unsqueeze(0)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Return x `(P, R, D)` one layer further."""
+        seen = self.norm(x)
+        read, _ = attend(self.query(seen), self.key(seen), self.value(seen), self.heads, bias, self.dropout)
+        x = x + self.dropout(self.merge(read))
+        hidden = self.dropout(torch.relu(self.widen(self.feed_norm(x))))
+        fed: Tensor = x + self.dropout(self.narrow(hidden))
+        return fed
+
+
+class WordLayer(SeeingLayer):
+    """One layer of the decoder part: attention over the words before, over the photo, and a feed-forward network."""
+
+    def __init__(self, config: RelationTransformerConfig) -> None:
+        width = config.width
+        super().__init__(width, config.feed_forward, config.heads, config.dropout.layer, UnbiasedNorm)
+        self.norm = UnbiasedNorm(width)
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value, self.merge = nn.Linear(width, width), nn.Linear(width, width)
+
+    def read(self, x: Tensor, later: Tensor) -> Tensor:
+        """Return all words x `(B, T, D)` after attention to those before; `later` `(T, T)` hides the others."""
+        seen = self.norm(x)
+        read, _ = attend(self.query(seen), self.key(seen), self.value(seen), self.heads, later, self.dropout)
+        merged: Tensor = x + self.dropout(self.merge(read))
+        return merged
+
+    def read_once(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`read` for one word.
+
+        Args:
+            x: `(B, D)`.
+            keys: `(B, T, D)`, of the words before.
+            values: `(B, T, D)`.
+            mask: `(1, T + 1)`, which of these words there are, and the word itself.
+
+        Returns:
+            The next x, and the word's own key and value, each `(B, D)`.
+        """
+        seen = self.norm(x)
+        key, value = self.key(seen), self.value(seen)
+        keys = torch.cat([keys, key.unsqueeze(1)], 1)  # (B, T + 1, D)
+        values = torch.cat([values, value.unsqueeze(1)], 1)
+        read, _ = attend_once(self.query(seen), keys, values, self.heads, mask)
+        return x + self.dropout(self.merge(read)), key, value
+
+
+class RelationTransformer(Decoder):
+    """An encoder-decoder with relations between regions and a cache of the words before."""
+
+    Config: ClassVar[type[DecoderConfig]] = RelationTransformerConfig
+    positions: Tensor
+    masks: Tensor
+    relations: Tensor
+
+    def __init__(
+        self,
+        config: RelationTransformerConfig,
+        *,
+        features: int,
+        vocabulary: int,
+        regions: int = 49,
+        max_tokens: int = 20,
+        padded: bool = False,
+    ) -> None:
+        super().__init__(
+            config, features=features, vocabulary=vocabulary, regions=regions, max_tokens=max_tokens, padded=padded
+        )
+        self.shape, width = config, config.width
+        self.project = nn.Linear(features, width)
+        self.source_dropout, self.dropout = Dropout(config.dropout.source), Dropout(config.dropout.layer)
+        self.photo_layers = nn.ModuleList(PhotoLayer(config, regions) for _ in range(config.encoder_layers))
+        self.photo_norm = UnbiasedNorm(width)
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.word_layers = nn.ModuleList(WordLayer(config) for _ in range(config.decoder_layers))
+        self.word_norm = UnbiasedNorm(width)
+        self.output = nn.Linear(width, vocabulary)
+        # a row more than words are generated: the last word of a training caption is followed by `<end>`
+        self.register_buffer("positions", sinusoids(max_tokens + 1, width), persistent=False)
+        self.register_buffer("masks", _masks(max_tokens), persistent=False)
+        self.register_buffer("relations", grid_relations(_side(regions)), persistent=False)
+        initialise(self)
+        self._set_biases()
+
+    def interface(self) -> StepInterface:
+        """See `Decoder.interface`."""
+        layers, width = range(self.shape.decoder_layers), self.shape.width
+        held = {f"photo_{kind}_{layer}": TensorSpec((self.regions, width)) for layer in layers for kind in _KINDS}
+        cache = StateSpec((self.max_tokens, width), first="zeros", carry="append")
+        state = {f"word_{kind}_{layer}": cache for layer in layers for kind in _KINDS}
+        return StepInterface(self.vocabulary, held, state, self.regions, position=True)
+
+    def roles(self) -> Mapping[str, Role]:
+        """See `Decoder.roles`."""
+        found = {"project": Role.PER_PHOTO, "embedding": Role.LOOKED_UP, "output": Role.PER_WORD}
+        for prefix, layers in (("photo_layers", self.photo_layers), ("word_layers", self.word_layers)):
+            for name, part in layers.named_modules(prefix=prefix):
+                if isinstance(part, nn.Linear):
+                    once = prefix == "photo_layers" or name.endswith(("photo_key", "photo_value"))
+                    found[name] = Role.PER_PHOTO if once else Role.PER_WORD
+        return found
+
+    def describe(self) -> str:
+        """See `Decoder.describe`."""
+        return f"transformer of {self.shape.encoder_layers} + {self.shape.decoder_layers} layers with object relations"
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; in evaluation the relations' biases are computed once, which is what is exported."""
+        super().train(mode)
+        if not mode:
+            self._set_biases()
+        return self
+
+    def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
+        """See `Decoder.encode`: for every layer of the decoder part keys and values `(P, R, D)`."""
+        x = self.source_dropout(torch.relu(self.project(features)))
+        for layer in self.photo_layers:
+            assert isinstance(layer, PhotoLayer)
+            fixed = torch.compiler.is_exporting()
+            x = layer(x, layer.bias if fixed else layer.relation_bias(self.relations))
+        seen = self.photo_norm(x)
+        held = {}
+        for number, layer in enumerate(self.word_layers):
+            assert isinstance(layer, WordLayer)
+            held[f"photo_keys_{number}"] = layer.photo_key(seen)
+            held[f"photo_values_{number}"] = layer.photo_value(seen)
+        return held, {}
+
+    def step(self, token: Tensor, state: Tensors, held: Tensors, position: Tensor | None = None) -> Step:
+        """See `Decoder.step`."""
+        assert position is not None
+        x = self.dropout(self._embed(token) + F.embedding(position, self.positions))
+        mask = F.embedding(position, self.masks)  # (1, T + 1)
+        after, attention = {}, None
+        for number, layer in enumerate(self.word_layers):
+            assert isinstance(layer, WordLayer)
+            keys, values = f"word_keys_{number}", f"word_values_{number}"
+            x, after[keys], after[values] = layer.read_once(x, state[keys], state[values], mask)
+            x, attention = layer.look(x, *(held[f"photo_{kind}_{number}"] for kind in _KINDS))
+            x = layer.feed(x)
+        return Step(self.output(self.word_norm(x)), after, attention)
+
+    def scores(self, features: Tensor, inputs: Tensor, targets: Tensor, present: Tensor | None = None) -> Tensor:
+        """See `Decoder.scores`; all words at once, each of which sees those before it."""
+        held, _ = self.encode(features)
+        captions, words = inputs.shape
+        x = self.dropout(self._embed(inputs) + self.positions[:words])
+        later = torch.full((words, words), HIDDEN, device=x.device).triu(1)
+        for number, layer in enumerate(self.word_layers):
+            assert isinstance(layer, WordLayer)
+            x = layer.read(x, later)
+            together = x.reshape(len(features), -1, self.shape.width)  # (P, n T, D)
+            looked, _ = layer.look(together, *(held[f"photo_{kind}_{number}"] for kind in _KINDS))
+            x = layer.feed(looked.reshape(captions, words, -1))
+        return spoken_scores(self.output, self.word_norm(x), targets >= 0)
+
+    def _embed(self, token: Tensor) -> Tensor:
+        word: Tensor = self.embedding(token) * math.sqrt(self.shape.width)
+        return word
+
+    @torch.no_grad()
+    def _set_biases(self) -> None:
+        for layer in self.photo_layers:
+            assert isinstance(layer, PhotoLayer)
+            layer.bias = layer.relation_bias(self.relations).contiguous()
+
+
+_KINDS = ("keys", "values")
+
+
+def grid_relations(side: int) -> Tensor:
+    """Return where each cell of a grid lies from each other one, `(R, R, 64)`.
+
+    Four differences of the boxes, log |dx| / w, log |dy| / h and the logs of the ratios of widths and of heights, become
+    sines and cosines of 8 waves each, as in the reference implementation. Cells have one size, so both ratios are 1.
+
+    Args:
+        side: g, cells a side.
+    """
+    cells = torch.arange(side * side)
+    places = torch.stack([cells % side, cells // side], -1).double()  # (R, 2), in cells
+    distances = (places[:, None] - places[None]).abs().clamp(min=1e-3).log()  # (R, R, 2)
+    differences = torch.cat([distances, torch.zeros_like(distances)], -1) * RELATION_SCALE
+    waves = RELATION // 8
+    frequencies = RELATION_WAVE ** (-torch.arange(waves, dtype=torch.float64) / waves)
+    angles = (differences.unsqueeze(-1) * frequencies).flatten(2)  # (R, R, 32)
+    return torch.cat([angles.sin(), angles.cos()], -1).float()
+
+
+def _side(regions: int) -> int:
+    side = math.isqrt(regions)
+    if side * side != regions:
+        raise ConfigError(
+            "relations between regions need the cells of a grid",
+            where="decoder.family: relation_transformer",
+            expected="a square number of regions",
+            found=regions,
+        )
+    return side
+
+
+def _masks(max_tokens: int) -> Tensor:
+    """Return which cached words a word sees, `(T + 1, T + 1)`: row p is 0 for the p before it and, last, for itself."""
+    masks = torch.full((max_tokens + 1, max_tokens + 1), HIDDEN).triu()
+    masks[:, -1] = 0
+    return masks

@@ -1,0 +1,205 @@
+"""A decoder of retention layers in their recurrent form: the state of a caption has the same size at every word.
+
+After Sun et al., "Retentive Network: A Successor to Transformer for Large Language Models" (2023); SwiFTeR (Hu, Cavicchioli,
+Capotondi, 2024) captions photos with such a decoder. Each head keeps a matrix S of products of keys and values:
+
+    S' = gamma S + k v^T,    read = q S',    out = merge(swish(gate) * normalised(read))
+
+`scores` computes the same for whole captions at once. There are no positions: each head forgets at a rate of its own, which
+gives the words their order, and a step that takes no position can compute several hypotheses of a search in one call.
+
+Shapes: B captions, P photos, R regions, F feature channels, T words, D width, H heads, K key and U = D / H value of a head,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from capprune.config import MOST_UNITS, DecoderConfig
+from capprune.config import Dropout as DropoutConfig
+from capprune.models.additive import wide
+from capprune.models.chance import Dropout
+from capprune.models.family import Decoder, Role, Step, Tensors
+from capprune.models.transformer import Norm, SeeingLayer, in_heads, initialise, normalised, spoken_scores
+from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
+
+FASTEST, SLOWEST = 1.0, 6.0  # gamma = 1 - 2^-x: from 0.5 to 0.984, as captions have 10 words where texts have thousands
+MOST_LAYERS = 16  # a layer has two tensors held and one of state, and an interface has at most 64
+
+
+class RetentionDropout(DropoutConfig):
+    """Cut to a third while masks are sampled."""
+
+    layer: float = Field(default=0.1, ge=0, lt=1, description="hidden units, attention weights, what layers add")
+    source: float = Field(default=0.3, ge=0, lt=1, description="projected features of the photo")
+
+
+class RetentionConfig(DecoderConfig):
+    """The sizes of a retention decoder."""
+
+    family: Literal["retention"] = "retention"
+    width: int = Field(default=256, ge=2, le=MOST_UNITS)
+    feed_forward: int = Field(default=512, ge=1, le=MOST_UNITS)
+    heads: int = Field(default=8, ge=1, le=256)
+    key: int = Field(default=16, ge=1, le=1024, description="of a head; its state is key x width / heads numbers")
+    layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
+    dropout: RetentionDropout = RetentionDropout()
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        return self
+
+
+class RetentionLayer(SeeingLayer):
+    """Retention over the words before, attention over the photo, and a feed-forward network; normalised before each."""
+
+    gamma: Tensor
+
+    def __init__(self, config: RetentionConfig) -> None:
+        width, keys = config.width, config.heads * config.key
+        super().__init__(width, config.feed_forward, config.heads, config.dropout.layer)
+        self.scale = 1 / math.sqrt(config.key)
+        self.norm = Norm(width)
+        self.query, self.key = nn.Linear(width, keys, bias=False), nn.Linear(width, keys, bias=False)
+        self.value, self.gate = nn.Linear(width, width, bias=False), nn.Linear(width, width)
+        self.merge = nn.Linear(width, width)
+        self.register_buffer("gamma", decays(config.heads).reshape(1, -1, 1, 1), persistent=False)
+
+    def read(self, x: Tensor) -> Tensor:
+        """Return all words x `(B, T, D)` after retention, as one product of queries and decayed keys."""
+        seen, words = self.norm(x), x.shape[1]
+        query, key, value = (in_heads(part(seen), self.heads) for part in (self.query, self.key, self.value))
+        ago = torch.arange(words, device=x.device)
+        ago = ago[:, None] - ago  # (T, T), below 0 for later words
+        decay = torch.where(ago < 0, 0.0, self.gamma[0] ** ago.clamp(min=0))  # (H, T, T)
+        shares = wide(torch.matmul(query, key.transpose(2, 3))) * (self.scale * decay)
+        read = torch.matmul(shares.to(value.dtype), value)  # (B, H, T, U)
+        return self._merged(x, seen, read.transpose(1, 2))
+
+    def read_once(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`read` for one word.
+
+        Args:
+            x: `(B, D)`.
+            state: S, `(B, H, K, U)`.
+
+        Returns:
+            The next x and the next state.
+        """
+        seen, heads = self.norm(x), self.heads
+        query, key, value = self.query(seen), self.key(seen), self.value(seen)
+        _, _, keys, values = state.shape
+        state = self.gamma * state + key.reshape(-1, heads, keys, 1) * value.reshape(-1, heads, 1, values)
+        # not the key is scaled, as converters would fold that into its weight
+        read = (query.reshape(-1, heads, keys, 1) * state).sum(2) * self.scale  # (B, H, U)
+        return self._merged(x, seen, read), state
+
+    def _merged(self, x: Tensor, seen: Tensor, read: Tensor) -> Tensor:
+        """Add what the heads read, `(..., H, U)`, to x `(..., D)`."""
+        gated = F.silu(self.gate(seen)) * normalised(read).reshape(x.shape)
+        merged: Tensor = x + self.dropout(self.merge(gated))
+        return merged
+
+
+class Retention(Decoder):
+    """A decoder of retention layers that attend to the regions of a photo."""
+
+    Config: ClassVar[type[DecoderConfig]] = RetentionConfig
+
+    def __init__(
+        self,
+        config: RetentionConfig,
+        *,
+        features: int,
+        vocabulary: int,
+        regions: int = 49,
+        max_tokens: int = 20,
+        padded: bool = False,
+    ) -> None:
+        super().__init__(
+            config, features=features, vocabulary=vocabulary, regions=regions, max_tokens=max_tokens, padded=padded
+        )
+        self.shape, width = config, config.width
+        self.project = nn.Linear(features, width)
+        self.photo_norm = Norm(width)
+        self.source_dropout, self.dropout = Dropout(config.dropout.source), Dropout(config.dropout.layer)
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.layers = nn.ModuleList(RetentionLayer(config) for _ in range(config.layers))
+        self.norm = Norm(width)
+        self.output = nn.Linear(width, vocabulary)
+        initialise(self)
+
+    def interface(self) -> StepInterface:
+        """See `Decoder.interface`."""
+        config, layers = self.shape, range(self.shape.layers)
+        held = {f"photo_{kind}_{n}": TensorSpec((self.regions, config.width)) for n in layers for kind in _KINDS}
+        matrix = StateSpec((config.heads, config.key, config.width // config.heads), first="zeros")
+        return StepInterface(self.vocabulary, held, {f"retained_{n}": matrix for n in layers}, self.regions)
+
+    def roles(self) -> Mapping[str, Role]:
+        """See `Decoder.roles`."""
+        found = {"project": Role.PER_PHOTO, "embedding": Role.LOOKED_UP, "output": Role.PER_WORD}
+        for name, part in self.layers.named_modules(prefix="layers"):
+            if isinstance(part, nn.Linear):
+                once = name.endswith(("photo_key", "photo_value"))
+                found[name] = Role.PER_PHOTO if once else Role.PER_WORD
+        return found
+
+    def describe(self) -> str:
+        """See `Decoder.describe`."""
+        return f"{self.shape.layers} layers of retention"
+
+    def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
+        """See `Decoder.encode`: keys and values `(P, R, D)` for every layer."""
+        seen = self.source_dropout(self.photo_norm(torch.relu(self.project(features))))
+        held = {}
+        for number, layer in enumerate(self.layers):
+            assert isinstance(layer, RetentionLayer)
+            held[f"photo_keys_{number}"] = layer.photo_key(seen)
+            held[f"photo_values_{number}"] = layer.photo_value(seen)
+        return held, {}
+
+    def step(self, token: Tensor, state: Tensors, held: Tensors, position: Tensor | None = None) -> Step:
+        """See `Decoder.step`."""
+        x, after, attention = self._embed(token), {}, None
+        for number, layer in enumerate(self.layers):
+            assert isinstance(layer, RetentionLayer)
+            name = f"retained_{number}"
+            x, after[name] = layer.read_once(x, state[name])
+            x, attention = layer.look(x, *(held[f"photo_{kind}_{number}"] for kind in _KINDS))
+            x = layer.feed(x)
+        return Step(self.output(self.norm(x)), after, attention)
+
+    def scores(self, features: Tensor, inputs: Tensor, targets: Tensor, present: Tensor | None = None) -> Tensor:
+        """See `Decoder.scores`; all words at once."""
+        held, _ = self.encode(features)
+        captions, words = inputs.shape
+        x = self._embed(inputs)
+        for number, layer in enumerate(self.layers):
+            assert isinstance(layer, RetentionLayer)
+            together = layer.read(x).reshape(len(features), -1, self.shape.width)  # (P, n T, D)
+            looked, _ = layer.look(together, *(held[f"photo_{kind}_{number}"] for kind in _KINDS))
+            x = layer.feed(looked.reshape(captions, words, -1))
+        return spoken_scores(self.output, self.norm(x), targets >= 0)
+
+    def _embed(self, token: Tensor) -> Tensor:
+        word: Tensor = self.dropout(self.embedding(token) * math.sqrt(self.shape.width))
+        return word
+
+
+_KINDS = ("keys", "values")
+
+
+def decays(heads: int) -> Tensor:
+    """Return gamma of each head, `(H,)`: what is left of a word's share after one more word."""
+    return 1 - 2.0 ** -torch.linspace(FASTEST, SLOWEST, heads)
