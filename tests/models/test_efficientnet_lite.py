@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from capprune.models.efficientnet_lite import (
-    CHANNELS,
-    EfficientNetLite0,
-    folded_filters,
-    load_efficientnet_lite0,
-    published_weights,
-)
+from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0
 from capprune_runtime.errors import BundleError
 
 # of the reference implementation on the same photo; sums in another order move the seventh digit
@@ -21,7 +15,7 @@ FINGERPRINT_MEAN, FINGERPRINT_STD, FINGERPRINT_TOLERANCE = 0.1146405, 0.5150531,
 
 @pytest.fixture(scope="module")
 def network() -> EfficientNetLite0:
-    return load_efficientnet_lite0()
+    return EfficientNetLite0.pretrained()
 
 
 def known_photo() -> torch.Tensor:
@@ -61,7 +55,7 @@ def test_network_stays_in_evaluation_mode_so_that_its_statistics_are_those_of_im
 
 
 def test_every_tensor_of_the_published_file_but_its_classifier_is_loaded(network: EfficientNetLite0) -> None:
-    published = torch.load(published_weights(), weights_only=True)
+    published = torch.load(EfficientNetLite0.published_weights(), weights_only=True)
     own = network.state_dict()
     assert len(own) == len(published) - 2
     assert sum(value.numel() for value in own.values()) == sum(
@@ -73,7 +67,7 @@ def test_every_tensor_of_the_published_file_but_its_classifier_is_loaded(network
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
 def test_weights_that_fit_only_in_part_are_refused(tmp_path: Path, change: str) -> None:
-    published = dict(torch.load(published_weights(), weights_only=True))
+    published = dict(torch.load(EfficientNetLite0.published_weights(), weights_only=True))
     if change == "missing":
         del published["_bn1.weight"]
     elif change == "extra":
@@ -82,7 +76,7 @@ def test_weights_that_fit_only_in_part_are_refused(tmp_path: Path, change: str) 
         published["_conv_stem.weight"] = torch.ones(32, 3, 5, 5)
     torch.save(published, tmp_path / "weights.pth")
     with pytest.raises(BundleError, match=r"not the weights of EfficientNet-Lite0: .*weights\.pth") as raised:
-        load_efficientnet_lite0(tmp_path / "weights.pth")
+        EfficientNetLite0.load(tmp_path / "weights.pth")
     assert raised.value.exit_code == 5
 
 
@@ -108,12 +102,12 @@ def test_file_that_holds_no_weights_is_refused_and_runs_no_code(tmp_path: Path, 
     elif content == "code":
         path.write_bytes(pickle.dumps(Harmful(tmp_path / "victim"), protocol=2))
     with pytest.raises(BundleError, match="not the weights"):
-        load_efficientnet_lite0(path)
+        EfficientNetLite0.load(path)
     assert not (tmp_path / "victim").exists()
 
 
 def test_folded_filters_are_convolution_and_norm_in_one(network: EfficientNetLite0) -> None:
-    filters = folded_filters(network)
+    filters = network.folded_filters()
     assert len(filters) == 49
     layer = network.blocks[3].depthwise
     x = torch.randn(1, layer.conv.in_channels, 9, 9)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from capprune.data.photos import PhotoStore
 from capprune.evaluation.validate import Reference
-from capprune.models.caption_model import normalised
 from capprune.models.exportable import exportable
 from capprune.models.family import Tensors
 from capprune.models.search import Walk, log_probabilities
@@ -87,7 +86,7 @@ class TrainedCaptioner:
         return resize(decode_photo(store.read(name), name), self._run.config.encoder.size)
 
     def _encode(self, photos: npt.NDArray[np.uint8]) -> tuple[Tensors, Tensors]:
-        return self._run.model.encode(normalised(photos))
+        return self._run.model.encode(self._run.model.encoder.normalised(photos))
 
 
 @torch.inference_mode()

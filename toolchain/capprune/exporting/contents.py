@@ -36,7 +36,8 @@ GOLDEN_CANDIDATES = 24  # scenes among which a quantised bundle finds those that
 
 def preprocessing_section(run: LoadedRun) -> PreprocessingSection:
     """How a photo becomes the encoder's input."""
-    return PreprocessingSection(size=run.config.encoder.size)
+    network = run.model.encoder.network
+    return PreprocessingSection(size=run.config.encoder.size, mean=network.mean, scale=network.scale)
 
 
 def decoding_section(run: LoadedRun, beam: int) -> DecodingSection:

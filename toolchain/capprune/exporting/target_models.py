@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from capprune.exporting.contents import decoding_section, preprocessing_section
-from capprune.models.efficientnet_lite import folded_filters
 from capprune.models.exportable import exportable
 from capprune.models.family import IN_STEP, Role
 from capprune.training.run import LoadedRun
@@ -119,7 +118,7 @@ class TfliteModels(TargetModels):
 
     def _make_encoder(self, form: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
         # int8 filters stay dense in the file: 1 byte a weight is about what kept float32 ones take, and packs better
-        names = {**self._projections, **folded_filters(self._run.model.encoder.network)}
+        names = {**self._projections, **self._run.model.encoder.network.folded_filters()}
         sparse = make_sparse(self._encode, one_row=False, names=names, filters=form == "float32").data
         if form == "static_int8":
             return static_int8(sparse, calibration)

@@ -165,7 +165,7 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
     tensors = {**found.weights, **found.pruned()}
     try:
         decoder.load_state_dict(of_decoder(tensors))
-        network = encoder_network(tensors)
+        network = encoder_network(found.config.encoder, tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise _unfit(folder / checkpoint, found.config, found.vocabulary, error) from error
     model = CaptionModel(GridEncoder(found.config.encoder, network), decoder).eval()

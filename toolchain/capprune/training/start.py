@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from capprune.config import PruningConfig, RunConfig
 from capprune.models.caption_model import GridEncoder
-from capprune.models.efficientnet_lite import EfficientNetLite0, frozen_layers
+from capprune.models.encoder import Encoder, described
 from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.masks import Masks
@@ -108,7 +108,11 @@ def _stays(name: str, config: RunConfig) -> bool:
 
 def _frozen(config: RunConfig) -> tuple[str, ...]:
     """The layers below those of the encoder that learn, which stay as they are, masks and all."""
-    layers = () if config.encoder.train == "frozen" else frozen_layers(config.encoder.frozen_blocks)
+    layers = (
+        ()
+        if config.encoder.train == "frozen"
+        else described(config.encoder).frozen_layers(config.encoder.frozen_blocks)
+    )
     return tuple(PREFIX + layer for layer in layers)
 
 
@@ -155,7 +159,7 @@ def _encoder_tensors(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor])
     return {name: value for name, value in tensors.items() if name.startswith(PREFIX)}
 
 
-def start_network(config: RunConfig) -> EfficientNetLite0:
+def start_network(config: RunConfig) -> Encoder:
     """The network that a run sees through before it learns: `encoder.start`'s, its start's, or the published one.
 
     Raises:
@@ -163,7 +167,7 @@ def start_network(config: RunConfig) -> EfficientNetLite0:
         BundleError: If it is broken.
     """
     start = config.encoder.start or (None if config.pruning.method == "lottery" else config.start)
-    network = encoder_network({}) if start is None else _network_of(read_run(start))
+    network = encoder_network(config.encoder, {}) if start is None else _network_of(read_run(start))
     return rounded_filters(network) if config.encoder.rounded else network
 
 
@@ -178,8 +182,8 @@ def teachers_eye(folder: Path) -> GridEncoder:
     return GridEncoder(found.config.encoder, _network_of(found))
 
 
-def _network_of(run: SavedRun) -> EfficientNetLite0:
-    return encoder_network({**run.weights, **run.pruned()})
+def _network_of(run: SavedRun) -> Encoder:
+    return encoder_network(run.config.encoder, {**run.weights, **run.pruned()})
 
 
 def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, steps: int, epoch: int) -> Pruner:
