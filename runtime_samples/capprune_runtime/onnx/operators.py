@@ -114,7 +114,7 @@ OPERATORS: Mapping[str, OperatorRule] = {
     ),
     "LayerNormalization": OperatorRule(
         (3, 3),
-        attributes={"axis": Exactly(-1), "epsilon": Real(1e-12, 1.0), "stash_type": Exactly(1)},
+        attributes={"axis": Exactly(-1), "epsilon": Real(1e-13, 1.0), "stash_type": Exactly(1)},
         stored=(1, 2),
     ),
     "Log": _ONE,

@@ -39,9 +39,11 @@ class Encoder(nn.Module, ABC):
         stages: The most that `encoder.frozen_blocks` may be; 0 for a network that cannot be cut.
         mean: Of each channel of a photo, on the scale 0 to 255.
         scale: What each channel is divided by after its mean was subtracted.
+        published_by_package: Whether the weights come with a package of one version; if not, every checkpoint holds them.
     """
 
     native_size: ClassVar[int] = 224
+    published_by_package: ClassVar[bool] = True
     channels: int
     stride: int
     stages: int = 0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from capprune.config import EncoderConfig
 from capprune.models.caption_model import GridEncoder
-from capprune.models.encoder import Encoder, load_encoder
+from capprune.models.encoder import Encoder, encoder_class, load_encoder
 from capprune.models.family import Decoder, Role
 from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.state import GATE
@@ -53,9 +53,11 @@ def encoder_network(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Enc
     Raises:
         RuntimeError: If they do not fit the network.
     """
-    network, own = load_encoder(config), of_encoder(tensors)
-    if own:
-        network.load_state_dict(own)
+    own = of_encoder(tensors)
+    if not own:
+        return load_encoder(config)
+    network = encoder_class(config)(config)
+    network.load_state_dict(own)
     return network
 
 

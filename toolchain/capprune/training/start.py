@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from capprune.config import PruningConfig, RunConfig
 from capprune.models.caption_model import GridEncoder
-from capprune.models.encoder import Encoder, described
+from capprune.models.encoder import Encoder, described, encoder_class
 from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.masks import Masks
@@ -72,9 +72,26 @@ def read_parent(config: RunConfig, vocabulary: Vocabulary) -> Parent | None:
             expected=f"{config.decoder.shape()} and {len(vocabulary.tokens)} words",
             found=f"{found.config.decoder.shape()} and {len(found.vocabulary.tokens)} words",
         )
+    _check_encoder(config, found, "start")
     parent = Parent(config.start, found.config, found.weights, found.masks, found.method)
     _check(config, parent)
     return parent
+
+
+def _check_encoder(config: RunConfig, other: SavedRun, key: str) -> None:
+    """Refuse a run to start from whose encoder is another network, or takes photos of another mean and scale."""
+    wanted, has = (
+        {name: getattr(one, name) for name in ("name", "source", "mean", "scale") if getattr(one, name) is not None}
+        for one in (config.encoder, other.config.encoder)
+    )
+    if wanted != has:
+        raise UsageError(
+            "the run to start from has another encoder",
+            where=f"{key} {other.folder}",
+            expected=wanted,
+            found=has,
+            hint=f"encoder.name={other.config.encoder.name}",
+        )
 
 
 def _check(config: RunConfig, parent: Parent) -> None:
@@ -148,7 +165,8 @@ def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tenso
     if encoder.start is not None:
         other = read_run(encoder.start)
         tensors = _encoder_tensors(other.weights, other.masks)
-    if encoder.rounded:
+    unpublished = not tensors and not encoder_class(encoder).published_by_package
+    if encoder.rounded or unpublished:
         network = start_network(config).state_dict()
         tensors |= {PREFIX + name: value for name, value in network.items()}
     return tensors
@@ -167,7 +185,10 @@ def start_network(config: RunConfig) -> Encoder:
         BundleError: If it is broken.
     """
     start = config.encoder.start or (None if config.pruning.method == "lottery" else config.start)
-    network = encoder_network(config.encoder, {}) if start is None else _network_of(read_run(start))
+    found = None if start is None else read_run(start)
+    if found is not None:
+        _check_encoder(config, found, "encoder.start" if config.encoder.start else "start")
+    network = encoder_network(config.encoder, {}) if found is None else _network_of(found)
     return rounded_filters(network) if config.encoder.rounded else network
 
 
