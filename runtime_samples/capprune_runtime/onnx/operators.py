@@ -120,6 +120,18 @@ OPERATORS: Mapping[str, OperatorRule] = {
     "Log": _ONE,
     "MatMul": _TWO,
     "MatMulInteger": OperatorRule((3, 3), stored=(1,)),
+    "MaxPool": OperatorRule(
+        (1, 1),
+        attributes={
+            "auto_pad": Exactly("NOTSET"),
+            "ceil_mode": Exactly(0),
+            "dilations": Ints(2, 2, 1, 1),
+            "kernel_shape": Ints(2, 2, 1, _LARGE),
+            "pads": Ints(4, 4, 0, _LARGE),
+            "storage_order": Exactly(0),
+            "strides": Ints(2, 2, 1, _LARGE),
+        },
+    ),
     "Mul": _TWO,
     "QuantizeLinear": OperatorRule((3, 3), attributes={"axis": Int(-_RANK, _RANK - 1, 1)}, stored=(1, 2)),
     "ReduceMean": _REDUCE,

@@ -23,6 +23,8 @@ from capprune_exporters.quiet import quiet
 from capprune_runtime.errors import BundleError, ConfigError, MissingExtra
 
 UNUSED = ("pooler.", "head.", "classifier.")  # of a published file, or of the class; behind the features
+ATTENTION = "capprune_plain"  # the name under which transformers knows `_attention`
+NEVER_NEGATIVE = ("relu", "relu6")  # activations
 INTERPOLATE = "interpolate_pos_encoding"  # how transformers' vision transformers take photos of another size
 
 
@@ -32,6 +34,23 @@ class _Grid(NamedTuple):
     channels: int
     cells: int
     tokens: int | None  # before the patches of a transformer; None for a feature map
+
+
+class _ZeroPaddedMaxPool(nn.Module):
+    """Max pooling of numbers that are never negative: zeros around them instead of -inf, which no model file may hold."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        assert isinstance(pool.padding, int)
+        self.padding = pool.padding
+        self.pool = nn.MaxPool2d(pool.kernel_size, pool.stride, ceil_mode=pool.ceil_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis in (2, 3):
+            beside = torch.zeros_like(x.narrow(axis, 0, self.padding))
+            x = torch.cat([beside, x, beside], axis)
+        out: Tensor = self.pool(x)
+        return out
 
 
 class HuggingFaceEncoder(Encoder):
@@ -59,6 +78,8 @@ class HuggingFaceEncoder(Encoder):
         with reading(source), quiet():
             kind, settings = _backbone(source)
             self.network = kind(settings, **_without_pooler(kind))
+        if getattr(settings, "hidden_act", None) in NEVER_NEGATIVE:
+            _pad_with_zeros(self.network)
         self.register_buffer("patches", _selection(self._cells**2, self._tokens or 0), persistent=False)
         self._settings: str = settings.to_json_string()
         self._fix_positions()
@@ -141,6 +162,23 @@ class HuggingFaceEncoder(Encoder):
                 module.__dict__[INTERPOLATE] = partial(_constant, fixed)
 
 
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any
+) -> tuple[Tensor, None]:
+    """Attention of queries, keys and values `(B, heads, N, d)` in operators that both runtimes have, without a mask."""
+    scale = settings.get("scaling") or query.shape[-1] ** -0.5
+    scores = torch.matmul(query, key.transpose(2, 3)) * scale
+    weights = torch.softmax(scores if mask is None else scores + mask, -1)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+def _pad_with_zeros(network: nn.Module) -> None:
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.MaxPool2d) and type(child.padding) is int and child.padding and child.dilation == 1:
+                setattr(module, name, _ZeroPaddedMaxPool(child))
+
+
 def _selection(patches: int, tokens: int) -> Tensor:
     """A matrix that leaves out the first tokens: zeros beside ones on the diagonal, `(patches, tokens + patches)`."""
     return torch.cat([torch.zeros(patches, tokens), torch.eye(patches)], 1)
@@ -181,7 +219,8 @@ def _backbone(source: str) -> tuple[Any, Any]:
             expected="a network that takes pixel_values, such as resnet, mobilenet_v2, convnext, vit or dinov2",
             found=f"model_type {settings.model_type}",
         )
-    settings._attn_implementation = "eager"  # plain products and a softmax, which both runtimes have
+    transformers.AttentionInterface.register(ATTENTION, _attention)
+    settings._attn_implementation = ATTENTION
     return kind, settings
 
 
