@@ -27,6 +27,9 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "resnet": lambda: transformers.ResNetForImageClassification(
         transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1])
     ),
+    "resnet_gelu": lambda: transformers.ResNetModel(
+        transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], hidden_act="gelu")
+    ),
     "mobilenet_v2": lambda: transformers.MobileNetV2Model(
         transformers.MobileNetV2Config(depth_multiplier=0.25, image_size=64, finegrained_output=True)
     ),

@@ -23,6 +23,7 @@ CLOSE = 1e-5
 # channels, grid and tokens before the patches, for photos of 64 pixels; 5 of DINOv2's are a class token and 4 registers
 GRIDS = {
     "resnet": (24, 2, 0),
+    "resnet_gelu": (12, 8, 0),
     "mobilenet_v2": (1280, 2, 0),
     "convnext": (16, 2, 0),
     "vit": (16, 4, 1),
