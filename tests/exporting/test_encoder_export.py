@@ -19,6 +19,7 @@ from capprune.cli.train import train
 from capprune.config import parse_config
 from capprune.data.scenes import draw_scenes
 from capprune.exporting import Wanted, export
+from capprune.models.caption_model import build_decoder
 from capprune.training.encoder import of_encoder
 from capprune.training.run import load_run, read_run
 from capprune_runtime.bundle.verify import Bundle
@@ -28,6 +29,7 @@ from capprune_runtime.photo import read_photo
 
 CLOSE = 1e-4  # of sums of some hundred products of numbers of size 1
 INT8 = 0.2  # of the size of what is encoded; a network of random weights has no larger errors than a trained one
+CAPSULES = ("encoder.pooling=capsules", "encoder.capsules=5", "encoder.capsule_channels=8")
 TARGETS = ("tflite", "onnx")
 
 
@@ -38,7 +40,7 @@ class World:
     folder: Path
 
     def run(self, kind: str, *overrides: str) -> Path:
-        out = self.folder / "-".join(("run", kind, *overrides)).replace("/", "_")
+        out = self.folder / "-".join(("run", kind, *overrides))
         if not out.exists():
             if not (self.folder / kind).exists():
                 hf_networks.save(self.folder / kind, kind)
@@ -85,6 +87,37 @@ def test_trained_run_exports_with_the_numbers_of_its_source(
     preprocessing = made.manifest.preprocessing
     assert preprocessing.mean == (123.675, 116.28, 103.53) and preprocessing.scale == (58.395, 57.12, 57.375)
     encoded_as_by_torch(made, run, world.photo)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("family", ["soft_attention", "show_tell"])
+def test_capsules_learn_beside_a_frozen_encoder_and_are_exported_in_encode(
+    world: World, target: str, family: str, tmp_path: Path
+) -> None:
+    sizes = () if family == "soft_attention" else ("decoder={family: show_tell, embedding: 16, hidden: 24}",)
+    run = world.run("resnet", *CAPSULES, *sizes)
+    saved = read_run(run).weights
+    torch.manual_seed(read_run(run).config.training.seed)
+    drawn = build_decoder(read_run(run).config, len(read_run(run).vocabulary.tokens)).state_dict()
+    assert not torch.equal(saved["pooling.project.weight"], drawn["pooling.project.weight"])
+    made = export(load_run(run), tmp_path / "bundle", Wanted(target=target)).bundle
+    assert made.manifest.interface.regions is None
+    encoded_as_by_torch(made, run, world.photo)
+
+
+def test_capsules_can_be_pruned_with_the_decoder(world: World, tmp_path: Path) -> None:
+    run = load_run(world.run("resnet", *CAPSULES, "pruning.method=gradual", "pruning.sparsity=0.8"))
+    mask = run.masks["pooling.project.weight"]
+    assert 0.5 < 1 - float(mask.float().mean()) < 0.95
+    encoded_as_by_torch(export(run, tmp_path / "bundle").bundle, run.folder, world.photo)
+
+
+def test_run_that_pools_otherwise_is_no_start(world: World, tmp_path: Path) -> None:
+    tree = json.loads(json.dumps(read_run(world.run("resnet")).config.as_tree()))
+    tree["start"] = str(world.run("resnet"))
+    with pytest.raises(UsageError, match="another encoder") as raised:
+        train(parse_config(tree, CAPSULES), tmp_path / "run", world.folder / "cache")
+    assert "capsules" in str(raised.value.expected)
 
 
 @pytest.mark.parametrize("target", TARGETS)

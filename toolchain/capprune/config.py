@@ -74,6 +74,12 @@ class EncoderConfig(_Tree):
         default=None, description="for hf: what red, green and blue are divided by; its folder's if left out"
     )
     grid: int | None = Field(default=None, ge=1, le=32, description="pool the feature grid to grid x grid")
+    pooling: Literal["average", "capsules"] = Field(
+        default="average", description="how the decoder sees the grid: its cells, or capsules routed from them"
+    )
+    capsules: int = Field(default=16, ge=1, le=1024, description="of capsule pooling; the decoder's regions")
+    capsule_channels: int = Field(default=128, ge=1, le=4096, description="of each capsule")
+    routing_iterations: int = Field(default=3, ge=1, le=10, description="of capsule pooling")
     train: Literal["frozen", "masks", "all"] = Field(
         default="frozen", description="what learns with the decoder: nothing (features are cached), masks, weights too"
     )

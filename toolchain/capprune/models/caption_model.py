@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import DECODERS, DecoderConfig, EncoderConfig, RunConfig
+from capprune.models.capsules import with_capsules
 from capprune.models.encoder import Encoder, Numbers, described, load_encoder
 from capprune.models.family import Decoder, Tensors
 from capprune_runtime.errors import ConfigError
@@ -191,6 +192,8 @@ def build_decoder(
     """
     chosen = own or config.decoder
     family: type[Decoder] = DECODERS.load(chosen.family, "decoder.family")
+    if config.encoder.pooling == "capsules":
+        family = with_capsules(family, config.encoder)
     return family(
         chosen,
         features=features or described(config.encoder).channels,

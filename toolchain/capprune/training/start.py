@@ -24,6 +24,7 @@ from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, UsageError
 
 FROM_TRAINED = ("hard", "lottery", "keep")  # methods that have no meaning without a run to start from
+NETWORK = ("name", "source", "mean", "scale")  # keys of an encoder's config that decide what it computes
 UNCHOSEN = ("none", "keep")  # methods that choose no masks of their own
 
 
@@ -79,9 +80,12 @@ def read_parent(config: RunConfig, vocabulary: Vocabulary) -> Parent | None:
 
 
 def _check_encoder(config: RunConfig, other: SavedRun, key: str) -> None:
-    """Refuse a run to start from whose encoder is another network, or takes photos of another mean and scale."""
+    """Refuse a run to start from whose encoder is another network, takes other photos or, for a decoder, pools otherwise."""
+    names = NETWORK if key != "start" else (*NETWORK, "pooling")
+    if key == "start" and config.encoder.pooling == "capsules":
+        names = (*names, "capsules", "capsule_channels")
     wanted, has = (
-        {name: getattr(one, name) for name in ("name", "source", "mean", "scale") if getattr(one, name) is not None}
+        {name: getattr(one, name) for name in names if getattr(one, name) is not None}
         for one in (config.encoder, other.config.encoder)
     )
     if wanted != has:
