@@ -108,6 +108,12 @@ class EncoderConfig(_Tree):
         given = {key: value for key, value in tree.items() if value is not None}
         return {**tree, **ENCODERS.load(name, "encoder.name").defaults(given), **given}
 
+    @property
+    def title(self) -> str:
+        """The encoder's name, and its source without a path."""
+        source = self.without_places().source
+        return self.name if source is None else f"{self.name} {source}"
+
     def without_places(self) -> Self:
         """Return the config with the last part of every path alone; an id on the Hub is no path."""
         source = self.source
