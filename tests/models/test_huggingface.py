@@ -209,6 +209,11 @@ def test_sources_that_are_no_vision_backbones_are_refused(tmp_path: Path) -> Non
         load_encoder(of_folder(tmp_path, size=96))
 
 
+def test_folder_that_is_not_there_is_said_without_asking_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="no such source"):
+        of_folder(tmp_path / "absent")
+
+
 def test_missing_transformers_is_said_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hf_networks.save(tmp_path, "resnet")
     monkeypatch.setitem(sys.modules, "transformers", None)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from capprune.config import HUB_ID
 from capprune_runtime.errors import BundleError, CapPruneError, ConfigError, MissingExtra, MissingFile
 
 SETTINGS, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -22,6 +23,12 @@ def reading(source: str) -> Iterator[None]:
         MissingFile: The source, or its safetensors, are not there.
         BundleError: A file of it is broken.
     """
+    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
+        raise MissingFile(
+            "there is no such source of an encoder",
+            where=f"encoder.source {source}",
+            expected="a folder that save_pretrained wrote, or an id OWNER/NAME on the Hugging Face Hub",
+        )
     if Path(source).is_dir() and not (Path(source) / SETTINGS).is_file():
         raise MissingFile(
             "this source of an encoder cannot be read",
