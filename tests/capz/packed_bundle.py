@@ -15,6 +15,7 @@ import tiny_bundle
 from capprune_exporters.pack.capz import PackReport, pack
 from capprune_exporters.quantise import requantised
 from capprune_exporters.tflite.sparse import add_metadata
+from capprune_runtime.bundle.manifest import PreprocessingSection
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 
 FULLY_CONNECTED = 9
@@ -59,10 +60,12 @@ def words_of(folder: Path) -> bytes:
 def make_packed_bundle(folder: Path, models: tiny_bundle.TinyModels, edit: tflite_edit.Edit) -> Packed:
     tiny_bundle.write_bundle(folder, models)
     manifest = tiny_bundle.manifest_json(models.cell)
-    # one number for all channels, as schema 1 had it
-    preprocessing = tiny_bundle.schema1_json(models.cell)["preprocessing"]
-    described = json.dumps({"preprocessing": preprocessing, "decoding": manifest["decoding"]}).encode()
-    decoder = add_metadata(tflite_edit.edited(models.step_tflite, edit), words_of(folder), described)
+    described = {
+        "preprocessing": PreprocessingSection(size=tiny_bundle.SIZE).described(),
+        "decoding": manifest["decoding"],
+    }
+    step = tflite_edit.edited(models.step_tflite, edit)
+    decoder = add_metadata(step, words_of(folder), json.dumps(described).encode())
     (folder / "decoder.tflite").write_bytes(decoder)
     tiny_bundle.seal(folder, manifest)
     place = folder.with_name("bundle.capz")

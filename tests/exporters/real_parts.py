@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from capprune.config import EncoderConfig
 from capprune.models.caption_model import CaptionModel, GridEncoder, region_count
-from capprune.models.efficientnet_lite import EfficientNetLite0
+from capprune.models.encoder import Encoder
 from capprune.models.exportable import EncodeCall, StepCall
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune_exporters.stored import SparseModel
@@ -63,14 +63,24 @@ class Part:
         return Case(data, signature, {name: value.numpy() for name, value in self.inputs.items()}, expected)
 
 
-class TinyNetwork(nn.Module):
+class TinyNetwork(Encoder):
     """Stands where EfficientNet-Lite0 stands: 32 pixels a cell."""
 
+    channels, stride = FEATURES, 32
+    mean, scale = (127.0,) * 3, (128.0,) * 3
+
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(ENCODER)
         self.first, self.second = nn.Conv2d(3, 32, 8, stride=8), nn.Conv2d(32, FEATURES, 4, stride=4)
 
-    def forward(self, photo: Tensor) -> Tensor:
+    @classmethod
+    def pretrained(cls, config: EncoderConfig) -> TinyNetwork:
+        return cls()
+
+    def before(self, photo: Tensor, blocks: int) -> Tensor:
+        return photo
+
+    def after(self, photo: Tensor, blocks: int) -> Tensor:
         found: Tensor = torch.relu(self.second(torch.relu(self.first(photo))))
         return found
 
@@ -109,7 +119,7 @@ def make_encode() -> Part:
         vocabulary=VOCABULARY,
     )
     prune(decoder)
-    encoder = GridEncoder(ENCODER, cast(EfficientNetLite0, TinyNetwork()))
+    encoder = GridEncoder(ENCODER, TinyNetwork())
     encode = EncodeCall(CaptionModel(encoder, decoder)).eval()
     return _part(encode, {"photo": torch.rand(1, ENCODER.size, ENCODER.size, 3) * 2 - 1}, "encode", one_row=False)
 

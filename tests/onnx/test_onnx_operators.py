@@ -38,6 +38,7 @@ def row(*numbers: float) -> Floats:
 
 
 SCALE, BIAS = row(0.5, 1, 2, -1), row(0, 1, -1, 0.5)
+POOL = {"kernel_shape": [3, 2], "strides": [2, 3], "pads": [1, 0, 1, 1]}
 NORMAL = {"axis": -1, "epsilon": 1e-5, "stash_type": 1}
 CASES = [
     Case("Div", ((1, 2, 4), (1, 2, 1)), (1, 2, 4)),
@@ -48,7 +49,10 @@ CASES = [
     Case("Gelu", ((1, 5),), (1, 5), {"approximate": "tanh"}),
     Case("Gelu", ((1, 5),), (1, 5)),
     Case("Clip", ((1, 5), number(0.25)), (1, 5)),
+    Case("MaxPool", ((1, 2, 7, 7),), (1, 2, 4, 3), POOL),
+    Case("MaxPool", ((1, 2, 4, 4),), (1, 2, 3, 3), {"kernel_shape": [2, 2]}),
     Case("LayerNormalization", ((1, 4), SCALE, BIAS), (1, 4), NORMAL),
+    Case("LayerNormalization", ((1, 4), SCALE, BIAS), (1, 4), NORMAL | {"epsilon": 1e-12}),
     Case("LayerNormalization", ((1, 3, 4), SCALE, BIAS), (1, 3, 4), NORMAL),
 ]
 
@@ -90,7 +94,20 @@ def expected(case: Case, inputs: list[NDArray[Any]]) -> NDArray[Any]:
     if case.operator == "LayerNormalization":
         centred = x - x.mean(-1, keepdims=True)
         return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + case.attributes["epsilon"]) * more[0] + more[1]
+    if case.operator == "MaxPool":
+        return _max_pooled(x, case)
     return {"Sqrt": np.sqrt, "Log": np.log}[case.operator](x)  # type: ignore[no-any-return]
+
+
+def _max_pooled(x: NDArray[Any], case: Case) -> NDArray[Any]:
+    (height, width), (down, right) = case.attributes["kernel_shape"], case.attributes.get("strides", (1, 1))
+    top, left, bottom, far = case.attributes.get("pads", (0, 0, 0, 0))
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, far)), constant_values=-np.inf)
+    found = np.empty(case.output)
+    for row, column in np.ndindex(*case.output[2:]):
+        window = padded[:, :, row * down : row * down + height, column * right : column * right + width]
+        found[:, :, row, column] = window.max((2, 3))
+    return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.operator} {case.output} {case.attributes}")
@@ -127,6 +144,13 @@ MISFITS = [
     (Case("Clip", ((1, 5),), (1, 5)), "wrong number of inputs"),
     (Case("Gelu", ((1, 5),), (1, 5), {"approximate": "sigmoid"}), "not allowed"),
     (Case("Gelu", ((1, 5),), (1, 5), {"alpha": 1.0}), "not known"),
+    (Case("MaxPool", ((1, 2, 7),), (1, 2, 4), {"kernel_shape": [2, 2]}), "do not fit"),
+    (Case("MaxPool", ((1, 2, 4, 4),), (1, 2, 4, 4)), "do not fit"),
+    (Case("MaxPool", ((1, 2, 4, 4),), (1, 2, 4, 4), {"kernel_shape": [5, 5]}), "do not fit"),
+    (Case("MaxPool", ((1, 2, 4, 4),), (1, 2, 3, 3), {"kernel_shape": [2, 2], "pads": [2, 2, 0, 0]}), "do not fit"),
+    (Case("MaxPool", ((1, 2, 4, 4),), (1, 2, 2, 2), {"kernel_shape": [3, 3], "ceil_mode": 1}), "not allowed"),
+    (Case("MaxPool", ((1, 2, 5, 5),), (1, 2, 1, 1), {"kernel_shape": [2, 2], "dilations": [4, 4]}), "not allowed"),
+    (Case("MaxPool", ((1, 2, 4, 4),), (1, 2, 3, 3), {"kernel_shape": [2, 2], "auto_pad": "SAME_UPPER"}), "not allowed"),
     (Case("Sqrt", ((1, 5),), (1, 4)), "another shape or type"),
     (Case("LayerNormalization", ((1, 4), SCALE[:3], BIAS), (1, 4), NORMAL), "do not fit"),
     (Case("LayerNormalization", ((1, 4), SCALE, BIAS[None]), (1, 4), NORMAL), "do not fit"),
@@ -134,6 +158,7 @@ MISFITS = [
     (Case("LayerNormalization", ((1, 4), (4,), BIAS), (1, 4), NORMAL), "must be stored"),
     (Case("LayerNormalization", ((1, 4), SCALE), (1, 4), NORMAL), "wrong number of inputs"),
     (Case("LayerNormalization", ((4, 4), SCALE, BIAS), (4, 4), NORMAL | {"axis": 0}), "not allowed"),
+    (Case("LayerNormalization", ((1, 4), SCALE, BIAS), (1, 4), NORMAL | {"epsilon": 1e-14}), "not allowed"),
     (Case("LayerNormalization", ((1, 4), SCALE, BIAS), (1, 4), NORMAL | {"epsilon": 0.0}), "not allowed"),
     (Case("LayerNormalization", ((1, 4), SCALE, BIAS), (1, 4), NORMAL | {"epsilon": float("nan")}), "not allowed"),
     (Case("LayerNormalization", ((1, 4), SCALE, BIAS), (1, 4), NORMAL | {"stash_type": 11}), "not allowed"),

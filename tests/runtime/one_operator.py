@@ -148,6 +148,10 @@ CASES = [
          {"padding": VALID, "strideW": 2, "strideH": 2, "depthMultiplier": 2}),
     Case("AVERAGE_POOL_2D", ((1, 7, 7, 2),), ((1, 4, 3, 2),),
          {"padding": SAME, "strideW": 3, "strideH": 2, "filterWidth": 2, "filterHeight": 3}),
+    Case("MAX_POOL_2D", ((1, 7, 7, 2),), ((1, 4, 3, 2),),
+         {"padding": SAME, "strideW": 3, "strideH": 2, "filterWidth": 2, "filterHeight": 3}),
+    Case("MAX_POOL_2D", ((1, 6, 6, 2),), ((1, 2, 2, 2),),
+         {"padding": VALID, "strideW": 2, "strideH": 2, "filterWidth": 3, "filterHeight": 3}),
     Case("CAST", ((2, 3),), ((2, 3),), {"inDataType": 0, "outDataType": 2}, dtype="int32"),
 ]  # fmt: skip
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from capprune.cli.train import derived
-from capprune.config import PruningConfig
+from capprune.config import EncoderConfig, PruningConfig
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder, normalised
-from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0, folded_filters, frozen_layers
+from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0
 from capprune.models.search import greedy
 from capprune.pruning.costs import byte_costs
 from capprune.pruning.layers import prunable_layers
@@ -68,7 +68,7 @@ def frozen_split(seed: int) -> Split:
 
 def test_encoder_learns_with_the_decoder_but_for_its_statistics(dense: Path) -> None:
     run = read_run(dense)
-    published = encoder_network({}).state_dict()
+    published = encoder_network(EncoderConfig(), {}).state_dict()
     own = of_encoder(run.weights)
     assert own.keys() == published.keys()
     moved = {name for name, value in own.items() if not torch.equal(value, published[name])}
@@ -100,7 +100,7 @@ def test_one_target_holds_for_masks_of_decoder_and_encoder_together(masked: Path
 
 
 def test_masks_alone_leave_the_weights_of_the_encoder_as_published(masked: Path) -> None:
-    own, published = of_encoder(read_run(masked).weights), encoder_network({}).state_dict()
+    own, published = of_encoder(read_run(masked).weights), encoder_network(EncoderConfig(), {}).state_dict()
     assert all(torch.equal(value, published[name]) for name, value in own.items())
 
 
@@ -212,7 +212,7 @@ def on_blocks(folder: Path, *overrides: str) -> Trainer:
 
 def test_frozen_blocks_stay_as_they_are_and_the_others_learn(tmp_path: Path) -> None:
     trainer = on_blocks(tmp_path / "run", "encoder.train=all", "encoder.frozen_blocks=14", SHORT)
-    own, published = of_encoder(read_run(tmp_path / "run").weights), encoder_network({}).state_dict()
+    own, published = of_encoder(read_run(tmp_path / "run").weights), encoder_network(EncoderConfig(), {}).state_dict()
     moved = {name.rsplit(".", 2)[0] for name, value in own.items() if not torch.equal(value, published[name])}
     assert moved == {"head", *(f"blocks.{i}.{part}" for i in (14, 15) for part in ("expand", "depthwise", "project"))}
     said = trainer.captions(trainer.validation)
@@ -224,13 +224,13 @@ def test_frozen_blocks_stay_as_they_are_and_the_others_learn(tmp_path: Path) -> 
 
 
 def test_both_halves_of_the_network_are_the_network() -> None:
-    network = encoder_network({})
+    network = encoder_network(EncoderConfig(), {})
     photo = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         whole = network(photo)
         for blocks in (0, 1, 11, 16):
             assert torch.equal(network.after(network.before(photo, blocks), blocks), whole)
-    assert [*frozen_layers(0)] == [] and frozen_layers(2) == ("stem", "blocks.0", "blocks.1")
+    assert [*network.frozen_layers(0)] == [] and network.frozen_layers(2) == ("stem", "blocks.0", "blocks.1")
 
 
 def test_frozen_blocks_keep_their_masks_while_the_rest_is_pruned(masked: Path, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_rounded_filters_are_those_that_an_int8_export_stores(tuned: Path, tmp_p
     seen = start_network(trainer.config).state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in seen.items())
     run = load_run(tmp_path / "run")
-    for name, filters in folded_filters(run.model.encoder.network).items():
+    for name, filters in run.model.encoder.network.folded_filters().items():
         channel = -1 if "depthwise" in name else 0
         rows = np.moveaxis(filters, channel, 0).reshape(filters.shape[channel], -1)
         steps = rows / (np.abs(rows).max(1, keepdims=True) / 127 + 1e-30)

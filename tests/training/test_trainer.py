@@ -33,7 +33,16 @@ from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import BundleError, CapPruneError, UnreachableTarget, UsageError
 
 LONG = "training.epochs=30"  # enough to learn this world by heart
-KINDS = {"dense": ("training.epochs=8",), "sparse": tiny.SPARSE}
+KINDS = {
+    "dense": ("training.epochs=8",),
+    "sparse": tiny.SPARSE,
+    "capsules": (
+        "training.epochs=8",
+        "encoder.pooling=capsules",
+        "encoder.capsules=3",
+        "encoder.capsule_channels=8",
+    ),
+}
 
 
 class Stop(Exception):

@@ -21,6 +21,7 @@ from capprune_runtime.errors import ExportError, MissingExtra
 
 SMALLEST = 1024  # weights: below this, two more operators cost more than three bytes a weight
 _FLOAT_ONLY = frozenset({"Div", "Gelu", "LayerNormalization", "Log", "Softmax", "Sqrt"})
+_MOVES = frozenset({"Concat", "MaxPool"})  # the quantizer would dequantise what they move, which the verifier refuses
 SPARSE = 0.5  # share of zeros from which gaps take fewer bytes than a code for every weight
 
 
@@ -120,7 +121,8 @@ def _quantizer() -> ModuleType:
 
 def _kept_in_float(model: Any) -> list[str]:
     """Names of the operators that compute in float32."""
-    return [*_sparse_products(model), *_attention(model)]
+    moves = [one.name for one in model.graph.node if one.op_type in _MOVES]
+    return [*moves, *_sparse_products(model), *_attention(model)]
 
 
 def _attention(model: Any) -> list[str]:

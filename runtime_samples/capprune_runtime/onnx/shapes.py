@@ -225,14 +225,26 @@ def _conv(call: Call) -> tuple[Known, ...]:
     _require(tuple(call.attributes.get("kernel_shape", weight[2:])) == weight[2:], f"a kernel of {weight}")
     if len(call.inputs) == 3:
         _require(call.inputs[2].shape == (weight[0],), f"a bias of {call.inputs[2].shape}")
+    return _floats((source[0], weight[0], *_windows(call, source, weight[2:])))
+
+
+def _max_pool(call: Call) -> tuple[Known, ...]:
+    call.floats()
+    kernel = call.attributes.get("kernel_shape", ())
+    _require(len(call.shape) == 4 and len(kernel) == 2, f"a window {kernel} on {call.shape}")
+    return _floats((*call.shape[:2], *_windows(call, call.shape, kernel)))
+
+
+def _windows(call: Call, source: Shape, kernel: Shape) -> list[int]:
+    """How many places a window takes along both axes."""
     pads, sizes = call.attributes.get("pads", (0, 0, 0, 0)), []
     for axis in (0, 1):
         stride = call.attributes.get("strides", (1, 1))[axis]
-        span = (weight[2 + axis] - 1) * call.attributes.get("dilations", (1, 1))[axis] + 1
+        span = (kernel[axis] - 1) * call.attributes.get("dilations", (1, 1))[axis] + 1
         room = source[2 + axis] + pads[axis] + pads[axis + 2] - span
         _require(room >= 0 and max(pads[axis], pads[axis + 2]) < span, f"a window of {span} on {source[2 + axis]}")
         sizes.append(room // stride + 1)
-    return _floats((source[0], weight[0], *sizes))
+    return sizes
 
 
 def _cast(call: Call) -> tuple[Known, ...]:
@@ -302,6 +314,7 @@ _OPERATORS: Mapping[str, Callable[[Call], tuple[Known, ...]]] = {
     "Gemm": _gemm,
     "LayerNormalization": _layer_normalization,
     "MatMul": _matmul,
+    "MaxPool": _max_pool,
     "MatMulInteger": _matmul_integer,
     "QuantizeLinear": _quantize,
     "Reshape": _reshape,

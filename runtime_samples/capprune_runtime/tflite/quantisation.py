@@ -27,8 +27,8 @@ _SYMMETRIC_WEIGHTS = (*WEIGHTED, "EMBEDDING_LOOKUP")
 _ONE_SCALE = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
 # What only moves numbers, or picks among them, does not convert them.
 _MOVES = frozenset({
-    "AVERAGE_POOL_2D", "BROADCAST_TO", "CONCATENATION", "DENSIFY", "EXPAND_DIMS", "GATHER", "MAXIMUM", "MINIMUM", "PACK",
-    "PAD", "RESHAPE", "SLICE", "SPLIT", "STRIDED_SLICE", "TRANSPOSE", "UNPACK",
+    "AVERAGE_POOL_2D", "BROADCAST_TO", "CONCATENATION", "DENSIFY", "EXPAND_DIMS", "GATHER", "MAXIMUM", "MAX_POOL_2D", "MINIMUM",
+    "PACK", "PAD", "RESHAPE", "SLICE", "SPLIT", "STRIDED_SLICE", "TRANSPOSE", "UNPACK",
 })  # fmt: skip
 # What kernels give, whatever the file says: (scale, zero point).
 _FIXED_OUTPUT = {"LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0)}

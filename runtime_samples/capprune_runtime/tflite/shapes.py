@@ -303,7 +303,7 @@ _RULES: Mapping[str, Callable[[_Call], tuple[tuple[Shape, str], ...]]] = {
     **dict.fromkeys(("ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "SQUARED_DIFFERENCE", "SUB"), _elementwise),
     **dict.fromkeys(("GELU", "LOG", "LOGISTIC", "RELU", "RELU6", "RSQRT", "SOFTMAX", "SQRT", "TANH"), _same),
     **dict.fromkeys(("MEAN", "SUM"), _reduce),
-    "AVERAGE_POOL_2D": _pool,
+    **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), _pool),
     "BATCH_MATMUL": _batch_matmul,
     "BROADCAST_TO": _broadcast_to,
     "CAST": _cast,

@@ -122,7 +122,7 @@ def _model_card(run: LoadedRun, encoder_weights: str, weights: str) -> str:
     pruned = "Decoder and encoder" if of_encoder(run.masks) else "Decoder"
     return (
         f"# {config.name}\n\n"
-        f"{run.model.decoder.describe()} over the features of {config.encoder.name}.\n\n"
+        f"{run.model.decoder.describe()} over the features of {config.encoder.title}.\n\n"
         f"- Data: {config.data.folder.name}. Terms: {config.data.licence}.\n"
         f"- {pruned}: {kept:,} of {run.prunable:,} weights kept ({1 - kept / run.prunable:.2%} sparse), {weights}.\n"
         f"- Encoder weights: {encoder_weights}.\n"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 from capprune.exporting.contents import decoding_section
 from capprune.models.caption_model import GridEncoder
-from capprune.models.efficientnet_lite import folded_filters
 from capprune.models.exportable import exportable
 from capprune.models.family import IN_STEP, Role
 from capprune.training.run import LoadedRun
@@ -24,7 +24,9 @@ from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
 from capprune_exporters.tflite.sparse import add_metadata, make_sparse, stored_names
 from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE
-from capprune_runtime.errors import UsageError
+from capprune_runtime.errors import BadModelFile, ExportError, UsageError
+from capprune_runtime.onnx.check import check_onnx
+from capprune_runtime.tflite.check import check_tflite
 
 Calibration = Callable[[], Iterable[Mapping[str, Any]]]
 
@@ -115,13 +117,15 @@ class TfliteModels(TargetModels):
         encode, step = exportable(self._run.model)
         say("converting the encoder")
         self._encode = convert(encode, ENCODE_SIGNATURE, encode.example())
+        with _refusals(self._run, "TFLite"):
+            check_tflite(self._encode, "encoder.tflite", ENCODE_SIGNATURE)
         say("converting the decoder")
         self._step = convert(step, STEP_SIGNATURE, step.example())
 
     def _make_encoder(self, form: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
         # int8 filters stay dense in the file: 1 byte a weight is about what kept float32 ones take, and packs better
         encoder = self._run.model.encoder
-        filters = folded_filters(encoder.network) if isinstance(encoder, GridEncoder) else {}
+        filters = encoder.network.folded_filters() if isinstance(encoder, GridEncoder) else {}
         names = {**self._projections, **filters}
         sparse = make_sparse(self._encode, one_row=False, names=names, filters=form == "float32").data
         if form == "static_int8":
@@ -162,12 +166,41 @@ class OnnxModels(TargetModels):
         encode, step = exportable(self._run.model)
         say("converting the encoder")
         self._encode = convert_onnx(encode, encode.example())
+        with _refusals(self._run, "ONNX"):
+            inputs = {name: (tuple(value.shape), "float32") for name, value in encode.example().items()}
+            outputs = step.decoder.interface().encode_outputs()
+            check_onnx(self._encode, "encoder.onnx", inputs, outputs, rows=False)
         say("converting the decoder")
         rows = not step.decoder.interface().position  # rows of one call may stand at different words
         self._step = convert_onnx(step, step.example(), rows=rows)
 
     def _make_encoder(self, form: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
         return encoder_onnx(self._encode, form, calibration, self._projections)
+
+
+@contextmanager
+def _refusals(run: LoadedRun, target: str) -> Iterator[None]:
+    """Refuse an encoder that no bundle may hold before the minutes of work that follow its conversion."""
+    try:
+        yield
+    except BadModelFile as error:
+        raise ExportError(
+            f"the encoder {run.config.encoder.name} cannot be exported to {target}: {error.what}",
+            where=f"encoder.source {run.config.encoder.source}" if run.config.encoder.source else error.where,
+            expected=error.expected,
+            found=_operator(error) or error.found,
+            hint="docs/encoders.md lists the encoders that export",
+        ) from error
+
+
+def _operator(error: BadModelFile) -> str | None:
+    """The name of an operator of TFLite that is not allowed; the verifier has only its number."""
+    number = str(error.found).rpartition("builtin code ")[2]
+    if not number.isdecimal():
+        return None
+    from ai_edge_litert.schema_py_generated import BuiltinOperator  # with the converter, which has just run
+
+    return next((name for name, code in vars(BuiltinOperator).items() if code == int(number)), None)
 
 
 MODELS: dict[str, type[TargetModels]] = {"tflite": TfliteModels, "onnx": OnnxModels}

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import DECODERS, DecoderConfig, EncoderConfig, RunConfig
-from capprune.models.efficientnet_lite import CHANNELS, STRIDE, EfficientNetLite0, load_efficientnet_lite0
+from capprune.models.capsules import with_capsules
+from capprune.models.encoder import Encoder, Numbers, described, load_encoder
 from capprune.models.family import Decoder, Tensors
 from capprune_runtime.bundle.manifest import REGIONS
 from capprune_runtime.errors import ConfigError
-from capprune_runtime.photo import normalise
+from capprune_runtime.photo import DEFAULT_MEAN, DEFAULT_SCALE, normalise
 
 
 def natural_grid(config: EncoderConfig) -> int:
-    """The side of the grid that the network gives at the photo's size, in cells."""
-    return -(-config.size // STRIDE)
+    """Return the side of the grid that the network gives at the photo's size, in cells."""
+    return described(config).cells(config.size)
 
 
 def region_count(config: EncoderConfig) -> int:
@@ -42,26 +43,37 @@ def pooling_matrix(cells: int, grid: int) -> Tensor:
     return torch.kron(line, line)
 
 
-def normalised(photos: npt.NDArray[np.uint8]) -> Tensor:
-    """Photos `(B, S, S, 3)` uint8 to what the network takes: `(B, 3, S, S)` float32, as the runtime normalises them."""
-    pixels = np.concatenate([normalise(photo) for photo in photos])
+def normalised(photos: npt.NDArray[np.uint8], mean: Numbers = DEFAULT_MEAN, scale: Numbers = DEFAULT_SCALE) -> Tensor:
+    """Return photos `(B, S, S, 3)` uint8 as the network takes them: `(B, 3, S, S)` float32, `(x - mean) / scale`."""
+    pixels = np.concatenate([normalise(photo, mean, scale) for photo in photos])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 class GridEncoder(nn.Module):
-    """The CNN and the pooling of its grid: photo `(B, 3, S, S)` to features `(B, R, F)`.
+    """The network and the pooling of its grid: photo `(B, 3, S, S)` to features `(B, R, F)`.
+
+    Args:
+        config: Of the encoder.
+        network: The network; the one that the config names, with its published weights, if left out.
 
     Raises:
-        ConfigError: If the grid asked for is finer than the network's own.
+        ConfigError: If the grid asked for is finer than the network's own, or the network has fewer blocks.
     """
 
     pooling: Tensor | None
 
-    def __init__(self, config: EncoderConfig, network: EfficientNetLite0 | None = None) -> None:
+    def __init__(self, config: EncoderConfig, network: Encoder | None = None) -> None:
         super().__init__()
         self.config = config
-        self.network = network or load_efficientnet_lite0()
-        cells = natural_grid(config)
+        self.network = network or load_encoder(config)
+        cells = self.network.cells(config.size)
+        if config.frozen_blocks > self.network.stages:
+            raise ConfigError(
+                "the encoder has fewer blocks",
+                where="encoder.frozen_blocks",
+                expected=f"at most {self.network.stages} for {config.name}",
+                found=config.frozen_blocks,
+            )
         if config.grid is not None and config.grid > cells:
             raise ConfigError(
                 "the grid is finer than what the network sees",
@@ -75,6 +87,10 @@ class GridEncoder(nn.Module):
     def forward(self, photo: Tensor) -> Tensor:
         """See the class for shapes."""
         return self._grid(self.network(photo))
+
+    def normalised(self, photos: npt.NDArray[np.uint8]) -> Tensor:
+        """Return photos `(B, S, S, 3)` uint8 as this network takes them."""
+        return normalised(photos, self.network.mean, self.network.scale)
 
     def below(self, photo: Tensor) -> Tensor:
         """What never learns: photos `(B, 3, S, S)` to what leaves the last of `config.frozen_blocks`, `(B, C, H, W)`."""
@@ -93,7 +109,7 @@ class FeatureExtractor:
     """The encoder as the feature cache sees it: uint8 photos in, float32 arrays out.
 
     Attributes:
-        key: Names weights, size and grid; a cache made under another key is another cache.
+        key: Names weights, preprocessing, size and grid; a cache made under another key is another cache.
         size: The side of a photo, pixels.
         shape: `(R, F)` of one photo's features.
     """
@@ -103,13 +119,13 @@ class FeatureExtractor:
     def __init__(self, encoder: GridEncoder) -> None:
         config = encoder.config
         self._encoder = _for_inference(encoder)
-        self.size, self.shape = config.size, (region_count(config), CHANNELS)
+        self.size, self.shape = config.size, (region_count(config), encoder.network.channels)
         self.key = f"{config.name}-{_digest(encoder.network)}-{config.size}px-{region_count(config)}r"
 
     @torch.inference_mode()
     def __call__(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """`(B, S, S, 3)` uint8 to `(B, R, F)` float32."""
-        features: npt.NDArray[np.float32] = self._encoder(normalised(photos)).numpy()
+        features: npt.NDArray[np.float32] = self._encoder(self._encoder.normalised(photos)).numpy()
         return features
 
 
@@ -120,7 +136,7 @@ class BlockExtractor:
         encoder: With `frozen_blocks`.
 
     Attributes:
-        key: Names weights, size and blocks.
+        key: Names weights, preprocessing, size and blocks.
         size: The side of a photo, pixels.
         shape: `(H, W, C)` of what the last of these blocks gives for one photo.
     """
@@ -136,7 +152,7 @@ class BlockExtractor:
     @torch.inference_mode()
     def __call__(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """`(B, S, S, 3)` uint8 to `(B, H, W, C)` float32."""
-        return self._encoder.below(normalised(photos)).permute(0, 2, 3, 1).contiguous().numpy()
+        return self._encoder.below(self._encoder.normalised(photos)).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _for_inference(encoder: GridEncoder) -> GridEncoder:
@@ -144,8 +160,11 @@ def _for_inference(encoder: GridEncoder) -> GridEncoder:
     return encoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _digest(network: EfficientNetLite0) -> str:
-    digest = hashlib.sha256()
+def _digest(network: Encoder) -> str:
+    """What tells networks apart whose features differ; without more than weights for the usual preprocessing."""
+    digest = hashlib.sha256(network.identity().encode())
+    if (network.mean, network.scale) != (DEFAULT_MEAN, DEFAULT_SCALE):
+        digest.update(f"{network.mean} {network.scale}".encode())
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode() + value.numpy().tobytes())
     return digest.hexdigest()[:12]
@@ -181,21 +200,23 @@ class CaptionModel(nn.Module):
 
 
 def build_decoder(
-    config: RunConfig, vocabulary: int, *, features: int = CHANNELS, own: DecoderConfig | None = None
+    config: RunConfig, vocabulary: int, *, features: int | None = None, own: DecoderConfig | None = None
 ) -> Decoder:
     """Return the decoder of a run with weights as drawn.
 
     Args:
         config: Of the run.
         vocabulary: V, number of tokens.
-        features: F, channels of a region.
+        features: F, channels of a region; the encoder's if left out.
         own: The decoder's config where it differs from the run's, in dropout for example.
     """
     chosen, given = own or config.decoder, config.encoder.name == REGIONS
     family: type[Decoder] = DECODERS.load(chosen.family, "decoder.family")
+    if config.encoder.pooling == "capsules":
+        family = with_capsules(family, config.encoder)
     return family(
         chosen,
-        features=config.encoder.channels if given else features,
+        features=config.encoder.channels if given else features or described(config.encoder).channels,
         vocabulary=vocabulary,
         regions=region_count(config.encoder),
         max_tokens=config.data.maximum_tokens,

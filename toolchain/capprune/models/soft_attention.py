@@ -165,7 +165,7 @@ class SoftAttention(Decoder):
         keys, values, h = held["keys"], held["values"], first["h"]
         captions = len(inputs) // len(features)
         words = self.rnn_dropout(self.embedding(inputs.t())).to(keys.dtype)  # (T, B, E), under autocast in its type
-        all_kept = wide(keys).new_ones(inputs.shape[1], len(features), captions, features.shape[1])
+        all_kept = wide(keys).new_ones(inputs.shape[1], len(features), captions, keys.shape[1])
         dropped = self.attention_dropout(all_kept) if self.training and self.attention_dropout.p else None
         hidden = recur(words, keys, values, h.repeat_interleave(captions, 0), dropped, self._weights())
         spoken = targets >= 0

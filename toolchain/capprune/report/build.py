@@ -145,7 +145,7 @@ def _lead(sources: Sources) -> str:
     if sources.run is not None:
         config, prunable, kept = sources.run.config, sources.run.prunable, sources.run.kept
         return (
-            f"A captioner of the family {config.decoder.family} over {config.encoder.name}; pruning: {config.pruning.method}; "
+            f"A captioner of the family {config.decoder.family} over {config.encoder.title}; pruning: {config.pruning.method}; "
             f"{kept:,} of {prunable:,} prunable weights kept ({1 - kept / prunable:.2%} sparse)."
             f" Data: {config.data.folder.name}; {config.data.licence}."
         )

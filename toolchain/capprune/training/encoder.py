@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config import EncoderConfig
-from capprune.models.caption_model import GridEncoder, normalised
-from capprune.models.efficientnet_lite import EfficientNetLite0, frozen_layers, load_efficientnet_lite0
+from capprune.models.caption_model import GridEncoder
+from capprune.models.encoder import Encoder, encoder_class, load_encoder
 from capprune.models.family import Decoder, Role
 from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.state import GATE
@@ -43,23 +43,26 @@ def of_decoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
 
 
-def encoder_network(tensors: Mapping[str, Tensor]) -> EfficientNetLite0:
+def encoder_network(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Encoder:
     """The network that a run sees through.
 
     Args:
+        config: Of the encoder.
         tensors: Of its checkpoint, masks applied.
 
     Raises:
         RuntimeError: If they do not fit the network.
     """
-    network, own = load_efficientnet_lite0(), of_encoder(tensors)
-    if own:
-        network.load_state_dict(own)
+    own = of_encoder(tensors)
+    if not own:
+        return load_encoder(config)
+    network = encoder_class(config)(config)
+    network.load_state_dict(own)
     return network
 
 
 @torch.no_grad()
-def rounded_filters(network: EfficientNetLite0) -> EfficientNetLite0:
+def rounded_filters(network: Encoder) -> Encoder:
     """The network with every filter rounded to 255 steps between plus and minus its largest weight, as int8 stores it.
 
     A batch norm that is multiplied into a filter scales the steps with it, so that the filter is rounded to the same
@@ -117,7 +120,8 @@ class Sight:
 
     def __init__(self, config: EncoderConfig) -> None:
         self.encoder = None if config.train == "frozen" else GridEncoder(config)
-        self._learns, self._frozen = config.train, frozen_layers(config.frozen_blocks)
+        self._learns = config.train
+        self._frozen = () if self.encoder is None else self.encoder.network.frozen_layers(config.frozen_blocks)
 
     def __call__(self, table: Table, photos: npt.NDArray[np.int64]) -> Tensor:
         """Features `(P, R, F)` of some photos.
@@ -129,7 +133,10 @@ class Sight:
         if self.encoder is None:
             return torch.from_numpy(shown.astype(np.float32))
         # channels last is a third faster on a CPU; weights stay as they are, for an optimiser that reads them in one run
-        seen = torch.from_numpy(shown.astype(np.float32)).permute(0, 3, 1, 2) if self._frozen else normalised(shown)
+        pixels = not self._frozen
+        seen = (
+            self.encoder.normalised(shown) if pixels else torch.from_numpy(shown.astype(np.float32)).permute(0, 3, 1, 2)
+        )
         return self.encoder.above(seen.contiguous(memory_format=torch.channels_last)).float()
 
     def joined(self, decoder: Decoder) -> Joined:

@@ -16,7 +16,6 @@ import torch
 
 from capprune.config import RunConfig
 from capprune.models.caption_model import build_decoder
-from capprune.models.efficientnet_lite import CHANNELS
 from capprune.models.family import Decoder
 from capprune.models.search import greedy
 from capprune.pruning.blocks import Blocks
@@ -151,7 +150,7 @@ class Trainer:
         self.decoder = build_decoder(
             config,
             len(vocabulary.tokens),
-            features=train.features.shape[-1] if self.sight.encoder is None else CHANNELS,
+            features=train.features.shape[-1] if self.sight.encoder is None else None,
             own=config.decoder.with_dropout(1.0 if config.pruning.method == "none" else config.pruning.dropout_factor),
         )
         self.model = self.sight.joined(self.decoder)

@@ -107,7 +107,9 @@ class LoadedRun(Run):
         encoder = self.config.encoder
         if encoder.name == REGIONS:
             return RegionsSection(encoder.regions, encoder.channels)
-        return PreprocessingSection(size=encoder.size)
+        seen = self.model.encoder
+        assert isinstance(seen, GridEncoder)  # all else has its regions given
+        return PreprocessingSection(size=encoder.size, mean=seen.network.mean, scale=seen.network.scale)
 
     @property
     def prunable(self) -> int:
@@ -182,7 +184,7 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
 
 
 def _encoder(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> GridEncoder | GivenRegions:
-    return GivenRegions(config) if config.name == REGIONS else GridEncoder(config, encoder_network(tensors))
+    return GivenRegions(config) if config.name == REGIONS else GridEncoder(config, encoder_network(config, tensors))
 
 
 def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from capprune.config import PruningConfig, RunConfig
 from capprune.models.caption_model import GridEncoder
-from capprune.models.efficientnet_lite import EfficientNetLite0, frozen_layers
+from capprune.models.encoder import Encoder, described, encoder_class
 from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.masks import Masks
@@ -24,6 +24,7 @@ from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, UsageError
 
 FROM_TRAINED = ("hard", "lottery", "keep")  # methods that have no meaning without a run to start from
+NETWORK = ("name", "source", "mean", "scale")  # keys of an encoder's config that decide what it computes
 UNCHOSEN = ("none", "keep")  # methods that choose no masks of their own
 
 
@@ -72,9 +73,29 @@ def read_parent(config: RunConfig, vocabulary: Vocabulary) -> Parent | None:
             expected=f"{config.decoder.shape()} and {len(vocabulary.tokens)} words",
             found=f"{found.config.decoder.shape()} and {len(found.vocabulary.tokens)} words",
         )
+    _check_encoder(config, found, "start")
     parent = Parent(config.start, found.config, found.weights, found.masks, found.method)
     _check(config, parent)
     return parent
+
+
+def _check_encoder(config: RunConfig, other: SavedRun, key: str) -> None:
+    """Refuse a run to start from whose encoder is another network, takes other photos or, for a decoder, pools otherwise."""
+    names = NETWORK if key != "start" else (*NETWORK, "pooling")
+    if key == "start" and config.encoder.pooling == "capsules":
+        names = (*names, "capsules", "capsule_channels")
+    wanted, has = (
+        {name: getattr(one, name) for name in names if getattr(one, name) is not None}
+        for one in (config.encoder, other.config.encoder)
+    )
+    if wanted != has:
+        raise UsageError(
+            "the run to start from has another encoder",
+            where=f"{key} {other.folder}",
+            expected=wanted,
+            found=has,
+            hint=f"encoder.name={other.config.encoder.name}",
+        )
 
 
 def _check(config: RunConfig, parent: Parent) -> None:
@@ -108,7 +129,11 @@ def _stays(name: str, config: RunConfig) -> bool:
 
 def _frozen(config: RunConfig) -> tuple[str, ...]:
     """The layers below those of the encoder that learn, which stay as they are, masks and all."""
-    layers = () if config.encoder.train == "frozen" else frozen_layers(config.encoder.frozen_blocks)
+    layers = (
+        ()
+        if config.encoder.train == "frozen"
+        else described(config.encoder).frozen_layers(config.encoder.frozen_blocks)
+    )
     return tuple(PREFIX + layer for layer in layers)
 
 
@@ -144,7 +169,8 @@ def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tenso
     if encoder.start is not None:
         other = read_run(encoder.start)
         tensors = _encoder_tensors(other.weights, other.masks)
-    if encoder.rounded:
+    unpublished = not tensors and not encoder_class(encoder).published_by_package
+    if encoder.rounded or unpublished:
         network = start_network(config).state_dict()
         tensors |= {PREFIX + name: value for name, value in network.items()}
     return tensors
@@ -155,7 +181,7 @@ def _encoder_tensors(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor])
     return {name: value for name, value in tensors.items() if name.startswith(PREFIX)}
 
 
-def start_network(config: RunConfig) -> EfficientNetLite0:
+def start_network(config: RunConfig) -> Encoder:
     """The network that a run sees through before it learns: `encoder.start`'s, its start's, or the published one.
 
     Raises:
@@ -163,7 +189,10 @@ def start_network(config: RunConfig) -> EfficientNetLite0:
         BundleError: If it is broken.
     """
     start = config.encoder.start or (None if config.pruning.method == "lottery" else config.start)
-    network = encoder_network({}) if start is None else _network_of(read_run(start))
+    found = None if start is None else read_run(start)
+    if found is not None:
+        _check_encoder(config, found, "encoder.start" if config.encoder.start else "start")
+    network = encoder_network(config.encoder, {}) if found is None else _network_of(found)
     return rounded_filters(network) if config.encoder.rounded else network
 
 
@@ -178,8 +207,8 @@ def teachers_eye(folder: Path) -> GridEncoder:
     return GridEncoder(found.config.encoder, _network_of(found))
 
 
-def _network_of(run: SavedRun) -> EfficientNetLite0:
-    return encoder_network({**run.weights, **run.pruned()})
+def _network_of(run: SavedRun) -> Encoder:
+    return encoder_network(run.config.encoder, {**run.weights, **run.pruned()})
 
 
 def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, steps: int, epoch: int) -> Pruner:

@@ -27,8 +27,8 @@ final class TfliteQuantisation {
     private static final String[] WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"};
     // What only moves numbers, or picks among them, does not convert them.
     private static final String[] MOVES = {
-        "AVERAGE_POOL_2D", "BROADCAST_TO", "CONCATENATION", "DENSIFY", "EXPAND_DIMS", "GATHER", "MAXIMUM", "MINIMUM",
-        "PACK", "PAD", "RESHAPE", "SLICE", "SPLIT", "STRIDED_SLICE", "TRANSPOSE", "UNPACK",
+        "AVERAGE_POOL_2D", "BROADCAST_TO", "CONCATENATION", "DENSIFY", "EXPAND_DIMS", "GATHER", "MAXIMUM",
+        "MAX_POOL_2D", "MINIMUM", "PACK", "PAD", "RESHAPE", "SLICE", "SPLIT", "STRIDED_SLICE", "TRANSPOSE", "UNPACK",
     };
     private static final String[] FIXED_OUTPUT = {"LOGISTIC", "SOFTMAX", "TANH"};
     private static final String[] ARITHMETIC = {"ADD", "MEAN", "MUL", "QUANTIZE", "RELU", "RELU6", "SUB", "SUM"};

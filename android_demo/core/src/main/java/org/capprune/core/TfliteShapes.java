@@ -57,7 +57,7 @@ final class TfliteShapes {
             case "ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "SQUARED_DIFFERENCE", "SUB" -> elementwise();
             case "DENSIFY", "GELU", "LOG", "LOGISTIC", "RELU", "RELU6", "RSQRT", "SOFTMAX", "SQRT", "TANH" -> one(shape);
             case "MEAN", "SUM" -> reduced();
-            case "AVERAGE_POOL_2D" -> pooled();
+            case "AVERAGE_POOL_2D", "MAX_POOL_2D" -> pooled();
             case "BATCH_MATMUL" -> multiplied();
             case "BROADCAST_TO" -> broadcastTo();
             case "CAST" -> cast();
