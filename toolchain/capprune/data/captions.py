@@ -12,16 +12,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from capprune.data.words import words as words
 from capprune_runtime.errors import DataError, MissingExtra, UsageError
 
 _PATTERNS: Final = ("dataset_*.json", "captions_*.json")
-_SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 _Kind = TypeVar("_Kind")
-
-
-def words(caption: str) -> tuple[str, ...]:
-    """The words of a caption: lower-case, split on everything but a-z and 0-9 ("plain" tokenization)."""
-    return tuple(filter(None, _SEPARATORS.split(caption.lower())))
 
 
 @dataclass(frozen=True)
@@ -153,7 +148,7 @@ def _captioned(name: str, split: str, captions: list[str], where: str) -> Captio
         raise DataError(
             "a photo without captions",
             where=f"{where} ({name})",
-            expected="at least one caption with a word of a-z or 0-9",
+            expected="at least one caption with a word of letters or digits",
             found=f"{len(captions)} captions, none with a word" if captions else "none",
         )
     return CaptionedPhoto(name, split, spoken)

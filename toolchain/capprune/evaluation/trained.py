@@ -81,7 +81,7 @@ class TrainedCaptioner:
 
     @property
     def _limit(self) -> int:
-        return self._run.config.data.maximum_tokens
+        return self._run.config.data.steps
 
     def _pixels(self, store: PhotoStore, name: str) -> npt.NDArray[np.uint8]:
         return resize(decode_photo(store.read(name), name), self._run.config.encoder.size)

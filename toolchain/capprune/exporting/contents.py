@@ -41,7 +41,7 @@ def preprocessing_section(run: LoadedRun) -> PreprocessingSection:
 
 def decoding_section(run: LoadedRun, beam: int) -> DecodingSection:
     """How captions are searched."""
-    limit = run.config.data.maximum_tokens
+    limit = run.config.data.steps
     return DecodingSection(start=START, end=END, suppress=SUPPRESSED, max_tokens=limit, beam=beam)
 
 

@@ -178,5 +178,5 @@ def build_decoder(
         features=features,
         vocabulary=vocabulary,
         regions=region_count(config.encoder),
-        max_tokens=config.data.maximum_tokens,
+        max_tokens=config.data.steps,
     )

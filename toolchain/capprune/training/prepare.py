@@ -12,8 +12,10 @@ from capprune.config import DataConfig, RunConfig
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import cached_features, cached_pixels
 from capprune.data.photos import open_photos
-from capprune.data.vocabulary import build_vocabulary, encode
+from capprune.data.vocabulary import CaptionTokens
+from capprune.data.words import require_readable
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder
+from capprune.training.caption_tokens import caption_tokens
 from capprune.training.loop import Split
 from capprune.training.start import start_network, teachers_eye
 from capprune_runtime.bundle.vocabulary import Vocabulary
@@ -30,12 +32,14 @@ class Prepared:
         validation: What chooses the best epoch.
         validation_photos: The same photos with their human captions.
         vocabulary: Of the training captions.
+        subwords: Content of the sentencepiece model, where tokens are subwords.
     """
 
     train: Split
     validation: Split
     validation_photos: Sequence[CaptionedPhoto]
     vocabulary: Vocabulary
+    subwords: bytes | None = None
 
 
 def default_cache() -> Path:
@@ -58,9 +62,8 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
     captions = load_caption_set(config.data.folder)
     train = captions.split("train")[: config.data.limit]
     validation = captions.split("val")[: config.data.limit][: config.training.validation_photos]
-    vocabulary = build_vocabulary(
-        (caption for photo in train for caption in photo.captions), minimum_count=config.data.minimum_count
-    )
+    require_readable([text for photo in (*train, *validation) for text in photo.captions], config.data.folder)
+    tokens = caption_tokens(config, [text for photo in train for text in photo.captions])
     extractor, teacher = _extractor(config), _teacher(config)
 
     def split(photos: Sequence[CaptionedPhoto], name: str) -> Split:
@@ -75,9 +78,10 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
                 shown = cached_features(store, names, encoder=extractor, cache=cache, batch=4, progress=tell)
             if teacher is not None and name == "train":
                 taught = cached_features(store, names, encoder=teacher, cache=cache, batch=4, progress=tell)
-        return Split(names, shown, _ids(photos, vocabulary, config.data), taught)
+        return Split(names, shown, _ids(photos, tokens, config.data), taught)
 
-    return Prepared(split(train, "train"), split(validation, "val"), validation, vocabulary)
+    model = None if tokens.subwords is None else tokens.subwords.model
+    return Prepared(split(train, "train"), split(validation, "val"), validation, tokens.vocabulary, model)
 
 
 def _extractor(config: RunConfig) -> FeatureExtractor | BlockExtractor | None:
@@ -94,5 +98,5 @@ def _teacher(config: RunConfig) -> FeatureExtractor | None:
     return None if folder is None else FeatureExtractor(teachers_eye(folder))
 
 
-def _ids(photos: Sequence[CaptionedPhoto], vocabulary: Vocabulary, settings: DataConfig) -> list[list[tuple[int, ...]]]:
-    return [[encode(text, vocabulary, settings.maximum_tokens) for text in photo.captions] for photo in photos]
+def _ids(photos: Sequence[CaptionedPhoto], tokens: CaptionTokens, settings: DataConfig) -> list[list[tuple[int, ...]]]:
+    return [[tokens.encode(text, settings.maximum_tokens) for text in photo.captions] for photo in photos]
