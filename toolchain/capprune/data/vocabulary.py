@@ -10,7 +10,7 @@ from capprune.data.subwords import Subwords, whole_words
 from capprune.data.words import plain, words
 from capprune_runtime.bundle.tokens import PIECE_SPACE, WORDS, TokensSection
 from capprune_runtime.bundle.vocabulary import MAX_TOKEN_CHARACTERS, SPECIAL_TOKENS, Vocabulary
-from capprune_runtime.errors import DataError, UsageError
+from capprune_runtime.errors import ConfigError, DataError, UsageError
 
 
 def build_vocabulary(captions: Iterable[str], *, minimum_count: int, coding: TokensSection = WORDS) -> Vocabulary:
@@ -25,7 +25,8 @@ def build_vocabulary(captions: Iterable[str], *, minimum_count: int, coding: Tok
         The special tokens, then the words, the most frequent first, equally frequent ones by the alphabet.
 
     Raises:
-        UsageError: `minimum_count` is less than 1, or there are more words than radix tokens can number.
+        UsageError: `minimum_count` is less than 1.
+        ConfigError: There are more words than radix tokens can number.
         DataError: No word is frequent enough.
     """
     if minimum_count < 1:
@@ -41,7 +42,7 @@ def build_vocabulary(captions: Iterable[str], *, minimum_count: int, coding: Tok
             hint="data.minimum_count=1",
         )
     if coding.kind == "radix" and len(frequent) > coding.base**coding.per_word:
-        raise UsageError(
+        raise ConfigError(
             "there are more words than radix tokens can number",
             where="data.radix_base",
             expected=f"at most {coding.base**coding.per_word:,} words in base {coding.base}",
