@@ -203,7 +203,8 @@ def _unfit(path: Path, config: RunConfig, vocabulary: Vocabulary, error: Excepti
     return BundleError(
         "the weights do not fit the config and the vocabulary of this run",
         where=path,
-        expected=f"a {config.decoder.family} decoder of {config.decoder.shape()} with {vocabulary.decoder_size} {vocabulary.coding.kind}",
+        expected=f"a {config.decoder.family} decoder of {config.decoder.shape()} "
+        f"with {vocabulary.decoder_size} {vocabulary.coding.kind}",
         found=" ".join(str(error).split()),
     )
 
