@@ -42,7 +42,7 @@ def test_ranges_without_spaces_rise_and_do_not_touch() -> None:
 
 def test_radix_tokens_are_two_digits_from_the_most_significant() -> None:
     words = vocabulary(*NUMBERS, coding=radix(5))
-    assert words.decoder_size == 9
+    assert words.decoder_size == 9 and words.described() == "24 words in radix 5"
     assert [words.token_ids(line) for line in (4, 5, 9, 23)] == [(4, 4), (4, 5), (5, 4), (7, 8)]
     assert words.token_ids(UNKNOWN) == (UNKNOWN, UNKNOWN)
     assert words.caption([7, 8, 4, 5]) == "w19 w1"

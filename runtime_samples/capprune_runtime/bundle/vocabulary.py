@@ -56,6 +56,12 @@ class Vocabulary:
         """V, the number of token ids of the decoder."""
         return self.coding.decoder_size(len(self.tokens))
 
+    def described(self) -> str:
+        """The size and kind in a few words, such as "2,539 words"."""
+        if self.coding.kind == "radix":
+            return f"{len(self):,} words in radix {self.coding.base:,}"
+        return f"{len(self):,} {self.coding.kind}"
+
     def id(self, word: str) -> int:
         """The line of a word or piece, or that of `<unk>`."""
         return self._ids.get(word, UNKNOWN)
