@@ -117,6 +117,7 @@ def assemble(place: Path, contents: BundleContents) -> Bundle:
         model=contents.model,
         preprocessing=contents.preprocessing,
         decoding=contents.decoding,
+        tokens=contents.vocabulary.coding,
         encoder=EncoderSection(file=encoder),
         decoder=DecoderSection(interface=contents.interface, file=decoder),
         pruning=contents.pruning,

@@ -210,7 +210,7 @@ def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if not options.json:
         print(
             f"{options.bundle} is as it was written: {len(manifest.files)} files, {size_bytes:,} bytes; "
-            f"{manifest.model.description}, {manifest.interface.vocabulary:,} words, {manifest.pruning.sparsity:.2%} sparse"
+            f"{manifest.model.description}, {bundle.vocabulary.described()}, {manifest.pruning.sparsity:.2%} sparse"
         )
     return document, 0
 

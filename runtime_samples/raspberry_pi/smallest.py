@@ -19,8 +19,8 @@ words = (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
 decoding, preprocessing = manifest["decoding"], manifest["preprocessing"]
 interface, size = manifest["decoder"]["interface"], preprocessing["size"]
 state_specs = interface["state"]  # h and c of an LSTM
-if interface["position"]:
-    sys.exit("this sample is for recurrent decoders; capprune_runtime runs every family")
+if interface["position"] or manifest["tokens"]["kind"] != "words":
+    sys.exit("this sample is for recurrent decoders of words; capprune_runtime runs every family and kind of tokens")
 
 
 def load(name):

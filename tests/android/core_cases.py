@@ -13,6 +13,8 @@ from PIL import Image
 
 from capprune_runtime import strict_json
 from capprune_runtime.bundle.manifest import DecodingSection
+from capprune_runtime.bundle.tokens import WORDS, TokensSection, radix
+from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, Vocabulary
 from capprune_runtime.caption.search import StepResult, beam, greedy
 from capprune_runtime.errors import BundleError
 from capprune_runtime.photo import decode_photo, normalise, resize
@@ -57,6 +59,7 @@ def write_cases(out: Path) -> None:
     _write_pngs(out / "png", random)
     _write_searches(out / "search", random)
     _write_json(out / "json")
+    _write_tokens(out / "tokens", random)
 
 
 def write_index(folder: Path, index: list[dict[str, Any]]) -> None:
@@ -169,6 +172,37 @@ def _table_step(table: NDArray[np.float32]) -> Any:
         return StepResult(table[int(following[0]) % len(table)], following, following)
 
     return step
+
+
+def _write_tokens(folder: Path, random: np.random.Generator) -> None:
+    """Token ids of every kind, the caption that they are, and what stands beside each."""
+    folder.mkdir()
+    lines = ("a", "größer", "मैं", "किताबें", "قِطَّة", "一", "只", "𠀀", "ワン", "ต้น", "می\u200cرود", "dog", "\u0301")
+    pieces = (*lines, "▁", "▁a", "▁läuft", "▁▁", "ing▁", "\u200d", "\u200cها")
+    index = []
+    for number, coding in enumerate(
+        (WORDS, TokensSection("characters"), TokensSection("subwords"), radix(4), radix(768), radix(65_536))
+    ):
+        vocabulary = Vocabulary((*SPECIAL_TOKENS, *(pieces if coding.base == 0 else lines)), coding)
+        (folder / f"{number}.txt").write_bytes(vocabulary.as_text().encode())
+        most = min(vocabulary.decoder_size, 40)
+        for _ in range(60):
+            ids = random.integers(0, most, int(random.integers(0, 14))).tolist()
+            spoken = [one for one in ids if one not in (0, 1, 2)]  # as a search gives them
+            index.append(
+                {
+                    "vocabulary": f"{number}.txt",
+                    "kind": coding.kind,
+                    "base": coding.base,
+                    "per_word": coding.per_word,
+                    "size": vocabulary.decoder_size,
+                    "ids": ids,
+                    "caption": vocabulary.caption(ids),
+                    "spoken": spoken,
+                    "shown": list(vocabulary.shown(spoken)),
+                }
+            )
+    write_index(folder, index)
 
 
 def _write_json(folder: Path) -> None:

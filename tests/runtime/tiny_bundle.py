@@ -115,6 +115,7 @@ def manifest_json(cell: str) -> dict[str, Any]:
             "scale": [128.0] * 3,
         },
         "decoding": {"start": 1, "end": 2, "suppress": [0, 1, 3], "max_tokens": 8, "beam": 3},
+        "tokens": {"kind": "words", "base": 0, "per_word": 1},
         "encoder": {"file": "encoder.tflite", "signature": "encode"},
         "decoder": {
             "file": "decoder.tflite",
@@ -138,8 +139,9 @@ def manifest_json(cell: str) -> dict[str, Any]:
 def schema1_json(cell: str) -> dict[str, Any]:
     """The same as version 0.1 wrote it."""
     sizes = {"embedding": EMBEDDING, "hidden": HIDDEN, "attention": ATTENTION, "context": CONTEXT}
+    kept = {key: value for key, value in manifest_json(cell).items() if key != "tokens"}
     return {
-        **manifest_json(cell),
+        **kept,
         "schema_version": 1,
         "model": {"family": "soft_attention", "cell": cell, **sizes, "regions": REGIONS, "vocabulary": VOCABULARY},
         "preprocessing": {"size": SIZE, "resize": "squash-triangle-q15", "mean": 127, "scale": 128},

@@ -95,7 +95,7 @@ def _entry(entry: Any, where: str, manifest: Manifest, vocabulary: Vocabulary) -
         and type(entry["beam"]) is int
         and 1 <= entry["beam"] <= MAX_BEAM
         and isinstance(entry["tokens"], list)
-        and all(type(token) is int and 0 <= token < len(vocabulary) for token in entry["tokens"])
+        and all(type(token) is int and 0 <= token < vocabulary.decoder_size for token in entry["tokens"])
         and len(entry["tokens"]) <= manifest.decoding.max_tokens
         and not {manifest.decoding.start, manifest.decoding.end} & set(entry["tokens"])
         and entry["caption"] == vocabulary.caption(entry["tokens"])

@@ -17,6 +17,7 @@ from capprune_runtime import strict_json
 from capprune_runtime.bundle.interface import Signature, StepInterface
 from capprune_runtime.bundle.schema1 import lifted
 from capprune_runtime.bundle.sections import read_section
+from capprune_runtime.bundle.tokens import WORDS, TokensSection
 from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.errors import BundleError, NewerFormat, UsageError
 from capprune_runtime.formats import FORMATS
@@ -183,6 +184,7 @@ class Manifest:
     model: ModelSection
     preprocessing: PreprocessingSection | RegionsSection
     decoding: DecodingSection
+    tokens: TokensSection
     encoder: EncoderSection
     decoder: DecoderSection
     pruning: PruningSection
@@ -223,9 +225,21 @@ class Manifest:
         size = self.preprocessing.size
         return {PHOTO: ((1, size, size, 3), "float32")}
 
+    def described(self) -> dict[str, Any]:
+        """Return what the metadata of a .tflite must say of the bundle around it."""
+        return described(self.preprocessing, self.decoding, self.tokens)
+
     def as_json(self) -> dict[str, Any]:
         """The content of manifest.json; `parse_manifest` reads it back."""
         return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+
+def described(
+    preprocessing: PreprocessingSection | RegionsSection, decoding: DecodingSection, tokens: TokensSection
+) -> dict[str, Any]:
+    """Return what the metadata of a .tflite says: how to feed the model and how to read it; words go without saying."""
+    coding = {} if tokens == WORDS else {"tokens": dataclasses.asdict(tokens)}
+    return {"preprocessing": preprocessing.described(), "decoding": dataclasses.asdict(decoding), **coding}
 
 
 def parse_manifest(text: str | bytes, where: object) -> Manifest:
@@ -284,6 +298,7 @@ def _rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
         *_preprocessing_rules(manifest.preprocessing),
         *_interface_rules(manifest),
         *_decoding_rules(manifest.decoding, manifest.interface.vocabulary),
+        *((f"tokens.{key}", holds, expected) for key, holds, expected in manifest.tokens.rules()),
         *_pruning_rules(manifest.pruning),
         ("quantisation.encoder", _is_name(manifest.quantisation.encoder), "a name in a-z, 0-9, _"),
         ("quantisation.decoder", _is_name(manifest.quantisation.decoder), "a name in a-z, 0-9, _"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from capprune_runtime.bundle.interface import VOCABULARY_SIZES, StateSpec, StepInterface, TensorSpec
 from capprune_runtime.bundle.sections import read_section
+from capprune_runtime.bundle.tokens import WORDS
 from capprune_runtime.errors import BundleError
 
 _STATES = {"lstm": ("h", "c"), "gru": ("h",)}
@@ -56,7 +57,9 @@ def lifted(tree: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BundleError: A key that changes is missing, unknown, of another type or out of range; `where` names it.
     """
-    made = dict(tree)
+    if "tokens" in tree:
+        raise BundleError("the manifest has an unknown key", where="'tokens'", expected="keys of schema 1")
+    made = {**tree, "tokens": dataclasses.asdict(WORDS)}
     if "model" in tree and "decoder" in tree:  # what is missing is reported by the reader of schema 2
         model = read_section(_Model, tree["model"], "model")
         decoder = read_section(_Decoder, tree["decoder"], "decoder")

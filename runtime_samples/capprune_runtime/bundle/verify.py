@@ -7,7 +7,6 @@ Files are read once, into memory, and what was checked is what is used.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -109,14 +108,14 @@ def verify_members(members: Members) -> Bundle:
     manifest = parse_manifest(content, place / MANIFEST)
     _check_names(members, manifest)
     files = {MANIFEST: content} | {name: _read_listed(members, name, entry) for name, entry in manifest.files.items()}
-    vocabulary = decode_vocabulary(files[VOCABULARY], place / VOCABULARY)
+    vocabulary = decode_vocabulary(files[VOCABULARY], place / VOCABULARY, manifest.tokens)
     interface = manifest.interface
-    if len(vocabulary) != interface.vocabulary:
+    if vocabulary.decoder_size != interface.vocabulary:
         raise BadVocabulary(
             "the vocabulary does not fit the model",
             where=place / VOCABULARY,
             expected=f"{interface.vocabulary} tokens",
-            found=len(vocabulary),
+            found=f"{vocabulary.decoder_size} of kind {manifest.tokens.kind}",
         )
     for section, inputs, outputs in (
         (manifest.encoder, manifest.encode_inputs(), interface.encode_outputs()),
@@ -177,10 +176,7 @@ def _check_metadata(model: TfliteModel, where: Path, manifest: Manifest, vocabul
     if model.metadata.get(VOCABULARY_METADATA, vocabulary) != vocabulary:
         raise BadModelFile("metadata: another vocabulary than the bundle's", where=where)
     if (described := model.metadata.get(MODEL_METADATA)) is not None:
-        decoding = dataclasses.asdict(manifest.decoding)
-        expected = json.dumps(
-            {"decoding": decoding, "preprocessing": manifest.preprocessing.described()}, sort_keys=True
-        )
+        expected = json.dumps(manifest.described(), sort_keys=True)
         try:
             found = json.dumps(strict_json.parse(bytes(described)), sort_keys=True)
         except BundleError as error:

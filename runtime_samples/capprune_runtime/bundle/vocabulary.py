@@ -1,4 +1,4 @@
-"""The words a model can say: one token a line, its id is the number of the line."""
+"""The words or pieces that captions are made of, one a line, and the way from token ids back to a caption."""
 
 from __future__ import annotations
 
@@ -8,55 +8,120 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from capprune_runtime.bundle.members import read_member
+from capprune_runtime.bundle.tokens import PIECE_SPACE, WORDS, TokensSection, joined_pieces, joined_words
 from capprune_runtime.errors import BadVocabulary
 
 PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 MAX_TOKEN_CHARACTERS = 100
 MAX_VOCABULARY_BYTES = 16 << 20
+JOINERS = "\u200c\u200d"  # zero-width: part of the spelling in Persian and in Indic scripts
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens of a model, in the order of their ids.
+    """The words or pieces of a model, and what its token ids stand for.
+
+    Ids are line numbers from 0, except for radix tokens: there, ids from 4 on are digits, and two of them are a word.
 
     Args:
-        tokens: `<pad>`, `<start>`, `<end>`, `<unk>`, then the words.
+        tokens: `<pad>`, `<start>`, `<end>`, `<unk>`, then the words or pieces.
+        coding: What a token id stands for.
 
     Raises:
         BadVocabulary: A special token is not in its place, a token stands twice, is empty, too long, or
-            holds a space or a control character.
+            holds a space or a control character; or there are more words than radix tokens can number.
     """
 
     tokens: tuple[str, ...]
+    coding: TokensSection = WORDS
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_tokens(self.tokens)
+        if self.coding.kind == "radix" and len(self) - len(SPECIAL_TOKENS) > self.coding.base**self.coding.per_word:
+            raise BadVocabulary(
+                "there are more words than radix tokens can number",
+                where=f"base {self.coding.base}",
+                expected=f"at most {self.coding.base**self.coding.per_word:,}",
+                found=f"{len(self) - len(SPECIAL_TOKENS):,}",
+            )
         object.__setattr__(self, "_ids", {token: number for number, token in enumerate(self.tokens)})
 
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def decoder_size(self) -> int:
+        """V, the number of token ids of the decoder."""
+        return self.coding.decoder_size(len(self.tokens))
+
+    def described(self) -> str:
+        """The size and kind in a few words, such as "2,539 words"."""
+        if self.coding.kind == "radix":
+            return f"{len(self):,} words in radix {self.coding.base:,}"
+        return f"{len(self):,} {self.coding.kind}"
+
     def id(self, word: str) -> int:
-        """The word's id, or that of `<unk>`."""
+        """The line of a word or piece, or that of `<unk>`."""
         return self._ids.get(word, UNKNOWN)
 
+    def token_ids(self, line: int) -> tuple[int, ...]:
+        """The token ids of one line: itself, or the digits of its number from the most significant one.
+
+        `<unk>` in radix tokens is the id of `<unk>` in every digit's place.
+        """
+        if self.coding.kind != "radix":
+            return (line,)
+        special = len(SPECIAL_TOKENS)
+        if line < special:
+            return (line,) * self.coding.per_word
+        return tuple(special + digit for digit in divmod(line - special, self.coding.base))
+
+    def lines(self, ids: Iterable[int]) -> tuple[int, ...]:
+        """The lines that token ids stand for; `<pad>`, `<start>` and `<end>` are left out.
+
+        In radix tokens, digits that are no word's number stand for `<unk>`, and a digit without its second is left out.
+        """
+        spoken = [number for number in ids if number not in (PAD, START, END)]
+        if self.coding.kind != "radix":
+            return tuple(spoken)
+        pairs = zip(spoken[::2], spoken[1::2], strict=False)
+        return tuple(self._numbered(first, second) for first, second in pairs)
+
     def caption(self, ids: Iterable[int]) -> str:
-        """The words of these ids with spaces between; `<pad>`, `<start>` and `<end>` are left out."""
-        return " ".join(self.tokens[number] for number in ids if number not in (PAD, START, END))
+        """The text of token ids: the one way from a search to a caption."""
+        found = (self.tokens[line] for line in self.lines(ids))
+        return joined_pieces(found) if self.coding.kind in ("characters", "subwords") else joined_words(found)
+
+    def shown(self, ids: Iterable[int]) -> tuple[str, ...]:
+        """One text for each of a caption's token ids, to stand beside the token's attention.
+
+        The first digit of a word in radix tokens is shown as "\u2026", the second one as the word.
+        """
+        spoken = tuple(ids)
+        if self.coding.kind == "radix":
+            words = (text for line in self.lines(spoken) for text in ("\u2026", self.tokens[line]))
+            return tuple(words) + ("\u2026",) * (len(spoken) % 2)
+        return tuple(self.tokens[number].replace(PIECE_SPACE, " ") for number in spoken)
+
+    def _numbered(self, first: int, second: int) -> int:
+        special = len(SPECIAL_TOKENS)
+        line = special + (first - special) * self.coding.base + second - special
+        return line if first >= special and second >= special and line < len(self.tokens) else UNKNOWN
 
     def as_text(self) -> str:
         """The content of vocabulary.txt; `parse_vocabulary` reads it back."""
         return "".join(f"{token}\n" for token in self.tokens)
 
 
-def parse_vocabulary(text: str, where: object) -> Vocabulary:
+def parse_vocabulary(text: str, where: object, coding: TokensSection = WORDS) -> Vocabulary:
     """Read the content of a vocabulary.txt.
 
     Args:
         text: One token a line, every line ended by a line feed.
         where: The file's name, for messages.
+        coding: What a token id stands for.
 
     Raises:
         BadVocabulary: The text or a token breaks a rule; the message names the line.
@@ -66,23 +131,23 @@ def parse_vocabulary(text: str, where: object) -> Vocabulary:
             "the vocabulary does not end with a line feed", where=where, hint="it may have been cut off"
         )
     try:
-        return Vocabulary(tuple(text[:-1].split("\n")))
+        return Vocabulary(tuple(text[:-1].split("\n")), coding)
     except BadVocabulary as error:
         error.where = f"{where}, {error.where}"
         raise
 
 
-def read_vocabulary(path: Path) -> Vocabulary:
+def read_vocabulary(path: Path, coding: TokensSection = WORDS) -> Vocabulary:
     """Read a vocabulary.txt.
 
     Raises:
         BadVocabulary: The file is not UTF-8, or a token breaks a rule.
         BundleError: The file is missing, not a plain file or too large.
     """
-    return decode_vocabulary(read_member(path.parent, path.name, MAX_VOCABULARY_BYTES), path)
+    return decode_vocabulary(read_member(path.parent, path.name, MAX_VOCABULARY_BYTES), path, coding)
 
 
-def decode_vocabulary(content: bytes, where: object) -> Vocabulary:
+def decode_vocabulary(content: bytes, where: object, coding: TokensSection = WORDS) -> Vocabulary:
     """Read the bytes of a vocabulary.txt; errors as of `parse_vocabulary`, and BadVocabulary if not UTF-8."""
     try:
         text = content.decode("utf-8")
@@ -90,7 +155,7 @@ def decode_vocabulary(content: bytes, where: object) -> Vocabulary:
         raise BadVocabulary(
             "the vocabulary is not UTF-8", where=f"{where}, byte {error.start}", found=error.reason
         ) from None
-    return parse_vocabulary(text, where)
+    return parse_vocabulary(text, where, coding)
 
 
 def _check_tokens(tokens: tuple[str, ...]) -> None:
@@ -117,6 +182,13 @@ def _problem(token: str) -> str | None:
     if len(token) > MAX_TOKEN_CHARACTERS:
         return f"is longer than {MAX_TOKEN_CHARACTERS} characters"
     # C: control, format (text direction too), surrogate, unassigned; Z: spaces and line ends.
-    if any(unicodedata.category(character)[0] in "CZ" for character in token):
+    if any(
+        unicodedata.category(character)[0] in "CZ" and not _joins(token, place) for place, character in enumerate(token)
+    ):
         return "holds a space or a control character"
     return None
+
+
+def _joins(token: str, place: int) -> bool:
+    """Whether a character is a zero-width joiner or non-joiner that does not follow an ASCII character."""
+    return token[place] in JOINERS and not (place and token[place - 1].isascii())

@@ -39,6 +39,7 @@ class Caption:
     finished: bool
     encode_us: float
     step_us: tuple[float, ...]
+    shown: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The caption for a JSON document, without the attention."""
@@ -113,6 +114,7 @@ class Captioner:
             finished=found.finished,
             encode_us=encode_us,
             step_us=tuple(step_us),
+            shown=self.bundle.vocabulary.shown(found.tokens),
         )
 
     def encode(self, photo: NDArray[Any]) -> DecoderState:

@@ -94,7 +94,7 @@ def explanation(photo: Image.Image, caption: Caption) -> Image.Image:
     if caption.attention is None:
         raise without_attention()
     square = photo.resize((TILE, TILE), Image.Resampling.BILINEAR)
-    words = caption.text.split()
+    words = caption.shown or caption.text.split()
     tiles = [(square, "")] + [
         (lit(square, attention), word) for word, attention in zip(words, caption.attention, strict=False)
     ]

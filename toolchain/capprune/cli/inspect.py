@@ -58,7 +58,7 @@ def _inspect_run(folder: Path, as_json: bool) -> None:
         for name, mask in run.masks.items()
     ]
     document: dict[str, Any] = {"run": str(folder), "kept": run.kept, "prunable": run.prunable, "layers": layers}
-    document |= {"checkpoint": dict(run.facts), "words": len(run.vocabulary)}
+    document |= {"checkpoint": dict(run.facts), "words": len(run.vocabulary), "tokens": run.vocabulary.coding.kind}
 
     def show() -> None:
         rows = [

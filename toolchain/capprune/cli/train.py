@@ -141,6 +141,7 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
         quality=lambda captions: cider_d({name: human[name] for name in captions}, captions),
         health=lambda captions: caption_health(captions.values()).as_json(),
         report=_Reporter(),
+        subwords=prepared.subwords,
     )
     for layer, reason in trainer.pruner.blocks.left_single.items():
         say(f"{layer} keeps single gates: {reason}")

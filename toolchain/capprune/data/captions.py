@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +12,10 @@ from capprune.data.folder import FolderContents, read_folder
 from capprune.data.layouts import FoundPhoto, FoundSet, Layout, read_layout
 from capprune.data.left_out import LeftOut, LeftOutBook
 from capprune.data.split_shares import DEFAULT_SHARES, split_by_shares
+from capprune.data.words import words as words
 from capprune_runtime.errors import DataError, UsageError
 
-_SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 WITHOUT_CAPTIONS: Final = "photos without captions"
-
-
-def words(caption: str) -> tuple[str, ...]:
-    """The words of a caption: lower-case, split on everything but a-z and 0-9 ("plain" tokenization)."""
-    return tuple(filter(None, _SEPARATORS.split(caption.lower())))
 
 
 @dataclass(frozen=True)
@@ -172,7 +166,7 @@ def _check_names(found: FoundSet, used: Sequence[FoundPhoto], folder: Path) -> N
         raise DataError(
             "a data set without photos",
             where=folder,
-            expected="at least one photo with captions of words of a-z or 0-9",
+            expected="at least one photo with captions of words of letters or digits",
             found=f"{listed:,} photos, none with such captions" if listed else "none",
         )
     twice = [name for name, times in Counter(photo.name for photo in used).items() if times > 1]

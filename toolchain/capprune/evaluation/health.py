@@ -14,6 +14,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from capprune.data.words import words
 from capprune.evaluation.metrics import Scores, chosen_tokenizer, score_tokenised, tokenize
 from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, UNKNOWN
 from capprune_runtime.errors import DataError
@@ -84,7 +85,7 @@ def caption_health(captions: Iterable[str]) -> Health:
     Raises:
         DataError: There are no captions.
     """
-    said = [caption.lower().split() for caption in captions]
+    said = [_spoken(caption.lower()) for caption in captions]
     if not said:
         raise DataError("there are no captions to look at")
     count = len(said)
@@ -118,7 +119,7 @@ def best_constant_caption(
     Raises:
         DataError: There are no captions, or no references.
     """
-    chosen = chosen_tokenizer(tokenizer)
+    chosen = chosen_tokenizer(tokenizer, [caption for own in references.values() for caption in own])
     names = sorted(references)
     tokens = iter(tokenize([caption for name in names for caption in references[name]], chosen))
     tokenised = {name: [next(tokens) for _ in references[name]] for name in names}
@@ -131,6 +132,11 @@ def best_constant_caption(
     finalists = _best(pool, everything[::stride])[:CONSTANT_CAPTION_FINALISTS]
     caption = _best(finalists, everything)[0]
     return caption, score_tokenised(tokenised, dict.fromkeys(names, caption), tokenizer=chosen, meteor=False)
+
+
+def _spoken(caption: str) -> list[str]:
+    """The words between blanks; of scripts without spaces, the words that `words` finds."""
+    return [word for part in caption.split() for word in ((part,) if part.isascii() else words(part))]
 
 
 def _best(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[str]:

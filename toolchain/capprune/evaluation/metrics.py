@@ -1,7 +1,8 @@
 """Caption metrics: BLEU-1..4, ROUGE-L, CIDEr-D and METEOR, as the COCO caption challenge counts them.
 
 The metrics are pycocoevalcap's. The tokenizer decides about the third digit, so that each score names
-it, and scores of different tokenizers are never compared.
+it, and scores of different tokenizers are never compared. PTB and METEOR are made for English: "auto" takes them for captions
+in ASCII letters only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from capprune.data.captions import words
+from capprune.data.words import words
 from capprune.evaluation.java import java_command, meteor_score, ptb_tokens, pycocoevalcap_folder
 from capprune_runtime.errors import DataError, UsageError
 
@@ -21,6 +22,8 @@ Tokenizer = Literal["ptb", "plain"]
 
 METEOR_WITHOUT_JAVA = "no Java runs here"
 METEOR_NOT_WANTED = "switched off"
+METEOR_IS_ENGLISH = "the captions are not English, which METEOR is made for"
+ENGLISH_SHARE = 0.9  # of captions in ASCII; English ones hold a "café" now and then
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,29 @@ class Scores:
         }
 
 
-def chosen_tokenizer(tokenizer: str) -> Tokenizer:
-    """The tokenizer that a name stands for; "auto" is "ptb" where Java runs and "plain" elsewhere.
+def chosen_tokenizer(tokenizer: str, captions: Sequence[str] = ()) -> Tokenizer:
+    """The tokenizer that a name stands for; "auto" is "ptb" where Java runs and the captions may be English, else "plain".
+
+    Args:
+        tokenizer: "ptb", "plain" or "auto".
+        captions: Human captions to choose for.
 
     Raises:
         UsageError: There is no such tokenizer.
     """
     if tokenizer == "auto":
-        return "plain" if java_command() is None else "ptb"
+        return "ptb" if java_command() is not None and may_be_english(captions) else "plain"
     if tokenizer == "ptb":
         return "ptb"
     if tokenizer == "plain":
         return "plain"
     raise UsageError("there is no such tokenizer", expected="ptb, plain or auto", found=repr(tokenizer))
+
+
+def may_be_english(captions: Sequence[str]) -> bool:
+    """Whether nearly all captions have no letters but those of English; so may those of other languages of the Latin script."""
+    own = sum(all(one.isascii() or not one.isalpha() for one in caption) for caption in captions)
+    return own >= ENGLISH_SHARE * len(captions)
 
 
 def tokenize(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
@@ -81,7 +94,7 @@ def tokenize(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     Args:
         captions: Raw captions.
         tokenizer: "ptb" for Stanford's PTBTokenizer without punctuation (needs Java), "plain" for
-            lower case split on everything but a-z0-9.
+            lower case split on everything but letters and digits (`capprune.data.words`).
 
     Returns:
         For each caption its tokens, joined by single blanks.
@@ -106,7 +119,7 @@ def score(
     Args:
         references: For each photo its human captions.
         hypotheses: For each photo the caption to score; the same photos as in `references`.
-        tokenizer: See `tokenize`; "auto" takes "ptb" where Java runs.
+        tokenizer: See `tokenize`; "auto" takes "ptb" where Java runs and the references may be English.
         meteor: True demands METEOR, False leaves it out, None computes it where Java runs.
 
     Returns:
@@ -116,8 +129,8 @@ def score(
         DataError: The two do not cover the same photos, a photo has no reference, or no reference a word.
         MissingExtra: Java or pycocoevalcap is missing.
     """
-    chosen = chosen_tokenizer(tokenizer)
     names = _photos(references, hypotheses)
+    chosen = chosen_tokenizer(tokenizer, [caption for own in references.values() for caption in own])
     tokens = iter(tokenize([caption for name in names for caption in references[name]], chosen))
     tokenised = {name: [next(tokens) for _ in references[name]] for name in names}
     captions = dict(zip(names, tokenize([hypotheses[name] for name in names], chosen), strict=True))
@@ -199,6 +212,8 @@ def _meteor(
         return None, METEOR_NOT_WANTED
     if wanted is None and java_command() is None:
         return None, METEOR_WITHOUT_JAVA
+    if wanted is None and not may_be_english([caption for captions in gts.values() for caption in captions]):
+        return None, METEOR_IS_ENGLISH
     return meteor_score(list(gts.values()), [res[name][0] for name in gts]), None
 
 
@@ -210,8 +225,7 @@ def _matched(
     if not any(caption for captions in references.values() for caption in captions):
         raise DataError(
             "no reference caption holds a word",
-            expected="words in a-z or 0-9" if tokenizer == "plain" else "words",
-            hint="the tokenizer `plain` knows no other script; `ptb` does",
+            expected="letters or digits",
         )
     return {name: list(references[name]) for name in names}, {name: [hypotheses[name]] for name in names}
 

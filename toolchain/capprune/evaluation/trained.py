@@ -86,7 +86,7 @@ class TrainedCaptioner:
 
     @property
     def _limit(self) -> int:
-        return self._run.config.data.maximum_tokens
+        return self._run.config.data.steps
 
     def _read(self, store: Store, name: str) -> npt.NDArray[Any]:
         return decode_input(store.read(name), name, self._run.preprocessing)

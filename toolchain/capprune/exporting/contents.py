@@ -36,7 +36,7 @@ GOLDEN_CANDIDATES = 24  # scenes among which a quantised bundle finds those that
 
 def decoding_section(run: LoadedRun, beam: int) -> DecodingSection:
     """How captions are searched."""
-    limit = run.config.data.maximum_tokens
+    limit = run.config.data.steps
     return DecodingSection(start=START, end=END, suppress=SUPPRESSED, max_tokens=limit, beam=beam)
 
 

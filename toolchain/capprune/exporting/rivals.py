@@ -46,7 +46,7 @@ def rivals_of_run(run: LoadedRun, bundle: Bundle, say: Say) -> list[tuple[Rival,
 
 def _check(run: LoadedRun, bundle: Bundle) -> None:
     manifest = bundle.manifest
-    mine = (run.prunable, run.kept, len(run.vocabulary))
+    mine = (run.prunable, run.kept, run.vocabulary.decoder_size)
     its = (manifest.pruning.prunable_weights, manifest.pruning.kept_weights, manifest.interface.vocabulary)
     if mine != its:
         raise UsageError(

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from capprune.exporting.contents import decoding_section
@@ -23,7 +23,7 @@ from capprune_exporters.stored import SparseModel
 from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
 from capprune_exporters.tflite.sparse import add_metadata, make_sparse, stored_names
-from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE
+from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE, described
 from capprune_runtime.errors import BadModelFile, ExportError, UsageError
 from capprune_runtime.onnx.check import check_onnx
 from capprune_runtime.tflite.check import check_tflite
@@ -134,11 +134,9 @@ class TfliteModels(TargetModels):
 
     def _with_metadata(self, data: bytes) -> bytes:
         """For whoever gets the file without its bundle: the words, and how to feed the model."""
-        described = {
-            "preprocessing": self._run.preprocessing.described(),
-            "decoding": asdict(decoding_section(self._run, self._beam)),
-        }
-        return add_metadata(data, self._run.vocabulary.as_text().encode(), json.dumps(described).encode())
+        vocabulary = self._run.vocabulary
+        text = described(self._run.preprocessing, decoding_section(self._run, self._beam), vocabulary.coding)
+        return add_metadata(data, vocabulary.as_text().encode(), json.dumps(text).encode())
 
 
 class OnnxModels(TargetModels):

@@ -219,6 +219,6 @@ def build_decoder(
         features=config.encoder.channels if given else features or described(config.encoder).channels,
         vocabulary=vocabulary,
         regions=region_count(config.encoder),
-        max_tokens=config.data.maximum_tokens,
+        max_tokens=config.data.steps,
         padded=given,
     )

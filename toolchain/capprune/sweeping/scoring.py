@@ -16,7 +16,7 @@ from capprune.data.features import Features, cached_features
 from capprune.data.photos import open_photos
 from capprune.evaluation.health import caption_health
 from capprune.evaluation.intervals import bootstrap_mean
-from capprune.evaluation.metrics import Tokenizer, score
+from capprune.evaluation.metrics import chosen_tokenizer, score
 from capprune.models.caption_model import FeatureExtractor, GridEncoder
 from capprune.models.family import Tensors
 from capprune.models.search import beam
@@ -51,7 +51,7 @@ class SplitCaptions:
     Args:
         data: Of the config that the sweep starts from; its `limit` holds here too.
         split: Which photos.
-        tokenizer: Of the scores.
+        tokenizer: Of the scores; "auto" chooses one.
         cache: Folder of feature caches.
         bar: Makes a progress bar under a label.
 
@@ -59,9 +59,9 @@ class SplitCaptions:
         DataError: If the split is empty.
     """
 
-    def __init__(self, data: DataConfig, split: str, tokenizer: Tokenizer, cache: Path, bar: Bar) -> None:
+    def __init__(self, data: DataConfig, split: str, tokenizer: str, cache: Path, bar: Bar) -> None:
         self.photos: Sequence[CaptionedPhoto] = load_caption_set(data.folder).split(split)[: data.limit]
-        self.tokenizer = tokenizer
+        self.tokenizer = chosen_tokenizer(tokenizer, [text for photo in self.photos for text in photo.captions])
         self._folder, self._split, self._cache, self._bar = data.folder, split, cache, bar
 
     @property
@@ -72,7 +72,7 @@ class SplitCaptions:
     def in_torch(self, run: LoadedRun, width: int) -> dict[str, str]:
         """What the trained model says of every photo, by beam search."""
         said: dict[str, str] = {}
-        limit = run.config.data.maximum_tokens
+        limit = run.config.data.steps
         for names, encoded in self._encoded(run):
             with torch.inference_mode():
                 found = beam(run.model.decoder, encoded, limit, width)

@@ -12,7 +12,6 @@ import numpy as np
 from capprune import __version__
 from capprune.config import RunConfig, parse_config
 from capprune.data.captions import load_caption_set
-from capprune.evaluation.metrics import chosen_tokenizer
 from capprune.sweeping.forms import RUNTIME, Form, captions_of, make_forms, ready_to_time, time_steps
 from capprune.sweeping.grid import RUNS, Combination
 from capprune.sweeping.groups import compared, grouped
@@ -90,7 +89,7 @@ class Sweep:
         self._base, self._runs, self._place = base, runs, place
         self._train, self._say, self._wrote = train, say, wrote
         before = read_document(place.folder)
-        tokenizer = chosen_tokenizer(before.tokenizer if before else "auto")
+        tokenizer = before.tokenizer if before else "auto"
         self._split = SplitCaptions(base.data, place.split, tokenizer, place.cache, bar)
         if before is not None:
             self._check(before)

@@ -28,7 +28,7 @@ from capprune.training.interrupt import StopRequest, postponed_signals
 from capprune.training.memory import keep_freed_memory
 from capprune.training.objectives import CrossEntropy, Distillation, Objective, SelfCritical
 from capprune.training.resume import restore_state, save_state
-from capprune.training.reward import CaptionReward
+from capprune.training.reward import CaptionReward, WordIds
 from capprune.training.run import (
     BEST,
     LAST,
@@ -120,6 +120,7 @@ class Trainer:
         quality: Scores captions of `validation`.
         health: What metrics.jsonl tells of the same captions beside their score.
         report: Is told every step.
+        subwords: Content of the sentencepiece model that the run folder keeps, where tokens are subwords.
 
     Raises:
         UnreachableTarget: Before anything is written, if the run could never reach its sparsity.
@@ -137,6 +138,7 @@ class Trainer:
         quality: Quality,
         health: Health | None = None,
         report: Report | None = None,
+        subwords: bytes | None = None,
     ) -> None:
         self.config, self.folder, self.vocabulary = config, Path(folder), vocabulary
         self.train, self.validation, self.quality, self.report = train, validation, quality, report
@@ -149,7 +151,7 @@ class Trainer:
         torch.manual_seed(settings.seed)  # after the encoder, which draws weights that it then replaces
         self.decoder = build_decoder(
             config,
-            len(vocabulary.tokens),
+            vocabulary.decoder_size,
             features=train.features.shape[-1] if self.sight.encoder is None else None,
             own=config.decoder.with_dropout(1.0 if config.pruning.method == "none" else config.pruning.dropout_factor),
         )
@@ -161,7 +163,7 @@ class Trainer:
         self.objective = self._objective()
         self.optimiser = _optimiser(self.decoder, self.sight, self.pruner, config)
         self.step, self.best, self.best_epoch, self.best_sparsity, self.settled = 0, -math.inf, -1, 0.0, 0
-        start_run(self.folder, config, vocabulary)
+        start_run(self.folder, config, vocabulary, subwords)
 
     def run(self) -> Outcome:
         """Train to the end.
@@ -217,7 +219,7 @@ class Trainer:
                 some = np.arange(start, min(start + CAPTION_BATCH, len(names)))
                 with Supermask.one_sample():
                     encoded = self.decoder.encode(self.sight(split.features, some))
-                    tokens = greedy(self.decoder, encoded, self.config.data.maximum_tokens).tokens
+                    tokens = greedy(self.decoder, encoded, self.config.data.steps).tokens
                 found.update({names[i]: self.vocabulary.caption(ids) for i, ids in zip(some, tokens, strict=True)})
         self._set_training(True)
         return found
@@ -292,9 +294,14 @@ class Trainer:
 
     def _objective(self) -> Objective:
         settings = self.config.training
-        fast, limit = settings.precision == "bfloat16", self.config.data.maximum_tokens
+        fast, limit = settings.precision == "bfloat16", self.config.data.steps
         if settings.objective == "scst":
-            reward = CaptionReward(self.train.captions, cider=settings.reward.cider, bleu4=settings.reward.bleu4)
+            reward = CaptionReward(
+                self.train.captions,
+                cider=settings.reward.cider,
+                bleu4=settings.reward.bleu4,
+                words=WordIds(self.vocabulary),
+            )
             return SelfCritical(self.decoder, settings.reward, reward, limit, bfloat16=fast)
         if settings.distillation.teacher is not None:
             seen = self.train.taught or self.train.features

@@ -12,8 +12,10 @@ from capprune.data.cache_folder import default_cache as default_cache
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import cached_features, cached_pixels
 from capprune.data.photos import open_photos
-from capprune.data.vocabulary import build_vocabulary, encode
+from capprune.data.vocabulary import CaptionTokens
+from capprune.data.words import require_readable
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder
+from capprune.training.caption_tokens import caption_tokens
 from capprune.training.loop import Split
 from capprune.training.start import start_network, teachers_eye
 from capprune_runtime.bundle.vocabulary import Vocabulary
@@ -31,6 +33,7 @@ class Prepared:
         validation_photos: The same photos with their human captions.
         vocabulary: Of the training captions.
         notes: Lines about what was left out of the data, made, or taken from a cache, for people.
+        subwords: Content of the sentencepiece model, where tokens are subwords.
     """
 
     train: Split
@@ -38,6 +41,7 @@ class Prepared:
     validation_photos: Sequence[CaptionedPhoto]
     vocabulary: Vocabulary
     notes: tuple[str, ...] = ()
+    subwords: bytes | None = None
 
 
 def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
@@ -55,9 +59,8 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
     captions = load_caption_set(config.data.folder)
     train = captions.split("train")[: config.data.limit]
     validation = captions.split("val")[: config.data.limit][: config.training.validation_photos]
-    vocabulary = build_vocabulary(
-        (caption for photo in train for caption in photo.captions), minimum_count=config.data.minimum_count
-    )
+    require_readable([text for photo in (*train, *validation) for text in photo.captions], config.data.folder)
+    tokens = caption_tokens(config, [text for photo in train for text in photo.captions])
     extractor, teacher = _extractor(config), _teacher(config)
     notes = [*captions.notes()]
 
@@ -75,10 +78,11 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
                 taught = cached_features(store, names, encoder=teacher, cache=cache, batch=4, progress=tell)
         if shown.from_cache:
             notes.append(f"{name}: {shown.from_cache:,} of {len(names):,} photos from the cache {cache}")
-        return Split(names, shown, _ids(photos, vocabulary, config.data), taught)
+        return Split(names, shown, _ids(photos, tokens, config.data), taught)
 
+    model = None if tokens.subwords is None else tokens.subwords.model
     splits = split(train, "train"), split(validation, "val")
-    return Prepared(*splits, validation, vocabulary, tuple(notes))
+    return Prepared(*splits, validation, tokens.vocabulary, notes=tuple(notes), subwords=model)
 
 
 def _extractor(config: RunConfig) -> FeatureExtractor | BlockExtractor | None:
@@ -95,5 +99,5 @@ def _teacher(config: RunConfig) -> FeatureExtractor | None:
     return None if folder is None else FeatureExtractor(teachers_eye(folder))
 
 
-def _ids(photos: Sequence[CaptionedPhoto], vocabulary: Vocabulary, settings: DataConfig) -> list[list[tuple[int, ...]]]:
-    return [[encode(text, vocabulary, settings.maximum_tokens) for text in photo.captions] for photo in photos]
+def _ids(photos: Sequence[CaptionedPhoto], tokens: CaptionTokens, settings: DataConfig) -> list[list[tuple[int, ...]]]:
+    return [[tokens.encode(text, settings.maximum_tokens) for text in photo.captions] for photo in photos]

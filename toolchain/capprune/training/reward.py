@@ -13,15 +13,50 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from capprune_runtime.bundle.vocabulary import END
+from capprune.data.words import words as split_words
+from capprune_runtime.bundle.vocabulary import END, SPECIAL_TOKENS, UNKNOWN, Vocabulary
 
 N = 4  # the longest n-gram, for both
 SIGMA = 6.0  # of CIDEr-D's penalty on length
 CIDER_SCALE = 10.0
+_NO_WORD, _FIRST_WORD = -1, 4  # beside `END`
 TINY, SMALL = 1e-15, 1e-9  # BLEU of a caption without a 4-gram is small, not undefined
 
 Ngrams = Counter[tuple[int, ...]]
 Caption = tuple[tuple[int, ...], bool]  # ids, and whether `<end>` follows
+
+
+class WordIds:
+    """Captions as numbers of their words, whatever the tokens are: n-grams of words are rewarded, not of digits or pieces.
+
+    Args:
+        vocabulary: Of the captions; where its tokens are words, they are the numbers.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._numbers: dict[str, int] = {}
+
+    def reference(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The words of a human caption."""
+        if self._vocabulary.coding.kind == "words":
+            return ids
+        texts = self._texts(ids)
+        return tuple(self._numbers.setdefault(text, _FIRST_WORD + len(self._numbers)) for text in texts)
+
+    def sample(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The words of a sampled caption; one that no human caption has, or digits of no word, match nothing."""
+        if self._vocabulary.coding.kind == "words":
+            return ids
+        return tuple(
+            _NO_WORD if text == SPECIAL_TOKENS[UNKNOWN] else self._numbers.get(text, _NO_WORD)
+            for text in self._texts(ids)
+        )
+
+    def _texts(self, ids: tuple[int, ...]) -> tuple[str, ...]:
+        if self._vocabulary.coding.kind == "radix":
+            return tuple(self._vocabulary.tokens[line] for line in self._vocabulary.lines(ids))
+        return split_words(self._vocabulary.caption(ids))
 
 
 class CaptionReward:
@@ -31,10 +66,20 @@ class CaptionReward:
         references: For every photo its captions as ids, without `<end>`.
         cider: Weight of CIDEr-D.
         bleu4: Weight of BLEU-4, of single captions.
+        words: How token ids become words; None where they are words.
     """
 
-    def __init__(self, references: Sequence[Sequence[tuple[int, ...]]], *, cider: float, bleu4: float) -> None:
-        self._cider, self._bleu4 = cider, bleu4
+    def __init__(
+        self,
+        references: Sequence[Sequence[tuple[int, ...]]],
+        *,
+        cider: float,
+        bleu4: float,
+        words: WordIds | None = None,
+    ) -> None:
+        self._cider, self._bleu4, self._words = cider, bleu4, words
+        if words is not None:
+            references = [[words.reference(ids) for ids in own] for own in references]
         counted = [[ngrams((*ids, END)) for ids in own] for own in references]
         frequency = Counter(ngram for own in counted for ngram in {ngram for one in own for ngram in one})
         self._log_photos = math.log(len(references))
@@ -51,6 +96,8 @@ class CaptionReward:
 
     def _reward(self, photo: int, caption: Caption) -> float:
         ids, ended = caption
+        if self._words is not None:
+            ids = self._words.sample(ids)
         words = (*ids, END) if ended else ids
         counts = ngrams(words)
         reward = 0.0

@@ -1,7 +1,8 @@
 """The run folder: what training leaves behind, and the way back from it to a model.
 
 config.yaml           the resolved config
-vocabulary.txt        one word a line
+vocabulary.txt        one word or piece of a word a line
+subwords.model        the sentencepiece model, where tokens are subwords
 weights.safetensors   the best checkpoint by validation CIDEr (among those at the target, when pruned)
 last.safetensors      the last one
 metrics.jsonl         one line every few steps and every epoch
@@ -32,12 +33,12 @@ from capprune.pruning.state import GATE, MASK
 from capprune.pruning.supermask import hard_mask
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
 from capprune.training.slim_tensors import widened
-from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_text
+from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_bytes, write_text
 from capprune_runtime.bundle.manifest import REGIONS, PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.vocabulary import Vocabulary, read_vocabulary
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
 
-CONFIG, VOCABULARY, METRICS = "config.yaml", "vocabulary.txt", "metrics.jsonl"
+CONFIG, VOCABULARY, METRICS, SUBWORDS = "config.yaml", "vocabulary.txt", "metrics.jsonl", "subwords.model"
 BEST, LAST, STATE = "weights.safetensors", "last.safetensors", "state/state.safetensors"
 LOCK = "state/lock"  # held by the process that trains this run, and gone with it
 
@@ -172,7 +173,7 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
         BundleError: If a file is missing, broken, or does not fit the others.
     """
     found = read_run(folder, checkpoint)
-    decoder = build_decoder(found.config, len(found.vocabulary.tokens))
+    decoder = build_decoder(found.config, found.vocabulary.decoder_size)
     tensors = {**found.weights, **found.pruned()}
     try:
         decoder.load_state_dict(of_decoder(tensors))
@@ -195,7 +196,7 @@ def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
     if not (folder / CONFIG).is_file():
         raise MissingFile("this folder is not a run", where=folder, expected=f"a {CONFIG} in it")
     config = load_config(folder / CONFIG)
-    vocabulary = read_vocabulary(folder / VOCABULARY)
+    vocabulary = read_vocabulary(folder / VOCABULARY, config.data.coding)
     saved = read_checkpoint(folder / checkpoint)
     gates = {name.removesuffix(GATE): gate for name, gate in saved.tensors.items() if name.endswith(GATE)}
     masks = {name.removesuffix(MASK): mask for name, mask in saved.tensors.items() if name.endswith(MASK)}
@@ -204,7 +205,7 @@ def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
         weights, slim = widened(plain, saved.facts)
         masks |= slim
         with torch.device("meta"):
-            shape = build_decoder(config, len(vocabulary.tokens))
+            shape = build_decoder(config, vocabulary.decoder_size)
         blocks = find_blocks(shape, config.pruning).widths if gates or masks else {}
         widths = {name: blocks.get(name.removesuffix(".weight"), 1) for name in (*gates, *masks)}
         masks |= {name: hard_mask(gate, weights[name], widths[name]) for name, gate in gates.items()}
@@ -217,7 +218,8 @@ def _unfit(path: Path, config: RunConfig, vocabulary: Vocabulary, error: Excepti
     return BundleError(
         "the weights do not fit the config and the vocabulary of this run",
         where=path,
-        expected=f"a {config.decoder.family} decoder of {config.decoder.shape()} with {len(vocabulary.tokens)} words",
+        expected=f"a {config.decoder.family} decoder of {config.decoder.shape()} "
+        f"with {vocabulary.decoder_size} {vocabulary.coding.kind}",
         found=" ".join(str(error).split()),
     )
 
@@ -239,10 +241,10 @@ def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> Decoder
         raise UsageError(
             "the teacher has other words than this run",
             where=folder,
-            expected=f"{len(vocabulary.tokens)} words of the same captions",
-            found=f"{len(found.vocabulary.tokens)} words",
+            expected=f"{len(vocabulary)} {vocabulary.coding.kind} of the same captions",
+            found=f"{len(found.vocabulary)} {found.vocabulary.coding.kind}",
         )
-    decoder = build_decoder(found.config, len(vocabulary.tokens), features=features)
+    decoder = build_decoder(found.config, vocabulary.decoder_size, features=features)
     try:
         decoder.load_state_dict(of_decoder({**found.weights, **found.pruned()}))
     except (KeyError, ValueError, RuntimeError) as error:
@@ -250,8 +252,14 @@ def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> Decoder
     return decoder.eval()
 
 
-def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary) -> None:
+def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary, subwords: bytes | None = None) -> None:
     """Write config and vocabulary of a new run; an unfinished run of the same config is left to be resumed.
+
+    Args:
+        folder: Of the run.
+        config: Of the run.
+        vocabulary: Of its captions.
+        subwords: Content of the sentencepiece model, where tokens are subwords.
 
     Raises:
         UsageError: If the folder holds something else, or a run of another config.
@@ -263,7 +271,7 @@ def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary) -> None:
                 where=folder,
                 hint="choose another --out, or remove it first",
             )
-        if read_vocabulary(folder / VOCABULARY) != vocabulary:
+        if read_vocabulary(folder / VOCABULARY, config.data.coding) != vocabulary:
             raise BundleError(
                 "the captions have changed since this run began", where=folder, hint="choose another --out"
             )
@@ -271,6 +279,8 @@ def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary) -> None:
     with atomic_folder(folder) as new:
         write_text(new / CONFIG, config.as_yaml())
         write_text(new / VOCABULARY, vocabulary.as_text())
+        if subwords is not None:
+            write_bytes(new / SUBWORDS, subwords)
 
 
 @contextmanager

@@ -70,8 +70,8 @@ def read_parent(config: RunConfig, vocabulary: Vocabulary) -> Parent | None:
         raise UsageError(
             "the run to start from has another decoder or other words",
             where=config.start,
-            expected=f"{config.decoder.shape()} and {len(vocabulary.tokens)} words",
-            found=f"{found.config.decoder.shape()} and {len(found.vocabulary.tokens)} words",
+            expected=f"{config.decoder.shape()} and {len(vocabulary)} {vocabulary.coding.kind}",
+            found=f"{found.config.decoder.shape()} and {len(found.vocabulary)} {found.vocabulary.coding.kind}",
         )
     _check_encoder(config, found, "start")
     parent = Parent(config.start, found.config, found.weights, found.masks, found.method)

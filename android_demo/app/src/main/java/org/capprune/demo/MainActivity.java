@@ -149,10 +149,7 @@ public final class MainActivity extends Activity {
         if (said == null) {
             return null;
         }
-        String[] words = new String[said.tokens().length];
-        for (int n = 0; n < words.length; n++) {
-            words[n] = models.bundle.vocabulary().word(said.tokens()[n]);
-        }
+        String[] words = models.bundle.vocabulary().shown(said.tokens()).toArray(new String[0]);
         return new Said(Photo.preview(pixels), said, words);
     }
 

@@ -38,7 +38,8 @@ final class BundleVerifier {
     private Bundle verify() {
         checkNames();
         manifest.files().forEach((name, entry) -> files.put(name, readListed(name, entry)));
-        Vocabulary vocabulary = Vocabulary.read(files.get(BundleFiles.VOCABULARY), members.where(BundleFiles.VOCABULARY));
+        Vocabulary vocabulary = Vocabulary.read(files.get(BundleFiles.VOCABULARY), members.where(BundleFiles.VOCABULARY),
+                manifest.tokens());
         StepInterface step = manifest.step();
         if (vocabulary.size() != step.vocabulary()) {
             throw new CapPruneException(ErrorKind.BAD_VOCABULARY, "the vocabulary does not fit the model")

@@ -15,13 +15,14 @@ import java.util.Map;
  * @param encoderFile name of the model file of {@code encode}
  * @param decoderFile name of the model file of {@code step}
  * @param step what {@code step} takes and returns
+ * @param tokens what the token ids stand for
  * @param pruning how the decoder was pruned
  * @param encoderWeights how the encoder's weights are stored, as the exporter names it
  * @param decoderWeights how the decoder's weights are stored
  * @param dataName what the model was trained on
  * @param dataLicence under which licence
  * @param files every file but the manifest, by name
- * @param described {@code preprocessing} and {@code decoding} as a model file's metadata must have them
+ * @param described {@code preprocessing}, {@code decoding} and, where they are not words, {@code tokens} as a model file's metadata must have them
  */
 public record Manifest(
         String createdBy,
@@ -31,6 +32,7 @@ public record Manifest(
         String encoderFile,
         String decoderFile,
         StepInterface step,
+        TokenCoding tokens,
         Pruning pruning,
         String encoderWeights,
         String decoderWeights,

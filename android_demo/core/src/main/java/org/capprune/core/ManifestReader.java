@@ -49,7 +49,8 @@ final class ManifestReader {
         Map<String, Object> tree = new ManifestSection(document, "").tree();
         boolean old = tree.get("schema_version").equals(1L);
         ManifestSection root = new ManifestSection(old ? ManifestSchema1.lifted(tree) : tree, "");
-        root.requireKeys("format", "schema_version", "created_by", "model", "preprocessing", "decoding", "encoder",
+        root.requireKeys("format", "schema_version", "created_by", "model", "preprocessing", "decoding", "tokens",
+                "encoder",
                 "decoder", "pruning", "quantisation", "data", "config", "files");
         ManifestSection data = root.section("data", "name", "licence");
         ManifestSection quantisation = root.section("quantisation", "encoder", "decoder");
@@ -57,6 +58,9 @@ final class ManifestReader {
         ManifestSection decoder = root.section("decoder", "interface", "file", "signature");
         ManifestSection decodingTree = root.section("decoding", "start", "end", "suppress", "max_tokens", "beam");
         int maxTokens = (int) decodingTree.whole("max_tokens", 1, 1000);
+        ManifestSection tokens = root.section("tokens", "kind", "base", "per_word");
+        TokenCoding coding = TokenCoding.of(tokens.string("kind"), tokens.whole("base", 0, TokenCoding.MOST_DIGITS),
+                tokens.whole("per_word", 1, TokenCoding.RADIX_DIGITS));
         StepInterface step = InterfaceReader.read(decoder.section("interface"), maxTokens);
         Decoding decoding = decoding(decodingTree, maxTokens, step.vocabulary());
         root.section("encoder", "file", "signature").requireModel(BundleFiles.ENCODER, Manifest.ENCODE_SIGNATURE);
@@ -64,9 +68,9 @@ final class ManifestReader {
         root.section("config");
         return new Manifest(
                 root.text("created_by"), model(root), preprocessing, decoding, BundleFiles.ENCODER, BundleFiles.DECODER,
-                step, pruning(root), quantisation.nameValue("encoder"), quantisation.nameValue("decoder"),
+                step, coding, pruning(root), quantisation.nameValue("encoder"), quantisation.nameValue("decoder"),
                 data.text("name"), data.text("licence"), files(root),
-                described(preprocessing, decodingTree.tree()));
+                described(preprocessing, decodingTree.tree(), coding, tokens.tree()));
     }
 
     private static void checkVersion(Object document) {
@@ -154,7 +158,8 @@ final class ManifestReader {
     }
 
     /** What the metadata of a model file must say: one number where the channels share a whole one. */
-    private static Map<String, Object> described(Preprocessing preprocessing, Map<String, Object> decoding) {
+    private static Map<String, Object> described(Preprocessing preprocessing, Map<String, Object> decoding,
+            TokenCoding coding, Map<String, Object> tokens) {
         Map<String, Object> described;
         if (preprocessing instanceof PhotoInput photo) {
             described = Json.object(
@@ -164,7 +169,9 @@ final class ManifestReader {
             described = Json.object(
                     "regions", regions.regions(), "channels", regions.channels(), "input", "regions");
         }
-        return Json.object("preprocessing", described, "decoding", decoding);
+        return coding.equals(TokenCoding.WORDS)
+                ? Json.object("preprocessing", described, "decoding", decoding)
+                : Json.object("preprocessing", described, "decoding", decoding, "tokens", tokens);
     }
 
     private static Object shared(double[] numbers) {

@@ -24,8 +24,10 @@ final class ManifestSchema1 {
 
     /** The tree of a manifest of schema 1 as schema 2 has it. */
     static Map<String, Object> lifted(Map<String, Object> tree) {
-        Map<String, Object> made = new LinkedHashMap<>(tree);
         ManifestSection root = new ManifestSection(tree, "");
+        require(!root.has("tokens"), "tokens", "no such key in schema 1");
+        Map<String, Object> made = new LinkedHashMap<>(tree);
+        made.put("tokens", Json.object("kind", "words", "base", 0L, "per_word", 1L));
         if (root.has("model") && root.has("decoder")) { // what is missing is reported by the reader of schema 2
             liftModel(root, made);
         }

@@ -8,24 +8,36 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/** The words a model can say: one token a line, its id is the number of the line. */
+/** The words or pieces that captions are made of, one a line, and the way from token ids back to a caption. */
 public final class Vocabulary {
     static final int PAD = 0;
     static final int START = 1;
     static final int END = 2;
+    static final int UNKNOWN = 3;
+    static final int SPECIAL = 4; // tokens that are no words
     static final int MOST_BYTES = 16 << 20;
 
     private static final List<String> SPECIAL_TOKENS = Arrays.asList("<pad>", "<start>", "<end>", "<unk>");
     private static final int MOST_TOKEN_CHARACTERS = 100;
+    private static final int NON_JOINER = 0x200C;
+    private static final int JOINER = 0x200D;
+    private static final int LAST_ASCII = 0x7F;
 
     private final List<String> tokens;
+    private final TokenCoding coding;
 
-    private Vocabulary(List<String> tokens) {
+    private Vocabulary(List<String> tokens, TokenCoding coding) {
         this.tokens = Collections.unmodifiableList(tokens);
+        this.coding = coding;
+    }
+
+    /** Read the bytes of a vocabulary.txt whose tokens are words. */
+    static Vocabulary read(byte[] content, String where) {
+        return read(content, where, TokenCoding.WORDS);
     }
 
     /** Read the bytes of a vocabulary.txt; {@code where} is its name, for messages. */
-    static Vocabulary read(byte[] content, String where) {
+    static Vocabulary read(byte[] content, String where, TokenCoding coding) {
         String text;
         try {
             text = Printable.utf8(content);
@@ -42,28 +54,49 @@ public final class Vocabulary {
             start = end + 1;
         }
         check(tokens, where);
-        return new Vocabulary(tokens);
-    }
-
-    /** How many tokens there are. */
-    public int size() {
-        return tokens.size();
-    }
-
-    /** The token of an id. */
-    public String word(int id) {
-        return tokens.get(id);
-    }
-
-    /** The words of these ids with spaces between; {@code <pad>}, {@code <start>} and {@code <end>} are left out. */
-    public String caption(int[] ids) {
-        StringBuilder caption = new StringBuilder();
-        for (int id : ids) {
-            if (id != PAD && id != START && id != END) {
-                caption.append(caption.length() == 0 ? "" : " ").append(tokens.get(id));
-            }
+        long most = (long) coding.base() * coding.base();
+        if (coding.kind() == TokenCoding.Kind.RADIX && tokens.size() - SPECIAL > most) {
+            throw bad("there are more words than radix tokens can number", where).expected("at most " + most)
+                    .found(tokens.size() - SPECIAL);
         }
-        return caption.toString();
+        return new Vocabulary(tokens, coding);
+    }
+
+    /** V, the number of token ids of the decoder. */
+    public int size() {
+        return coding.decoderSize(tokens.size());
+    }
+
+    /** The text of token ids: the one way from a search to a caption. */
+    public String caption(int[] ids) {
+        List<String> words = words(ids);
+        return coding.isPieces() ? TokenCoding.joinedPieces(words) : TokenCoding.joinedWords(words);
+    }
+
+    /** One text for each of a caption's ids, to stand beside the token's attention. */
+    public List<String> shown(int[] ids) {
+        return TokenCoding.shown(coding, words(ids), ids.length);
+    }
+
+    /** The words or pieces of ids; {@code <pad>}, {@code <start>} and {@code <end>} are left out. */
+    private List<String> words(int[] ids) {
+        int[] spoken = Arrays.stream(ids).filter(id -> id != PAD && id != START && id != END).toArray();
+        int width = coding.perWord();
+        List<String> words = new ArrayList<>();
+        for (int n = 0; n + width <= spoken.length; n += width) { // a digit without its second is left out
+            int line = width == 1 ? spoken[n] : numbered(spoken[n], spoken[n + 1]);
+            words.add(tokens.get(line));
+        }
+        return words;
+    }
+
+    /** The line of a word by its two digits; that of {@code <unk>} where they number no word. */
+    private int numbered(int first, int second) {
+        if (first < SPECIAL || second < SPECIAL) {
+            return UNKNOWN;
+        }
+        long line = SPECIAL + (long) (first - SPECIAL) * coding.base() + (second - SPECIAL);
+        return line < tokens.size() ? (int) line : UNKNOWN;
     }
 
     private static void check(List<String> tokens, String where) {
@@ -95,8 +128,14 @@ public final class Vocabulary {
         if (token.codePointCount(0, token.length()) > MOST_TOKEN_CHARACTERS) {
             return "is longer than " + MOST_TOKEN_CHARACTERS + " characters";
         }
-        if (token.codePoints().anyMatch(Printable::isControlOrSpace)) {
-            return "holds a space or a control character";
+        int before = -1;
+        for (int codePoint : token.codePoints().toArray()) {
+            // joiners are part of the spelling in Persian and in Indic scripts
+            boolean joins = (codePoint == NON_JOINER || codePoint == JOINER) && (before < 0 || before > LAST_ASCII);
+            if (Printable.isControlOrSpace(codePoint) && !joins) {
+                return "holds a space or a control character";
+            }
+            before = codePoint;
         }
         return null;
     }

@@ -2,6 +2,7 @@ package org.capprune.core;
 
 import static org.junit.Assert.assertArrayEquals;
 import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
 import java.io.File;
@@ -102,6 +103,37 @@ public class PythonEqualTest {
             byte[] expected = TestFiles.read(folder, (String) entry.get("rgb"));
             assertArrayEquals(file, expected, Squash.squash(photo, size)); // a photo of its size stays as it is
         }
+    }
+
+    @Test
+    public void tokensOfEveryKindBecomeTheSameText() {
+        File folder = TestFiles.folder("tokens");
+        for (Map<String, Object> entry : TestFiles.index(folder)) {
+            TokenCoding coding = TokenCoding.of((String) entry.get("kind"), TestFiles.whole(entry, "base"),
+                    TestFiles.whole(entry, "per_word"));
+            String file = (String) entry.get("vocabulary");
+            Vocabulary vocabulary = Vocabulary.read(TestFiles.read(folder, file), file, coding);
+            assertEquals(TestFiles.whole(entry, "size"), vocabulary.size());
+            assertEquals(entry.toString(), entry.get("caption"), vocabulary.caption(ids(entry, "ids")));
+            assertEquals(entry.toString(), entry.get("shown"), vocabulary.shown(ids(entry, "spoken")));
+        }
+    }
+
+    @Test
+    public void tokensThatNoManifestMayHaveAreRefused() {
+        for (String kind : new String[] {"word", "RADIX", ""}) {
+            assertThrows(CapPruneException.class, () -> TokenCoding.of(kind, 0, 1));
+        }
+        long[][] refused = {{0, 2}, {1, 2}, {65_537, 2}, {768, 1}};
+        for (long[] one : refused) {
+            assertThrows(CapPruneException.class, () -> TokenCoding.of("radix", one[0], one[1]));
+        }
+        assertThrows(CapPruneException.class, () -> TokenCoding.of("words", 768, 1));
+        assertThrows(CapPruneException.class, () -> TokenCoding.of("subwords", 0, 2));
+    }
+
+    private static int[] ids(Map<String, Object> entry, String key) {
+        return ((List<?>) entry.get(key)).stream().mapToInt(id -> ((Long) id).intValue()).toArray();
     }
 
     @Test

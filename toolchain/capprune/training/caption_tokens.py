@@ -1,0 +1,70 @@
+"""The tokens of a run's captions: chosen from its training captions, or those of the run that it starts from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from capprune.config import RunConfig
+from capprune.data.subwords import Subwords, train_subwords
+from capprune.data.vocabulary import CaptionTokens, build_vocabulary
+from capprune.training.run import SUBWORDS
+from capprune_runtime.errors import BundleError, ConfigError, MissingFile
+
+LARGEST_CUT = 0.2  # share of captions that `data.maximum_tokens` may cut where tokens are parts of words
+
+
+def caption_tokens(config: RunConfig, captions: Sequence[str]) -> CaptionTokens:
+    """Choose the tokens of a run.
+
+    Args:
+        config: Of the run.
+        captions: The training captions.
+
+    Raises:
+        ConfigError: Most captions are longer than `data.maximum_tokens` allows, or radix tokens cannot number the words.
+        DataError: The captions hold no frequent word, or too many different characters.
+        MissingFile: The run to start from keeps no sentencepiece model.
+        MissingExtra: sentencepiece is needed and not installed.
+    """
+    data = config.data
+    if data.tokens == "subwords":
+        subwords = _subwords(config, captions)
+        tokens = CaptionTokens(subwords.vocabulary, subwords)
+    else:
+        tokens = CaptionTokens(build_vocabulary(captions, minimum_count=data.minimum_count, coding=data.coding))
+    if data.tokens in ("characters", "subwords"):
+        _require_room(tokens, captions, data.maximum_tokens)
+    return tokens
+
+
+def _subwords(config: RunConfig, captions: Sequence[str]) -> Subwords:
+    if config.start is None:
+        return train_subwords(captions, pieces=config.data.subword_pieces, kind=config.data.subword_model)
+    path = config.start / SUBWORDS
+    try:
+        return Subwords(path.read_bytes())
+    except FileNotFoundError:
+        raise MissingFile(
+            "the run to start from keeps no sentencepiece model",
+            where=path,
+            hint="start from a run of data.tokens=subwords",
+        ) from None
+    except OSError as error:
+        raise BundleError("a sentencepiece model cannot be read", where=path, found=error.strerror) from error
+
+
+def _require_room(tokens: CaptionTokens, captions: Sequence[str], longest: int) -> None:
+    lengths = np.array([len(tokens.encode(caption, sys.maxsize)) for caption in captions])
+    cut = float((lengths > longest).mean())
+    if cut > LARGEST_CUT:
+        enough = int(np.quantile(lengths, 0.99))
+        raise ConfigError(
+            "most captions are longer than the longest that is generated",
+            where="data.maximum_tokens",
+            expected=f"at most {LARGEST_CUT:.0%} of the training captions cut",
+            found=f"{cut:.0%} cut after {longest} {tokens.vocabulary.coding.kind}",
+            hint=f"data.maximum_tokens={enough} holds 99 % of them",
+        )
