@@ -27,9 +27,28 @@ SIZES: dict[str, dict[str, Any]] = {
     "soft_attention": {"embedding": 16, "hidden": 32, "attention": 16, "context": 16},
     "show_tell": {"embedding": 16, "hidden": 32},
     "up_down": {"embedding": 16, "hidden": 32, "attention": 16},
+    "relation_transformer": {
+        "width": 32,
+        "feed_forward": 32,
+        "heads": 2,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "dropout": {"layer": 0.0, "source": 0.0},
+    },
+    "retention": {
+        "width": 32,
+        "feed_forward": 32,
+        "heads": 2,
+        "key": 8,
+        "layers": 2,
+        "dropout": {"layer": 0.0, "source": 0.0},
+    },
 }
 FAMILIES = DECODERS.names()
-RATES: dict[str, str] = {}  # learning rates of tiny trainings, where the usual one is too high
+RATES: dict[str, str] = {
+    "relation_transformer": "1e-2",
+    "retention": "1e-2",
+}  # learning rates of tiny trainings, where the usual one is too high
 
 
 def random_decoder(family: str, *, seed: int = 0, kept: float = 0.4, padded: bool = False) -> Decoder:
