@@ -124,9 +124,7 @@ def normalise(square: NDArray[np.uint8]) -> NDArray[np.float32]:
     return ((square.astype(np.float32) - 127.0) / 128.0)[np.newaxis]
 
 
-def _resize_bands(
-    bands: Iterable[NDArray[np.uint8]], photo_size: tuple[int, int], size: int
-) -> NDArray[np.uint8]:
+def _resize_bands(bands: Iterable[NDArray[np.uint8]], photo_size: tuple[int, int], size: int) -> NDArray[np.uint8]:
     """The resize of a photo of (width, height) pixels that comes in bands of rows, from the top."""
     width, height = photo_size
     columns = _squash_plan(width, size)

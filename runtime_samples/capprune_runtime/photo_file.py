@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
@@ -82,7 +83,7 @@ def read_photo_file(path: Path) -> bytes:
         raise PhotoError("a photo cannot be read", where=path, found=error.strerror) from None
 
 
-def read_stream(file: io.RawIOBase | io.BufferedIOBase, where: object, size_bytes: int = 0) -> bytes:
+def read_stream(file: BinaryIO | io.RawIOBase, where: object, size_bytes: int = 0) -> bytes:
     """Read a stream to its end.
 
     Args:
