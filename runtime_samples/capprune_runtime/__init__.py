@@ -12,7 +12,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # not from typing, which Python 2 lacks; type checkers take this name as true
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any  # noqa: F401 - for the type comment below
 
     from capprune_runtime.bundle.manifest import Manifest, parse_manifest
     from capprune_runtime.bundle.verify import Bundle, verify_bundle

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from capprune_runtime.atomic import write_bytes
 from capprune_runtime.caption.captioner import Caption
+from capprune_runtime.streams import shown_name
 
 TILE = 224  # pixels, a side
 LINE = 26  # pixels, under each tile for its word
@@ -20,18 +23,36 @@ MARGIN = 6
 DARKEST = 0.25  # of the photo's light, where the model did not look
 
 
-def write_explanation(path: Path, photo: Path, caption: Caption) -> None:
+def write_explanation(path: Path, photo: NDArray[np.uint8], caption: Caption) -> None:
     """Draw the photo once whole and once for each word, lit where the model looked; see `explanation`.
+
+    Args:
+        path: The picture to write.
+        photo: (S, S, 3) uint8 RGB, such as `read_photo` gives it for `TILE`.
+        caption: What was said of it.
 
     Raises:
         CapPruneError: If the file cannot be written.
     """
-    with Image.open(photo) as opened:
-        upright = ImageOps.exif_transpose(opened).convert("RGB")
     data = io.BytesIO()
-    explanation(upright, caption).save(data, "PNG")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    explanation(Image.fromarray(photo), caption).save(data, "PNG")
     write_bytes(path, data.getvalue())
+
+
+def explanation_names(photos: Sequence[Path]) -> list[str]:
+    """A file name for the explanation of each photo, in their order: no two are the same on any file system."""
+    taken: set[str] = set()
+    names = []
+    for photo in photos:
+        stem = shown_name(os.fsdecode(os.fsencode(photo.stem)[:200])) or "photo"
+        stem = "stdin" if str(photo) == "-" else stem
+        name, number = f"{stem}.png", 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}.png"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
 
 
 def explanation(photo: Image.Image, caption: Caption) -> Image.Image:
