@@ -20,7 +20,7 @@ from capprune_runtime.archive import ARCHIVE, archive_bytes
 from capprune_runtime.atomic import check_file_place, write_bytes
 from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory, PhotoWarning, UsageError
 from capprune_runtime.formats import RUNTIMES
-from capprune_runtime.memory import LEAST_ADDRESS_SPACE, address_space_bytes, names_memory
+from capprune_runtime.memory import LEAST_ADDRESS_SPACE, address_space_bytes, is_short, names_memory
 from capprune_runtime.streams import printable, shown_name
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _known(error: MemoryError | ImportError | OSError | RuntimeError) -> CapPruneError:
     """The message for a failure that has a known cause; other errors are let through."""
-    if names_memory(error):
+    if names_memory(error) or (isinstance(error, ImportError) and is_short()):
         return NotEnoughMemory("this machine has not enough memory", found=error, hint="close other programs")
     if isinstance(error, ModuleNotFoundError):
         return _missing(error)
@@ -393,16 +393,16 @@ def _complain(error: CapPruneError) -> None:
     print(printable(error), file=sys.stderr)
 
 
-def process() -> int:
+def process() -> NoReturn:
     """Run the command as a process: with its signals, and quiet when nobody reads."""
     stopping.listen()
     streams.prepare()
     try:
-        exit_code = main()
+        exit_code = streams.finish(main())
     except BrokenPipeError as error:
-        return streams.failed_output(error)
+        exit_code = streams.failed_output(error)
     except OSError as error:
         if error.filename is not None:
             raise
-        return streams.failed_output(error, 1)
-    return streams.finish(exit_code)
+        exit_code = streams.failed_output(error, 1)
+    streams.leave(exit_code)

@@ -8,6 +8,7 @@ From decoded RGB on every step is integer arithmetic that any language can repea
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from capprune_runtime.errors import PhotoError
+from capprune_runtime.memory import is_short
 from capprune_runtime.photo_file import DECODER_ERRORS, opened_photo, read_photo_file
 
 # The endings of the files that count as photos in a folder.
@@ -38,6 +40,7 @@ _FROM_THE_END = (3, 4, 7, 8)  # orientations whose upright top lies at the botto
 
 _ONE_BITS = 15  # coefficients are fixed point, 2^15 is 1
 _BLOCK_OUTPUTS = 8  # outputs computed by one product; more waste zeros, fewer waste calls
+_PRODUCT_BYTES = 40 << 20  # what the first matrix product of a process takes for good
 _BAND_ROWS = 64  # photo rows turned and narrowed at once, so that the copy stays in the cache
 
 
@@ -126,6 +129,7 @@ def normalise(square: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _resize_bands(bands: Iterable[NDArray[np.uint8]], photo_size: tuple[int, int], size: int) -> NDArray[np.uint8]:
     """The resize of a photo of (width, height) pixels that comes in bands of rows, from the top."""
+    _room_for_products()
     width, height = photo_size
     columns = _squash_plan(width, size)
     narrow = np.empty((size, height, 3), np.uint8)
@@ -136,6 +140,13 @@ def _resize_bands(bands: Iterable[NDArray[np.uint8]], photo_size: tuple[int, int
         top += len(band)
     upright = narrow.transpose(1, 0, 2).reshape(height, size * 3)
     return _squash(upright, _squash_plan(height, size), size).reshape(size, size, 3)
+
+
+@functools.cache
+def _room_for_products() -> None:
+    """Raise MemoryError where OpenBLAS, at the first product, would wait for ever for the buffer that it keeps."""
+    if is_short(_PRODUCT_BYTES):
+        raise MemoryError
 
 
 def _orientation(image: Image.Image) -> int:

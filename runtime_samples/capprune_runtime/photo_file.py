@@ -37,13 +37,15 @@ _CHUNK_BYTES = 1 << 20
 _JPEG = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _NOT_DECODED = 128  # libjpeg's grey in place of pixels that the file lacks
+_LARGE_PIXELS = 8_000_000  # from here a smaller copy helps
 _PILLOW_BYTES = 4  # of a pixel in Pillow's image, at most
 
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _AS_JPEG = "convert it to JPEG first"
-_HEIF_HINT = "pip install pillow-heif; or convert it: heif-convert photo.heic photo.jpg"
-_AVIF_HINT = "pip install 'Pillow>=11.3'; or convert it: avifdec photo.avif photo.png"
+# (what it is, the command that installs its decoder, the command that converts it)
+_HEIC = ("a HEIC photo", "pip install pillow-heif", "convert it: heif-convert photo.heic photo.jpg")
+_AVIF = ("an AVIF photo", "pip install 'Pillow>=11.3'", "convert it: avifdec photo.avif photo.png")
 
 # (offset, bytes, what such a file is, what helps)
 _SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
@@ -149,11 +151,12 @@ def opened_photo(content: bytes, where: object) -> Iterator[Image.Image]:
 def not_enough_memory(where: object, size: tuple[int, int] | None) -> NotEnoughMemory:
     """The message for a photo that this machine cannot hold."""
     found = None if size is None else f"{size[0]}×{size[1]} pixels"
+    large = size is not None and size[0] * size[1] >= _LARGE_PIXELS
     return NotEnoughMemory(
         "there is not enough memory for a photo",
         where=where,
         found=found,
-        hint="make a smaller copy of the photo, or close other programs",
+        hint="make a smaller copy of the photo, or close other programs" if large else "close other programs",
     )
 
 
@@ -233,10 +236,12 @@ def _heif_kind(content: bytes) -> str | None:
 def _not_a_photo(content: bytes, where: object) -> PhotoError:
     kind = _heif_kind(content)
     if kind is not None:
-        name, hint = ("a HEIC photo", _HEIF_HINT) if kind == "HEIF" else ("an AVIF photo", _AVIF_HINT)
-        installed = _is_installed(LATER_FORMATS[kind])
-        found = f"{name}, and it is damaged" if installed else f"{name}, for which a decoder is not installed"
-        return PhotoError("a photo cannot be decoded", where=where, found=found, hint=None if installed else hint)
+        name, install, convert = _HEIC if kind == "HEIF" else _AVIF
+        if _is_installed(LATER_FORMATS[kind]):
+            found, hint = f"{name} in a form that the decoder does not know, or a damaged one", convert
+        else:
+            found, hint = f"{name}, for which no decoder is installed", f"{install}; or {convert}"
+        return PhotoError("a photo cannot be decoded", where=where, found=found, hint=hint)
     found, advice = next(
         ((name, advice) for at, start, name, advice in _SIGNATURES if content[at : at + len(start)] == start),
         ("text" if _is_text(content[:512]) else f"a file that starts with {content[:8].hex(' ')}", None),

@@ -8,8 +8,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from capprune_runtime.errors import CapPruneError
+from capprune_runtime.memory import is_short
 
 NOBODY_READS = 141  # what a shell reports of a program that a closed pipe ended: 128 + SIGPIPE
 
@@ -57,6 +59,18 @@ def finish(exit_code: int) -> int:
     except OSError as error:
         return failed_output(error, exit_code)
     return exit_code
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the process.
+
+    Where memory has run out, the libraries are not asked to clean up: some wait for ever for threads that never started.
+    """
+    if is_short():
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 def failed_output(error: OSError, exit_code: int = 0) -> int:

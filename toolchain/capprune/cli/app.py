@@ -22,7 +22,7 @@ from capprune import __version__
 from capprune.cli.extras import extra_of_module, keys_of, require_extras
 from capprune_runtime import stopping, streams
 from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory, PhotoWarning, UsageError
-from capprune_runtime.memory import LEAST_ADDRESS_SPACE, address_space_bytes, names_memory
+from capprune_runtime.memory import LEAST_ADDRESS_SPACE, address_space_bytes, is_short, names_memory
 from capprune_runtime.streams import printable
 
 # command: what `capprune --help` says of it; the module is capprune.cli.<command>
@@ -99,7 +99,7 @@ def main() -> NoReturn:
     # Threads that spin at a barrier while another process has their core made training 20 times slower on a busy machine;
     # sleeping costs a few microseconds on an idle one. Read by OpenMP when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(streams.finish(_run(sys.argv[1:])))
+    streams.leave(streams.finish(_run(sys.argv[1:])))
 
 
 def _run(arguments: list[str]) -> int:
@@ -198,7 +198,7 @@ def _as_message(error: Exception, arguments: list[str]) -> CapPruneError:
 
 
 def _known(error: Exception, arguments: list[str]) -> CapPruneError | None:
-    if names_memory(error):
+    if names_memory(error) or (isinstance(error, ImportError) and is_short()):
         training = any(command in arguments for command in _TRAINING)
         hint = (
             "lower training.photos_per_batch" if training else "close other programs, or use a machine with more memory"
