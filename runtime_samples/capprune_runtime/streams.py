@@ -81,7 +81,7 @@ def failed_output(error: OSError, exit_code: int = 0) -> int:
         exit_code: What the command ended with.
     """
     drop_output()
-    if error.errno in _GONE:
+    if is_gone(error):
         return exit_code or NOBODY_READS
     print(f"error: {stdout_error(error)}", file=sys.stderr)
     return exit_code or 1
@@ -105,7 +105,7 @@ def stdout_error(error: OSError) -> CapPruneError:
 
 def is_gone(error: OSError) -> bool:
     """Return whether an error of writing means that nobody reads any more."""
-    return error.errno in _GONE
+    return isinstance(error, BrokenPipeError) or error.errno in _GONE
 
 
 @contextmanager

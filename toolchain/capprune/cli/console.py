@@ -144,6 +144,7 @@ def table(title: str, columns: list[str], rows: list[list[str]], note: str | Non
         grid.add_column(text(column), justify="left" if index == 0 else "right")
     for row in rows:
         grid.add_row(*map(text, row))
+
     class Output(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # Rich would end the process itself, as if something had failed
