@@ -38,9 +38,9 @@ ROOMS = {
         "cli",
     ],
     "capprune_exporters": ["", "tflite", "onnx", "pack", "plan", "rivals", "ledger"],
-    "capprune_runtime": ["", "tflite", "onnx", "bundle", "caption", "measure", "__main__"],
+    "capprune_runtime": ["", "tflite", "onnx", "bundle", "caption", "measure", "command", "__main__"],
 }
-RUNTIME_NEEDS = {"numpy", "PIL", "ai_edge_litert", "tflite_runtime", "tensorflow", "onnxruntime"}
+RUNTIME_NEEDS = {"numpy", "PIL", "pillow_heif", "ai_edge_litert", "tflite_runtime", "tensorflow", "onnxruntime"}
 
 
 def modules(package: str) -> list[Path]:

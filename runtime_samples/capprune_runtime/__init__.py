@@ -5,13 +5,15 @@
     print(captioner.caption(read_photo("photo.jpg", bundle.manifest.photo_size)).text)
 
 Names are imported when they are first used: `import capprune_runtime` alone loads nothing, and an interpreter is loaded
-when a `Captioner` is made.
+when a `Captioner` is made. This file must also load on old Pythons, which `__main__` then names as too old.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # not from typing, which Python 2 lacks; type checkers take this name as true
 if TYPE_CHECKING:
+    from typing import Any  # noqa: F401 - for the type comment below
+
     from capprune_runtime.bundle.manifest import Manifest, parse_manifest
     from capprune_runtime.bundle.verify import Bundle, verify_bundle
     from capprune_runtime.bundle.vocabulary import Vocabulary, read_vocabulary
@@ -68,8 +70,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name):
+    # type: (str) -> Any
     """Import the module of a public name when it is first asked for."""
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))  # noqa: UP032
+    return getattr(import_module(__name__ + "." + _HOME[name]), name)

@@ -11,6 +11,7 @@ from importlib.resources.abc import Traversable
 ARCHIVE = "capprune_runtime.pyz"
 
 _PACKAGE = "capprune_runtime"
+# Old Pythons must be able to run it as far as to the message that they are too old.
 _MAIN = f"import sys\n\nfrom {_PACKAGE}.__main__ import process\n\nsys.exit(process())\n"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: the same sources give the same bytes
 

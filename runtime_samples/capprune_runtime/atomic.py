@@ -25,13 +25,19 @@ _FORBIDDEN = frozenset(
         errno.ENOTDIR,
         errno.EISDIR,
         errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EBUSY,
     }
 )
+_LEAST_FREE_BYTES = 64 << 10  # of any output; whoever knows more asks for more
+_OF_THE_SYSTEM = frozenset({"lost+found"})  # what a new file system may hold
 
 
 @contextmanager
 def atomic_file(path: Path, *, needed_bytes: int | None = None) -> Iterator[Path]:
     """A path beside `path` to write to; it becomes `path` when the block ends well and is removed when it does not.
+
+    Where `path` is a symbolic link, the file that it points to is written.
 
     Args:
         path: The file to make or replace; its folder is made if it is not there.
@@ -43,15 +49,16 @@ def atomic_file(path: Path, *, needed_bytes: int | None = None) -> Iterator[Path
     """
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
+        place = _followed(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=_prefix(place), suffix=PARTIAL, dir=place.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb") as written:
             os.fsync(written.fileno())  # some disks say only now that they are full
-        temporary.replace(path)
+        temporary.replace(place)
     except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -63,29 +70,78 @@ def atomic_file(path: Path, *, needed_bytes: int | None = None) -> Iterator[Path
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path` to fill; it becomes `path` when the block ends well and is removed when it does not.
 
+    An empty folder that cannot be replaced, because something is mounted there or its parent cannot be written to, is filled
+    from within instead.
+
     Raises:
         UsageError: If `path` exists already and is not an empty folder, or the place cannot be written to.
         CapPruneError: If the disk is full.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError(
-            "there is something here already",
-            where=path,
-            expected="a new or empty folder",
-            hint="choose another folder, or remove this one first",
-        )
-    place = path.resolve()  # "." has no name to stand beside
+    _refuse_filled(path)
+    place = _followed(path).resolve()  # "." has no name to stand beside
+    within = place.is_dir() and not _can_be_replaced(place)
     temporary: Path | None = None
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=PARTIAL, dir=place.parent))
+        beside = place if within else place.parent
+        beside.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=PARTIAL, dir=beside))
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        temporary.replace(place)  # refused where another has filled it in the meantime
+        if within:
+            _move_up(temporary)
+        else:
+            temporary.chmod(0o777 & ~_umask())
+            temporary.replace(place)  # refused where another has filled it in the meantime
     except BaseException as error:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
         raise_if_unwritable(error, path)
+        raise
+
+
+def check_file_place(path: Path, *, needed_bytes: int = _LEAST_FREE_BYTES) -> None:
+    """Refuse a file that could not be written, before the work for it is done; nothing is left behind.
+
+    Args:
+        path: The file to be made or replaced.
+        needed_bytes: What it takes at least.
+
+    Raises:
+        UsageError: It is a folder, or its place cannot be written to.
+        CapPruneError: The disk is full.
+    """
+    try:
+        place = _followed(path)
+        if place.is_dir():
+            raise UsageError("a file cannot be written over a folder", where=path, expected="the name of a file")
+        if place.exists() and not place.is_file():
+            raise UsageError("this is no plain file", where=path, expected="the name of a file")
+        _check_place(place.parent / place.name, place.parent, needed_bytes)
+    except OSError as error:
+        raise_if_unwritable(error, path, needed_bytes=needed_bytes)
+        raise
+
+
+def check_folder_place(path: Path, *, new: bool = True, needed_bytes: int = _LEAST_FREE_BYTES) -> None:
+    """Refuse a folder that could not be made or filled, before the work for it is done; nothing is left behind.
+
+    Args:
+        path: The folder.
+        new: Whether it must be new or empty.
+        needed_bytes: What its content takes at least.
+
+    Raises:
+        UsageError: There is something else, or its place cannot be written to.
+        CapPruneError: The disk is full.
+    """
+    try:
+        if new:
+            _refuse_filled(path)
+        place = _followed(path).resolve()
+        if place.exists() and not place.is_dir():
+            raise UsageError("this is a file, not a folder", where=path)
+        _check_place(place, place if place.is_dir() else place.parent, needed_bytes)
+    except OSError as error:
+        raise_if_unwritable(error, path, needed_bytes=needed_bytes)
         raise
 
 
@@ -103,7 +159,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     made: list[Path] = []
     try:
         for _ in ("new", "aside"):
-            made.append(Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=PARTIAL, dir=place.parent)))
+            made.append(Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=PARTIAL, dir=place.parent)))
         new, aside = made
         yield new
         new.chmod(place.stat().st_mode & 0o7777)
@@ -146,6 +202,9 @@ def raise_if_unwritable(error: BaseException, path: Path, *, needed_bytes: int |
             expected=None if needed_bytes is None else f"{needed_bytes:,} bytes free",
             hint="free some space and run the same command again: it goes on from there",
         ) from error
+    if number == errno.EFBIG:
+        limit = "ulimit -f unlimited"
+        raise CapPruneError("a file may not become as large as this", where=path, found=error, hint=limit) from error
     if isinstance(error, OSError) and number in _FORBIDDEN:
         raise UsageError("this place cannot be written to", where=path, found=error.strerror) from error
 
@@ -154,3 +213,68 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _check_place(place: Path, folder: Path, needed_bytes: int) -> None:
+    """Try to write beside `place`: in its folder, or in the nearest one above that is there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    if any(len(os.fsencode(part)) > longest for part in place.parts):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(place))
+    handle, name = tempfile.mkstemp(prefix=".capprune.", suffix=PARTIAL, dir=folder)
+    os.close(handle)
+    Path(name).unlink()
+    if shutil.disk_usage(folder).free < needed_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def _refuse_filled(path: Path) -> None:
+    if path.exists() and not (path.is_dir() and not _content(path)):
+        raise UsageError(
+            "there is something here already",
+            where=path,
+            expected="a new or empty folder",
+            hint="choose another folder, or remove this one first",
+        )
+
+
+def _content(folder: Path) -> list[str]:
+    names = {entry.name for entry in folder.iterdir()}
+    return sorted(names - _OF_THE_SYSTEM if os.path.ismount(folder) else names)
+
+
+def _can_be_replaced(folder: Path) -> bool:
+    if os.path.ismount(folder) or not os.access(folder.parent, os.W_OK | os.X_OK):
+        return False
+    return folder.stat().st_dev == folder.parent.stat().st_dev
+
+
+def _move_up(temporary: Path) -> None:
+    """Move what a folder holds into the folder around it: all of it, or nothing."""
+    moved: list[Path] = []
+    try:
+        if len(_content(temporary.parent)) > 1:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(temporary.parent))
+        for entry in sorted(temporary.iterdir()):
+            moved.append(entry.rename(temporary.parent / entry.name))
+        temporary.rmdir()
+    except BaseException:
+        for entry in moved:
+            entry.rename(temporary / entry.name)
+        raise
+
+
+def _followed(path: Path) -> Path:
+    """The place that a symbolic link points to; the path itself where it is none."""
+    if not path.is_symlink():
+        return path
+    try:
+        return path.resolve()
+    except RuntimeError:  # what pathlib makes of links in a circle
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+
+
+def _prefix(place: Path) -> str:
+    """The begin of the name of what is not finished, short enough for every name that a file may have."""
+    return f".{os.fsdecode(os.fsencode(place.name)[:100])}."

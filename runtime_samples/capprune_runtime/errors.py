@@ -1,6 +1,7 @@
 """Every error a user can cause, with the exit code it ends in.
 
     CapPruneError            1   a defect of ours, or of the machine (disk, memory)
+    ├── NotEnoughMemory          a photo or a model that this machine cannot hold
     ├── UsageError           2   an option, a path or a target that cannot be
     │   ├── ConfigError          an unknown key or an impossible value in a config
     │   ├── MissingExtra         a part of capprune that is not installed
@@ -77,6 +78,10 @@ class CapPruneError(Exception):
         return {key: value for key, value in facts.items() if value is not None}
 
 
+class NotEnoughMemory(CapPruneError):
+    """A photo or a model that this machine, or this process's limit, cannot hold."""
+
+
 class UsageError(CapPruneError):
     """An option, a path or a target that cannot be."""
 
@@ -151,3 +156,7 @@ class DeviceError(CapPruneError):
 
 class LinkLost(DeviceError):
     """The link to a device broke while it worked; it may come back."""
+
+
+class PhotoWarning(UserWarning):
+    """A photo that is damaged and was read all the same."""

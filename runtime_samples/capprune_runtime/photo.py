@@ -8,25 +8,24 @@ From decoded RGB on every step is integer arithmetic that any language can repea
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from capprune_runtime.errors import PhotoError
+from capprune_runtime.memory import is_short
+from capprune_runtime.photo_file import DECODER_ERRORS, opened_photo, read_photo_file
 
-MAX_PHOTO_BYTES = 256 << 20
 DEFAULT_MEAN, DEFAULT_SCALE = (127.0,) * 3, (128.0,) * 3  # of red, green and blue, as EfficientNet-Lite takes them
-MAX_PIXELS = 100_000_000
-MAX_SIDE = 65_535  # JPEG's own limit; keeps every weight of the resize far inside 64 bits
-
-# Photo formats only: Pillow also opens formats that start other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})  # of the files that count as photos in a folder
+# The endings of the files that count as photos in a folder.
+ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
+    | {".heic", ".heif", ".hif", ".avif"}
+)
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -38,75 +37,66 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-# What Pillow's decoders raise on hostile files; they document no common base.
-_DECODER_ERRORS = (OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, EOFError, ArithmeticError)
+_FROM_THE_END = (3, 4, 7, 8)  # orientations whose upright top lies at the bottom or the right of the file
 
 _ONE_BITS = 15  # coefficients are fixed point, 2^15 is 1
 _BLOCK_OUTPUTS = 8  # outputs computed by one product; more waste zeros, fewer waste calls
-_BLOCK_ROWS = 64  # photo rows turned at once, so that the copy stays in the cache
+_PRODUCT_BYTES = 40 << 20  # what the first matrix product of a process takes for good
+_BAND_ROWS = 64  # photo rows turned and narrowed at once, so that the copy stays in the cache
 
 
-def read_photo(source: Path | str | bytes, size: int) -> NDArray[np.uint8]:
+def read_photo(source: Path | str | bytes, size: int, where: object = None) -> NDArray[np.uint8]:
     """Read a photo as the encoder's square, before normalisation.
+
+    The photo is resized band by band: no copy of the whole is made beside Pillow's own.
 
     Args:
         source: The photo's path, or the bytes of the file.
         size: S, the side of the square in pixels.
+        where: The photo's name, for messages.  [default: the path]
 
     Returns:
         (S, S, 3) uint8 RGB.
 
     Raises:
         PhotoError: The file is missing, too large, truncated or no photo.
+        NotEnoughMemory: This machine cannot hold the photo.
     """
     if isinstance(source, bytes):
-        return resize(decode_photo(source, "the photo"), size)
-    path = Path(source)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_PHOTO_BYTES + 1)
-    except OSError as error:
-        raise PhotoError("a photo cannot be read", where=path, found=error.strerror) from None
-    return resize(decode_photo(content, path), size)
+        content, where = source, where or "the photo"
+    else:
+        content, where = read_photo_file(Path(source)), where or source
+    with opened_photo(content, where) as image:
+        orientation = _orientation(image)
+        return _resize_bands(_bands(image, orientation, where), _upright_size(image, orientation), size)
 
 
 def decode_photo(content: bytes, where: object) -> NDArray[np.uint8]:
     """Decode a photo file and turn it upright by its EXIF orientation.
 
     Transparent pixels are laid on white; 16-bit grey keeps its upper byte. A damaged EXIF block counts as none.
+    A JPEG of more than `photo_file.MAX_PIXELS` is decoded at half its width and height.
 
     Args:
-        content: The bytes of a file in one of `FORMATS`.
+        content: The bytes of a file in one of `photo_file.FORMATS`.
         where: The file's name, for messages.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        PhotoError: The bytes are no photo, a truncated one, or one of more than `MAX_PIXELS` pixels.
+        PhotoError: The bytes are no photo, a truncated one, or one of too many pixels.
+        NotEnoughMemory: This machine cannot hold the photo.
     """
-    if not content:
-        raise PhotoError("a photo is empty", where=where, expected="a photo file", found="0 bytes")
-    if len(content) > MAX_PHOTO_BYTES:
-        raise PhotoError("a photo file is too large", where=where, expected=f"at most {MAX_PHOTO_BYTES} bytes")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow on odd metadata; its size warning is our error below
-        try:
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_size(image.size, where)
-                image.load()
-                return _rgb(_upright(image), where)
-        except Image.DecompressionBombError:
-            raise _too_many_pixels(where, None) from None
-        except UnidentifiedImageError:
-            raise PhotoError(
-                "a file is not a photo that can be read", where=where, expected="one of " + ", ".join(FORMATS)
-            ) from None
-        except _DECODER_ERRORS as error:
-            raise PhotoError(
-                "a photo cannot be decoded", where=where, found=str(error) or type(error).__name__
-            ) from None
+    with opened_photo(content, where) as image:
+        orientation = _orientation(image)
+        width, height = _upright_size(image, orientation)
+        rgb = np.empty((height, width, 3), np.uint8)
+        top = 0
+        for band in _bands(image, orientation, where):
+            rgb[top : top + len(band)] = band
+            top += len(band)
+        return rgb
 
 
 def resize(rgb: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -122,13 +112,8 @@ def resize(rgb: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         (S, S, 3) uint8, the same to the bit on every machine and in every language.
     """
     height, width = rgb.shape[:2]
-    columns = _squash_plan(width, size)
-    narrow = np.empty((size, height, 3), np.uint8)
-    for top in range(0, height, _BLOCK_ROWS):
-        rows = rgb[top : top + _BLOCK_ROWS].transpose(1, 0, 2)  # (W, rows, 3)
-        narrow[:, top : top + _BLOCK_ROWS] = _squash(rows.reshape(width, -1), columns, size).reshape(size, -1, 3)
-    upright = narrow.transpose(1, 0, 2).reshape(height, size * 3)
-    return _squash(upright, _squash_plan(height, size), size).reshape(size, size, 3)
+    bands = (rgb[top : top + _BAND_ROWS] for top in range(0, height, _BAND_ROWS))
+    return _resize_bands(bands, (width, height), size)
 
 
 def normalise(
@@ -148,31 +133,54 @@ def normalise(
     return (shifted / np.asarray(scale, np.float32))[np.newaxis]
 
 
-def _check_size(size: tuple[int, int], where: object) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise PhotoError("a photo has no pixels", where=where, found=f"{width}×{height}")
-    if width * height > MAX_PIXELS or max(size) > MAX_SIDE:
-        raise _too_many_pixels(where, f"{width}×{height}")
+def _resize_bands(bands: Iterable[NDArray[np.uint8]], photo_size: tuple[int, int], size: int) -> NDArray[np.uint8]:
+    """The resize of a photo of (width, height) pixels that comes in bands of rows, from the top."""
+    _room_for_products()
+    width, height = photo_size
+    columns = _squash_plan(width, size)
+    narrow = np.empty((size, height, 3), np.uint8)
+    top = 0
+    for band in bands:
+        lying = band.transpose(1, 0, 2).reshape(width, -1)  # (W, rows · 3)
+        narrow[:, top : top + len(band)] = _squash(lying, columns, size).reshape(size, -1, 3)
+        top += len(band)
+    upright = narrow.transpose(1, 0, 2).reshape(height, size * 3)
+    return _squash(upright, _squash_plan(height, size), size).reshape(size, size, 3)
 
 
-def _too_many_pixels(where: object, found: str | None) -> PhotoError:
-    return PhotoError(
-        "a photo has too many pixels",
-        where=where,
-        expected=f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} a side",
-        found=found,
-    )
+@functools.cache
+def _room_for_products() -> None:
+    """Raise MemoryError where OpenBLAS, at the first product, would wait for ever for the buffer that it keeps."""
+    if is_short(_PRODUCT_BYTES):
+        raise MemoryError
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
     # Not ImageOps.exif_transpose: it writes the whole EXIF block anew, and gives up the turn when another
     # tag of the block is damaged.
     try:
-        turn = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except (*_DECODER_ERRORS, RuntimeError):
-        return image
-    return image if turn is None else image.transpose(turn)
+        found = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except (*DECODER_ERRORS, RuntimeError):
+        return 1
+    return found if found in _UPRIGHT else 1
+
+
+def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def _bands(image: Image.Image, orientation: int, where: object) -> Iterator[NDArray[np.uint8]]:
+    """The upright photo as RGB in bands of rows, from the top; only a band at a time is turned and converted."""
+    across = orientation >= 5  # the upright photo's rows are columns of the file
+    total = image.width if across else image.height
+    for top in range(0, total, _BAND_ROWS):
+        first, last = top, min(top + _BAND_ROWS, total)
+        if orientation in _FROM_THE_END:
+            first, last = total - last, total - first
+        box = (first, 0, last, image.height) if across else (0, first, image.width, last)
+        band = image.crop(box)
+        yield _rgb(band.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else band, where)
 
 
 def _rgb(image: Image.Image, where: object) -> NDArray[np.uint8]:

@@ -17,7 +17,6 @@ from capprune_exporters.bundle import BundleContents, GoldenCaption, write_bundl
 from capprune_exporters.onnx.models import encoder_onnx
 from capprune_exporters.onnx.weights import make_gapped
 from capprune_exporters.tflite.convert import convert
-from capprune_runtime.__main__ import main
 from capprune_runtime.bundle.manifest import (
     MODEL_FILES,
     DataSection,
@@ -31,6 +30,7 @@ from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.caption.interpreter import available_runtimes, open_model
+from capprune_runtime.command import main
 from capprune_runtime.errors import BadModelFile, BundleError, MissingExtra, MissingFile, UsageError
 from capprune_runtime.formats import model_kind
 
@@ -224,7 +224,7 @@ def test_kinds_of_models_are_told_apart(lstm: Parts) -> None:
 
 def test_runtime_needs_neither_the_onnx_package_nor_torch(lstm_bundle: Path) -> None:
     code = (
-        "import sys; from capprune_runtime.__main__ import main\n"
+        "import sys; from capprune_runtime.command import main\n"
         "assert main(['caption', sys.argv[1], sys.argv[1] + '/golden/scene-0.png']) == 0\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('onnx', 'google', 'torch', 'ai_edge_litert')])"
     )

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from capprune_runtime.__main__ import main
 from capprune_runtime.archive import archive_bytes
+from capprune_runtime.command import main
 
 
 def run(archive: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

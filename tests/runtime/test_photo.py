@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from capprune_runtime.errors import PhotoError
-from capprune_runtime.photo import MAX_PIXELS, decode_photo, normalise, read_photo, resize
+from capprune_runtime.photo import decode_photo, normalise, read_photo, resize
+from capprune_runtime.photo_file import MAX_PIXELS
 
 
 def reference_axis(samples: NDArray[np.uint8], n_out: int) -> NDArray[np.uint8]:

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import capprune_runtime
-from capprune_runtime.__main__ import main
 from capprune_runtime.bundle import verify
+from capprune_runtime.command import main
 from capprune_runtime.measure.results import parse_measurements
 
 COMMAND = [sys.executable, "-m", "capprune_runtime"]
@@ -66,11 +66,19 @@ def test_a_bad_photo_does_not_stop_the_others_and_its_code_is_returned(
 
 
 def test_a_missing_photo_is_a_usage_error_before_any_work(
-    bundle_folder: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["caption", str(bundle_folder), str(photo), "absent.jpg"]) == 2
+    assert main(["caption", str(tmp_path / "no bundle"), "absent.jpg"]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and "absent.jpg" in captured.err
+
+
+def test_a_missing_photo_does_not_stop_the_others(
+    bundle_folder: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["caption", str(bundle_folder), "absent.jpg", str(photo)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{photo}\tword") and "absent.jpg" in captured.err
 
 
 def test_verify_says_what_the_bundle_is(bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +157,7 @@ def test_a_closed_pipe_is_no_traceback(bundle_folder: Path, photo: Path) -> None
     arguments = [*COMMAND, "caption", str(bundle_folder), str(photo)]
     done = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
-    assert done.returncode == 1 and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+    assert done.returncode == 141 and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
 
 
 def test_run_writes_a_document_and_prints_captions(

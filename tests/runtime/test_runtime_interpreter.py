@@ -14,9 +14,9 @@ import tiny_bundle
 import torch
 from numpy.typing import NDArray
 
-from capprune_runtime.__main__ import main
 from capprune_runtime.caption import interpreter
 from capprune_runtime.caption.interpreter import available_runtimes, open_model
+from capprune_runtime.command import main
 from capprune_runtime.errors import BundleError, MissingExtra, UsageError
 
 NO_MODEL = b"\0\0\0\0TFL3"  # of the right kind, and nothing else
@@ -147,7 +147,7 @@ def test_other_interpreters_say_the_same(
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{runtime} is not installed")
     code = (
-        "import sys; from capprune_runtime.__main__ import main\n"
+        "import sys; from capprune_runtime.command import main\n"
         "for folder in sys.argv[2:]:\n"
         "    for beam in '13':\n"
         "        photo = folder + '/golden/scene-0.png'\n"
@@ -166,7 +166,7 @@ def test_other_interpreters_say_the_same(
 
 def test_importing_the_package_loads_no_interpreter_and_no_torch() -> None:
     code = (
-        "import sys, capprune_runtime, capprune_runtime.__main__; "
+        "import sys, capprune_runtime, capprune_runtime.command; "
         "print([m for m in sys.modules if m.split('.')[0] in "
         "('torch', 'tensorflow', 'tflite_runtime', 'ai_edge_litert', 'onnxruntime', 'flatbuffers', 'capprune', 'click')])"
     )

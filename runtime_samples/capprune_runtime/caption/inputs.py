@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
 from capprune_runtime import regions
 from capprune_runtime.bundle.manifest import PreprocessingSection, RegionsSection
-from capprune_runtime.photo import ENDINGS, decode_photo, read_photo, resize
+from capprune_runtime.photo import ENDINGS, read_photo
+
+Preprocessing: TypeAlias = PreprocessingSection | RegionsSection
 
 
-def input_endings(preprocessing: PreprocessingSection | RegionsSection) -> frozenset[str]:
+def input_endings(preprocessing: Preprocessing) -> frozenset[str]:
     """Return the endings of the files in a folder that a bundle can caption, in lower case."""
     return frozenset({regions.ENDING}) if isinstance(preprocessing, RegionsSection) else ENDINGS
 
 
-def read_input(path: Path, preprocessing: PreprocessingSection | RegionsSection) -> NDArray[Any]:
+def read_input(path: Path, preprocessing: Preprocessing) -> NDArray[Any]:
     """Read one file.
 
     Returns:
@@ -31,7 +33,7 @@ def read_input(path: Path, preprocessing: PreprocessingSection | RegionsSection)
     return read_photo(path, preprocessing.size)
 
 
-def decode_input(data: bytes, where: object, preprocessing: PreprocessingSection | RegionsSection) -> NDArray[Any]:
+def decode_input(data: bytes, where: object, preprocessing: Preprocessing) -> NDArray[Any]:
     """Decode the bytes of one file; see `read_input`.
 
     Args:
@@ -41,4 +43,4 @@ def decode_input(data: bytes, where: object, preprocessing: PreprocessingSection
     """
     if isinstance(preprocessing, RegionsSection):
         return regions.decode_regions(data, where)
-    return resize(decode_photo(data, where), preprocessing.size)
+    return read_photo(data, preprocessing.size, where)

@@ -23,11 +23,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from capprune_runtime.errors import BundleError, MissingExtra, UsageError
+from capprune_runtime.errors import BundleError, CapPruneError, MissingExtra, NotEnoughMemory, UsageError
 from capprune_runtime.formats import NEXT, RUNTIMES, model_kind, runtimes_for
+from capprune_runtime.memory import MODEST_BYTES, ran_out
 
 # What the native code behind the TFLite interpreters raises; onnxruntime has classes of its own besides.
 _INTERPRETER_ERRORS = (ValueError, RuntimeError, TypeError, IndexError, MemoryError)
+_NOT_INSTALLED = "it is not installed"
 _SILENT = 4  # onnxruntime's level of fatal errors
 
 
@@ -161,6 +163,8 @@ class Model:
         try:
             return self._engine.invoke()
         except self._engine.errors as error:
+            if ran_out(error):
+                raise _no_memory(self.runtime, error) from error
             raise BundleError("the interpreter failed to run a model", where=self.runtime, found=error) from error
 
     def _set(self, inputs: Mapping[str, NDArray[Any]]) -> None:
@@ -207,7 +211,7 @@ def open_model(data: bytes, signature: str, *, runtime: str = "auto", threads: i
             interpreter.allocate_tensors()
         return Model(_Tflite(interpreter, signature), runtime)
     except _INTERPRETER_ERRORS as error:
-        raise _not_accepted(runtime, error) from error
+        raise _not_accepted(runtime, error, len(data)) from error
 
 
 def _open_onnx(data: bytes, module: Any, threads: int) -> Model:
@@ -222,10 +226,18 @@ def _open_onnx(data: bytes, module: Any, threads: int) -> Model:
         session = module.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         return Model(_Onnx(session, errors), "onnxruntime")
     except errors as error:
-        raise _not_accepted("onnxruntime", error) from error
+        raise _not_accepted("onnxruntime", error, len(data)) from error
 
 
-def _not_accepted(runtime: str, error: Exception) -> BundleError:
+def _no_memory(runtime: str, error: Exception) -> NotEnoughMemory:
+    return NotEnoughMemory(
+        "there is not enough memory to run the model", where=runtime, found=error, hint="close other programs"
+    )
+
+
+def _not_accepted(runtime: str, error: Exception, size_bytes: int) -> CapPruneError:
+    if ran_out(error, MODEST_BYTES + 2 * size_bytes):  # the file has passed the verifier
+        return _no_memory(runtime, error)
     return BundleError("the interpreter does not accept a model", where=runtime, found=error)
 
 
@@ -251,11 +263,7 @@ def _choose(runtime: str, kind: str) -> str:
     able = runtimes_for(kind)
     if runtime == "auto":
         if not (available := available_runtimes(kind)):
-            raise MissingExtra(
-                f"no interpreter for .{kind} models is installed",
-                expected=" or ".join(able),
-                hint=RUNTIMES[able[0]].install,
-            )
+            raise _none_available(kind)
         return available[0]
     if runtime not in RUNTIMES:
         raise UsageError(
@@ -266,15 +274,38 @@ def _choose(runtime: str, kind: str) -> str:
             f"this runtime does not run .{kind} models", where="--runtime", expected=", ".join(able), found=runtime
         )
     if obstacle := _obstacle(runtime):
-        raise MissingExtra(f"the runtime {runtime} cannot be used", found=obstacle, hint=RUNTIMES[runtime].install)
+        raise MissingExtra(f"the runtime {runtime} cannot be used", found=obstacle, hint=_remedy(runtime))
     return runtime
+
+
+def _none_available(kind: str) -> MissingExtra:
+    able = runtimes_for(kind)
+    unusable = obstacles(kind)
+    if unusable:
+        found = "; ".join(f"{name} is installed, but {obstacle}" for name, obstacle in unusable.items())
+        what = f"no interpreter for .{kind} models can be used"
+        return MissingExtra(what, expected=" or ".join(able), found=found, hint=_remedy(next(iter(unusable))))
+    what = f"no interpreter for .{kind} models is installed"
+    return MissingExtra(what, expected=" or ".join(able), hint=RUNTIMES[able[0]].install)
+
+
+def obstacles(kind: str = "tflite") -> dict[str, str]:
+    """Return why runtimes that are installed cannot be used in this process, by name."""
+    found = {name: _obstacle(name) for name in runtimes_for(kind)}
+    return {name: obstacle for name, obstacle in found.items() if obstacle not in (None, _NOT_INSTALLED)}
+
+
+def _remedy(runtime: str) -> str:
+    """The command that makes a runtime usable."""
+    old_numpy = runtime == "tflite-runtime" and _obstacle(runtime) != _NOT_INSTALLED
+    return "pip install 'numpy<2'" if old_numpy else RUNTIMES[runtime].install
 
 
 def _obstacle(runtime: str) -> str | None:
     """Why this process cannot use a runtime; None when it can."""
     module = RUNTIMES[runtime].package
     if module not in sys.modules and importlib.util.find_spec(module) is None:
-        return "it is not installed"
+        return _NOT_INSTALLED
     if runtime == "tflite-runtime":
         # Both import without complaint and then fail, or corrupt memory, when a model is loaded.
         if int(np.__version__.partition(".")[0]) >= 2:
@@ -292,6 +323,8 @@ def _import(runtime: str) -> Any:
             warnings.simplefilter("ignore")
             module = importlib.import_module(RUNTIMES[runtime].module)
             return module.lite if runtime == "tensorflow" else module
-    except (ImportError, OSError, AttributeError) as error:
+    except (ImportError, OSError, AttributeError, MemoryError) as error:
+        if ran_out(error):
+            raise _no_memory(runtime, error) from error
         hint = RUNTIMES[runtime].install
         raise MissingExtra(f"the runtime {runtime} cannot be loaded", found=error, hint=hint) from error

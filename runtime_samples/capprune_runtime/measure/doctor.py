@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,15 +63,17 @@ def equipment(kind: str = "tflite") -> Equipment:
         kind: The kind of model file that is to run, "tflite" or "onnx".
     """
     numpy, pillow = (_version(module) for module in _MODULES.values())
+    unusable = {} if numpy is None else _obstacles(kind)
     runtimes = {
         name: runtime_version(name)
         for name, runtime in RUNTIMES.items()
         if importlib.util.find_spec(runtime.package) is not None
     }
-    able = runtimes.keys() & runtimes_for(kind)
+    able = runtimes.keys() & set(runtimes_for(kind)) - unusable.keys()
     missing = tuple(name for name, version in (("numpy", numpy), ("Pillow", pillow)) if version is None)
     if not able:
-        missing = (*missing, f"an interpreter for .{kind} models")
+        reasons = "".join(f" ({name}: {obstacle})" for name, obstacle in unusable.items())
+        missing = (*missing, f"an interpreter for .{kind} models{reasons}")
     machine = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     return Equipment(
@@ -85,8 +88,23 @@ def equipment(kind: str = "tflite") -> Equipment:
         emulated=is_emulated(machine, cpuinfo.read_text(errors="replace") if cpuinfo.is_file() else "", os.environ),
         emulated_cpu=os.environ.get("QEMU_CPU"),
         missing=missing,
-        install=install_command(machine, sys.version_info[:2], kind, sys.executable, in_venv()) if missing else None,
+        install=_install(machine, kind, missing, unusable),
     )
+
+
+def _obstacles(kind: str) -> dict[str, str]:
+    from capprune_runtime.caption.interpreter import obstacles  # needs NumPy
+
+    return obstacles(kind)
+
+
+def _install(machine: str, kind: str, missing: tuple[str, ...], unusable: Mapping[str, str]) -> str | None:
+    if not missing:
+        return None
+    command = install_command(machine, sys.version_info[:2], kind, sys.executable, in_venv())
+    if command is None and "tflite-runtime" in unusable:
+        return f"{sys.executable} -m pip install 'numpy<2'"
+    return command
 
 
 def install_command(machine: str, python: tuple[int, int], kind: str, executable: str, venv: bool) -> str | None:

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from capprune_runtime import stopping
+from capprune_runtime.caption.inputs import Preprocessing, input_endings, read_input
 from capprune_runtime.errors import DataError, UsageError
 from capprune_runtime.measure.journal import Journal, Line
 from capprune_runtime.measure.results import RUN, SCHEMA_VERSION, Measurement, Settings, write_document
 from capprune_runtime.measure.session import WARM_UP, Photo, Session, measured
-from capprune_runtime.photo import ENDINGS, read_photo
+from capprune_runtime.photo import ENDINGS
+from capprune_runtime.photo_folder import find_photos
+from capprune_runtime.streams import shown_name
 
 Tell = Callable[[Line], None]
+Note = Callable[[str], None]
 
 
 def run_photos(
@@ -27,6 +31,8 @@ def run_photos(
     threads: int = 1,
     limit: int | None = None,
     tell: Tell | None = None,
+    note: Note | None = None,
+    begun: Callable[[Session], None] | None = None,
 ) -> Measurement:
     """Caption every photo of a folder with a bundle.
 
@@ -42,20 +48,28 @@ def run_photos(
         threads: Threads of the interpreter.
         limit: Only the first so many photos.
         tell: Is told of every line of the journal.
+        note: Is given a line about the files of the folder that were left out.
+        begun: Is given the session when the bundle is loaded.
 
     Raises:
         UsageError: There is no such folder or bundle.
         DataError: There is no photo, or none that can be read.
         BundleError: The bundle cannot be run.
     """
-    names = photo_names(folder)[:limit]
+    if limit is not None and limit < 1:
+        raise UsageError("at least one photo is captioned", where="--limit", expected="1 or more", found=limit)
     session = Session(bundle, runtime, threads)
+    preprocessing = session.bundle.manifest.preprocessing
+    names = photo_names(folder, note, input_endings(preprocessing))[:limit]
+    if begun is not None:
+        begun(session)
     width = session.beam(beam)
     journal = Journal(None if out is None else journal_path(out), session_key(session, width))
     try:
         _say_all(session, width, folder, names, journal, tell)
-        said = [journal.said[name] for name in names if name in journal.said]
-        failures = [journal.failed[name] for name in names if name in journal.failed]
+        shown = [shown_name(name) for name in names]
+        said = [journal.said[name] for name in shown if name in journal.said]
+        failures = [journal.failed[name] for name in shown if name in journal.failed]
         if not said:
             raise DataError("none of the photos can be read", where=folder, found=failures[0].message)
         settings = Settings(width, WARM_UP, journal.sessions)
@@ -69,14 +83,13 @@ def run_photos(
 
 
 def _say_all(session: Session, width: int, folder: Path, names: list[str], journal: Journal, tell: Tell | None) -> None:
-    size = session.bundle.manifest.photo_size
-    remaining = [name for name in names if name not in journal.done]
+    remaining = [name for name in names if shown_name(name) not in journal.done]
     if not remaining:
         return
     journal.begin(session.began)
     if tell is not None:
         tell(Line(session_key(session, width), session.began))
-    for photo in session.say(_photos(folder, remaining, size), width):
+    for photo in session.say(_photos(folder, remaining, session.bundle.manifest.preprocessing), width):
         line = Line(photo=photo)
         journal.write(line)
         if tell is not None:
@@ -100,8 +113,13 @@ def journal_path(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(".json") + ".jsonl")
 
 
-def photo_names(folder: Path) -> list[str]:
+def photo_names(folder: Path, note: Note | None = None, endings: frozenset[str] = ENDINGS) -> list[str]:
     """The photos under a folder, at any depth, by their path in it with `/`, sorted.
+
+    Args:
+        folder: The folder.
+        note: Is given a line about the files that were left out.
+        endings: Of the files that count, in lower case.
 
     Raises:
         UsageError: There is no such folder.
@@ -109,12 +127,12 @@ def photo_names(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise UsageError("there is no such folder of photos", where=folder)
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
-    if not found:
-        raise DataError("there are no photos", where=folder, expected=", ".join(sorted(ENDINGS)))
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    found = find_photos(folder, endings)
+    if note is not None and (text := found.left_out_text()) is not None:
+        note(text)
+    return sorted(path.relative_to(folder).as_posix() for path in found.photos)
 
 
-def _photos(folder: Path, names: list[str], size: int) -> Iterator[Photo]:
+def _photos(folder: Path, names: list[str], preprocessing: Preprocessing) -> Iterator[Photo]:
     for name in names:
-        yield Photo(name, functools.partial(read_photo, folder / name, size))
+        yield Photo(shown_name(name), functools.partial(read_input, folder / name, preprocessing))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from capprune_runtime import __version__
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption.captioner import Captioner
-from capprune_runtime.errors import PhotoError
+from capprune_runtime.errors import NotEnoughMemory, PhotoError
 from capprune_runtime.measure.environment import Environment, Moment, environment, moment
 from capprune_runtime.measure.results import (
     BundleFacts,
@@ -93,12 +93,13 @@ class Session:
 
         Raises:
             PhotoError: A photo cannot be read, where `strict`.
+            NotEnoughMemory: This machine cannot hold a photo, where `strict`.
         """
         for photo in photos:
             started = time.perf_counter_ns()
             try:
                 pixels = photo.read()
-            except PhotoError as error:
+            except (PhotoError, NotEnoughMemory) as error:
                 if strict:
                     raise
                 yield FailedPhoto(photo.name, type(error).__name__, str(error))

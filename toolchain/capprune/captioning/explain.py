@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from capprune_runtime.atomic import write_bytes
 from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.errors import UsageError
+from capprune_runtime.streams import shown_name
 
 TILE = 224  # pixels, a side
 LINE = 26  # pixels, under each tile for its word
 ACROSS = 4  # tiles in a row
+LONGEST_NAME = 200  # bytes of a picture's name, below what file systems take
 MARGIN = 6
 MARK = ("Software", "capprune caption --explain")  # in every picture, so that only such files are replaced
 DARKEST = 0.25  # of the photo's light, where the model did not look
@@ -35,7 +38,7 @@ def explanation_places(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]
     Raises:
         UsageError: A picture would take the place of a file that is no picture of an earlier run.
     """
-    names: dict[Path, str] = {photo: photo.stem for photo in photos}
+    names: dict[Path, str] = {photo: _stem(photo) for photo in photos}
     for longer in (_path_as_name, lambda photo: f"{_path_as_name(photo)}{photo.suffix}", _numbered(photos)):
         times = Counter(name.casefold() for name in names.values())
         names = {photo: name if times[name.casefold()] == 1 else longer(photo) for photo, name in names.items()}
@@ -49,8 +52,15 @@ def explanation_places(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]
     return places
 
 
+def _stem(photo: Path) -> str:
+    """The photo's own name, short enough for a file and printable."""
+    shown = shown_name(os.fsdecode(os.fsencode(photo.stem)[:LONGEST_NAME]))
+    return "stdin" if str(photo) == "-" else shown or "photo"
+
+
 def _path_as_name(photo: Path) -> str:
-    return "_".join((*(part for part in photo.parent.parts if part not in ("/", "..")), photo.stem))
+    name = "_".join((*(part for part in photo.parent.parts if part not in ("/", "..")), _stem(photo)))
+    return shown_name(os.fsdecode(os.fsencode(name)[-LONGEST_NAME:]))
 
 
 def _numbered(photos: Sequence[Path]) -> Callable[[Path], str]:
@@ -66,17 +76,20 @@ def _is_explanation(path: Path) -> bool:
         return False
 
 
-def write_explanation(path: Path, photo: Path, caption: Caption) -> None:
+def write_explanation(path: Path, photo: NDArray[np.uint8], caption: Caption) -> None:
     """Draw the photo once whole and once for each word, lit where the model looked; see `explanation`.
+
+    Args:
+        path: The picture to write.
+        photo: (S, S, 3) uint8 RGB, such as `read_photo` gives it for `TILE`.
+        caption: What was said of it.
 
     Raises:
         CapPruneError: If the file cannot be written.
     """
-    with Image.open(photo) as opened:
-        upright = ImageOps.exif_transpose(opened).convert("RGB")
     data, mark = io.BytesIO(), PngInfo()
     mark.add_text(*MARK)
-    explanation(upright, caption).save(data, "PNG", pnginfo=mark)
+    explanation(Image.fromarray(photo), caption).save(data, "PNG", pnginfo=mark)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, data.getvalue())
 

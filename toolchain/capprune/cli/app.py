@@ -5,20 +5,26 @@ Subcommands are imported when they are called, so that `capprune --help` costs a
 
 from __future__ import annotations
 
+import copy
 import errno
+import functools
 import importlib
 import json
 import keyword
 import os
 import sys
 import traceback
-from typing import NoReturn
+import warnings
+from typing import Any, NoReturn
 
 import click
 
 from capprune import __version__
-from capprune_runtime import stopping
-from capprune_runtime.errors import CapPruneError
+from capprune.cli.extras import extra_of_module, keys_of, require_extras
+from capprune_runtime import stopping, streams
+from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory, PhotoWarning, UsageError
+from capprune_runtime.memory import LEAST_ADDRESS_SPACE, address_space_bytes, is_short, names_memory
+from capprune_runtime.streams import printable
 
 # command: what `capprune --help` says of it; the module is capprune.cli.<command>, with a `_` behind a word of Python
 COMMANDS = {
@@ -50,11 +56,21 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module."""
+        """Import the command's module; what the command needs is checked before it does anything."""
         if cmd_name not in COMMANDS:
             return None
         module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
-        command: click.Command = importlib.import_module(f"capprune.cli.{module}").command
+        command: click.Command = copy.copy(importlib.import_module(f"capprune.cli.{module}").command)
+        work = command.callback
+        if work is not None:
+
+            @functools.wraps(work)
+            def checked(*arguments: Any, **options: Any) -> Any:
+                for key in keys_of(cmd_name, options):
+                    require_extras(key)
+                return work(*arguments, **options)
+
+            command.callback = checked
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -81,53 +97,127 @@ def cli(debug: bool) -> None:
 def main() -> NoReturn:
     """Entry point of the console script."""
     stopping.listen()
+    streams.prepare()
+    warnings.showwarning = _show_warning
     # Threads that spin at a barrier while another process has their core made training 20 times slower on a busy machine;
     # sleeping costs a few microseconds on an idle one. Read by OpenMP when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(_run(sys.argv[1:]))
+    streams.leave(streams.finish(_run(sys.argv[1:])))
 
 
 def _run(arguments: list[str]) -> int:
-    debug = "--debug" in arguments
     try:
+        _check_process(arguments)
         cli.main(arguments, prog_name="capprune", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _wrong_usage(error, arguments)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return stopping.INTERRUPTED
     except CapPruneError as error:
-        return stopping.requested() or _told(error, arguments, debug)
-    except BrokenPipeError:
-        sys.stderr.close()  # nobody reads any more; the interpreter's own complaint would be noise
-        return 1
+        return stopping.requested() or _told(error, arguments)
+    except BrokenPipeError as error:
+        return streams.failed_output(error)
     except Exception as error:  # the edge: everything else is a defect of ours or of the machine
-        return stopping.requested() or _told(_as_defect(error), arguments, debug)
+        return stopping.requested() or _told(_as_message(error, arguments), arguments)
     return 0
 
 
-def _told(error: CapPruneError, arguments: list[str], debug: bool) -> int:
-    if debug:
+def _check_process(arguments: list[str]) -> None:
+    """Refuse to start where libraries would end or hang without a message of ours.
+
+    Raises:
+        UsageError: The current folder is gone.
+        NotEnoughMemory: The limit of the address space is too low.
+    """
+    if not arguments or {"-h", "--help", "--version"} & set(arguments):
+        return
+    try:
+        os.getcwd()  # noqa: PTH109 - pathlib's says no more
+    except OSError:
+        raise UsageError("the current folder is not there any more", hint="cd to a folder that is") from None
+    limit = address_space_bytes()
+    if limit is not None and limit < LEAST_ADDRESS_SPACE:
+        raise NotEnoughMemory(
+            "this process may not use enough memory",
+            where="ulimit -v",
+            expected=f"at least {LEAST_ADDRESS_SPACE // 1024}",
+            found=limit // 1024,
+            hint="ulimit -v unlimited",
+        )
+
+
+def _wrong_usage(error: click.ClickException, arguments: list[str]) -> int:
+    if "--json" not in arguments:
+        error.show()
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "capprune"
+    wrong = UsageError(error.format_message(), hint=f"{path} --help")
+    return _told(wrong, arguments)
+
+
+def _told(error: CapPruneError, arguments: list[str]) -> int:
+    if "--debug" in arguments:
         traceback.print_exception(error)
     elif "--json" in arguments:
         click.echo(json.dumps({"schema_version": 1, **error.as_json()}, indent=2))
     else:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(error)}", err=True)
     return error.exit_code
 
 
-def _as_defect(error: Exception) -> CapPruneError:
-    if isinstance(error, MemoryError):
-        wrapped = CapPruneError("this machine has not enough memory", hint="lower training.photos_per_batch")
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        wrapped = CapPruneError("the disk is full", where=error.filename, hint="free some space and run this again")
-    else:
-        wrapped = CapPruneError(
-            f"{type(error).__name__}: {error}",
-            hint="this is a defect; run it again with --debug and report what it says",
-        )
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    text = str(message) if issubclass(category, PhotoWarning) else f"{category.__name__}: {message}"
+    click.echo(f"warning: {printable(text)}", err=True)
+
+
+_TRAINING = ("train", "prune", "finetune", "sweep", "demo")
+_OF_THE_USER = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EBUSY,
+)
+
+
+def _as_message(error: Exception, arguments: list[str]) -> CapPruneError:
+    """The message for an error that no command has foreseen."""
+    wrapped = _known(error, arguments) or CapPruneError(
+        f"{type(error).__name__}: {error}",
+        hint="this is a defect; run it again with --debug and report what it says",
+    )
     wrapped.__cause__ = error
     return wrapped
+
+
+def _known(error: Exception, arguments: list[str]) -> CapPruneError | None:
+    if names_memory(error) or (isinstance(error, ImportError) and is_short()):
+        training = any(command in arguments for command in _TRAINING)
+        hint = (
+            "lower training.photos_per_batch" if training else "close other programs, or use a machine with more memory"
+        )
+        return NotEnoughMemory("this machine has not enough memory", hint=hint)
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_of_module(error.name or "")) is not None:
+        return MissingExtra(f"{error.name} is not installed", hint=f"pip install 'capprune[{extra}]'")
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = error.filename or "standard output"
+        if error.filename is None:
+            streams.drop_output()
+        return CapPruneError("the disk is full", where=where, hint="free some space and run this again")
+    if error.errno == errno.EFBIG:
+        return CapPruneError("a file may not become so large", where=error.filename, hint="ulimit -f unlimited")
+    if error.errno in _OF_THE_USER and error.filename is not None:
+        return UsageError("a file or folder cannot be used", where=error.filename, found=error.strerror)
+    return None

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from capprune.cli.console import emit, json_option, say, threads_option
+from capprune.cli.console import Place, echo, emit, json_option, out_file_option, say, threads_option
 from capprune_runtime.formats import RUNTIMES
+from capprune_runtime.streams import output_may_end
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from capprune.captioning.journal import CaptionJournal
     from capprune.captioning.said import Said
-    from capprune_runtime.caption.captioner import Captioner
+    from capprune_runtime.caption.captioner import Caption, Captioner
+    from capprune_runtime.errors import CapPruneError
+
+
+@dataclass(frozen=True)
+class Named:
+    """A photo to caption, or what is wrong with an argument that names none.
+
+    Attributes:
+        path: As it was named, or found in a folder that was.
+        problem: Why it cannot be read.
+    """
+
+    path: Path
+    problem: CapPruneError | None = None
 
 
 @click.command()
-@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--bundle", type=click.Path(path_type=Path), help="A folder or packed.  [default: the package's own]")
+@click.argument("photos", nargs=-1, required=True, type=Place(), metavar="PHOTO|FOLDER|-...")
+@click.option("--bundle", type=Place(), help="A folder or packed.  [default: the package's own]")
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept in the search.  [default: the bundle's]")
 @click.option(
     "--explain",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(file_okay=False),
     metavar="FOLDER",
     help="Draw for every photo where the model looked for each word.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write all captions to a .csv or .json file as well."
-)
+@out_file_option(help="Write all captions to a .csv or .json file as well.")
 @click.option(
     "--runtime",
     default="auto",
@@ -47,25 +67,30 @@ def command(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Say what is in photos, or in all photos of a folder.
+    """Say what is in photos, or in all photos of a folder; - reads a photo from standard input.
 
     The bundle is verified before it is loaded. Works offline, on a CPU. A caption of which the model was not sure is marked
     so. A photo that cannot be read is named, and the others are captioned; the exit code is then that of the first error.
+    With --out the same command goes on where an interrupted one stopped.
 
     \b
     Example:
       capprune caption photo.jpg
       capprune caption holiday/ --out captions.csv --explain where-it-looked
     """
+    from capprune.captioning.journal import CaptionJournal, session_of
     from capprune.captioning.ready import ready_bundle
-    from capprune.captioning.said import check_table, confidence_of, write_table
+    from capprune.captioning.said import check_table
+    from capprune_runtime.atomic import check_folder_place
     from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.caption.captioner import Captioner
+    from capprune_runtime.caption.confidence import confidence_of
+    from capprune_runtime.caption.inputs import input_endings
 
     if out is not None:
         check_table(out)
-    found = _photos(photos)
-    pictures = _pictures(explain, found)
+    if explain is not None:
+        check_folder_place(explain, new=False)
     place = bundle or ready_bundle()
     verified = verify_bundle(place)
     if explain is not None and verified.manifest.interface.regions is None:
@@ -74,33 +99,45 @@ def command(
         raise without_attention()
     captioner = Captioner(verified, runtime=runtime, threads=threads)
     confidence = confidence_of(verified)
-    said: list[Said] = []
-    for path in found:
-        said.append(_caption(captioner, path, beam, confidence, pictures.get(path)))
-        _tell(said[-1], len(found) == 1, as_json)
-    if out is not None:
-        write_table(out, said)
+    named = _named(photos, input_endings(verified.manifest.preprocessing))
+    pictures = _pictures(explain, [one.path for one in named if one.problem is None])
+    journal = CaptionJournal(out, session_of(verified, captioner.runtime, beam))
+    work = _Work(captioner, beam, confidence, journal, pictures, as_json)
+    said = work.caption_all(named, out)
     document = {"bundle": str(place), "runtime": captioner.runtime, "low_confidence_below": confidence}
-    emit({**document, "captions": [one.as_json() for one in said]}, as_json, lambda: None)
+    with nullcontext() if out is None else output_may_end():
+        emit({**document, "captions": [one.as_json() for one in said]}, as_json, lambda: None)
     failed = [one.error for one in said if one.error is not None]
     if failed:
         raise SystemExit(failed[0].exit_code)
 
 
-def _photos(places: Sequence[Path]) -> list[Path]:
-    from capprune.captioning.said import photos_in
-    from capprune_runtime.errors import UsageError
+def _named(places: Sequence[Path], endings: frozenset[str]) -> list[Named]:
+    """The photos that the arguments name; one that names none does not stop the others.
 
-    def each() -> Iterator[Path]:
-        for place in places:
-            if place.is_dir():
-                yield from photos_in(place)
-            elif place.is_file():
-                yield place
-            else:
-                raise UsageError("there is no such photo", where=place)
+    Raises:
+        CapPruneError: There is one argument, and it names no photo.
+    """
+    from capprune_runtime.errors import DataError
+    from capprune_runtime.photo_argument import argument_problem
+    from capprune_runtime.photo_folder import find_photos
 
-    return list(each())
+    named: list[Named] = []
+    for place in places:
+        problem: CapPruneError | None = argument_problem(place)
+        if problem is None and place.is_dir():
+            try:
+                found = find_photos(place, endings)
+                named += [Named(path) for path in found.photos]
+                if (left_out := found.left_out_text()) is not None:
+                    say(f"{place}: {left_out}")
+                continue
+            except DataError as error:
+                problem = error
+        named.append(Named(place, problem))
+    if len(named) == 1 and named[0].problem is not None:
+        raise named[0].problem
+    return named
 
 
 def _pictures(explain: Path | None, photos: Sequence[Path]) -> dict[Path, Path]:
@@ -116,28 +153,90 @@ def _pictures(explain: Path | None, photos: Sequence[Path]) -> dict[Path, Path]:
     return places
 
 
-def _caption(
-    captioner: Captioner, path: Path, beam: int | None, confidence: float | None, picture: Path | None
-) -> Said:
-    from capprune.captioning.said import Said
-    from capprune_runtime.errors import CapPruneError
-    from capprune_runtime.photo import read_photo
+@dataclass(frozen=True)
+class _Work:
+    """What captioning takes, beside the photos."""
 
-    try:
-        photo = read_photo(path, captioner.bundle.manifest.photo_size)
-        caption = captioner.caption(photo, beam=beam)
-        if picture is not None:
+    captioner: Captioner
+    beam: int | None
+    confidence: float | None
+    journal: CaptionJournal
+    pictures: Mapping[Path, Path]
+    as_json: bool
+
+    def caption_all(self, named: Sequence[Named], out: Path | None) -> list[Said]:
+        """Caption every photo and write the table; after an interruption, the table of what there is."""
+        from capprune.captioning.said import write_table
+        from capprune_runtime.errors import CapPruneError
+
+        if self.journal.count:
+            say(f"going on with {self.journal.count} captions of an interrupted command")
+        said: list[Said] = []
+        try:
+            for one in named:
+                said.append(self._caption(one, self.pictures.get(one.path)))
+                with nullcontext() if out is None else output_may_end():  # the table is worth finishing
+                    _tell(said[-1], len(named) == 1, self.as_json)
+        except BaseException:
+            self.journal.close(finished=False)
+            if out is not None and said:
+                with suppress(CapPruneError):  # the journal has them
+                    write_table(out, said)
+                    click.echo(f"{out}: {len(said)} of {len(named)} photos; the same command goes on", err=True)
+            raise
+        if out is not None:
+            write_table(out, said)
+        self.journal.close(finished=True)
+        return said
+
+    def _caption(self, one: Named, explanation: Path | None) -> Said:
+        from capprune.captioning.said import Said
+        from capprune_runtime.errors import CapPruneError
+
+        if one.problem is not None:
+            return Said(one.path, None, None, one.problem)
+        done = self.journal.caption(one.path)
+        if done is not None and (explanation is None or explanation.is_file()):
+            return Said(one.path, done, self.confidence, None)
+        try:
+            caption, warning, tile = self._look(one.path, explained=explanation is not None)
+        except CapPruneError as error:  # the others may still be read
+            return Said(one.path, None, None, error)
+        if explanation is not None and tile is not None:
             from capprune.captioning.explain import write_explanation
 
-            write_explanation(picture, path, caption)
-    except CapPruneError as error:  # the others may still be read
-        return Said(path, None, None, error)
-    return Said(path, caption, confidence, None)
+            write_explanation(explanation, tile, caption)
+        self.journal.keep(one.path, caption)
+        return Said(one.path, caption, self.confidence, None, warning)
+
+    def _look(self, path: Path, *, explained: bool) -> tuple[Caption, str | None, NDArray[np.uint8] | None]:
+        """The caption of a photo, what is wrong with the photo, and its tile of an explanation."""
+        from capprune_runtime.caption.inputs import decode_input
+        from capprune_runtime.errors import PhotoWarning
+        from capprune_runtime.photo import read_photo
+        from capprune_runtime.photo_argument import argument_name, read_argument
+
+        preprocessing = self.captioner.bundle.manifest.preprocessing
+        content, name = read_argument(path), argument_name(path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", PhotoWarning)
+            photo = decode_input(content, name, preprocessing)
+            tile = None
+            if explained:
+                from capprune.captioning.explain import TILE
+
+                tile = photo if photo.shape[:2] == (TILE, TILE) else read_photo(content, TILE, name)
+        found = [str(one.message) for one in caught if issubclass(one.category, PhotoWarning)]
+        return self.captioner.caption(photo, beam=self.beam), found[0] if found else None, tile
 
 
 def _tell(said: Said, alone: bool, as_json: bool) -> None:
+    from capprune_runtime.caption.confidence import NOT_SURE
+
+    if said.warning is not None:
+        say(f"warning: {said.warning}")
     if said.error is not None:
         say(f"error: {said.error}")
     elif not as_json and said.caption is not None:
-        named = said.caption.text if alone else f"{said.photo}\t{said.caption.text}"
-        click.echo(named + ("  (not sure)" if said.unsure else ""))
+        text = said.caption.text + (NOT_SURE if said.unsure else "")
+        echo(text if alone else f"{said.name}\t{text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +13,11 @@ from typing import Any, TypeVar
 import click
 
 from capprune_runtime import stopping
+from capprune_runtime.atomic import check_file_place, check_folder_place
+from capprune_runtime.streams import printable
 
 SCHEMA_VERSION = 1
+CLEAR = "\r\x1b[K"  # takes back the line that a terminal shows
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,28 +25,72 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads of the interpreter."
 )
+
+
+class Place(click.Path):
+    """A path on a command line: `~` is the home folder where the shell has left it, and no path is empty."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay, dir_okay=dir_okay)
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Turn an argument into a path."""
+        text = os.fspath(value)
+        if not text:
+            self.fail("a path must not be empty", param, ctx)
+        return super().convert(os.path.expanduser(text), param, ctx)  # noqa: PTH111 - "~" alone and "~/x", no others
+
+
 cache_option = click.option(
     "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(file_okay=False),
     envvar="CAPPRUNE_CACHE",
     help="Folder for computed features.  [default: ~/.cache/capprune]",
 )
 
 
-def out_option(what: str) -> Callable[[Command], Command]:
-    """The `--out` of a command that makes a folder."""
+def out_option(what: str, *, new: bool = False) -> Callable[[Command], Command]:
+    """The `--out` of a command that makes a folder; a place that cannot be written to is refused before any work.
+
+    Args:
+        what: What the folder will hold.
+        new: Whether it must be new or empty.
+    """
+
+    def check(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
+        check_folder_place(value, new=new)
+        return value
+
     return click.option(
         "--out",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=Place(file_okay=False),
         required=True,
+        callback=check,
         help=f"Folder of the {what}, to be made.",
     )
+
+
+def out_file_option(*, help: str, **options: Any) -> Callable[[Command], Command]:
+    """The `--out` of a command that writes a file; a place that cannot be written to is refused before any work."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+        if value is not None:
+            check_file_place(value)
+        return value
+
+    return click.option("--out", type=Place(dir_okay=False), callback=check, help=help, **options)
 
 
 def say(message: str) -> None:
     """A line of progress; a command that was asked to stop stops here at the latest."""
     stopping.raise_if_requested()
-    click.echo(message, err=True)
+    clear = CLEAR if message.startswith(CLEAR) else ""
+    click.echo(clear + printable(message.removeprefix(CLEAR)), err=True)
+
+
+def echo(text: str) -> None:
+    """A line of the result."""
+    click.echo(printable(text))
 
 
 def emit(document: dict[str, Any], as_json: bool, human: Callable[[], None]) -> None:
@@ -62,7 +110,7 @@ def bar(label: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -82,15 +130,25 @@ def _milestones(label: str) -> Callable[[int, int], None]:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]], note: str | None = None) -> None:
-    """A table on stdout; every column but the first is aligned to the right."""
+    """Print a table on stdout; every column but the first is aligned to the right. Names may hold any characters."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    grid = Table(title=title, title_justify="left", caption=note, caption_justify="left")
+    def text(value: str) -> Text:
+        return Text(printable(value))  # never markup: names hold brackets
+
+    heading, caption = text(title) if title else None, None if note is None else text(note)
+    grid = Table(title=heading, title_justify="left", caption=caption, caption_justify="left")
     for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right")
+        grid.add_column(text(column), justify="left" if index == 0 else "right")
     for row in rows:
-        grid.add_row(*row)
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
+        grid.add_row(*map(text, row))
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # Rich would end the process itself, as if something had failed
+
+    console = Output()
+    console = console if console.is_terminal else Output(width=140)
     console.print(grid)

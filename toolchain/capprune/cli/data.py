@@ -155,7 +155,7 @@ def import_(
 
 
 @command.command()
-@out_option("data set")
+@out_option("data set", new=True)
 @click.option("--train", type=click.IntRange(1), default=2000, show_default=True, help="Scenes to learn from.")
 @click.option(
     "--val", type=click.IntRange(1), default=200, show_default=True, help="Scenes that choose the best epoch."

@@ -94,8 +94,10 @@ def command(out: Path, cache: Path | None, as_json: bool) -> None:
     Example:
       capprune demo
     """
-    from capprune_runtime.atomic import write_text
+    from capprune_runtime.atomic import check_folder_place, write_text
     from capprune_runtime.errors import GateFailed
+
+    check_folder_place(out, new=False)
 
     began = time.monotonic()
     scenes = out / "scenes"

@@ -43,7 +43,7 @@ DEFAULT_BEAM = 3  # written here too, so that --help imports no torch; a test ho
 @click.option(
     "--beam", type=click.IntRange(1, 100), default=DEFAULT_BEAM, show_default=True, help="The bundle's own beam."
 )
-@out_option("bundle")
+@out_option("bundle", new=True)
 @json_option
 def command(
     run: Path,
@@ -71,7 +71,10 @@ def command(
     """
     from capprune.exporting import Wanted, export
     from capprune.training.run import load_run
+    from capprune_runtime.atomic import check_file_place
 
+    if packed:
+        check_file_place(_packed_place(out))
     began = time.monotonic()
     if data is not None and weights == "float32" and encoder_weights in (None, "float32"):
         say("note: --data is not used: with float32 weights there is no loss to measure")
@@ -119,11 +122,16 @@ def _read_plan(path: Path) -> dict[str, str]:
 
 def _pack(bundle: Path) -> dict[str, Any]:
     from capprune_exporters.pack.capz import pack
-    from capprune_runtime.bundle.capz import CAPZ_SUFFIX
 
-    place = bundle.with_name(bundle.name + CAPZ_SUFFIX)
+    place = _packed_place(bundle)
     pack(bundle, place)
     return {"file": str(place), "bytes": place.stat().st_size}
+
+
+def _packed_place(bundle: Path) -> Path:
+    from capprune_runtime.bundle.capz import CAPZ_SUFFIX
+
+    return bundle.with_name(bundle.name + CAPZ_SUFFIX)
 
 
 def _document(made: Exported, target: str, seconds: float) -> dict[str, Any]:

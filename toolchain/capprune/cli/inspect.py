@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capprune.cli.console import emit, json_option, table
+from capprune.cli.extras import require_extras
 
 if TYPE_CHECKING:
     from capprune_exporters.ledger import LedgerFile, LedgerLine
@@ -36,6 +37,7 @@ def command(folder: Path, as_json: bool) -> None:
     if folder.is_file() or (folder / "manifest.json").is_file():
         _inspect_bundle(folder, as_json)
     elif (folder / "config.yaml").is_file():
+        require_extras("inspect RUN")
         _inspect_run(folder, as_json)
     else:
         raise UsageError(

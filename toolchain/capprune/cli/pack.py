@@ -8,14 +8,12 @@ from typing import Any
 
 import click
 
-from capprune.cli.console import emit, json_option, say, table
+from capprune.cli.console import emit, json_option, out_file_option, say, table
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+@out_file_option(
     metavar="FILE.capz",
     help="The packed bundle; replaced when it is there.  [default: BUNDLE.capz, beside the bundle]",
 )
@@ -31,11 +29,14 @@ def command(bundle: Path, out: Path | None, as_json: bool) -> None:
       capprune pack bundles/sparse --out sparse.capz
     """
     from capprune_exporters.pack.capz import pack
+    from capprune_runtime.atomic import check_file_place
     from capprune_runtime.bundle.capz import CAPZ_SUFFIX
 
     place = bundle.resolve()  # "." has no name to add an ending to
+    packed = out or place.with_name(place.name + CAPZ_SUFFIX)
+    check_file_place(packed)
     say("packing")
-    report = pack(bundle, out or place.with_name(place.name + CAPZ_SUFFIX))
+    report = pack(bundle, packed)
     tensors = [one for one in report.tensors if len(one.shape) > 1]
 
     def show() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from capprune.cli.console import emit, json_option, say
+from capprune.cli.console import emit, json_option, out_file_option, say
 
 DEFAULT_OUT = Path("report.html")
 
@@ -21,9 +21,7 @@ DEFAULT_OUT = Path("report.html")
 @click.option("--split", default="test", show_default=True, help="Which photos.")
 @click.option("--photos", type=click.IntRange(0, 100), default=8, show_default=True, help="How many are shown.")
 @click.option("--title", help="Of the page.  [default: the run's or the bundle's name]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+@out_file_option(
     default=DEFAULT_OUT,
     show_default=True,
     help="The page, written over.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import bar, cache_option, emit, json_option, out_option, say
+from capprune.cli.console import CLEAR, bar, cache_option, emit, json_option, out_option, say
 
 if TYPE_CHECKING:
     from capprune.config import RunConfig
@@ -167,14 +167,14 @@ class _Reporter:
         if progress.cider is not None:
             sparse = "" if self._last is None or self._last.sparsity is None else f", {self._last.sparsity:.2%} sparse"
             speed = "" if self._last is None else f", {self._last.captions_per_second:.0f} captions/s"
-            clear = "\r\x1b[K" if self._live else ""
+            clear = CLEAR if self._live else ""
             say(f"{clear}epoch {progress.epoch + 1}/{progress.epochs}: CIDEr-D {progress.cider:.3f}{sparse}{speed}")
         elif progress.step % 10 == 0:
             self._last = progress
             if self._live:
                 minutes = progress.seconds_left / 60
                 click.echo(
-                    f"\r\x1b[Kstep {progress.step}/{progress.steps}  loss {progress.loss:.3f}  "
+                    f"{CLEAR}step {progress.step}/{progress.steps}  loss {progress.loss:.3f}  "
                     f"{progress.captions_per_second:.0f} captions/s  {minutes:.0f} min left",
                     err=True,
                     nl=False,

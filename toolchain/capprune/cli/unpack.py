@@ -11,7 +11,7 @@ from capprune.cli.console import emit, json_option, out_option
 
 @click.command()
 @click.argument("packed", type=click.Path(path_type=Path), metavar="FILE.capz")
-@out_option("bundle")
+@out_option("bundle", new=True)
 @json_option
 def command(packed: Path, out: Path, as_json: bool) -> None:
     """Expand a packed bundle into a folder.

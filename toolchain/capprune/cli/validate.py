@@ -180,12 +180,12 @@ def _failed_gate(
 
 def _record(bundle: Bundle, document: Mapping[str, Any], validation: Validation, split: str) -> None:
     """Write quality.json and the model card; the limit of unsure captions is chosen on val and kept by other splits."""
-    from capprune.captioning.said import mean_log_probability
     from capprune.evaluation.card import model_card
     from capprune.evaluation.confidence import calibrate
     from capprune_exporters.bundle import record_quality
     from capprune_runtime import strict_json
     from capprune_runtime.bundle.manifest import QUALITY
+    from capprune_runtime.caption.confidence import mean_log_probability
 
     quality = {key: document[key] for key in document if key not in ("captions", "failures")}
     if split == CHOSEN_ON:

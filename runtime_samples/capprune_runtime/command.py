@@ -1,0 +1,407 @@
+"""`python -m capprune_runtime`: caption photos with a bundle, measure it or verify it, on any device that has Python.
+
+Results go to stdout (with `--json` as one JSON document), messages to stderr. Exit codes: 1 a defect or a full disk, 2 usage,
+4 a photo, 5 a bundle, 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from capprune_runtime import stopping, streams
+from capprune_runtime.archive import ARCHIVE, archive_bytes
+from capprune_runtime.atomic import check_file_place, write_bytes
+from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory, PhotoWarning, UsageError
+from capprune_runtime.formats import RUNTIMES
+from capprune_runtime.memory import LEAST_ADDRESS_SPACE, address_space_bytes, is_short, names_memory
+from capprune_runtime.streams import printable, shown_name
+
+if TYPE_CHECKING:
+    from capprune_runtime.caption.captioner import Captioner
+    from capprune_runtime.measure.journal import Line
+    from capprune_runtime.measure.session import Session
+
+SCHEMA_VERSION = 1  # of the JSON documents but results, which have their own
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `arguments` are those of the process when not given."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = _parser("--json" in given).parse_args(given)
+    except UsageError as error:
+        return _failed(error, argparse.Namespace(json=True))
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            document, exit_code = _COMMANDS[options.command](options)
+    except CapPruneError as error:
+        return _failed(error, options)
+    except (MemoryError, ImportError, OSError, RuntimeError) as error:
+        return _failed(_known(error), options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return stopping.INTERRUPTED
+    if _streams(options):
+        print(json.dumps({"document": document}, ensure_ascii=False), flush=True)
+    elif options.json:
+        print(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2))
+    return exit_code
+
+
+def _known(error: MemoryError | ImportError | OSError | RuntimeError) -> CapPruneError:
+    """The message for a failure that has a known cause; other errors are let through."""
+    if names_memory(error) or (isinstance(error, ImportError) and is_short()):
+        return NotEnoughMemory("this machine has not enough memory", found=error, hint="close other programs")
+    if isinstance(error, ModuleNotFoundError):
+        return _missing(error)
+    raise error
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if issubclass(category, PhotoWarning):
+        print(f"warning: {printable(message)}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that leaves a wrong usage to its caller where JSON is asked for."""
+
+    as_json = False
+
+    def error(self, message: str) -> NoReturn:
+        """Report a wrong usage."""
+        if self.as_json:
+            raise UsageError(message, hint=f"{self.prog} --help")
+        super().error(printable(message))
+
+
+def _count(least: int) -> Callable[[str], int]:
+    """The type of an option that counts something."""
+
+    def count(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{number} is below {least}")
+        return number
+
+    count.__name__ = "number"  # argparse names it where the text is no number
+    return count
+
+
+def _failed(error: CapPruneError, options: argparse.Namespace) -> int:
+    _complain(error)
+    if _streams(options):
+        print(json.dumps({"failure": error.as_json()}), flush=True)
+    elif options.json:
+        print(json.dumps({"schema_version": SCHEMA_VERSION, **error.as_json()}, indent=2))
+    return error.exit_code
+
+
+def _parser(as_json: bool = False) -> argparse.ArgumentParser:
+    _Parser.as_json = as_json
+    parser = _Parser(prog="capprune_runtime", description="Caption photos with a capprune bundle.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    caption = commands.add_parser("caption", help="say what is on photos")
+    caption.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
+    caption.add_argument("photos", type=Path, nargs="+", metavar="photo", help="files, or - for standard input")
+    run = commands.add_parser("run", help="caption a folder of photos and measure it")
+    run.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
+    run.add_argument("photos", type=Path, help="the folder of photos")
+    run.add_argument("--limit", type=_count(1), metavar="N", help="only the first photos")
+    bench = commands.add_parser("bench", help="time bundles on their golden photos")
+    bench.add_argument("bundles", type=Path, nargs="+", metavar="bundle", help="a folder or a packed bundle")
+    bench.add_argument("--rounds", type=_count(1), default=30, metavar="N", help="captions of each bundle  [30]")
+    bench.add_argument("--warm-up", type=_count(0), default=3, metavar="N", help="rounds before them  [3]")
+    verify = commands.add_parser("verify", help="check every file of a bundle")
+    verify.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
+    doctor = commands.add_parser("doctor", help="what this device has and lacks")
+    doctor.add_argument("--kind", choices=("tflite", "onnx"), default="tflite", help="of model file  [tflite]")
+    archive = commands.add_parser("archive", help="write this program as one file that runs elsewhere")
+    archive.add_argument("--out", type=Path, default=Path(ARCHIVE), metavar="FILE", help=f"[{ARCHIVE}]")
+    for command in (caption, run, bench):
+        command.add_argument("--beam", type=int, metavar="K", help="width of the beam; without it, the bundle's own")
+        command.add_argument("--runtime", choices=("auto", *RUNTIMES), default="auto")
+        command.add_argument("--threads", type=int, default=1, metavar="N")
+    for command in (run, bench):
+        command.add_argument("--out", type=Path, metavar="FILE", help="write the results document")
+        command.add_argument("--stream", action="store_true", help="a line of JSON for everything as it is done")
+    for command in (caption, run, bench, verify, doctor, archive):
+        command.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def _caption(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Caption every photo that can be read; the exit code is that of the first that cannot."""
+    from capprune_runtime.photo_argument import argument_problem
+
+    _check_memory()
+    problems = {photo: _no_folder(photo) or argument_problem(photo) for photo in options.photos}
+    if len(options.photos) == 1 and (problem := problems[options.photos[0]]) is not None:
+        raise problem  # before the bundle is loaded
+    from capprune_runtime.bundle.verify import verify_bundle
+    from capprune_runtime.caption.captioner import Captioner
+    from capprune_runtime.caption.confidence import NOT_SURE, confidence_of
+
+    bundle = verify_bundle(options.bundle)
+    captioner = Captioner(bundle, options.runtime, options.threads)
+    low_below = confidence_of(bundle)
+    rows: list[dict[str, Any]] = []
+    exit_code = 0
+    for photo in options.photos:
+        stopping.raise_if_requested()
+        try:
+            if (problem := problems[photo]) is not None:
+                raise problem
+            row = _captioned(captioner, photo, options.beam, low_below)
+        except CapPruneError as error:
+            _complain(error)
+            row, exit_code = error.as_json(), exit_code or error.exit_code
+        rows.append({"photo": printable(shown_name(photo)), **row})
+        if not options.json and "caption" in row:
+            said = row["caption"] + (NOT_SURE if row["low_confidence"] else "")
+            print(said if len(options.photos) == 1 else f"{rows[-1]['photo']}\t{said}", flush=True)
+    facts = {"bundle": str(options.bundle), "runtime": captioner.runtime, "low_confidence_below": low_below}
+    return {**facts, "captions": rows}, exit_code
+
+
+def _captioned(captioner: Captioner, photo: Path, beam: int | None, low_below: float | None) -> dict[str, Any]:
+    from capprune_runtime.caption.confidence import is_unsure, mean_log_probability
+    from capprune_runtime.caption.inputs import decode_input
+    from capprune_runtime.photo_argument import argument_name, read_argument
+
+    preprocessing = captioner.bundle.manifest.preprocessing
+    said = captioner.caption(decode_input(read_argument(photo), argument_name(photo), preprocessing), beam)
+    sure = {"mean_log_probability": mean_log_probability(said), "low_confidence": is_unsure(said, low_below)}
+    return {**said.as_json(), **sure}
+
+
+def _no_folder(photo: Path) -> UsageError | None:
+    if not photo.is_dir():
+        return None
+    return UsageError("this is a folder, not a photo", where=photo, hint=f"capprune_runtime run BUNDLE {photo}")
+
+
+def _check_memory() -> None:
+    """Refuse to start where NumPy's libraries could not be loaded, or would hang.
+
+    Raises:
+        NotEnoughMemory: The limit of the address space is too low.
+    """
+    limit = address_space_bytes()
+    if limit is not None and limit < LEAST_ADDRESS_SPACE:
+        raise NotEnoughMemory(
+            "this process may not use enough memory",
+            where="ulimit -v",
+            expected=f"at least {LEAST_ADDRESS_SPACE // 1024}",
+            found=limit // 1024,
+            hint="ulimit -v unlimited",
+        )
+
+
+def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Caption a folder; captions go to stdout as they are made."""
+    _check_memory()
+    if options.out is not None:
+        check_file_place(options.out)
+    from capprune_runtime.measure.run import run_photos
+
+    shown = _Shown(options)
+    measurement = run_photos(
+        options.bundle,
+        options.photos,
+        out=options.out,
+        beam=options.beam,
+        runtime=options.runtime,
+        threads=options.threads,
+        limit=options.limit,
+        tell=shown.tell,
+        note=lambda text: print(printable(text), file=sys.stderr),
+        begun=shown.begin,
+    )
+    if not _streams(options) and not options.json:
+        _show([measurement], options.out)
+    document = measurement.as_json()
+    if _streams(options):
+        document |= {"captions": [], "failures": []}  # the stream has them already
+    return document, _code_of_failures([failure.error for failure in measurement.failures])
+
+
+class _Shown:
+    """Prints what comes of each photo of a folder as it is done."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._low_below: float | None = None
+
+    def begin(self, session: Session) -> None:
+        """Take the limit of unsure captions from the bundle."""
+        from capprune_runtime.caption.confidence import confidence_of
+
+        self._low_below = confidence_of(session.bundle)
+
+    def tell(self, line: Line) -> None:
+        """Print a line; where a document is written too, a reader that went away does not end the run."""
+        if self._options.out is None:
+            self._print(line)
+            return
+        with streams.output_may_end():
+            self._print(line)
+
+    def _print(self, line: Line) -> None:
+        from capprune_runtime.caption.confidence import NOT_SURE, is_unsure
+        from capprune_runtime.measure.results import SaidPhoto
+
+        if self._options.stream:
+            print(line.text(), end="", flush=True)
+        elif isinstance(line.photo, SaidPhoto):
+            if not self._options.json:
+                mark = NOT_SURE if is_unsure(line.photo, self._low_below) else ""
+                print(f"{printable(line.photo.photo)}\t{line.photo.caption}{mark}", flush=True)
+        elif line.photo is not None:
+            print(printable(line.photo.message), file=sys.stderr)
+
+
+def _code_of_failures(errors: Sequence[str]) -> int:
+    """The exit code of the first photo that could not be captioned, by its error's name."""
+    if not errors:
+        return 0
+    return NotEnoughMemory.exit_code if errors[0] == NotEnoughMemory.__name__ else 4
+
+
+def _bench(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Time bundles."""
+    _check_memory()
+    if options.out is not None:
+        check_file_place(options.out)
+    from capprune_runtime.measure.bench import bench_bundles, bench_document
+    from capprune_runtime.measure.results import write_document
+
+    def progress(done: int, rounds: int) -> None:
+        if options.stream:
+            print(json.dumps({"round": done, "rounds": rounds}), flush=True)
+
+    measurements = bench_bundles(
+        options.bundles,
+        rounds=options.rounds,
+        warm_up=options.warm_up,
+        beam=options.beam,
+        runtime=options.runtime,
+        threads=options.threads,
+        progress=progress,
+    )
+    document = bench_document(measurements)
+    if options.out is not None:
+        write_document(document, options.out)
+    if not _streams(options) and not options.json:
+        _show(measurements, options.out)
+    return document, 0
+
+
+def _streams(options: argparse.Namespace) -> bool:
+    return bool(getattr(options, "stream", False))
+
+
+def _show(measurements: Sequence[Any], out: Path | None) -> None:
+    """Times and verdict for a person, on stderr beside the captions of a run."""
+    for one in measurements:
+        where, latency, memory = one.environment, one.latency, one.memory.peak_rss_bytes
+        print(
+            f"{one.bundle.name}: {len(one.captions)} captions in {where.runtime} {where.runtime_version}, "
+            f"{where.threads} thread(s); ms p50/p90/p99: "
+            + ", ".join(
+                f"{name} {part.p50_us / 1000:.2f}/{part.p90_us / 1000:.2f}/{part.p99_us / 1000:.2f}"
+                for name, part in (("encode", latency.encode), ("step", latency.step), ("caption", latency.caption))
+            )
+            + ("" if memory is None else f"; memory {memory / 1e6:.0f} MB")
+            + ("" if one.golden is None else f"; golden photos {one.golden.identical}/{one.golden.photos}"),
+            file=sys.stderr,
+        )
+        for reason in one.verdict.reasons:
+            print(f"  do not trust these times: {reason.text}", file=sys.stderr)
+    if out is not None:
+        print(f"results: {out}", file=sys.stderr)
+
+
+def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from capprune_runtime.bundle.verify import verify_bundle
+
+    bundle = verify_bundle(options.bundle)
+    manifest = bundle.manifest
+    size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
+    document = {
+        "bundle": str(options.bundle),
+        "verified": True,
+        "files": len(manifest.files),
+        "size_bytes": size_bytes,
+        "manifest": manifest.as_json(),
+    }
+    if not options.json:
+        print(
+            f"{options.bundle} is as it was written: {len(manifest.files)} files, {size_bytes:,} bytes; "
+            f"{manifest.model.description}, {bundle.vocabulary.described()}, {manifest.pruning.sparsity:.2%} sparse"
+        )
+    return document, 0
+
+
+def _doctor(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    from capprune_runtime.measure.doctor import equipment
+
+    found = equipment(options.kind)
+    if not options.json:
+        runtimes = ", ".join(f"{name} {version}" for name, version in found.runtimes.items()) or "no interpreter"
+        print(f"{found.machine}, Python {found.python}, numpy {found.numpy}, Pillow {found.pillow}, {runtimes}")
+        if found.missing:
+            print(f"missing: {', '.join(found.missing)}\n  try       {found.install or 'another device'}")
+    return dataclasses.asdict(found), 2 if found.missing else 0
+
+
+def _archive(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    content = archive_bytes()
+    write_bytes(options.out, content)
+    if not options.json:
+        print(f"{options.out}: {len(content):,} bytes; run it with python3")
+    return {"archive": str(options.out), "size_bytes": len(content)}, 0
+
+
+_COMMANDS = {
+    "caption": _caption,
+    "run": _run,
+    "bench": _bench,
+    "verify": _verify,
+    "doctor": _doctor,
+    "archive": _archive,
+}
+
+
+def _missing(error: ModuleNotFoundError) -> CapPruneError:
+    """The message for a device without NumPy or Pillow."""
+    from capprune_runtime.measure.doctor import equipment
+
+    found = equipment()
+    return MissingExtra(f"{error.name} is not installed", expected=", ".join(found.missing), hint=found.install)
+
+
+def _complain(error: CapPruneError) -> None:
+    print(printable(error), file=sys.stderr)
+
+
+def process() -> NoReturn:
+    """Run the command as a process: with its signals, and quiet when nobody reads."""
+    stopping.listen()
+    streams.prepare()
+    try:
+        exit_code = streams.finish(main())
+    except BrokenPipeError as error:
+        exit_code = streams.failed_output(error)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        exit_code = streams.failed_output(error, 1)
+    streams.leave(exit_code)

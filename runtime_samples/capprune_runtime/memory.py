@@ -1,0 +1,56 @@
+"""Whether a failure was for want of memory: native code reports that in many ways, often as something else."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+
+MODEST_BYTES = 96 << 20  # what loading a small model and reading a photo takes beside what is loaded already
+LEAST_ADDRESS_SPACE = 140 << 20  # below this limit NumPy's own libraries do not load, or hang while they try
+
+_MESSAGES = (
+    "bad_alloc",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "failed to map segment",
+    "insufficient memory",
+    "not enough memory",
+    "out of memory",
+)
+
+
+def names_memory(error: BaseException) -> bool:
+    """Return whether an error says by itself that memory ran out."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    text = str(error).lower()
+    return any(message in text for message in _MESSAGES)
+
+
+def is_short(needed_bytes: int = MODEST_BYTES) -> bool:
+    """Return whether this process cannot get so much memory; nothing is kept, and no page of it is touched."""
+    try:
+        mmap.mmap(-1, max(1, needed_bytes)).close()
+    except (OSError, MemoryError, ValueError):
+        return True
+    return False
+
+
+def ran_out(error: BaseException, needed_bytes: int = MODEST_BYTES) -> bool:
+    """Return whether an error of native code comes from want of memory.
+
+    Args:
+        error: What was raised.
+        needed_bytes: What the failed step takes; when that cannot be had now, it could not be had then.
+    """
+    return names_memory(error) or is_short(needed_bytes)
+
+
+def address_space_bytes() -> int | None:
+    """Return the limit of this process's address space (`ulimit -v`); None where there is none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,278 @@
+"""From the bytes of a photo file to Pillow's image: what kind it is, how large it may be, and the pixels decoded.
+
+A photo takes at most 8 bytes a pixel: Pillow's own image has 4 (1 for grey), and no second one is made of the whole photo.
+JPEGs of more than `MAX_PIXELS` are decoded at half their width and height.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+
+from capprune_runtime.errors import NotEnoughMemory, PhotoError, PhotoWarning
+from capprune_runtime.memory import ran_out
+
+MAX_PHOTO_BYTES = 256 << 20
+MAX_PIXELS = 100_000_000
+MAX_JPEG_PIXELS = 256_000_000  # a JPEG may have more, because libjpeg decodes it at half size
+MAX_SIDE = 65_535  # JPEG's own limit; keeps every weight of the resize far inside 64 bits
+
+# Photo formats only: Pillow also opens formats that start other programs (EPS).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+LATER_FORMATS = {"HEIF": "pillow_heif", "AVIF": "PIL.AvifImagePlugin"}  # read where these modules are there
+
+MISSING_SHARE = 1 / 16  # of a JPEG's rows, at most, that may be missing at its end
+
+# What Pillow's decoders raise on hostile files; they document no common base.
+DECODER_ERRORS = (OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, EOFError, ArithmeticError)
+
+_CHUNK_BYTES = 1 << 20
+_JPEG = b"\xff\xd8\xff"
+_JPEG_END = b"\xff\xd9"
+_NOT_DECODED = 128  # libjpeg's grey in place of pixels that the file lacks
+_LARGE_PIXELS = 8_000_000  # from here a smaller copy helps
+_PILLOW_BYTES = 4  # of a pixel in Pillow's image, at most
+
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_AS_JPEG = "convert it to JPEG first"
+# (what it is, the command that installs its decoder, the command that converts it)
+_HEIC = ("a HEIC photo", "pip install pillow-heif", "convert it: heif-convert photo.heic photo.jpg")
+_AVIF = ("an AVIF photo", "pip install 'Pillow>=11.3'", "convert it: avifdec photo.avif photo.png")
+
+# (offset, bytes, what such a file is, what helps)
+_SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
+    (0, b"\x00\x05\x16\x07", "an AppleDouble file, in which macOS keeps metadata", "name the photo without ._"),
+    (0, b"\x00\x00\x00\x0cJXL ", "a JPEG XL image", "convert it: djxl photo.jxl photo.png"),
+    (0, b"\xff\x0a", "a JPEG XL image", "convert it: djxl photo.jxl photo.png"),
+    (0, b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image", _AS_JPEG),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image", _AS_JPEG),
+    (0, b"8BPS", "a Photoshop document", "export it as JPEG or PNG"),
+    (0, b"%PDF", "a PDF document", "convert a page: pdftoppm -png document.pdf page"),
+    (0, b"FUJIFILMCCD-RAW", "a raw photo", "export it as JPEG from a raw converter"),
+    (8, b"CR\x02\x00", "a raw photo (Canon CR2)", "export it as JPEG from a raw converter"),
+    (4, b"ftypcrx ", "a raw photo (Canon CR3)", "export it as JPEG from a raw converter"),
+    (4, b"ftyp", "a video", "take a frame: ffmpeg -i video.mp4 -frames:v 1 frame.png"),
+    (0, b"\x1a\x45\xdf\xa3", "a video", "take a frame: ffmpeg -i video.mkv -frames:v 1 frame.png"),
+    (0, b"PK\x03\x04", "a ZIP archive", "unpack it and name the folder"),
+    (0, b"\x1f\x8b", "a gzip file", "unpack it first"),
+    (0, b"<svg", "an SVG drawing", "draw it as PNG: rsvg-convert drawing.svg -o drawing.png"),
+    (0, b"<?xml", "an XML or SVG file", None),
+    (0, b"<!DOCTYPE", "a web page", "fetch the photo itself, not the page that shows it"),
+    (0, b"<!doctype", "a web page", "fetch the photo itself, not the page that shows it"),
+    (0, b"<html", "a web page", "fetch the photo itself, not the page that shows it"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the photo", "git lfs pull"),
+)
+
+
+def read_photo_file(path: Path) -> bytes:
+    """Read a photo file, or what comes out of a pipe, taking no more memory than it has bytes.
+
+    Raises:
+        PhotoError: The file is missing, unreadable or of more than `MAX_PHOTO_BYTES`.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            return read_stream(file, path, path.stat().st_size)
+    except OSError as error:
+        raise PhotoError("a photo cannot be read", where=path, found=error.strerror) from None
+
+
+def read_stream(file: BinaryIO | io.RawIOBase, where: object, size_bytes: int = 0) -> bytes:
+    """Read a stream to its end.
+
+    Args:
+        file: Opened for reading bytes.
+        where: Its name, for messages.
+        size_bytes: What it probably holds.
+
+    Raises:
+        PhotoError: It holds more than `MAX_PHOTO_BYTES`.
+    """
+    try:
+        chunks = [file.read(min(size_bytes, MAX_PHOTO_BYTES) + 1) or b""]
+        total = len(chunks[0])
+        while chunks[-1] and total <= MAX_PHOTO_BYTES:
+            chunks.append(file.read(_CHUNK_BYTES) or b"")
+            total += len(chunks[-1])
+        if total > MAX_PHOTO_BYTES:
+            raise PhotoError("a photo file is too large", where=where, expected=f"at most {MAX_PHOTO_BYTES} bytes")
+        return chunks[0] if len(chunks) == 2 else b"".join(chunks)
+    except MemoryError:
+        raise not_enough_memory(where, None) from None
+
+
+@contextmanager
+def opened_photo(content: bytes, where: object) -> Iterator[Image.Image]:
+    """The decoded photo as it lies in the file, not turned; errors of the block that uses it become messages too.
+
+    A JPEG that lacks no more than its end is decoded, with a `PhotoWarning`.
+
+    Args:
+        content: The bytes of a file in one of `FORMATS` or `LATER_FORMATS`.
+        where: The file's name, for messages.
+
+    Raises:
+        PhotoError: The bytes are no photo, a truncated one, or one of too many pixels.
+        NotEnoughMemory: This machine cannot hold the photo.
+    """
+    if not content:
+        raise PhotoError("a photo is empty", where=where, expected="a photo file", found="0 bytes")
+    if len(content) > MAX_PHOTO_BYTES:
+        raise PhotoError("a photo file is too large", where=where, expected=f"at most {MAX_PHOTO_BYTES} bytes")
+    size: tuple[int, int] | None = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow on odd metadata; its size warning is our error below
+        try:
+            image = _open(content, where)
+            size = image.size
+            image, complete = _load(image, content, where)
+            with image:
+                yield image
+        except MemoryError:
+            raise not_enough_memory(where, size) from None
+        except DECODER_ERRORS as error:
+            if ran_out(error, 0 if size is None else size[0] * size[1] * _PILLOW_BYTES):
+                raise not_enough_memory(where, size) from None
+            raise PhotoError(
+                "a photo cannot be decoded", where=where, found=str(error) or type(error).__name__
+            ) from None
+    if not complete:
+        warnings.warn(f"a photo lacks its end, and is used as far as it goes: {where}", PhotoWarning, stacklevel=4)
+
+
+def not_enough_memory(where: object, size: tuple[int, int] | None) -> NotEnoughMemory:
+    """The message for a photo that this machine cannot hold."""
+    found = None if size is None else f"{size[0]}×{size[1]} pixels"
+    large = size is not None and size[0] * size[1] >= _LARGE_PIXELS
+    return NotEnoughMemory(
+        "there is not enough memory for a photo",
+        where=where,
+        found=found,
+        hint="make a smaller copy of the photo, or close other programs" if large else "close other programs",
+    )
+
+
+def _open(content: bytes, where: object) -> Image.Image:
+    """The photo's header, checked; a very large JPEG is set to half its size."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(content), formats=_formats(content))
+    except Image.DecompressionBombError:
+        if not content.startswith(_JPEG):
+            raise _too_many_pixels(where, None) from None
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))  # which leaves the check of its size to us
+    except UnidentifiedImageError:
+        raise _not_a_photo(content, where) from None
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise PhotoError("a photo has no pixels", where=where, found=f"{width}×{height}")
+    most = MAX_JPEG_PIXELS if _is_jpeg(image) else MAX_PIXELS
+    if width * height > most or max(image.size) > MAX_SIDE:
+        raise _too_many_pixels(where, f"{width}×{height}")
+    if width * height > MAX_PIXELS:
+        image.draft(image.mode, (width // 2, height // 2))
+    return image
+
+
+def _load(image: Image.Image, content: bytes, where: object) -> tuple[Image.Image, bool]:
+    """The image with its pixels, and whether the file held all of them."""
+    try:
+        image.load()
+        return image, True
+    except OSError as error:
+        if not _is_jpeg(image) or "truncated" not in str(error):
+            raise
+        image.close()
+        ended = _open(content + _JPEG_END, where)
+        ended.load()
+        if _lacks_rows(ended):
+            raise error from None
+        return ended, False
+
+
+def _lacks_rows(image: Image.Image) -> bool:
+    """Whether more than `MISSING_SHARE` of the rows of a JPEG were not in its file."""
+    last = max(0, image.height - int(image.height * MISSING_SHARE) - 1)
+    row = image.crop((0, last, image.width, last + 1))
+    return all(set(row.getchannel(band).tobytes()) == {_NOT_DECODED} for band in row.getbands())
+
+
+def _is_jpeg(image: Image.Image) -> bool:
+    return isinstance(image, JpegImagePlugin.JpegImageFile)  # MPO too: JPEGs one after the other
+
+
+def _formats(content: bytes) -> tuple[str, ...]:
+    """Pillow's formats that these bytes may be in."""
+    later = _heif_kind(content)
+    if later is None:
+        return FORMATS
+    try:
+        module = importlib.import_module(LATER_FORMATS[later])
+    except ImportError:
+        return FORMATS
+    if later == "HEIF":
+        module.register_heif_opener()
+    return (later,)
+
+
+def _heif_kind(content: bytes) -> str | None:
+    """HEIF or AVIF, by the brands at the file's begin."""
+    if content[4:8] != b"ftyp":
+        return None
+    end = min(int.from_bytes(content[:4], "big"), 256)
+    brands = [content[at : at + 4] for at in (8, *range(16, end - 3, 4))]
+    if not _AVIF_BRANDS.isdisjoint(brands):
+        return "AVIF"
+    return None if _HEIC_BRANDS.isdisjoint(brands) else "HEIF"
+
+
+def _not_a_photo(content: bytes, where: object) -> PhotoError:
+    kind = _heif_kind(content)
+    if kind is not None:
+        name, install, convert = _HEIC if kind == "HEIF" else _AVIF
+        if _is_installed(LATER_FORMATS[kind]):
+            found, hint = f"{name} in a form that the decoder does not know, or a damaged one", convert
+        else:
+            found, hint = f"{name}, for which no decoder is installed", f"{install}; or {convert}"
+        return PhotoError("a photo cannot be decoded", where=where, found=found, hint=hint)
+    found, advice = next(
+        ((name, advice) for at, start, name, advice in _SIGNATURES if content[at : at + len(start)] == start),
+        ("text" if _is_text(content[:512]) else f"a file that starts with {content[:8].hex(' ')}", None),
+    )
+    return PhotoError(
+        "a file is not a photo that can be read",
+        where=where,
+        expected="one of " + ", ".join((*FORMATS, *LATER_FORMATS)),
+        found=found,
+        hint=advice,
+    )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def _is_text(start: bytes) -> bool:
+    return all(32 <= byte < 127 or byte in b"\t\n\r" for byte in start)
+
+
+def _too_many_pixels(where: object, found: str | None) -> PhotoError:
+    return PhotoError(
+        "a photo has too many pixels",
+        where=where,
+        expected=f"at most {MAX_PIXELS // 1_000_000} megapixels ({MAX_JPEG_PIXELS // 1_000_000} in a JPEG) "
+        f"and {MAX_SIDE} a side",
+        found=found,
+        hint="make a smaller copy of the photo",
+    )

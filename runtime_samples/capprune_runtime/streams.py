@@ -1,0 +1,143 @@
+"""Stdout and stderr of a command, whatever they are: closed, full, ASCII only, or a pipe that nobody reads any more."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from capprune_runtime.errors import CapPruneError
+from capprune_runtime.memory import is_short
+
+NOBODY_READS = 141  # what a shell reports of a program that a closed pipe ended: 128 + SIGPIPE
+
+_GONE = frozenset({errno.EPIPE, errno.EBADF, errno.ECONNRESET})
+
+
+class _StderrThatMayFail(io.TextIOWrapper):
+    """A stderr whose messages are dropped where they cannot be written: the exit code still says what happened."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            super().flush()
+
+
+def prepare() -> None:
+    """Make both streams writable for any text; called once, where the process begins.
+
+    What an encoding cannot hold is written as an escape such as `\\xe9`.
+    """
+    if sys.stdout is None or not _is_open(1):
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - open as long as the process
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stderr is None or not _is_open(2):
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    else:
+        raw = io.FileIO(2, "wb", closefd=False)
+        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+        sys.stderr = _StderrThatMayFail(raw, encoding, "backslashreplace", write_through=True)
+
+
+def finish(exit_code: int) -> int:
+    """Flush stdout at the end of a process.
+
+    Returns:
+        The exit code; `NOBODY_READS` or 1 instead of 0 where the output could not be written.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return failed_output(error, exit_code)
+    return exit_code
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the process.
+
+    Where memory has run out, the libraries are not asked to clean up: some wait for ever for threads that never started.
+    """
+    if is_short():
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)
+
+
+def failed_output(error: OSError, exit_code: int = 0) -> int:
+    """Turn an error of writing to stdout into an exit code, and write nothing more to stdout.
+
+    Args:
+        error: What writing raised.
+        exit_code: What the command ended with.
+    """
+    drop_output()
+    if is_gone(error):
+        return exit_code or NOBODY_READS
+    print(f"error: {stdout_error(error)}", file=sys.stderr)
+    return exit_code or 1
+
+
+def drop_output() -> None:
+    """Send stdout to nowhere from now on, what it has not yet written included."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError):
+        os.dup2(nowhere, 1)
+    os.close(nowhere)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+
+
+def stdout_error(error: OSError) -> CapPruneError:
+    """The message for a stdout that takes no more."""
+    what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "the output cannot be written"
+    return CapPruneError(what, where="standard output", found=error.strerror)
+
+
+def is_gone(error: OSError) -> bool:
+    """Return whether an error of writing means that nobody reads any more."""
+    return isinstance(error, BrokenPipeError) or error.errno in _GONE
+
+
+@contextmanager
+def output_may_end() -> Iterator[None]:
+    """Let a command go on with its work when nobody reads its stdout any more, or its disk is full.
+
+    For commands that also write a file: the file is worth finishing. A full disk is reported once.
+    """
+    try:
+        yield
+    except OSError as error:
+        drop_output()
+        if not is_gone(error):
+            print(f"error: {stdout_error(error)}", file=sys.stderr)
+
+
+def printable(value: object) -> str:
+    """Return text for a terminal: control characters and bytes that are no UTF-8 are spelled out."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
+        for character in str(value)
+    )
+
+
+def shown_name(path: str | os.PathLike[str]) -> str:
+    """Return a file name as text that any file or document can hold; bytes that are no UTF-8 become `\\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _is_open(handle: int) -> bool:
+    try:
+        os.fstat(handle)
+    except OSError:
+        return False
+    return True

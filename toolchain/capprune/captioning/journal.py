@@ -1,0 +1,146 @@
+"""Captions on the disk as they are made, so that the same command goes on after an interruption.
+
+{"session": {…what must be the same for the captions to count…}}
+{"file": [path, bytes, time of change], "said": {…}}                 once for each photo
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from capprune_runtime import strict_json
+from capprune_runtime.atomic import raise_if_unwritable
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.captioner import Caption
+from capprune_runtime.errors import BundleError
+from capprune_runtime.measure.results import bundle_facts
+from capprune_runtime.streams import shown_name
+
+_NAME_BYTES = 100  # of the table's name in the journal's; longer names are told apart by their hash
+
+
+class CaptionJournal:
+    """The captions of a table that is not finished, in a hidden file beside it.
+
+    Args:
+        table: The table; None to keep nothing.
+        session: What must be the same for captions to count; a journal of another session is written over.
+
+    Raises:
+        UsageError: The journal cannot be written to.
+        CapPruneError: The disk is full.
+    """
+
+    def __init__(self, table: Path | None, session: Mapping[str, Any]) -> None:
+        self.path = None if table is None else journal_path(table)
+        self._file: IO[str] | None = None
+        self._done: dict[tuple[Any, ...], Caption] = {}
+        if self.path is None:
+            return
+        try:
+            self._done = _read(self.path, session)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("w", encoding="utf-8")
+            self._write({"session": dict(session)})
+            for key, caption in self._done.items():
+                self._write({"file": key, "said": caption.as_json()})
+        except OSError as error:
+            raise_if_unwritable(error, self.path)
+            raise
+
+    @property
+    def count(self) -> int:
+        """How many captions an interrupted command has left."""
+        return len(self._done)
+
+    def caption(self, photo: Path) -> Caption | None:
+        """The caption that a photo has already, without its attention; None where it has none or was changed since."""
+        key = _key(photo)
+        return None if key is None else self._done.get(key)
+
+    def keep(self, photo: Path, caption: Caption) -> None:
+        """Write a caption to the disk.
+
+        Raises:
+            CapPruneError: The disk is full.
+        """
+        key = _key(photo)
+        if self._file is not None and key is not None:
+            self._write({"file": key, "said": caption.as_json()})
+
+    def close(self, *, finished: bool) -> None:
+        """Close the journal; a finished table needs none."""
+        if self._file is None or self.path is None:
+            return
+        self._file.close()
+        self._file = None
+        if finished:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        assert self._file is not None and self.path is not None
+        try:
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise_if_unwritable(error, self.path)
+            raise
+
+
+def journal_path(table: Path) -> Path:
+    """The journal of a table, a hidden file beside it."""
+    name = os.fsencode(table.name)
+    short = table.name if len(name) <= _NAME_BYTES else hashlib.sha256(name).hexdigest()
+    return table.with_name(f".{short}.captions")
+
+
+def session_of(bundle: Bundle, runtime: str, beam: int | None) -> dict[str, Any]:
+    """What must be the same for the captions of an interrupted command to count."""
+    width = bundle.manifest.decoding.beam if beam is None else beam
+    return {"manifest_sha256": bundle_facts(bundle).manifest_sha256, "runtime": runtime, "beam": width}
+
+
+def _key(photo: Path) -> tuple[Any, ...] | None:
+    """Tells a file from others and from itself after a change; None for what is no plain file."""
+    if not photo.is_file():
+        return None
+    status = photo.stat()
+    return (shown_name(photo.absolute()), status.st_size, status.st_mtime_ns)
+
+
+def _read(path: Path, session: Mapping[str, Any]) -> dict[tuple[Any, ...], Caption]:
+    """The captions of a journal of the same session; a last line that was cut off is left out."""
+    done: dict[tuple[Any, ...], Caption] = {}
+    if not path.is_file():
+        return done
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines):
+        try:
+            tree = strict_json.parse(line)
+            if number == 0:
+                if tree != {"session": dict(session)}:
+                    return {}
+                continue
+            done[tuple(tree["file"])] = _caption(tree["said"])
+        except (BundleError, KeyError, TypeError, ValueError):
+            break
+    return done
+
+
+def _caption(tree: Mapping[str, Any]) -> Caption:
+    return Caption(
+        text=str(tree["caption"]),
+        tokens=tuple(int(token) for token in tree["tokens"]),
+        log_probability=float(tree["log_probability"]),
+        attention=np.zeros((0, 0), np.float32),
+        finished=bool(tree["finished"]),
+        encode_us=float(tree["encode_us"]),
+        step_us=tuple(float(step) for step in tree["step_us"]),
+    )
