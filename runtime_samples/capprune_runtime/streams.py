@@ -15,6 +15,7 @@ from capprune_runtime.memory import is_short
 
 NOBODY_READS = 141  # what a shell reports of a program that a closed pipe ended: 128 + SIGPIPE
 
+_dropped = False
 _GONE = frozenset({errno.EPIPE, errno.EBADF, errno.ECONNRESET})
 
 
@@ -89,12 +90,19 @@ def failed_output(error: OSError, exit_code: int = 0) -> int:
 
 def drop_output() -> None:
     """Send stdout to nowhere from now on, what it has not yet written included."""
+    global _dropped
+    _dropped = True
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with suppress(OSError, ValueError):
         os.dup2(nowhere, 1)
     os.close(nowhere)
     with suppress(OSError, ValueError):
         sys.stdout.flush()
+
+
+def is_dropped() -> bool:
+    """Return whether stdout goes to nowhere by now."""
+    return _dropped
 
 
 def stdout_error(error: OSError) -> CapPruneError:

@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from capprune.captioning.journal import journal_path
+from capprune.captioning.journal import CaptionJournal, journal_path
+from capprune_runtime.atomic import atomic_folder, check_file_place, check_folder_place
+from capprune_runtime.caption.captioner import Caption
+from capprune_runtime.errors import CapPruneError
 from cases import run
 
 NOBODY = 65534
@@ -37,15 +41,28 @@ def test_an_empty_mount_point_is_filled(mount_point: Path, ready: Path) -> None:
     (mount_point / "lost+found").mkdir()  # as a new ext4 has it
     done = run("unpack", ready, "--out", mount_point)
     assert done.code == 0, done.err
-    assert (mount_point / "manifest.json").is_file() and run("verify", mount_point, "--no-golden").code == 5
-    (mount_point / "lost+found").rmdir()
+    assert (mount_point / "manifest.json").is_file()
     assert run("verify", mount_point, "--no-golden").code == 0
     assert not [path for path in mount_point.iterdir() if path.name.startswith(".")]
 
 
-def test_an_empty_folder_whose_parent_is_read_only_is_filled(ready: Path, tmp_path: Path) -> None:
-    from capprune_runtime.atomic import atomic_folder
+def as_nobody(work: Callable[[], None]) -> int:
+    """Do something as a user who may write nowhere; the exit code of a message, or 0."""
+    pid = os.fork()
+    if pid == 0:
+        os.setuid(NOBODY)
+        code = 99
+        try:
+            work()
+            code = 0
+        except CapPruneError as error:
+            code = error.exit_code
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
+
+def test_an_empty_folder_whose_parent_is_read_only_is_filled(ready: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     out = tmp_path / "closed" / "out"
@@ -53,22 +70,15 @@ def test_an_empty_folder_whose_parent_is_read_only_is_filled(ready: Path, tmp_pa
     os.chown(out, NOBODY, NOBODY)
     for folder in (out.parent, tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
-    pid = os.fork()
-    if pid == 0:
-        os.setuid(NOBODY)
-        code = 1
-        try:
-            with atomic_folder(out) as folder:
-                (folder / "file").write_text("whole")
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0 and (out / "file").read_text() == "whole"
+
+    def fill() -> None:
+        with atomic_folder(out) as folder:
+            (folder / "file").write_text("whole")
+
+    assert as_nobody(fill) == 0 and (out / "file").read_text() == "whole"
 
 
 def test_a_folder_that_is_filled_from_within_is_empty_again_after_an_error(tmp_path: Path, mount_point: Path) -> None:
-    from capprune_runtime.atomic import atomic_folder
-
     with pytest.raises(OSError, match="broken"), atomic_folder(mount_point) as folder:
         (folder / "file").touch()
         raise OSError(errno.EIO, "broken")
@@ -103,18 +113,18 @@ def test_every_command_checks_its_output_first(ready: Path, tmp_path: Path) -> N
         assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "file"]
 
 
-def test_explanations_of_a_folder_that_is_read_only_are_refused(photo: Path, ready: Path) -> None:
+def test_a_folder_that_is_read_only_is_refused_and_left_alone(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    closed = photo.parent / "closed"
+    closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
-    code = f"import os, sys; os.setuid({NOBODY}); sys.argv = {['capprune', 'x', '--explain', str(closed / 'e')]!r}\n"
-    for folder in (photo.parent, *photo.parents[1:5]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
-    code += "from capprune_runtime.atomic import check_folder_place\nfrom pathlib import Path\n"
-    code += "try: check_folder_place(Path(sys.argv[3]), new=False)\nexcept Exception as error: print(error, error.exit_code)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "this place cannot be written to" in done.stdout and done.stdout.strip().endswith("2")
+    assert as_nobody(lambda: check_folder_place(closed / "e", new=False)) == 2
+    assert as_nobody(lambda: check_file_place(closed / "t.csv")) == 2
+    closed.chmod(0o777)
+    assert as_nobody(lambda: check_file_place(closed / "t.csv")) == 0
+    assert not list(closed.iterdir())
 
 
 def test_a_full_disk_is_found_before_the_work(ready: Path, photo: Path, mount_point: Path) -> None:
@@ -173,22 +183,26 @@ def test_what_was_captioned_is_kept_and_the_same_command_goes_on(
     assert not journal_path(out).exists()
 
 
-def test_a_photo_that_was_changed_is_captioned_again(photo: Path, ready: Path, tmp_path: Path) -> None:
-    import numpy as np
+def kept(photo: Path, table: Path, beam: int) -> Caption | None:
+    journal = CaptionJournal(table, {"beam": beam})
+    caption = journal.caption(photo)
+    journal.close(finished=False)
+    return caption
 
-    from capprune.captioning.journal import CaptionJournal
-    from capprune_runtime.caption.captioner import Caption
 
+def test_a_photo_that_was_changed_is_captioned_again(photo: Path, tmp_path: Path) -> None:
     caption = Caption("a dog", (4, 5), -1.0, np.zeros((2, 4), np.float32), True, 1.0, (1.0,))
     journal = CaptionJournal(tmp_path / "t.csv", {"beam": 1})
     journal.keep(photo, caption)
     journal.close(finished=False)
-    again = CaptionJournal(tmp_path / "t.csv", {"beam": 1}).caption(photo)
+    again = kept(photo, tmp_path / "t.csv", beam=1)
     assert again is not None and (again.text, again.tokens, again.finished) == ("a dog", (4, 5), True)
+    before = photo.stat()
     os.utime(photo, (1, 1))
-    assert CaptionJournal(tmp_path / "t.csv", {"beam": 1}).caption(photo) is None
-    os.utime(photo)
-    assert CaptionJournal(tmp_path / "t.csv", {"beam": 2}).count == 0
+    assert kept(photo, tmp_path / "t.csv", beam=1) is None
+    os.utime(photo, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert kept(photo, tmp_path / "t.csv", beam=1) is not None
+    assert kept(photo, tmp_path / "t.csv", beam=2) is None
 
 
 def test_explanations_of_photos_with_one_name_are_both_drawn(photo: Path, ready: Path, tmp_path: Path) -> None:

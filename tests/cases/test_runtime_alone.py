@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -65,21 +66,26 @@ def test_an_old_python_is_named_by_every_command(archive: Path, command: list[st
     assert ("--json" in command) == bool(done.stdout) and (not done.stdout or json.loads(done.stdout)["exit_code"] == 2)
 
 
-@pytest.mark.parametrize("name", ["python2", "python2.7", "python3.6", "python3.7", "python3.9", "python3.10"])
-def test_old_pythons_themselves_name_the_reason(archive: Path, name: str) -> None:
-    import shutil
+def old_pythons() -> list[str]:
+    """Old Pythons on this machine, where pyenv or the system keeps them."""
+    names = ("python2.7", "python3.6", "python3.7", "python3.8", "python3.9", "python3.10")
+    found = [path for name in names for path in (Path.home() / ".pyenv" / "versions").glob(f"*/bin/{name}")]
+    return sorted({*map(str, found), *(path for name in names if (path := shutil.which(name)) and "shims" not in path)})
 
-    if (python := shutil.which(name)) is None:
-        pytest.skip(f"{name} is not here")
-    done = subprocess.run([python, str(archive), "doctor"], capture_output=True, text=True, check=False)
+
+@pytest.mark.parametrize("python", old_pythons() or ["none"])
+@pytest.mark.parametrize("way", ["archive", "module"])
+def test_old_pythons_themselves_name_the_reason(archive: Path, python: str, way: str) -> None:
+    if python == "none":
+        pytest.skip("there is no old Python on this machine")
+    given = [str(archive)] if way == "archive" else ["-m", "capprune_runtime"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([python, *given, "doctor"], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2 and "Python 3.11 or later" in done.stderr and "Traceback" not in done.stderr
 
 
 NEW_NUMPY = """
-import sys
-for name in ("ai_edge_litert", "tensorflow"):
-    sys.modules[name] = None
-import importlib.util
+import importlib.util, sys
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name in ("ai_edge_litert", "tensorflow") else found(name, *rest)
 import numpy

@@ -48,8 +48,19 @@ COMMANDS = {
 }
 
 
+class NobodyReads(Exception):
+    """A closed pipe at stdout; click would end the process as if something had failed."""
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one when it is called."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise NobodyReads from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, in the order of the walk."""
@@ -120,8 +131,8 @@ def _run(arguments: list[str]) -> int:
         return stopping.INTERRUPTED
     except CapPruneError as error:
         return stopping.requested() or _told(error, arguments)
-    except BrokenPipeError as error:
-        return streams.failed_output(error)
+    except NobodyReads:
+        return streams.failed_output(BrokenPipeError())
     except Exception as error:  # the edge: everything else is a defect of ours or of the machine
         return stopping.requested() or _told(_as_message(error, arguments), arguments)
     return 0
@@ -164,7 +175,7 @@ def _wrong_usage(error: click.ClickException, arguments: list[str]) -> int:
 def _told(error: CapPruneError, arguments: list[str]) -> int:
     if "--debug" in arguments:
         traceback.print_exception(error)
-    elif "--json" in arguments:
+    elif "--json" in arguments and not streams.is_dropped():
         click.echo(json.dumps({"schema_version": 1, **error.as_json()}, indent=2))
     else:
         click.echo(f"error: {printable(error)}", err=True)
