@@ -32,7 +32,11 @@ def test_earlier_picture_is_replaced_and_no_other_file(tmp_path: Path) -> None:
     photo = tmp_path / "x.jpg"
     Image.new("RGB", (32, 32), "red").save(photo)
     (place,) = explanation_places(tmp_path / "out", [photo]).values()
-    write_explanation(place, photo, Caption("a", (4,), -1.0, np.ones((1, 4), np.float32), True, 1.0, (1.0,)))
+    write_explanation(
+        place,
+        np.zeros((224, 224, 3), np.uint8),
+        Caption("a", (4,), -1.0, np.ones((1, 4), np.float32), True, 1.0, (1.0,)),
+    )
     assert explanation_places(tmp_path / "out", [photo]) == {photo: place}
     Image.new("RGB", (8, 8)).save(place)
     with pytest.raises(UsageError, match=r"another file here already: .*x\.png"):
