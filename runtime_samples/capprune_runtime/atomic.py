@@ -245,7 +245,8 @@ def _content(folder: Path) -> list[str]:
 
 
 def _can_be_replaced(folder: Path) -> bool:
-    if os.path.ismount(folder) or not os.access(folder.parent, os.W_OK | os.X_OK):
+    effective = os.access in os.supports_effective_ids
+    if os.path.ismount(folder) or not os.access(folder.parent, os.W_OK | os.X_OK, effective_ids=effective):
         return False
     return folder.stat().st_dev == folder.parent.stat().st_dev
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capprune.captioning.explain import explanation, write_explanation
-from capprune.captioning.said import Said, check_table, confidence_of, mean_log_probability, photos_in, write_table
+from capprune.captioning.explain import explanation, explanation_places, write_explanation
+from capprune.captioning.said import Said, check_table, write_table
 from capprune_runtime.caption.captioner import Caption
+from capprune_runtime.caption.confidence import confidence_of, mean_log_probability
 from capprune_runtime.errors import BundleError, DataError, PhotoError, UsageError
+from capprune_runtime.photo_folder import find_photos
 
 
 def caption(log_probability: float = -3.0, **changed: Any) -> Caption:
@@ -88,12 +90,29 @@ def test_a_table_of_another_kind_is_refused() -> None:
 
 def test_photos_of_a_folder_come_by_name_and_an_empty_one_is_told(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
-    for name in ("b.JPG", "a.png", "inner/c.webp", "notes.txt"):
+    for name in ("b.JPG", "a.png", "inner/c.webp", "notes.txt", "._b.JPG", ".DS_Store", "README"):
         (tmp_path / name).touch()
-    assert [path.name for path in photos_in(tmp_path)] == ["a.png", "b.JPG", "c.webp"]
+    (tmp_path / "inner" / "up").symlink_to(tmp_path)  # a circle
+    found = find_photos(tmp_path)
+    assert [path.name for path in found.photos] == ["a.png", "b.JPG", "c.webp"]
+    assert found.left_out == {".txt": 1, "AppleDouble (._*)": 1, ".DS_Store": 1, "without ending": 1}
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no photo"):
-        photos_in(tmp_path / "empty")
+    with pytest.raises(DataError, match="no photos"):
+        find_photos(tmp_path / "empty")
+
+
+def test_explanations_have_names_that_a_file_can_have(tmp_path: Path) -> None:
+    photos = [
+        Path("a/x.jpg"),
+        Path("b/X.png"),
+        Path("y.png"),
+        Path("-"),
+        *(Path(n) / ("ü" * 120 + ".jpg") for n in "pq"),
+    ]
+    names = [place.name for place in explanation_places(tmp_path, photos).values()]
+    assert names[:4] == ["a_x.png", "b_X.png", "y.png", "stdin.png"]
+    assert len({name.casefold() for name in names}) == len(photos)
+    assert all(len(name.encode()) <= 255 for name in names)
 
 
 def test_the_picture_is_brightest_where_the_model_looked(tmp_path: Path) -> None:
@@ -102,7 +121,6 @@ def test_the_picture_is_brightest_where_the_model_looked(tmp_path: Path) -> None
     left = 6 + 224 + 6  # the tile of the first word, whose attention lies on the first of 2 x 2 regions
     tile = sheet[32 : 32 + 224, left : left + 224].astype(float)
     assert tile[20:60, 20:60].mean() > 3 * tile[160:200, 160:200].mean()
-    grey.save(tmp_path / "photo.png")
-    write_explanation(tmp_path / "new" / "out.png", tmp_path / "photo.png", caption())
+    write_explanation(tmp_path / "new" / "out.png", np.asarray(grey), caption())
     with Image.open(tmp_path / "new" / "out.png") as drawn:
         assert drawn.size == explanation(grey, caption()).size

@@ -1,0 +1,76 @@
+"""The arguments of `python -m capprune_runtime`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from capprune_runtime.archive import ARCHIVE
+from capprune_runtime.errors import UsageError
+from capprune_runtime.formats import RUNTIMES
+from capprune_runtime.streams import printable
+
+
+def command_parser(as_json: bool = False) -> argparse.ArgumentParser:
+    """Return the parser of all commands.
+
+    Args:
+        as_json: Report a wrong usage as a `UsageError` instead of ending the process.
+    """
+    _Parser.as_json = as_json
+    parser = _Parser(prog="capprune_runtime", description="Caption photos with a capprune bundle.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    caption = commands.add_parser("caption", help="say what is on photos")
+    caption.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
+    caption.add_argument("photos", type=Path, nargs="+", metavar="photo", help="files, or - for standard input")
+    run = commands.add_parser("run", help="caption a folder of photos and measure it")
+    run.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
+    run.add_argument("photos", type=Path, help="the folder of photos")
+    run.add_argument("--limit", type=_count(1), metavar="N", help="only the first photos")
+    bench = commands.add_parser("bench", help="time bundles on their golden photos")
+    bench.add_argument("bundles", type=Path, nargs="+", metavar="bundle", help="a folder or a packed bundle")
+    bench.add_argument("--rounds", type=_count(1), default=30, metavar="N", help="captions of each bundle  [30]")
+    bench.add_argument("--warm-up", type=_count(0), default=3, metavar="N", help="rounds before them  [3]")
+    verify = commands.add_parser("verify", help="check every file of a bundle")
+    verify.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
+    doctor = commands.add_parser("doctor", help="what this device has and lacks")
+    doctor.add_argument("--kind", choices=("tflite", "onnx"), default="tflite", help="of model file  [tflite]")
+    archive = commands.add_parser("archive", help="write this program as one file that runs elsewhere")
+    archive.add_argument("--out", type=Path, default=Path(ARCHIVE), metavar="FILE", help=f"[{ARCHIVE}]")
+    for command in (caption, run, bench):
+        command.add_argument("--beam", type=int, metavar="K", help="width of the beam; without it, the bundle's own")
+        command.add_argument("--runtime", choices=("auto", *RUNTIMES), default="auto")
+        command.add_argument("--threads", type=int, default=1, metavar="N")
+    for command in (run, bench):
+        command.add_argument("--out", type=Path, metavar="FILE", help="write the results document")
+        command.add_argument("--stream", action="store_true", help="a line of JSON for everything as it is done")
+    for command in (caption, run, bench, verify, doctor, archive):
+        command.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that leaves a wrong usage to its caller where JSON is asked for."""
+
+    as_json = False
+
+    def error(self, message: str) -> NoReturn:
+        """Report a wrong usage."""
+        if self.as_json:
+            raise UsageError(message, hint=f"{self.prog} --help")
+        super().error(printable(message))
+
+
+def _count(least: int) -> Callable[[str], int]:
+    """The type of an option that counts something."""
+
+    def count(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{number} is below {least}")
+        return number
+
+    count.__name__ = "number"  # argparse names it where the text is no number
+    return count
