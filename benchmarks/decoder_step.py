@@ -101,7 +101,7 @@ def measure_run(run: LoadedRun, settings: Settings) -> dict[str, Any]:
     return {
         "run": run.folder.name,
         **cider_of(run),
-        "regions": model.step.regions,
+        "regions": model.step.decoder.regions,
         "prunable_weights": model.prunable,
         "kept_weights": model.kept,
         "sparsity": {name: 1 - np.count_nonzero(matrix) / matrix.size for name, matrix in model.matrices.items()},
