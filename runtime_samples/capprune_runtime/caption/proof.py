@@ -39,8 +39,10 @@ def read_golden(bundle: Bundle) -> tuple[GoldenPhoto, ...]:
         BundleError: golden.json is not as docs/bundle_format.md says.
         PhotoError: A photo cannot be read.
     """
-    size = bundle.manifest.photo_size
     entries = parse_golden(bundle.files, bundle.place, bundle.manifest, bundle.vocabulary)
+    if not entries:
+        return ()
+    size = bundle.manifest.photo_size
     return tuple(
         GoldenPhoto(entry.photo, read_photo(bundle.files[entry.photo], size), entry.beam, entry.tokens, entry.caption)
         for entry in entries

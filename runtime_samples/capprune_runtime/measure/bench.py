@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune_runtime import __version__, stopping
+from capprune_runtime.bundle.manifest import RegionsSection
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.proof import prove_with, read_golden
 from capprune_runtime.errors import UsageError
@@ -100,11 +101,15 @@ def bench_document(measurements: Sequence[Measurement]) -> dict[str, Any]:
     }
 
 
-def _photos(session: Session) -> list[tuple[str, NDArray[np.uint8]]]:
+def _photos(session: Session) -> list[tuple[str, NDArray[Any]]]:
     if golden := read_golden(session.bundle):
         return [(photo.name, photo.photo) for photo in golden]
-    size = session.bundle.manifest.photo_size
-    return [(DRAWN, np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8))]
+    preprocessing, random = session.bundle.manifest.preprocessing, np.random.default_rng(0)
+    if isinstance(preprocessing, RegionsSection):
+        regions = random.standard_normal((preprocessing.regions, preprocessing.channels))
+        return [(DRAWN, np.maximum(regions, 0).astype(np.float32))]
+    size = preprocessing.size
+    return [(DRAWN, random.integers(0, 256, (size, size, 3), dtype=np.uint8))]
 
 
 def _golden(session: Session) -> Golden | None:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from capprune_runtime.atomic import write_bytes
+from capprune_runtime.bundle.manifest import Manifest, RegionsSection
 from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.errors import UsageError
 from capprune_runtime.streams import shown_name
@@ -129,6 +130,20 @@ def without_attention() -> UsageError:
     return UsageError(
         "this model has no attention to show", where="--explain", hint="choose a model family with attention"
     )
+
+
+def require_explainable(manifest: Manifest) -> None:
+    """Check that a bundle's model can be explained.
+
+    Raises:
+        UsageError: It has no attention to show, or sees region features and no photo to draw it on.
+    """
+    if manifest.interface.regions is None:
+        raise without_attention()
+    if isinstance(manifest.preprocessing, RegionsSection):
+        raise UsageError(
+            "this model sees features of regions: there is no photo to draw its attention on", where="--explain"
+        )
 
 
 def lit(square: Image.Image, attention: NDArray[np.float32]) -> Image.Image:

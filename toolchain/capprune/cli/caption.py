@@ -93,10 +93,10 @@ def command(
         check_folder_place(explain, new=False)
     place = bundle or ready_bundle()
     verified = verify_bundle(place)
-    if explain is not None and verified.manifest.interface.regions is None:
-        from capprune.captioning.explain import without_attention
+    if explain is not None:
+        from capprune.captioning.explain import require_explainable
 
-        raise without_attention()
+        require_explainable(verified.manifest)
     captioner = Captioner(verified, runtime=runtime, threads=threads)
     confidence = confidence_of(verified)
     named = _named(photos, input_endings(verified.manifest.preprocessing))
