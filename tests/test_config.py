@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from capprune.config import CONFIG_BYTES, RunConfig, load_config, parse_config
+from capprune.config import CONFIG_BYTES, RunConfig, load_config, parse_config, require_single
 from capprune.models.soft_attention import SoftAttentionDropout
 from capprune_runtime.errors import ConfigError, UsageError
 
@@ -147,7 +147,8 @@ def test_key_that_stands_twice_is_refused_with_its_lines(tmp_path: Path, text: s
 
 def test_override_given_twice_is_refused() -> None:
     with pytest.raises(UsageError, match=r"(?s)given twice: training\.epochs.*3 and 4"):
-        parse_config(LEAST, ["training.epochs=3", "training.epochs=4"])
+        require_single(["training.epochs=3", "training.epochs=4"])
+    require_single(["training.epochs=3", "training.epochs=3", "training.seed=3"])
 
 
 def test_override_below_a_key_that_is_no_tree_is_refused() -> None:

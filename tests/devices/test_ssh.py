@@ -287,7 +287,7 @@ def test_a_bundle_that_is_newer_than_the_runtime_there_is_refused_as_here(
         with zipfile.ZipFile(io.BytesIO(older())) as own, zipfile.ZipFile(out, "w") as made:
             for name in own.namelist():
                 made.writestr(
-                    name, own.read(name).replace(b"\nSCHEMA_VERSION = 1\nRESIZE", b"\nSCHEMA_VERSION = 0\nRESIZE")
+                    name, own.read(name).replace(b"\nSCHEMA_VERSION = 2\nRESIZE", b"\nSCHEMA_VERSION = 1\nRESIZE")
                 )
         return out.getvalue()
 

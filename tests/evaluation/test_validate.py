@@ -173,7 +173,12 @@ worker.main()
 
 def test_answers_stay_clean_although_an_interpreter_prints_on_stdout(world: World) -> None:
     command = [sys.executable, "-c", NOISY_WORKER, str(world.bundle.place), "--runtime", INSTALLED[0], "--beam", "1"]
-    done = subprocess.run(command, input=bytes(16 * 16 * 3 * 2), capture_output=True, check=True)
+    done = subprocess.run(
+        command,
+        input=2 * (b'{"dtype": "|u1", "shape": [16, 16, 3]}\n' + bytes(16 * 16 * 3)),
+        capture_output=True,
+        check=True,
+    )
     answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == 2 and answers[0] == answers[1] and list(answers[0]) == ["tokens"]
     assert done.stderr.count(b"a delegate was made") == 2

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from capprune.config import parse_config
+from capprune.config import EncoderConfig, parse_config
 from capprune.exporting.contents import bundle_contents
 from capprune.exporting.target_models import MODELS, TargetModels
 from capprune.models.caption_model import CaptionModel, GridEncoder, build_decoder, normalised
 from capprune.models.efficientnet_lite import EfficientNetLite0
+from capprune.models.encoder import Encoder
 from capprune.models.exportable import EncodeCall, StepCall
 from capprune.models.family import Decoder
 from capprune.models.search import beam as torch_beam
@@ -42,14 +43,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
 Arrays = dict[str, NDArray[Any]]
 
 
-class TinyNetwork(nn.Module):
+class TinyNetwork(Encoder):
     """Stands where EfficientNet-Lite0 stands: 32 pixels a cell."""
 
+    channels, stride = FEATURES, 32
+    mean, scale = (127.0,) * 3, (128.0,) * 3
+
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(EncoderConfig(size=SIZE))
         self.first, self.second = nn.Conv2d(3, 32, 8, stride=8), nn.Conv2d(32, FEATURES, 4, stride=4)
 
-    def forward(self, photo: Tensor) -> Tensor:
+    @classmethod
+    def pretrained(cls, config: EncoderConfig) -> TinyNetwork:
+        return cls()
+
+    def before(self, photo: Tensor, blocks: int) -> Tensor:
+        return photo
+
+    def after(self, photo: Tensor, blocks: int) -> Tensor:
         found: Tensor = torch.relu(self.second(torch.relu(self.first(photo))))
         return found
 

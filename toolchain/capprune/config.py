@@ -346,6 +346,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         UsageError: If the file is not there, or an override is given twice.
         ConfigError: If it is not YAML, holds an unknown key, one key twice, or an impossible value.
     """
+    require_single(overrides)
     return parse_config(load_tree(path), overrides, where=str(path))
 
 
@@ -368,11 +369,10 @@ def load_tree(path: Path) -> dict[str, Any]:
 
 
 def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> RunConfig:
-    """Check a tree and apply overrides; see `load_config`."""
+    """Check a tree and apply overrides, of which a later one wins; see `load_config`."""
     merged: dict[str, Any] = {**tree}
-    given: dict[str, str] = {}
     for override in overrides:
-        _override(merged, override, given)
+        _override(merged, override)
     _move_dropout(merged)
     try:
         if isinstance(merged.get("decoder"), dict):
@@ -380,6 +380,19 @@ def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, wher
         return RunConfig.model_validate(merged)
     except ValidationError as error:
         raise _as_config_error(error, where) from error
+
+
+def require_single(overrides: Sequence[str]) -> None:
+    """Check that overrides, as a user typed them, name each key once.
+
+    Raises:
+        UsageError: A key has two values.
+    """
+    given: dict[str, str] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if given.setdefault(key, value) != value:
+            raise UsageError("a key is given twice", where=key, found=f"{given[key]} and {value}", hint="give it once")
 
 
 def decoder_config(tree: Mapping[str, Any], where: str = "config") -> DecoderConfig:
@@ -413,12 +426,10 @@ def _move_dropout(tree: dict[str, Any]) -> None:
     tree["decoder"] = {**decoder, "dropout": training["dropout"]}
 
 
-def _override(tree: dict[str, Any], override: str, given: dict[str, str]) -> None:
+def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UsageError("an override is key=value", found=override, expected="such as training.epochs=3")
-    if given.setdefault(key, value) != value:
-        raise UsageError("a key is given twice", where=key, found=f"{given[key]} and {value}", hint="give it once")
     *parents, last = key.split(".")
     for parent in parents:
         child = tree.get(parent)

@@ -33,7 +33,7 @@ def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | N
     Example:
       capprune train configs/flickr8k_sparse.yaml data.folder=flickr8k --out runs/sparse
     """
-    from capprune.config import load_config, load_tree
+    from capprune.config import load_config, load_tree, require_single
     from capprune.ineffective import refuse_ineffective
     from capprune.training.stages import is_recipe, read_stages
 
@@ -43,6 +43,7 @@ def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | N
         refuse_ineffective(resolved, overrides)
         train_and_show(resolved, out, cache, as_json)
         return
+    require_single(overrides)
     *before, last = read_stages(tree, overrides, out, where=str(config))
     for number, stage in enumerate(before, 1):
         say(f"stage {number} of {len(before) + 1}: {stage.name}")
@@ -98,10 +99,11 @@ def derived(
     Raises:
         UsageError: If the run is not there, or an override has no effect.
     """
-    from capprune.config import parse_config
+    from capprune.config import parse_config, require_single
     from capprune.ineffective import refuse_ineffective
     from capprune.training.run import read_run
 
+    require_single(overrides)
     parent = read_run(run)
     tree = parent.config.as_tree()
     method = "none" if pruning["method"] == "keep" and not parent.masks else pruning["method"]
