@@ -16,6 +16,8 @@ LEAST = {"data": {"folder": "photos"}}
         ("pruning.block=1x16", "pruning.method=supermask"),
         ("training.reward.samples=3", "training.objective=scst"),
         ("training.distillation.weight=0.3", "training.distillation.teacher=RUN"),
+        ("data.radix_base=100", "data.tokens=radix"),
+        ("data.subword_pieces=200", "data.tokens=subwords"),
     ],
 )
 def test_override_without_effect_is_refused_with_what_it_needs(override: str, needs: str) -> None:

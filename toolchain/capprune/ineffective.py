@@ -35,6 +35,8 @@ UNHEEDED: Final = (
     _Unheeded("pruning.", "pruning.method", "supermask", lambda config: config.pruning.method == "none"),
     _Unheeded("training.reward.", "training.objective", "scst", lambda config: config.training.objective != "scst"),
     _Unheeded("training.distillation.", _TEACHER, "RUN", lambda config: config.training.distillation.teacher is None),
+    _Unheeded("data.radix_base", "data.tokens", "radix", lambda config: config.data.tokens != "radix"),
+    _Unheeded("data.subword_", "data.tokens", "subwords", lambda config: config.data.tokens != "subwords"),
 )
 
 
