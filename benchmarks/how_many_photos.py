@@ -91,7 +91,7 @@ def measure(
     captions = load_caption_set(data)
     train, val = captions.split("train"), captions.split("val")[:validation]
     if max(counts) > len(train):
-        raise CapPruneError("there are not so many photos", where=data, expected=max(counts), found=len(train))
+        raise CapPruneError("there are too few photos", where=data, expected=max(counts), found=len(train))
     shown = {"train": _features(data, train[: max(counts)], size, cache), "val": _features(data, val, size, cache)}
     rows = []
     for count in counts:

@@ -25,5 +25,5 @@ def test_runs_of_few_photos_are_scored_on_the_same_val(tmp_path: Path) -> None:
     assert document["val_photos"] == 5
     for row in document["rows"]:
         assert row["cider_d"] == pytest.approx(sum(run["cider_d"] for run in row["runs"]) / 2, abs=1e-4)
-    with pytest.raises(CapPruneError, match="not so many photos"):
+    with pytest.raises(CapPruneError, match="too few photos"):
         measure(tmp_path / "data", (21,), (1,), tmp_path / "cache", **sizes)

@@ -21,7 +21,7 @@ class Scored(Protocol):
 
     @property
     def log_probability(self) -> float:
-        """Of the words, and of `<end>` when finished."""
+        """Log-probability of the words, including `<end>` when the caption is finished."""
 
     @property
     def finished(self) -> bool:

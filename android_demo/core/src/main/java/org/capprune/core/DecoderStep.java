@@ -37,7 +37,7 @@ final class DecoderStep implements Search.Step<DecoderStep.State> {
     private final List<Part> appended = new ArrayList<>();
     private final float[] scores; // of the last call
     private final Slices[] written; // by position, the slices that lie in the decoder's inputs now
-    private int valid; // so many of them are those of one hypothesis
+    private int valid; // how many of them one hypothesis has
 
     /** {@code maxTokens} is the longest caption, in tokens. */
     DecoderStep(Interpreter decoder, StepInterface step, int maxTokens) {

@@ -58,7 +58,7 @@ public record Manifest(
     /** A photo, squashed to {@code size} pixels a side, then (x - mean) / scale of red, green and blue. */
     public record PhotoInput(int size, double[] mean, double[] scale) implements Preprocessing {}
 
-    /** Features of at most so many regions that a detector found, each of so many channels. */
+    /** Limits of the features that a detector gives: the most regions, and the channels of each. */
     public record RegionsInput(int regions, int channels) implements Preprocessing {}
 
     /** Token ids that are never said, the most words of a caption, the beam's default width. */

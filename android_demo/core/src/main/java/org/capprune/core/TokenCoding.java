@@ -64,7 +64,7 @@ public record TokenCoding(Kind kind, int base, int perWord) {
         return kind == Kind.CHARACTERS || kind == Kind.SUBWORDS;
     }
 
-    /** V, the number of token ids of a decoder whose vocabulary.txt has so many lines. */
+    /** V, the number of token ids of a decoder, from the number of lines in vocabulary.txt. */
     int decoderSize(int lines) {
         return kind == Kind.RADIX ? base + Vocabulary.SPECIAL : lines;
     }
