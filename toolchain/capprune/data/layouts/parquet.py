@@ -31,7 +31,9 @@ def open_parquet(path: Path) -> ParquetFile:
         import pyarrow
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise MissingExtra("parquet files need pyarrow", where=path, found=error, hint="pip install pyarrow") from error
+        raise MissingExtra(
+            "parquet files need pyarrow", where=path, found=error, hint="pip install 'capprune[parquet]'"
+        ) from error
     try:
         return ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
