@@ -31,7 +31,6 @@ from capprune.models.transformer import (
     UnbiasedNorm,
     attend,
     attend_once,
-    initialise,
     sinusoids,
     spoken_scores,
 )
@@ -172,7 +171,7 @@ class RelationTransformer(Decoder):
         self.register_buffer("positions", sinusoids(max_tokens + 1, width), persistent=False)
         self.register_buffer("masks", _masks(max_tokens), persistent=False)
         self.register_buffer("relations", grid_relations(_side(regions)), persistent=False)
-        initialise(self)
+        self.initialise()
         self._set_biases()
 
     def interface(self) -> StepInterface:

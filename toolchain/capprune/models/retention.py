@@ -28,7 +28,7 @@ from capprune.config import Dropout as DropoutConfig
 from capprune.models.additive import wide
 from capprune.models.chance import Dropout
 from capprune.models.family import Decoder, Role, Step, Tensors
-from capprune.models.transformer import Norm, SeeingLayer, in_heads, initialise, normalised, spoken_scores
+from capprune.models.transformer import Norm, SeeingLayer, in_heads, normalised, spoken_scores
 from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
 
 FASTEST, SLOWEST = 1.0, 6.0  # gamma = 1 - 2^-x: from 0.5 to 0.984, as captions have 10 words where texts have thousands
@@ -137,7 +137,7 @@ class Retention(Decoder):
         self.layers = nn.ModuleList(RetentionLayer(config) for _ in range(config.layers))
         self.norm = Norm(width)
         self.output = nn.Linear(width, vocabulary)
-        initialise(self)
+        self.initialise()
 
     def interface(self) -> StepInterface:
         """See `Decoder.interface`."""

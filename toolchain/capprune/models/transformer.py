@@ -175,12 +175,3 @@ def spoken_scores(output: nn.Linear, x: Tensor, spoken: Tensor) -> Tensor:
     filled = nn.functional.pad(kept, (0, 0, 0, -len(kept) % ROWS))
     scores: Tensor = output(filled)
     return scores[: len(kept)]
-
-
-def initialise(module: nn.Module) -> None:
-    """Draw matrices by Xavier's uniform rule; biases start at 0. Normalisation is left as it is."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.xavier_uniform_(part.weight)
-        if isinstance(part, nn.Linear) and part.bias is not None:
-            nn.init.zeros_(part.bias)
