@@ -9,7 +9,12 @@ at the next line of progress, and a command that fails after a signal was stoppe
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -19,6 +24,7 @@ _requested: int | None = None  # the exit code that a signal asked for
 
 def listen() -> None:
     """Take over SIGINT and SIGTERM."""
+    sys.unraisablehook = _report_unraisable
     for number in _CODES:
         signal.signal(number, _stop)
 
@@ -45,3 +51,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
     global _requested
     _requested = _CODES[signal.Signals(number)]
     raise_if_requested()
+
+
+def _report_unraisable(unraisable: UnraisableHookArgs, /) -> None:
+    """Print no traceback of a stop that Python dropped: in a weak reference's callback, say. The request is kept."""
+    if _requested is None or not issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
+        sys.__unraisablehook__(unraisable)

@@ -214,12 +214,17 @@ def test_a_home_folder_that_the_shell_leaves_is_taken(photo: Path, ready: Path, 
 
 
 def test_ctrl_c_at_the_start_is_no_traceback(photo: Path, ready: Path) -> None:
-    for delay in (0.06, 0.1, 0.15, 0.25):
+    interrupted = 0
+    for delay in (0.06, 0.1, 0.15, 0.25, 0.4):
         command = [sys.executable, "-m", "capprune", "caption", *[str(photo)] * 500]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             time.sleep(delay)
             process.send_signal(signal.SIGINT)
             assert process.stderr is not None
             err = process.stderr.read()
-        if "capprune" in err or process.returncode != 130:  # Python itself had not started yet
-            assert delay < 0.1, err
+        if "interrupted" in err:  # else Python itself had not started yet
+            interrupted += 1
+            # -SIGINT is how Python 3.11 leaves where exec() was interrupted once; shells report both as 130
+            assert process.returncode in (130, -signal.SIGINT), err
+            assert "Traceback" not in err, err
+    assert interrupted > 0

@@ -75,9 +75,11 @@ def test_a_stop_that_a_library_takes_for_a_failure_is_still_a_stop(error: str) -
     command = f"""
 import os, signal
 from capprune.cli import app
+from capprune_runtime import stopping
 from capprune_runtime.errors import CapPruneError
 
 def loaded(*arguments, **options):
+    stopping.listen()  # as the group does once a command is imported
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     except BaseException:

@@ -72,6 +72,7 @@ class LazyGroup(click.Group):
             return None
         module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
         command: click.Command = copy.copy(importlib.import_module(f"capprune.cli.{module}").command)
+        stopping.listen()  # until here nothing is begun, and `capprune.__main__` ends the process at once
         work = command.callback
         if work is not None:
 
@@ -107,7 +108,6 @@ def cli(debug: bool) -> None:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    stopping.listen()
     streams.prepare()
     warnings.showwarning = _show_warning
     # Threads that spin at a barrier while another process has their core made training 20 times slower on a busy machine;

@@ -222,9 +222,9 @@ class Sweep:
             captions=sum(len(photo.captions) for photo in train),
             epochs=len(epochs),
             best_epoch=int(loaded.facts["epoch"]),
-            seconds=round(seconds, 1),
+            seconds=round(seconds, 3),
             epochs_in_all=len(epochs) + (start.epochs_in_all if start else 0),
-            seconds_in_all=round(seconds + (start.seconds_in_all if start else 0.0), 1),
+            seconds_in_all=round(seconds + (start.seconds_in_all if start else 0.0), 3),
         )
 
     def _set(self, run: Combination, weights: str, changed: dict[str, Any]) -> None:
