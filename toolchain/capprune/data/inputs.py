@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 from numpy.typing import NDArray
 
 from capprune.data.photos import open_photos
-from capprune.data.regions import open_regions
+from capprune.data.regions import RegionStore, open_regions
 from capprune_runtime.bundle.manifest import PreprocessingSection, RegionsSection
 from capprune_runtime.caption.inputs import decode_input
 
@@ -48,8 +48,16 @@ def open_store(folder: Path, preprocessing: Preprocessing) -> Store:
         UsageError: There is no such folder.
         DataError: It holds no photos, or no region features.
     """
-    if not isinstance(preprocessing, RegionsSection):
-        return open_photos(folder)
+    return region_store(folder) if isinstance(preprocessing, RegionsSection) else open_photos(folder)
+
+
+def region_store(folder: Path) -> RegionStore:
+    """Open the region features of a data folder: those in its folder `regions`, or in the folder itself.
+
+    Raises:
+        UsageError: There is no such folder.
+        DataError: It holds no region features.
+    """
     inner = folder / REGION_FOLDER
     return open_regions(inner if inner.is_dir() else folder)
 

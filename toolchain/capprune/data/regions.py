@@ -149,6 +149,48 @@ class RegionStore:
         )
 
 
+class RegionTable:
+    """Region features of N photos as training reads them: rows by number, filled up with zeros, from disk every time.
+
+    Args:
+        store: The folder of features.
+        names: N photos; all are there.
+        regions: R, the number to fill up to.
+        channels: F of every region.
+
+    Attributes:
+        shape: (N, R, F).
+        from_cache: 0; there is no cache.
+    """
+
+    from_cache = 0
+
+    def __init__(self, store: RegionStore, names: Sequence[str], *, regions: int, channels: int) -> None:
+        self._store, self._names = store, tuple(names)
+        self.shape: tuple[int, ...] = (len(self._names), regions, channels)
+
+    def __getitem__(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the features of some photos, (P, R, F).
+
+        Args:
+            indices: (P,) positions among the names.
+
+        Raises:
+            DataError: The regions of a photo are broken or do not fit.
+        """
+        _, regions, channels = self.shape
+        features = self._store.padded([self._names[index] for index in indices], regions).features
+        if features.shape[-1] != channels:
+            raise DataError(
+                "the region features have another number of channels",
+                where=self._store.folder,
+                expected=channels,
+                found=features.shape[-1],
+                hint=f"encoder.channels={features.shape[-1]}",
+            )
+        return features
+
+
 def open_regions(folder: Path) -> RegionStore:
     """Find the region features in a folder; folders in it are not searched.
 

@@ -209,9 +209,14 @@ def build_decoder(
         vocabulary: V, number of tokens.
         features: F, channels of a region; the encoder's if left out.
         own: The decoder's config where it differs from the run's, in dropout for example.
+
+    Raises:
+        ConfigError: Region features are given, and the family or a setting of the encoder does not fit them.
     """
     chosen, given = own or config.decoder, config.encoder.name == REGIONS
     family: type[Decoder] = DECODERS.load(chosen.family, "decoder.family")
+    if given:
+        _check_given_regions(config.encoder, family, chosen.family)
     if config.encoder.pooling == "capsules":
         family = with_capsules(family, config.encoder)
     return family(
@@ -222,3 +227,22 @@ def build_decoder(
         max_tokens=config.data.steps,
         padded=given,
     )
+
+
+def _check_given_regions(encoder: EncoderConfig, family: type[Decoder], name: str) -> None:
+    if not family.supports_padding:
+        raise ConfigError(
+            "this decoder takes the same number of regions of every photo, and region features differ in it",
+            where="decoder.family",
+            expected=[one for one in DECODERS.names() if DECODERS.load(one, "decoder.family").supports_padding],
+            found=name,
+        )
+    usual = {"grid": None, "train": "frozen", "rounded": False, "pooling": "average", "start": None}
+    for key, value in usual.items():
+        if getattr(encoder, key) != value:
+            raise ConfigError(
+                "there is no encoder where region features are given",
+                where=f"encoder.{key}",
+                expected=value,
+                found=getattr(encoder, key),
+            )

@@ -95,7 +95,8 @@ class Decoder(nn.Module, ABC):
 
         Args:
             features: `(P, R, F)`.
-            present: `(P, R)`, 1 for a region and 0 for a filler; None where all are regions.
+            present: `(P, R)`, 1 for a region and 0 for a filler. None: all are regions, or in a padded decoder those that are
+                not all zeros.
 
         Returns:
             What is held, each `(P, ...)`, and the first value of every state tensor that the interface says `encode` returns.
@@ -179,6 +180,12 @@ class Decoder(nn.Module, ABC):
             for name, role in self.roles().items()
             if role in roles
         }
+
+    def present_in(self, features: Tensor, present: Tensor | None) -> Tensor | None:
+        """Return `present` as `encode` takes it; in a padded decoder a region of zeros alone is a filler."""
+        if present is None and self.padded:
+            return (features != 0).any(-1).to(features.dtype)
+        return present
 
     def position_at(self, position: int, beside: Tensor) -> Tensor | None:
         """Return the position as `step` takes it, on the device of another tensor; None where it takes none."""

@@ -75,7 +75,7 @@ class ShowTell(Decoder):
 
     def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
         """See `Decoder.encode`: h and c, each `(P, H)`, of the mean of the regions."""
-        h, c = torch.tanh(self.initial(mean_region(features, present))).chunk(2, -1)
+        h, c = torch.tanh(self.initial(mean_region(features, self.present_in(features, present)))).chunk(2, -1)
         return {}, {"h": h, "c": c}
 
     def step(self, token: Tensor, state: Tensors, held: Tensors, position: Tensor | None = None) -> Step:

@@ -96,11 +96,11 @@ class UpDown(Decoder):
 
     def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
         """See `Decoder.encode`: keys `(P, R, A)`, values `(P, R, H)`, seen `(P, 4H)`, fillers `(P, R)` where there are any."""
+        present = self.present_in(features, present)
         values = self.region_dropout(torch.relu(self.region(features)))
         mean = self.region_dropout(torch.relu(self.mean(mean_region(features, present))))
         held = {"keys": self.key(values), "values": values, "seen": self.seen(mean)}
-        if self.padded:
-            assert present is not None
+        if self.padded and present is not None:
             held["fillers"] = (present - 1) * HIDDEN_SCORE  # 0 for a region
         return held, {}
 

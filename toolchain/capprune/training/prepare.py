@@ -11,14 +11,21 @@ from capprune.config import DataConfig, RunConfig
 from capprune.data.cache_folder import default_cache as default_cache
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import cached_features, cached_pixels
+from capprune.data.inputs import region_store
 from capprune.data.photos import open_photos
+from capprune.data.regions import RegionTable
 from capprune.data.vocabulary import CaptionTokens
 from capprune.data.words import require_readable
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder
 from capprune.training.caption_tokens import caption_tokens
 from capprune.training.loop import Split
+from capprune.training.run import read_run
 from capprune.training.start import start_network, teachers_eye
+from capprune_runtime.bundle.manifest import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
+from capprune_runtime.errors import ConfigError
+
+CHECKED_TOGETHER = 64  # photos whose region features are in memory at once
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # a label to a progress bar
 
@@ -66,6 +73,8 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
 
     def split(photos: Sequence[CaptionedPhoto], name: str) -> Split:
         names, taught = [photo.name for photo in photos], None
+        if config.encoder.name == REGIONS:
+            return Split(names, _regions(config, names), _ids(photos, tokens, config.data))
         with (
             open_photos(config.data.folder) as store,
             bar(f"{'features' if extractor else 'pixels'} of {name}") as tell,
@@ -85,8 +94,28 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
     return Prepared(*splits, validation, tokens.vocabulary, notes=tuple(notes), subwords=model)
 
 
+def _regions(config: RunConfig, names: Sequence[str]) -> RegionTable:
+    """The region features of photos; every file's size is checked now, not in the middle of an epoch."""
+    teacher = config.training.distillation.teacher
+    if teacher is not None and (other := read_run(teacher).config.encoder.name) != REGIONS:
+        raise ConfigError(
+            "a teacher of a run on region features sees region features too",
+            where="training.distillation.teacher",
+            expected=f"a run with encoder.name {REGIONS}",
+            found=f"{teacher}, encoder.name {other}",
+        )
+    store = region_store(config.data.folder)
+    store.require(names)
+    table = RegionTable(store, names, regions=config.encoder.regions, channels=config.encoder.channels)
+    for start in range(0, len(names), CHECKED_TOGETHER):
+        table[range(start, min(start + CHECKED_TOGETHER, len(names)))]
+    return table
+
+
 def _extractor(config: RunConfig) -> FeatureExtractor | BlockExtractor | None:
     """What is computed of a photo once: features if nothing learns, else what the frozen blocks give, if there are any."""
+    if config.encoder.name == REGIONS:
+        return None
     if config.encoder.train != "frozen" and not config.encoder.frozen_blocks:
         return None
     encoder = GridEncoder(config.encoder, start_network(config))

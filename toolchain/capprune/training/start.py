@@ -20,6 +20,7 @@ from capprune.pruning.state import MASK
 from capprune.pruning.unlearned import GradualPruner, HardPruner, KeptMasks, LotteryPruner, SnipPruner
 from capprune.training.encoder import PREFIX, encoder_network, rounded_filters
 from capprune.training.run import SavedRun, read_run
+from capprune_runtime.bundle.manifest import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, UsageError
 
@@ -155,6 +156,8 @@ def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tenso
         BundleError: If that run is broken.
     """
     encoder = config.encoder
+    if encoder.name == REGIONS:
+        return {}
     if encoder.train != "frozen":
         for key, said in (("rounded", encoder.rounded), ("start", encoder.start)):
             if said:
