@@ -1,5 +1,6 @@
 # make demo   set everything up and run the main job, with no data of your own
 # make test   set everything up and pass the tests
+# make test-slow   the tests that take minutes each: full-size fuzzing, every family trained and compared
 # make ready-model DATA=flickr8k    remake the bundle that comes with the package (hours; each stage resumes)
 # make ready-bundle DATA=flickr8k   the same from the runs that are kept in ready_model/ (minutes)
 # make ready-blocks DATA=flickr8k   its fast variant in blocks, on the same encoder (an hour; each stage resumes)
@@ -16,7 +17,7 @@ STAGES := dense sparse tuned seeing scst rounded
 RUN := ready_model/runs/$(lastword $(STAGES))
 NAME := flickr8k
 
-.PHONY: demo test lint bench ready-model ready-bundle ready-blocks ready-small install clean
+.PHONY: demo test test-slow lint bench ready-model ready-bundle ready-blocks ready-small install clean
 
 demo: install
 	rm -rf $(DEMO)
@@ -24,6 +25,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+test-slow: install
+	$(BIN)/python -m pytest --slow -m slow $(PYTEST_OPTIONS)
 
 lint: install
 	$(BIN)/ruff check
