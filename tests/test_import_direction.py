@@ -26,6 +26,7 @@ ROOMS = {
         "config",
         "captioning",
         "data",
+        "labelling",
         "models",
         "pruning",
         "training",

@@ -30,6 +30,7 @@ from capprune_runtime.streams import printable
 COMMANDS = {
     "demo": "Draw scenes, train, prune, export, validate: the whole walk, with no data of your own.",
     "data": "Check a folder of photos and captions, or draw scenes.",
+    "label": "Caption a folder of photos with a large model, to train a small one on them.",
     "import": "Turn a checkpoint of the papers' own code into a run.",
     "train": "Train a captioning model, dense or pruned while it trains.",
     "prune": "Prune a trained model and train what is left.",

@@ -133,6 +133,7 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
     prepared = prepare(config, cache=cache or default_cache(), bar=bar)
     for note in prepared.notes:
         say(note)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"licence": prepared.licence})})
     human = {photo.name: photo.captions for photo in prepared.validation_photos}
     trainer = Trainer(
         config,

@@ -43,6 +43,7 @@ class CaptionSet:
         layout: Name of the layout that it was read from.
         files: The captions files and split lists that were read, as paths in the folder.
         left_out: Photos and captions that were not used, by reason.
+        labelled_by: The model that generated the captions, with its licence; None where people wrote them.
         splits_made: Whether the splits were made by hashes of names, because the data set has none.
     """
 
@@ -52,6 +53,7 @@ class CaptionSet:
     files: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     splits_made: bool = False
+    labelled_by: str | None = None
 
     @property
     def splits(self) -> dict[str, int]:
@@ -143,7 +145,7 @@ def caption_set(
         CaptionedPhoto(photo.name, splits.get(photo.name) or photo.split or "no split", _spoken(photo))
         for photo in used
     )
-    return CaptionSet(found.name, photos, layout.name, found.files, book.entries(), made)
+    return CaptionSet(found.name, photos, layout.name, found.files, book.entries(), made, found.labelled_by)
 
 
 def _used(photo: FoundPhoto, book: LeftOutBook) -> bool:

@@ -25,6 +25,7 @@ from capprune_runtime.bundle.manifest import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError
 
+MOST_LICENCE = 200  # characters, in a manifest
 CHECKED_TOGETHER = 64  # photos whose region features are in memory at once
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # a label to a progress bar
@@ -41,6 +42,7 @@ class Prepared:
         vocabulary: Of the training captions.
         notes: Lines about what was left out of the data, made, or taken from a cache, for people.
         subwords: Content of the sentencepiece model, where tokens are subwords.
+        licence: Terms of the data as every bundle has them, the teacher of generated captions among them.
     """
 
     train: Split
@@ -49,6 +51,7 @@ class Prepared:
     vocabulary: Vocabulary
     notes: tuple[str, ...] = ()
     subwords: bytes | None = None
+    licence: str = ""
 
 
 def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
@@ -91,7 +94,16 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
 
     model = None if tokens.subwords is None else tokens.subwords.model
     splits = split(train, "train"), split(validation, "val")
-    return Prepared(*splits, validation, tokens.vocabulary, notes=tuple(notes), subwords=model)
+    licence = _licence(config.data.licence, captions.labelled_by)
+    return Prepared(*splits, validation, tokens.vocabulary, notes=tuple(notes), subwords=model, licence=licence)
+
+
+def _licence(own: str, labelled_by: str | None) -> str:
+    """The terms of the data, and of the model that generated its captions."""
+    if labelled_by is None or labelled_by in own:
+        return own
+    credit = f"captions by {labelled_by}"
+    return f"{own[: MOST_LICENCE - len(credit) - 2]}; {credit}"[:MOST_LICENCE]
 
 
 def _regions(config: RunConfig, names: Sequence[str]) -> RegionTable:

@@ -38,12 +38,14 @@ class FoundSet:
         photos: In the order of the captions file.
         files: Every file that was read for captions or splits.
         left_out: What the reader did not use.
+        labelled_by: The model that generated the captions, with its licence; None where people wrote them.
     """
 
     name: str
     photos: tuple[FoundPhoto, ...]
     files: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
+    labelled_by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from capprune.data.folder import FolderContents, base_name
 from capprune.data.layouts.found import FoundPhoto, FoundSet, Layout, at_least_depth
@@ -37,7 +37,17 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
             if not contents.names_one_photo(photo):
                 photo = contents.photo(photo)
         photos.append(FoundPhoto(photo, split_name(split), captions, where))
-    return FoundSet(name, tuple(photos), files)
+    with broken_is_data_error(path):
+        labelled_by = _labelled_by(content)
+    return FoundSet(name, tuple(photos), files, labelled_by=labelled_by)
+
+
+def _labelled_by(content: dict[str, Any]) -> str | None:
+    """What `capprune label` wrote about the teacher."""
+    if content.get("labelled_by") is None:
+        return None
+    facts = field(content, "labelled_by", dict)
+    return f"{field(facts, 'teacher', str)} ({field(facts, 'licence', str)})"
 
 
 KARPATHY: Final = Layout(

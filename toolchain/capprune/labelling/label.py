@@ -1,0 +1,247 @@
+"""From a folder of photos to a data set that `capprune train` reads: generate, filter, split, write."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from PIL import Image
+
+from capprune.data.left_out import LeftOut, LeftOutBook
+from capprune.data.photos import PhotoStore, open_photos
+from capprune.data.split_shares import DEFAULT_SHARES, split_by_shares
+from capprune.data.words import words
+from capprune.labelling.filters import Filters
+from capprune.labelling.journal import LabelJournal
+from capprune.labelling.teacher import Label, Teacher
+from capprune_runtime.atomic import atomic_folder, check_folder_place
+from capprune_runtime.errors import DataError, PhotoError
+from capprune_runtime.photo import decode_photo
+
+PHOTOS: Final = "photos"
+SEEN: Final = 1024  # pixels; a larger photo is made smaller before a teacher sees it
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """How a data set is made.
+
+    Attributes:
+        filters: Which captions are kept.
+        keep: Share of the captions that pass the filters, the most confident first; 1 keeps all.
+        shares: Of train, val and test.
+        batch: Photos that the teacher sees at once.
+        limit: Only the first photos.
+        link: Link to photo files instead of copying them; members of tar files are always copied.
+        licence: Of the captions; the teacher's own where it states one.
+    """
+
+    filters: Filters = field(default_factory=Filters)
+    keep: float = 1.0
+    shares: Sequence[float] = DEFAULT_SHARES
+    batch: int = 4
+    limit: int | None = None
+    link: bool = False
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """What was written.
+
+    Attributes:
+        splits: Photos of each split.
+        captions: How many in all.
+        generated: How many photos have captions of this command; the others had some of an interrupted one.
+        left_out: Photos and captions that were left out, by reason.
+        teacher, licence: As written into the data set.
+    """
+
+    splits: Mapping[str, int]
+    captions: int
+    generated: int
+    left_out: tuple[LeftOut, ...]
+    teacher: str
+    licence: str
+
+
+def label_photos(
+    folder: Path, out: Path, teacher: Teacher, settings: LabelSettings, progress: Progress | None = None
+) -> LabelledSet:
+    """Generate captions of all photos in a folder and write them as a data set.
+
+    Captions are kept in `<out>.labels.jsonl` while they are generated. The same command goes on where an interrupted one
+    stopped. The data set appears when it is complete, and the file goes.
+
+    Args:
+        folder: With photos, in folders of their own or in tar files.
+        out: To be made: `dataset_<name>.json` and `photos/`.
+        teacher: Generates the captions.
+        settings: Which are kept.
+        progress: Called with the photos done and all of them.
+
+    Raises:
+        UsageError: There is something at `out`, the folder is not there, or an interrupted command had other options.
+        DataError: The folder has no photos, or no caption passes the filters.
+    """
+    check_folder_place(out)
+    licence = settings.licence or teacher.licence or "unknown"
+    with open_photos(folder) as store:
+        names = store.names()[: settings.limit]
+        session = {"teacher": teacher.identity, "folder": str(folder.resolve())}
+        with LabelJournal(out.with_name(out.name + ".labels.jsonl"), session) as journal:
+            book = LeftOutBook()
+            book.add_all(store.left_out)
+            done = _generate(store, names, teacher, settings.batch, journal, progress)
+            kept = _chosen(_labels(store, names, journal, book), settings, book)
+            splits = split_by_shares(list(kept), settings.shares)
+            facts = {"teacher": teacher.name, "licence": licence, **settings.filters.as_json(), "keep": settings.keep}
+            with atomic_folder(out) as unfinished:
+                _write(unfinished, folder.resolve().name, store, kept, splits, facts, link=settings.link)
+            journal.remove()
+    sizes = {split: list(splits.values()).count(split) for split in dict.fromkeys(splits.values())}
+    total = sum(map(len, kept.values()))
+    return LabelledSet(sizes, total, done, book.entries(), teacher.name, licence)
+
+
+def _generate(
+    store: PhotoStore,
+    names: Sequence[str],
+    teacher: Teacher,
+    batch: int,
+    journal: LabelJournal,
+    progress: Progress | None,
+) -> int:
+    """Fill the journal; returns how many photos were shown to the teacher now."""
+    left = [name for name in names if not _is_known(store, name, journal)]
+    if progress is not None and len(left) < len(names):
+        progress(len(names) - len(left), len(names))
+    shown = 0
+    for start in range(0, len(left), batch):
+        some = left[start : start + batch]
+        photos = dict(_decoded(store, some, journal))
+        if photos:
+            for name, labels in zip(photos, teacher.captions(list(photos.values())), strict=True):
+                journal.add(name, _identity(store, name), labels)
+        shown += len(photos)
+        if progress is not None:
+            progress(len(names) - len(left) + start + len(some), len(names))
+    return shown
+
+
+def _is_known(store: PhotoStore, name: str, journal: LabelJournal) -> bool:
+    identity = _identity(store, name)
+    return journal.labels(name, identity) is not None or journal.error(name, identity) is not None
+
+
+def _identity(store: PhotoStore, name: str) -> str:
+    return str(store.place(name).identity)
+
+
+def _decoded(store: PhotoStore, names: Sequence[str], journal: LabelJournal) -> Iterator[tuple[str, Image.Image]]:
+    for name in names:
+        try:
+            pixels = decode_photo(store.read(name), name)
+        except (PhotoError, DataError) as error:
+            journal.add_error(name, _identity(store, name), str(error.found or error.what))
+            continue
+        image = Image.fromarray(pixels)
+        image.thumbnail((SEEN, SEEN))
+        yield name, image
+
+
+def _labels(
+    store: PhotoStore, names: Sequence[str], journal: LabelJournal, book: LeftOutBook
+) -> Iterator[tuple[str, Label]]:
+    """Every caption with its photo; what cannot be read is noted."""
+    for name in names:
+        identity = _identity(store, name)
+        if (why := journal.error(name, identity)) is not None:
+            book.add("photos that cannot be read", f"{name}: {why}")
+            continue
+        for label in journal.labels(name, identity) or ():
+            yield name, label
+
+
+def _chosen(found: Iterator[tuple[str, Label]], settings: LabelSettings, book: LeftOutBook) -> dict[str, list[Label]]:
+    """The captions that are kept, by photo."""
+    passed: list[tuple[str, Label]] = []
+    seen: set[tuple[str, str]] = set()
+    for name, label in found:
+        if (name, label.text) in seen:
+            book.add("captions that a photo has already", name)
+        elif (why := settings.filters.refusal(label)) is not None:
+            book.add(why, f"{name}: {label.text}")
+        else:
+            passed.append((name, label))
+        seen.add((name, label.text))
+    least = sorted((label.log_probability for _, label in passed), reverse=True)[: round(settings.keep * len(passed))]
+    kept: dict[str, list[Label]] = {}
+    for name, label in passed:
+        if least and label.log_probability >= least[-1]:
+            kept.setdefault(name, []).append(label)
+        else:
+            book.add(f"captions that are not among the most confident {settings.keep:.0%}", f"{name}: {label.text}")
+    if not kept:
+        reasons = "; ".join(map(str, book.entries()))
+        raise DataError(
+            "no caption passes the filters",
+            where="--teacher",
+            expected="at least one caption",
+            found=reasons or "none",
+            hint="captions of a model that fits your photos, or wider limits",
+        )
+    return kept
+
+
+def _write(
+    out: Path,
+    name: str,
+    store: PhotoStore,
+    kept: Mapping[str, Sequence[Label]],
+    splits: Mapping[str, str],
+    facts: Mapping[str, Any],
+    *,
+    link: bool,
+) -> None:
+    entries, sentence = [], 0
+    for number, (photo, labels) in enumerate(kept.items()):
+        path = PurePosixPath(PHOTOS, photo)
+        target = out / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place = store.place(photo)
+        if link and place.path.name == path.name:
+            target.symlink_to(place.path.resolve())
+        else:
+            target.write_bytes(store.read(photo))
+        sentences = [
+            {
+                "raw": label.text,
+                "tokens": words(label.text),
+                "imgid": number,
+                "sentid": sentence + at,
+                "confidence": round(label.confidence, 4),
+            }
+            for at, label in enumerate(labels)
+        ]
+        entries.append(
+            {
+                "imgid": number,
+                "filepath": path.parent.as_posix(),
+                "filename": path.name,
+                "split": splits[photo],
+                "sentids": [one["sentid"] for one in sentences],
+                "sentences": sentences,
+            }
+        )
+        sentence += len(labels)
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "photos"
+    document = {"dataset": name, "labelled_by": dict(facts), "images": entries}
+    text = json.dumps(document, ensure_ascii=False)
+    (out / f"dataset_{plain}.json").write_text(text + "\n", encoding="utf-8")
