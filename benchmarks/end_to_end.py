@@ -27,13 +27,13 @@ import numpy as np
 
 from capprune.data.captions import load_caption_set
 from capprune.data.photos import open_photos
-from capprune.evaluation.intervals import bootstrap_change, bootstrap_mean
-from capprune.evaluation.metrics import score
-from capprune.evaluation.trained import TrainedCaptioner
-from capprune.evaluation.validate import first_photos
 from capprune.exporting import Wanted, export
+from capprune.metrics.intervals import bootstrap_change, bootstrap_mean
+from capprune.metrics.scores import score
+from capprune.trained import TrainedCaptioner
 from capprune.training.encoder import of_decoder, of_encoder
 from capprune.training.run import LoadedRun, load_run
+from capprune.validation.validate import first_photos
 from capprune_exporters.pack.capz import pack
 from capprune_runtime.atomic import write_text
 from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE

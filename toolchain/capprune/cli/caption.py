@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from capprune.captioning.journal import CaptionJournal
-    from capprune.captioning.said import Said
     from capprune_runtime.caption.captioner import Caption, Captioner
+    from capprune_runtime.caption.said import Said
     from capprune_runtime.errors import CapPruneError
+    from capprune_runtime.measure.caption_journal import CaptionJournal
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ def command(
       capprune caption photo.jpg
       capprune caption holiday/ --out captions.csv --explain where-it-looked
     """
-    from capprune.captioning.journal import CaptionJournal, session_of
-    from capprune.captioning.ready import ready_bundle
-    from capprune.captioning.said import check_table
+    from capprune.ready import ready_bundle
     from capprune_runtime.atomic import check_folder_place
     from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.caption.captioner import Captioner
     from capprune_runtime.caption.confidence import confidence_of
     from capprune_runtime.caption.inputs import input_endings
+    from capprune_runtime.caption.said import check_table
+    from capprune_runtime.measure.caption_journal import CaptionJournal, session_of
 
     if out is not None:
         check_table(out)
@@ -94,7 +94,7 @@ def command(
     place = bundle or ready_bundle()
     verified = verify_bundle(place)
     if explain is not None:
-        from capprune.captioning.explain import require_explainable
+        from capprune_runtime.caption.explain import require_explainable
 
         require_explainable(verified.manifest)
     captioner = Captioner(verified, runtime=runtime, threads=threads)
@@ -144,7 +144,7 @@ def _pictures(explain: Path | None, photos: Sequence[Path]) -> dict[Path, Path]:
     """Where the picture of each photo goes; those that cannot be called as their photo are named."""
     if explain is None:
         return {}
-    from capprune.captioning.explain import explanation_places
+    from capprune_runtime.caption.explain import explanation_places
 
     places = explanation_places(explain, photos)
     for photo, place in places.items():
@@ -166,7 +166,7 @@ class _Work:
 
     def caption_all(self, named: Sequence[Named], out: Path | None) -> list[Said]:
         """Caption every photo and write the table; after an interruption, the table of what there is."""
-        from capprune.captioning.said import write_table
+        from capprune_runtime.caption.said import write_table
         from capprune_runtime.errors import CapPruneError
 
         if self.journal.count:
@@ -190,7 +190,7 @@ class _Work:
         return said
 
     def _caption(self, one: Named, explanation: Path | None) -> Said:
-        from capprune.captioning.said import Said
+        from capprune_runtime.caption.said import Said
         from capprune_runtime.errors import CapPruneError
 
         if one.problem is not None:
@@ -203,7 +203,7 @@ class _Work:
         except CapPruneError as error:  # the others may still be read
             return Said(one.path, None, None, error)
         if explanation is not None and tile is not None:
-            from capprune.captioning.explain import write_explanation
+            from capprune_runtime.caption.explain import write_explanation
 
             write_explanation(explanation, tile, caption)
         self.journal.keep(one.path, caption)
@@ -223,7 +223,7 @@ class _Work:
             photo = decode_input(content, name, preprocessing)
             tile = None
             if explained:
-                from capprune.captioning.explain import TILE
+                from capprune_runtime.caption.explain import TILE
 
                 tile = photo if photo.shape[:2] == (TILE, TILE) else read_photo(content, TILE, name)
         found = [str(one.message) for one in caught if issubclass(one.category, PhotoWarning)]

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from capprune import __version__
 from capprune.data.scenes import golden_scenes
-from capprune.evaluation.trained import TrainedCaptioner
 from capprune.models.caption_model import region_count
 from capprune.models.search import SUPPRESSED
+from capprune.trained import TrainedCaptioner
 from capprune.training.encoder import of_encoder
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import BundleContents, GoldenCaption, assemble

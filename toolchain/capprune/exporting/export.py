@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from capprune.evaluation.intervals import Change, bootstrap_change
-from capprune.evaluation.trained import TrainedCaptioner
 from capprune.exporting.contents import (
     DEFAULT_BEAM,
     bundle_contents,
@@ -20,6 +18,8 @@ from capprune.exporting.contents import (
 )
 from capprune.exporting.quality import ValidationPhotos, costs_too_much, first_inputs, settle_plan, told
 from capprune.exporting.target_models import MODELS, TargetModels
+from capprune.metrics.intervals import Change, bootstrap_change
+from capprune.trained import TrainedCaptioner
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import write_bundle
 from capprune_exporters.plan import WEIGHTS, Plan

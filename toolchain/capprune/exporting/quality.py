@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from capprune.data.captions import load_caption_set
 from capprune.data.inputs import read_all
-from capprune.evaluation.intervals import Change, bootstrap_change
-from capprune.evaluation.metrics import score
+from capprune.metrics.intervals import Change, bootstrap_change
+from capprune.metrics.scores import score
 from capprune_exporters.plan import Matrix, Plan
 from capprune_exporters.quantise import requantised
 from capprune_runtime.bundle.interface import StepInterface

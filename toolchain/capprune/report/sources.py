@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capprune.evaluation.health import Health
-from capprune.evaluation.intervals import Interval
-from capprune.evaluation.results import VALIDATION, DataFacts
+from capprune.metrics.health import Health
+from capprune.metrics.intervals import Interval
 from capprune.training.run import CONFIG, LoadedRun, load_run
+from capprune.validation.results import VALIDATION, DataFacts
 from capprune_runtime import strict_json, typed_json
 from capprune_runtime.bundle.capz import CAPZ_SUFFIX
 from capprune_runtime.bundle.manifest import MANIFEST, QUALITY

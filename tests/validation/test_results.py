@@ -11,14 +11,14 @@ from tiny_world import PHOTOS, World
 
 from capprune.cli.validate import show
 from capprune.data.photos import open_photos
-from capprune.evaluation.health import COLUMNS, caption_health
-from capprune.evaluation.results import (
+from capprune.metrics.health import COLUMNS, caption_health
+from capprune.validation.results import (
     ConstantCaption,
     DataFacts,
     Results,
     write_results,
 )
-from capprune.evaluation.validate import Validation, results_of, validate_bundle
+from capprune.validation.validate import Validation, results_of, validate_bundle
 from capprune_runtime.caption import interpreter
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "results_schema.md"

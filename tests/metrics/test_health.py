@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from capprune.evaluation import health
-from capprune.evaluation.health import BAD_ENDINGS, COLUMNS, Consensus, best_constant_caption, caption_health
-from capprune.evaluation.metrics import score_tokenised
+from capprune.metrics import health
+from capprune.metrics.health import BAD_ENDINGS, COLUMNS, Consensus, best_constant_caption, caption_health
+from capprune.metrics.scores import score_tokenised
 from capprune_runtime.errors import DataError
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "results_schema.md"

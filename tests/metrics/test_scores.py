@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from capprune.evaluation import java, metrics
-from capprune.evaluation.metrics import Scores, score, score_tokenised, tokenize
+from capprune.metrics import java, scores
+from capprune.metrics.scores import Scores, score, score_tokenised, tokenize
 from capprune_runtime.errors import CapPruneError, DataError, MissingExtra, UsageError
 
 BY_DEFAULT = ("lstm_sps0.975", "updown_tiny3_sps0.975")
@@ -143,7 +143,7 @@ def test_per_photo_cider_follows_the_sorted_names_and_averages_to_the_whole() ->
 
 
 def test_cider_alone_is_that_of_all_scores_with_the_plain_tokenizer(without_java: None) -> None:
-    assert metrics.cider_d(PHOTOS, CAPTIONS) == score(PHOTOS, CAPTIONS).cider_d > 0.5
+    assert scores.cider_d(PHOTOS, CAPTIONS) == score(PHOTOS, CAPTIONS).cider_d > 0.5
 
 
 def test_a_model_that_says_nothing_scores_zero() -> None:
@@ -158,7 +158,7 @@ def test_auto_is_plain_without_java_and_says_why_there_is_no_meteor(without_java
 
 
 def test_auto_is_ptb_with_java(with_java: None) -> None:
-    assert metrics.chosen_tokenizer("auto") == "ptb"
+    assert scores.chosen_tokenizer("auto") == "ptb"
 
 
 @pytest.mark.parametrize("demand", [{"tokenizer": "ptb"}, {"tokenizer": "plain", "meteor": True}])

@@ -2,7 +2,7 @@
 
 tflite_runtime and tensorflow register the same symbols and must never share a process, and an
 interpreter that crashes takes its process with it. This module is both ends of the pipe:
-`captions_in_subprocess` starts `python -m capprune.evaluation.worker`, sends one photo as
+`captions_in_subprocess` starts `python -m capprune.validation.worker`, sends one photo as
 a line of JSON with its shape and its raw numbers, and reads one line of JSON, photo by photo.
 """
 
@@ -53,7 +53,7 @@ def captions_in_subprocess(
         BundleError: The interpreter died.
     """
     command = [
-        *(sys.executable, "-m", "capprune.evaluation.worker", str(bundle_folder)),
+        *(sys.executable, "-m", "capprune.validation.worker", str(bundle_folder)),
         *("--runtime", runtime, "--beam", str(beam), "--threads", str(threads)),
     ]
     with tempfile.TemporaryFile() as complaints:
@@ -133,7 +133,7 @@ def _same_error(answer: dict[str, Any]) -> errors.CapPruneError:
 
 def main() -> None:
     """The worker: photos on stdin, one JSON document a line on stdout, until stdin ends."""
-    parser = argparse.ArgumentParser(prog="python -m capprune.evaluation.worker", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m capprune.validation.worker", description=main.__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--runtime", required=True)
     parser.add_argument("--beam", type=int, required=True)

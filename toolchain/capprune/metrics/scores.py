@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from capprune.data.words import words
-from capprune.evaluation.java import java_command, meteor_score, ptb_tokens, pycocoevalcap_folder
+from capprune.metrics.java import java_command, meteor_score, ptb_tokens, pycocoevalcap_folder
 from capprune_runtime.errors import DataError, UsageError
 
 Tokenizer = Literal["ptb", "plain"]

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from capprune.evaluation.health import Health
-from capprune.evaluation.intervals import Change, Interval
-from capprune.evaluation.metrics import Scores
-from capprune.evaluation.parity import Parity
+from capprune.metrics.health import Health
+from capprune.metrics.intervals import Change, Interval
+from capprune.metrics.scores import Scores
+from capprune.validation.parity import Parity
 from capprune_runtime.measure.environment import Environment
 from capprune_runtime.measure.results import BundleFacts, Latency, Measurement, write_document
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from capprune.evaluation.card import model_card
+from capprune.validation.card import model_card
 
 QUALITY: dict[str, Any] = {
     "environment": {"runtime": "ai-edge-litert", "runtime_version": "2.3.0"},

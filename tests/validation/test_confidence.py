@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capprune.evaluation.confidence import FEWEST, calibrate
+from capprune.validation.confidence import FEWEST, calibrate
 
 
 def said(count: int, seed: int, slope: float) -> tuple[dict[str, float], dict[str, float]]:

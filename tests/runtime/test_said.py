@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capprune.captioning.explain import explanation, explanation_places, write_explanation
-from capprune.captioning.said import Said, check_table, write_table
 from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.caption.confidence import confidence_of, mean_log_probability
+from capprune_runtime.caption.explain import explanation, explanation_places, write_explanation
+from capprune_runtime.caption.said import Said, check_table, write_table
 from capprune_runtime.errors import BundleError, DataError, PhotoError, UsageError
 from capprune_runtime.photo_folder import find_photos
 

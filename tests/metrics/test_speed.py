@@ -11,8 +11,8 @@ import pytest
 from measured import measurement, rounds
 from numpy.typing import NDArray
 
-from capprune.evaluation import speed
-from capprune.evaluation.speed import EMULATED, FEW, FEWEST_ROUNDS, ITSELF, OVERLAP, STAND_IN, compare, doubts, factor
+from capprune.metrics import speed
+from capprune.metrics.speed import EMULATED, FEW, FEWEST_ROUNDS, ITSELF, OVERLAP, STAND_IN, compare, doubts, factor
 from capprune_runtime.errors import DataError
 from capprune_runtime.measure.results import Measurement
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune.data.words import words
-from capprune.evaluation.metrics import Scores, chosen_tokenizer, score_tokenised, tokenize
+from capprune.metrics.scores import Scores, chosen_tokenizer, score_tokenised, tokenize
 from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, UNKNOWN
 from capprune_runtime.errors import DataError
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capprune.evaluation.intervals import bootstrap_change, bootstrap_mean
+from capprune.metrics.intervals import bootstrap_change, bootstrap_mean
 from capprune_runtime.errors import DataError
 
 PHOTOS = 200

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capprune.evaluation.intervals import CHUNK, RESAMPLES, Interval, interval_of
+from capprune.metrics.intervals import CHUNK, RESAMPLES, Interval, interval_of
 from capprune_runtime.bundle.manifest import GOLDEN_FOLDER, MODEL_FILES
 from capprune_runtime.errors import DataError
 from capprune_runtime.measure.results import Latency, Measurement, SaidPhoto

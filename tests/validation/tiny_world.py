@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from capprune.data.captions import CaptionedPhoto
-from capprune.evaluation.parity import ScoreGap
-from capprune.evaluation.validate import Reference
+from capprune.validation.parity import ScoreGap
+from capprune.validation.validate import Reference
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption import search
 from capprune_runtime.photo import normalise, read_photo

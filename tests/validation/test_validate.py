@@ -14,9 +14,9 @@ from tiny_world import PHOTOS, World
 
 from capprune.data.captions import CaptionedPhoto
 from capprune.data.photos import open_photos
-from capprune.evaluation.gate import check_gates
-from capprune.evaluation.validate import Reference, inputs, parity_in_runtime, validate_bundle
-from capprune.evaluation.worker import captions_in_subprocess
+from capprune.validation.gate import check_gates
+from capprune.validation.validate import Reference, inputs, parity_in_runtime, validate_bundle
+from capprune.validation.worker import captions_in_subprocess
 from capprune_runtime.caption import interpreter
 from capprune_runtime.errors import (
     BundleError,
@@ -131,7 +131,7 @@ def test_every_interpreter_in_its_own_process_says_what_torch_says(world: World,
 
 def test_worker_and_validation_import_neither_torch_nor_an_interpreter() -> None:
     heavy = ("torch", "tensorflow", "tflite_runtime", "ai_edge_litert")
-    program = "import sys, capprune.evaluation.validate, capprune.evaluation.worker; print(*sys.modules)"
+    program = "import sys, capprune.validation.validate, capprune.validation.worker; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert not set(heavy) & set(modules.split())
 
@@ -160,7 +160,7 @@ def test_interpreter_that_dies_takes_only_its_own_process(
 
 NOISY_WORKER = """
 import os
-from capprune.evaluation import worker
+from capprune.validation import worker
 quiet = worker.Captioner.caption
 def noisy(self, photo, beam):
     print("INFO: a delegate was made", flush=True)

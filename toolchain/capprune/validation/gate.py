@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Mapping
 
-from capprune.evaluation.intervals import Change
-from capprune.evaluation.parity import EXCUSED, EXCUSED_OF, Parity
+from capprune.metrics.intervals import Change
+from capprune.validation.parity import EXCUSED, EXCUSED_OF, Parity
 from capprune_runtime.errors import GateFailed, UsageError
 
 DEFAULT_MAX_DROP = 0.02

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from capprune.data.captions import CaptionedPhoto
 from capprune.data.inputs import Store
-from capprune.evaluation.health import Health, caption_health
-from capprune.evaluation.intervals import Change, Interval, bootstrap_change, bootstrap_mean
-from capprune.evaluation.metrics import Scores, score
-from capprune.evaluation.parity import Parity, ScoreGap, compare_tokens
-from capprune.evaluation.results import ConstantCaption, DataFacts, Quality, ReferenceFacts, Results
-from capprune.evaluation.worker import captions_in_subprocess
+from capprune.metrics.health import Health, caption_health
+from capprune.metrics.intervals import Change, Interval, bootstrap_change, bootstrap_mean
+from capprune.metrics.scores import Scores, score
+from capprune.validation.parity import Parity, ScoreGap, compare_tokens
+from capprune.validation.results import ConstantCaption, DataFacts, Quality, ReferenceFacts, Results
+from capprune.validation.worker import captions_in_subprocess
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.inputs import decode_input
 from capprune_runtime.errors import DataError

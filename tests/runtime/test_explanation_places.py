@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capprune.captioning.explain import explanation_places, write_explanation
 from capprune_runtime.caption.captioner import Caption
+from capprune_runtime.caption.explain import explanation_places, write_explanation
 from capprune_runtime.errors import UsageError
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from capprune.evaluation.parity import EXCUSED_SCORE_GAP, Difference, compare_tokens
+from capprune.validation.parity import EXCUSED_SCORE_GAP, Difference, compare_tokens
 from capprune_runtime.errors import DataError
 
 Tokens = dict[str, tuple[int, ...]]

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from capprune.data.inputs import Store
-from capprune.evaluation.validate import Reference
 from capprune.models.exportable import exportable
 from capprune.models.family import Tensors
 from capprune.models.search import Walk, log_probabilities
 from capprune.models.search import beam as beam_search
 from capprune.training.run import LoadedRun
+from capprune.validation.validate import Reference
 from capprune_runtime.bundle.manifest import PHOTO, PRESENT, REGIONS
 from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.caption.captioner import encoder_inputs

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capprune.evaluation.gate import check_gates, parse_max_bytes, parse_max_drop
-from capprune.evaluation.intervals import Change, Interval, bootstrap_change
-from capprune.evaluation.parity import compare_tokens
+from capprune.metrics.intervals import Change, Interval, bootstrap_change
+from capprune.validation.gate import check_gates, parse_max_bytes, parse_max_drop
+from capprune.validation.parity import compare_tokens
 from capprune_runtime.errors import GateFailed, UsageError
 
 SIZES = {"encoder.tflite": 3_000_000, "decoder.tflite": 900_000, "manifest.json": 2_000, "vocabulary.txt": 30_000}
