@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from capprune.validation.parity import EXCUSED_SCORE_GAP, Difference, compare_tokens
+from capprune.validation.parity import EXCUSED_SCORE_GAP, Difference, compare_tokens, first_difference
 from capprune_runtime.errors import DataError
 
 Tokens = dict[str, tuple[int, ...]]
@@ -14,6 +14,22 @@ Tokens = dict[str, tuple[int, ...]]
 def both(photos: int, different: int) -> tuple[Tokens, Tokens]:
     reference: Tokens = {f"{number:04}.jpg": (4, 5, 6) for number in range(photos)}
     return reference, {**reference, **dict.fromkeys(sorted(reference)[:different], (4, 9, 6))}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "place"),
+    [
+        ("a red disk", "a red disk", None),
+        ("a red disk", "a blue disk", 1),
+        ("a red disk", "the red disk", 0),
+        ("a red disk", "a red disk on sand", 3),
+        ("a red disk on sand", "a red disk", 3),
+        ("", "", None),
+        ("", "a", 0),
+    ],
+)
+def test_first_difference(before: str, after: str, place: int | None) -> None:
+    assert first_difference(before.split(), after.split()) == place
 
 
 def test_identical_captions_hold_and_ask_for_no_gap() -> None:

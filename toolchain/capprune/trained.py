@@ -17,6 +17,7 @@ from capprune.models.family import Tensors
 from capprune.models.search import Walk, log_probabilities
 from capprune.models.search import beam as beam_search
 from capprune.training.run import LoadedRun
+from capprune.validation.parity import first_difference
 from capprune.validation.validate import Reference
 from capprune_runtime.bundle.manifest import PHOTO, PRESENT, REGIONS
 from capprune_runtime.bundle.vocabulary import END, START
@@ -69,8 +70,7 @@ class TrainedCaptioner:
         photo = self._read(store, name)
         if beam > 1:
             return abs(self._caption_score(photo, reference) - self._caption_score(photo, other))
-        pairs = enumerate(zip(reference, other, strict=False))
-        shared = next((at for at, (own, its) in pairs if own != its), min(len(reference), len(other)))
+        shared = first_difference(reference, other)
         best, second = self._word_scores(photo, reference[:shared])[-1].topk(2).values.tolist()
         return float(best - second)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from capprune_runtime.errors import DataError
@@ -104,23 +104,28 @@ def compare_tokens(
             expected=f"{len(reference)} photos",
             found=f"{len(bundle)}; {len(missing)} photos are on one side only",
         )
-    differences = tuple(
-        _first_difference(photo, reference[photo], bundle[photo], score_gap)
-        for photo in sorted(reference)
-        if tuple(reference[photo]) != tuple(bundle[photo])
-    )
+    compared = (_difference(photo, reference[photo], bundle[photo], score_gap) for photo in sorted(reference))
+    differences = tuple(one for one in compared if one is not None)
     return Parity(len(reference), len(reference) - len(differences), differences)
 
 
-def _first_difference(
+def first_difference(before: Sequence[object], after: Sequence[object]) -> int | None:
+    """The place of the first word that differs, which is where the shorter ends if that differs; None if all are the same."""
+    for place, (one, other) in enumerate(zip(before, after, strict=False)):
+        if one != other:
+            return place
+    return None if len(before) == len(after) else min(len(before), len(after))
+
+
+def _difference(
     photo: str,
     reference: tuple[int, ...],
     bundle: tuple[int, ...],
     score_gap: ScoreGap,
-) -> Difference:
-    shared = 0
-    while shared < min(len(reference), len(bundle)) and reference[shared] == bundle[shared]:
-        shared += 1
+) -> Difference | None:
+    shared = first_difference(reference, bundle)
+    if shared is None:
+        return None
     gap = float(score_gap(photo, reference, bundle))
     return Difference(
         photo=photo,

@@ -66,7 +66,7 @@ def captions_in_subprocess(
                     complaints.seek(0)
                     raise _died(runtime, process.wait(), complaints.read().decode(errors="replace"))
                 if "error" in answer:
-                    raise _same_error(answer)
+                    raise errors.error_from_json(answer)
                 tokens.append(tuple(answer["tokens"]))
             return tokens
         finally:
@@ -116,19 +116,6 @@ def _died(runtime: str, returncode: int, said: str) -> errors.CapPruneError:
         expected="a caption",
         found=f"exit code {returncode}: {last_lines}",
     )
-
-
-def _same_error(answer: dict[str, Any]) -> errors.CapPruneError:
-    """The error that the worker met, rebuilt from `CapPruneError.as_json`."""
-    kind = getattr(errors, answer["error"], errors.CapPruneError)
-    rebuilt: errors.CapPruneError = kind(
-        answer["what"],
-        where=answer.get("where"),
-        expected=answer.get("expected"),
-        found=answer.get("found"),
-        hint=answer.get("try"),
-    )
-    return rebuilt
 
 
 def main() -> None:
