@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from capprune_runtime.bundle.manifest import PHOTO, PRESENT, REGIONS
 from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.caption.captioner import encoder_inputs
 from capprune_runtime.caption.inputs import decode_input
+from capprune_runtime.measure.turns import time_in_turns
 
 BATCH = 16  # photos captioned together
 
@@ -108,11 +109,7 @@ def step_us(run: LoadedRun, calls: int = 200) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times = []
-        for _ in range(calls):
-            began = time.perf_counter_ns()
-            step(**inputs)
-            times.append((time.perf_counter_ns() - began) / 1000)
+        times = time_in_turns({"step": partial(step, **inputs)}, rounds=1, each=calls)
     finally:
         torch.set_num_threads(threads)
-    return float(np.median(times))
+    return float(np.median(times["step"]))
