@@ -32,11 +32,10 @@ from capprune_runtime.bundle.manifest import (
     FileEntry,
     Manifest,
     ModelSection,
-    PreprocessingSection,
     PruningSection,
     QuantisationSection,
-    RegionsSection,
 )
+from capprune_runtime.bundle.preprocessing import PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import UsageError

@@ -22,11 +22,11 @@ from capprune_runtime.bundle.manifest import (
     DataSection,
     DecodingSection,
     ModelSection,
-    PreprocessingSection,
     PruningSection,
     QuantisationSection,
     parse_manifest,
 )
+from capprune_runtime.bundle.preprocessing import PreprocessingSection
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.caption.captioner import Captioner

@@ -17,7 +17,7 @@ from capprune.models.up_down import UpDown, UpDownConfig
 from capprune.trained import TrainedCaptioner
 from capprune.training.run import LoadedRun, load_run
 from capprune_exporters.pack.capz import pack
-from capprune_runtime.bundle.manifest import RegionsSection
+from capprune_runtime.bundle.preprocessing import RegionsSection
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.errors import UsageError

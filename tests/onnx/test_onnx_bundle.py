@@ -22,10 +22,10 @@ from capprune_runtime.bundle.manifest import (
     DataSection,
     DecodingSection,
     ModelSection,
-    PreprocessingSection,
     PruningSection,
     QuantisationSection,
 )
+from capprune_runtime.bundle.preprocessing import PreprocessingSection
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.caption.captioner import Captioner

@@ -19,7 +19,7 @@ from capprune.models.search import beam as beam_search
 from capprune.training.run import LoadedRun
 from capprune.validation.parity import first_difference
 from capprune.validation.validate import Reference
-from capprune_runtime.bundle.manifest import PHOTO, PRESENT, REGIONS
+from capprune_runtime.bundle.preprocessing import PHOTO, PRESENT, REGIONS
 from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.caption.captioner import encoder_inputs
 from capprune_runtime.caption.inputs import decode_input

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from capprune_runtime.atomic import write_bytes
-from capprune_runtime.bundle.manifest import Manifest, RegionsSection
+from capprune_runtime.bundle.manifest import Manifest
+from capprune_runtime.bundle.preprocessing import RegionsSection
 from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.errors import UsageError
 from capprune_runtime.streams import shown_name

@@ -19,13 +19,13 @@ from capprune.training.encoder import of_encoder
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import BundleContents, GoldenCaption, assemble
 from capprune_runtime.bundle.manifest import (
-    REGIONS,
     DataSection,
     DecodingSection,
     ModelSection,
     PruningSection,
     QuantisationSection,
 )
+from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.caption.captioner import Captioner
 

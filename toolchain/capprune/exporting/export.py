@@ -25,7 +25,7 @@ from capprune_exporters.bundle import write_bundle
 from capprune_exporters.plan import WEIGHTS, Plan
 from capprune_exporters.stored import StoredTensor
 from capprune_exporters.targets import Target, find_target
-from capprune_runtime.bundle.manifest import REGIONS, RegionsSection
+from capprune_runtime.bundle.preprocessing import REGIONS, RegionsSection
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.captioner import Captioner, encoder_inputs
 from capprune_runtime.caption.proof import prove_golden

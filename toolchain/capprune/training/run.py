@@ -33,7 +33,7 @@ from capprune.pruning.supermask import hard_mask
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
 from capprune.training.slim_tensors import widened
 from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_bytes, write_text
-from capprune_runtime.bundle.manifest import REGIONS, PreprocessingSection, RegionsSection
+from capprune_runtime.bundle.preprocessing import REGIONS, PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.vocabulary import Vocabulary, read_vocabulary
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
 
