@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from capprune_runtime.atomic import write_bytes
 from capprune_runtime.bundle.manifest import Manifest
 from capprune_runtime.bundle.preprocessing import RegionsSection
 from capprune_runtime.caption.captioner import Caption
-from capprune_runtime.errors import UsageError
+from capprune_runtime.caption.look import Look
+from capprune_runtime.errors import PhotoWarning, UsageError
+from capprune_runtime.photo import read_photo
 from capprune_runtime.streams import shown_name
 
 TILE = 224  # pixels, a side
@@ -76,6 +79,15 @@ def _is_explanation(path: Path) -> bool:
             return bool(picture.info.get(MARK[0]) == MARK[1])
     except (OSError, ValueError, SyntaxError):
         return False
+
+
+def tile_of(look: Look) -> NDArray[np.uint8]:
+    """The photo of a look as an explanation shows it, (TILE, TILE, 3) uint8 RGB."""
+    if look.photo.shape[:2] == (TILE, TILE):
+        return look.photo
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PhotoWarning)  # the look has it
+        return read_photo(look.content, TILE, look.name)
 
 
 def write_explanation(path: Path, photo: NDArray[np.uint8], caption: Caption) -> None:

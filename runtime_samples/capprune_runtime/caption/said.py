@@ -12,7 +12,7 @@ from typing import Any
 
 from capprune_runtime.atomic import check_file_place, write_text
 from capprune_runtime.caption.captioner import Caption
-from capprune_runtime.caption.confidence import is_unsure, mean_log_probability
+from capprune_runtime.caption.confidence import NOT_SURE, is_unsure, mean_log_probability
 from capprune_runtime.errors import CapPruneError, UsageError
 from capprune_runtime.streams import shown_name
 
@@ -41,6 +41,11 @@ class Said:
     def name(self) -> str:
         """The photo's name as any file can hold it: bytes that are no UTF-8 are escaped."""
         return shown_name(self.photo)
+
+    @property
+    def marked(self) -> str | None:
+        """The caption as people read it, marked where the model was not sure; None where there is none."""
+        return None if self.caption is None else self.caption.text + (NOT_SURE if self.unsure else "")
 
     @property
     def unsure(self) -> bool | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -16,10 +15,7 @@ from capprune_runtime.formats import RUNTIMES
 from capprune_runtime.streams import output_may_end
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from capprune_runtime.caption.captioner import Caption, Captioner
+    from capprune_runtime.caption.captioner import Captioner
     from capprune_runtime.caption.said import Said
     from capprune_runtime.errors import CapPruneError
     from capprune_runtime.measure.caption_journal import CaptionJournal
@@ -190,6 +186,7 @@ class _Work:
         return said
 
     def _caption(self, one: Named, explanation: Path | None) -> Said:
+        from capprune_runtime.caption.look import look_at
         from capprune_runtime.caption.said import Said
         from capprune_runtime.errors import CapPruneError
 
@@ -199,44 +196,25 @@ class _Work:
         if done is not None and (explanation is None or explanation.is_file()):
             return Said(one.path, done, self.confidence, None)
         try:
-            caption, warning, tile = self._look(one.path, explained=explanation is not None)
+            look = look_at(self.captioner, one.path, self.beam)
+            if explanation is not None:
+                from capprune_runtime.caption.explain import tile_of
+
+                tile = tile_of(look)
         except CapPruneError as error:  # the others may still be read
             return Said(one.path, None, None, error)
-        if explanation is not None and tile is not None:
+        if explanation is not None:
             from capprune_runtime.caption.explain import write_explanation
 
-            write_explanation(explanation, tile, caption)
-        self.journal.keep(one.path, caption)
-        return Said(one.path, caption, self.confidence, None, warning)
-
-    def _look(self, path: Path, *, explained: bool) -> tuple[Caption, str | None, NDArray[np.uint8] | None]:
-        """The caption of a photo, what is wrong with the photo, and its tile of an explanation."""
-        from capprune_runtime.caption.inputs import decode_input
-        from capprune_runtime.errors import PhotoWarning
-        from capprune_runtime.photo import read_photo
-        from capprune_runtime.photo_argument import argument_name, read_argument
-
-        preprocessing = self.captioner.bundle.manifest.preprocessing
-        content, name = read_argument(path), argument_name(path)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", PhotoWarning)
-            photo = decode_input(content, name, preprocessing)
-            tile = None
-            if explained:
-                from capprune_runtime.caption.explain import TILE
-
-                tile = photo if photo.shape[:2] == (TILE, TILE) else read_photo(content, TILE, name)
-        found = [str(one.message) for one in caught if issubclass(one.category, PhotoWarning)]
-        return self.captioner.caption(photo, beam=self.beam), found[0] if found else None, tile
+            write_explanation(explanation, tile, look.caption)
+        self.journal.keep(one.path, look.caption)
+        return Said(one.path, look.caption, self.confidence, None, look.warning)
 
 
 def _tell(said: Said, alone: bool, as_json: bool) -> None:
-    from capprune_runtime.caption.confidence import NOT_SURE
-
     if said.warning is not None:
         say(f"warning: {said.warning}")
     if said.error is not None:
         say(f"error: {said.error}")
-    elif not as_json and said.caption is not None:
-        text = said.caption.text + (NOT_SURE if said.unsure else "")
-        echo(text if alone else f"{said.name}\t{text}")
+    elif not as_json and said.marked is not None:
+        echo(said.marked if alone else f"{said.name}\t{said.marked}")
