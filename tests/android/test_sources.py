@@ -8,6 +8,8 @@ from pathlib import Path
 import compile_java
 import pytest
 
+from capprune_runtime.photo import ENDINGS
+
 DEMO = Path(__file__).parents[2] / "android_demo"
 CORE = sorted((DEMO / "core").rglob("*.java"))
 APP = sorted((DEMO / "app" / "src" / "main").rglob("*.java"))
@@ -53,3 +55,9 @@ def test_gradle_puts_in_the_table_of_operators_where_the_offline_build_does() ->
     assert {f"{folder}/{Path(source).name}": (DEMO / source).resolve()} == compile_java.CORE_RESOURCES
     rule = (DEMO / "core/src/main/java/org/capprune/core/tflite/OperatorRule.java").read_text()
     assert [f'"/{name}"' in rule for name in compile_java.CORE_RESOURCES] == [True]
+
+
+def test_a_folder_of_photos_holds_no_photo_for_the_app_that_is_none_for_python() -> None:
+    source = (DEMO / "core/src/main/java/org/capprune/core/measure/PhotoRun.java").read_text()
+    endings = re.search(r"ENDINGS = Arrays\.asList\((.+?)\)", source).group(1)  # type: ignore[union-attr]
+    assert {".jpg", ".png"} < {ending.strip(' "') for ending in endings.split(",")} < ENDINGS
