@@ -50,8 +50,8 @@ class RelationTransformerConfig(TransformerConfig):
     """The sizes of an Object Relation Transformer; the published one has width 512, feed_forward 2048 and 6 layers."""
 
     family: Literal["relation_transformer"] = "relation_transformer"
-    encoder_layers: int = Field(default=2, ge=1, le=MOST_LAYERS)
-    decoder_layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
+    encoder_layers: int = Field(default=2, ge=1, le=MOST_LAYERS, description="number of encoder layers")
+    decoder_layers: int = Field(default=3, ge=1, le=MOST_LAYERS, description="number of decoder layers")
 
 
 class PhotoLayer(nn.Module):

@@ -48,8 +48,10 @@ class RetentionConfig(TransformerConfig):
     """The sizes of a retention decoder."""
 
     family: Literal["retention"] = "retention"
-    key: int = Field(default=16, ge=1, le=1024, description="of a head; its state is key x width / heads numbers")
-    layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
+    key: int = Field(
+        default=16, ge=1, le=1024, description="size of a head's keys; its state has key x width / heads numbers"
+    )
+    layers: int = Field(default=3, ge=1, le=MOST_LAYERS, description="number of layers")
 
 
 class RetentionLayer(SeeingLayer):

@@ -31,16 +31,20 @@ ROWS = 64  # a batch's words are filled up to a multiple of this: products of a 
 class TransformerDropout(DropoutConfig):
     """Cut to a third while masks are sampled."""
 
-    layer: float = Field(default=0.1, ge=0, lt=1, description="attention weights, hidden units, what layers add")
-    source: float = Field(default=0.3, ge=0, lt=1, description="projected features of the photo")
+    layer: float = Field(
+        default=0.1, ge=0, lt=1, description="dropout rate of attention weights, hidden units and residual branches"
+    )
+    source: float = Field(default=0.3, ge=0, lt=1, description="dropout rate of the projected features of the photo")
 
 
 class TransformerConfig(DecoderConfig):
     """The sizes that all families here share."""
 
-    width: int = Field(default=256, ge=2, le=MOST_UNITS)
-    feed_forward: int = Field(default=512, ge=1, le=MOST_UNITS)
-    heads: int = Field(default=8, ge=1, le=256)
+    width: int = Field(default=256, ge=2, le=MOST_UNITS, description="size of a token's representation")
+    feed_forward: int = Field(
+        default=512, ge=1, le=MOST_UNITS, description="size of the hidden layer of each feed-forward network"
+    )
+    heads: int = Field(default=8, ge=1, le=256, description="number of heads")
     dropout: TransformerDropout = TransformerDropout()
 
     @model_validator(mode="after")
