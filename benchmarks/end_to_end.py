@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,20 @@ import numpy as np
 
 from capprune.data.captions import load_caption_set
 from capprune.data.photos import open_photos
-from capprune.evaluation.intervals import bootstrap_change, bootstrap_mean
-from capprune.evaluation.metrics import score
-from capprune.evaluation.trained import TrainedCaptioner
-from capprune.evaluation.validate import first_photos
 from capprune.exporting import Wanted, export
+from capprune.metrics.intervals import bootstrap_change, bootstrap_mean
+from capprune.metrics.scores import score
+from capprune.trained import TrainedCaptioner
 from capprune.training.encoder import of_decoder, of_encoder
 from capprune.training.run import LoadedRun, load_run
+from capprune.validation.validate import first_photos
 from capprune_exporters.pack.capz import pack
 from capprune_runtime.atomic import write_text
 from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE
 from capprune_runtime.caption.interpreter import available_runtimes, open_model
 from capprune_runtime.errors import CapPruneError
 from capprune_runtime.measure.environment import environment
+from capprune_runtime.measure.turns import time_in_turns
 
 SCHEMA_VERSION = 1
 SPLIT, BEAM = "test", 3
@@ -191,12 +193,7 @@ def encode_us(encoder: bytes, size: int) -> float:
     """Median time of one photo, one thread."""
     model = open_model(encoder, ENCODE_SIGNATURE)
     photo = {"photo": np.zeros((1, size, size, 3), np.float32)}
-    times = []
-    for _ in range(CALLS):
-        began = time.perf_counter_ns()
-        model.run(photo)
-        times.append((time.perf_counter_ns() - began) / 1000)
-    return float(np.median(times))
+    return float(np.median(time_in_turns({"encode": partial(model.run, photo)}, rounds=1, each=CALLS)["encode"]))
 
 
 def row(scheme: str, run: LoadedRun, stages: Sequence[Mapping[str, Any]], own: list[float], dense: list[float]) -> Any:

@@ -19,11 +19,11 @@ from typing import Any
 
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.photos import PhotoStore, open_photos
-from capprune.evaluation.parity import Parity
-from capprune.evaluation.trained import TrainedCaptioner
-from capprune.evaluation.validate import Reference, first_photos, parity_in_runtime, validate_bundle
 from capprune.exporting import Wanted, export
+from capprune.trained import TrainedCaptioner
 from capprune.training.run import LoadedRun, load_run
+from capprune.validation.parity import Parity
+from capprune.validation.validate import Reference, first_photos, parity_in_runtime, validate_bundle
 from capprune_exporters.pack.capz import pack
 from capprune_runtime.atomic import write_text
 from capprune_runtime.bundle.verify import Bundle

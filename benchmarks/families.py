@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.sparse import make_sparse, stored_names
 from capprune_runtime.caption.interpreter import Model, open_model
 from capprune_runtime.measure.environment import environment
+from capprune_runtime.measure.turns import time_in_turns
 
 SCHEMA_VERSION = 1
 RUNTIME, THREADS = "ai-edge-litert", 1
@@ -115,18 +116,6 @@ def inputs_of(decoder: Decoder) -> Arrays:
     }
 
 
-def time_interleaved(models: dict[tuple[str, str], tuple[Model, Arrays]]) -> dict[tuple[str, str], list[float]]:
-    """Microseconds of every step of every model, round by round."""
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in models}
-    for _ in range(ROUNDS):
-        for key, (model, arrays) in models.items():
-            for _ in range(STEPS):
-                began = time.perf_counter_ns()
-                model.run(arrays)
-                times[key].append((time.perf_counter_ns() - began) / 1000)
-    return times
-
-
 def measure(families: Sequence[str]) -> dict[str, Any]:
     """The document that `--json` prints."""
     decoders = {family: make_decoder(family) for family in families}
@@ -141,7 +130,8 @@ def measure(families: Sequence[str]) -> dict[str, Any]:
             carried = {name: array for name, array in arrays.items() if name not in kept}
             model.run(carried)
             models[family, form] = model, carried
-    times = time_interleaved(models)
+    calls = {key: partial(model.run, carried) for key, (model, carried) in models.items()}
+    times = time_in_turns(calls, rounds=ROUNDS, each=STEPS)
     rows = []
     for family, decoder in decoders.items():
         sizes = {form: len(data) for form, data in files[family].items()}

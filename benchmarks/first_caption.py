@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from capprune.captioning.ready import READY, ready_bundle
 from capprune.devices import BenchJob, open_device
-from capprune.evaluation.speed import compare
 from capprune.exporting import Wanted, export
+from capprune.metrics.speed import compare
+from capprune.ready import READY, ready_bundle
 from capprune.training.run import load_run
 from capprune_runtime.atomic import write_text
 from capprune_runtime.bundle.verify import verify_bundle

@@ -20,9 +20,9 @@ from typing import Any
 from capprune.cli.validate import validate
 from capprune.config import load_config
 from capprune.data.captions import load_caption_set
-from capprune.evaluation.health import best_constant_caption
-from capprune.evaluation.validate import first_photos
+from capprune.metrics.health import best_constant_caption
 from capprune.training.run import CONFIG, LoadedRun, load_run, read_metrics
+from capprune.validation.validate import first_photos
 from capprune_runtime.atomic import write_text
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption.interpreter import available_runtimes

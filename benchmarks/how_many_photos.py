@@ -26,7 +26,7 @@ from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import Features, cached_features
 from capprune.data.photos import open_photos
 from capprune.data.vocabulary import build_vocabulary, encode
-from capprune.evaluation.metrics import cider_d
+from capprune.metrics.scores import cider_d
 from capprune.models.caption_model import FeatureExtractor, GridEncoder
 from capprune.training.loop import Split, Trainer
 from capprune.training.start import start_network

@@ -17,10 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from capprune.captioning.ready import READY
 from capprune.cli.validate import validate
 from capprune.devices import BenchJob, open_device
-from capprune.evaluation.speed import compare
+from capprune.metrics.speed import compare
+from capprune.ready import READY
 from capprune_exporters.rivals import DENSE_INT8, rival_bundle, tflite_rivals, verified
 from capprune_runtime.atomic import write_text
 from capprune_runtime.bundle.verify import Bundle, verify_bundle

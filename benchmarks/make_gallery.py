@@ -18,13 +18,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from capprune.captioning.explain import explanation
-from capprune.captioning.ready import READY
 from capprune.data.scenes import draw_scenes
+from capprune.ready import READY
 from capprune_runtime.atomic import write_bytes, write_text
 from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.caption.captioner import Caption, Captioner
 from capprune_runtime.caption.confidence import confidence_of, mean_log_probability
+from capprune_runtime.caption.explain import explanation
 from capprune_runtime.photo import read_photo
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from capprune.evaluation.intervals import bootstrap_change
+from capprune.metrics.intervals import bootstrap_change
 from capprune.sweeping.results import Group, Row, Scores
 
 DENSE, EXACT, SMALL = "dense", "float32", "int8"

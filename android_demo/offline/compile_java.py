@@ -48,6 +48,7 @@ def run_junit(core: Path, tests: Path, files: Path, *options: str) -> str:
         files: What Python wrote.
         options: More for the JVM.
     """
-    names = [f"org.capprune.core.{file.stem}" for file in sorted(CORE_TESTS.rglob("*Test.java"))]
+    sources = sorted(CORE_TESTS.rglob("*Test.java"))
+    names = [".".join(file.relative_to(CORE_TESTS).with_suffix("").parts) for file in sources]
     classes = class_path(core, tests, *JUNIT)
     return run(["java", *options, f"-Dcapprune.files={files}", "-cp", classes, "org.junit.runner.JUnitCore", *names])

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from capprune_runtime.atomic import atomic_folder, replaced_folder, write_bytes
+from capprune_runtime.bundle.golden import GoldenEntry
 from capprune_runtime.bundle.interface import StepInterface
 from capprune_runtime.bundle.manifest import (
     GOLDEN,
@@ -32,34 +33,15 @@ from capprune_runtime.bundle.manifest import (
     FileEntry,
     Manifest,
     ModelSection,
-    PreprocessingSection,
     PruningSection,
     QuantisationSection,
-    RegionsSection,
 )
+from capprune_runtime.bundle.preprocessing import PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.bundle.vocabulary import Vocabulary
+from capprune_runtime.caption.proof import GoldenPhoto
 from capprune_runtime.errors import UsageError
 from capprune_runtime.formats import model_kind
-
-
-@dataclass(frozen=True)
-class GoldenCaption:
-    """A photo and what the trained model says of it, for a device to prove itself on.
-
-    Attributes:
-        name: Of the file, without folder and ending.
-        photo: `(S, S, 3)` uint8 RGB, drawn or in the public domain.
-        beam: K of the search.
-        tokens: Ids without `<start>` and `<end>`.
-        caption: The same in words.
-    """
-
-    name: str
-    photo: npt.NDArray[np.uint8]
-    beam: int
-    tokens: tuple[int, ...]
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +60,7 @@ class BundleContents:
     quantisation: QuantisationSection
     data: DataSection
     config: Mapping[str, Any]
-    golden: Sequence[GoldenCaption]
+    golden: Sequence[GoldenPhoto]
     model_card: str
     plan: Mapping[str, Any]
 
@@ -165,9 +147,8 @@ def _files(contents: BundleContents) -> dict[str, bytes]:
     }
     entries = []
     for golden in contents.golden:
-        name = f"{GOLDEN_FOLDER}/{golden.name}.png"
-        files[name] = _png(golden.photo)
-        entries.append({"photo": name, "beam": golden.beam, "tokens": golden.tokens, "caption": golden.caption})
+        files[golden.name] = _png(golden.photo)
+        entries.append(asdict(GoldenEntry(golden.name, golden.beam, golden.tokens, golden.caption)))
     files[GOLDEN] = (json.dumps(entries, indent=1) + "\n").encode()
     return files
 

@@ -13,9 +13,9 @@ A plan is made by a fixed rule that goes by size, by measurement on this machine
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,9 @@ import numpy.typing as npt
 from capprune_exporters.tflite.forms import BLOCK, MOST_COLUMNS
 from capprune_exporters.tflite.single import INPUT, SIGNATURE, WEIGHT, single_product
 from capprune_exporters.tflite.sparse import DENSIFY_PAYS, SMALLEST, SPARSE_KERNEL_PAYS, make_sparse
-from capprune_runtime.caption.interpreter import Model, open_model
+from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import UsageError
+from capprune_runtime.measure.turns import time_in_turns
 
 Matrix = npt.NDArray[np.float32]
 
@@ -234,17 +235,6 @@ def measure(matrix: Matrix, forms: Sequence[str], weights: str) -> tuple[dict[st
     }
     models = {form: open_model(data, SIGNATURE) for form, data in files.items()}
     row = np.random.default_rng(0).standard_normal((1, matrix.shape[1])).astype(np.float32)
-    times: dict[str, list[float]] = {form: [] for form in forms}
-    for _ in range(ROUNDS):
-        for form, model in models.items():
-            times[form] += _calls(model, row)
+    calls = {form: partial(model.run, {INPUT: row}) for form, model in models.items()}
+    times = time_in_turns(calls, rounds=ROUNDS, each=CALLS, cold=1)
     return {form: float(np.median(found)) for form, found in times.items()}, {form: len(d) for form, d in files.items()}
-
-
-def _calls(model: Model, row: Matrix) -> list[float]:
-    times = []
-    for _ in range(CALLS):
-        began = time.perf_counter_ns()
-        model.run({INPUT: row})
-        times.append((time.perf_counter_ns() - began) / 1000)
-    return times[1:]  # the first of a round finds the caches cold

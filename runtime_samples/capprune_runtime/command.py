@@ -20,11 +20,11 @@ from capprune_runtime.archive import archive_bytes
 from capprune_runtime.arguments import command_parser
 from capprune_runtime.atomic import check_file_place, write_bytes
 from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory, PhotoWarning, UsageError
-from capprune_runtime.memory import LEAST_ADDRESS_SPACE, address_space_bytes, is_short, names_memory
-from capprune_runtime.streams import printable, shown_name
+from capprune_runtime.memory import check_address_space, is_short, names_memory
+from capprune_runtime.streams import printable
 
 if TYPE_CHECKING:
-    from capprune_runtime.caption.captioner import Captioner
+    from capprune_runtime.caption.said import Said
     from capprune_runtime.measure.journal import Line
     from capprune_runtime.measure.session import Session
 
@@ -83,45 +83,40 @@ def _caption(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Caption every photo that can be read; the exit code is that of the first that cannot."""
     from capprune_runtime.photo_argument import argument_problem
 
-    _check_memory()
+    check_address_space()
     problems = {photo: _no_folder(photo) or argument_problem(photo) for photo in options.photos}
     if len(options.photos) == 1 and (problem := problems[options.photos[0]]) is not None:
         raise problem  # before the bundle is loaded
     from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.caption.captioner import Captioner
-    from capprune_runtime.caption.confidence import NOT_SURE, confidence_of
+    from capprune_runtime.caption.confidence import confidence_of
+    from capprune_runtime.caption.look import say_of
+    from capprune_runtime.caption.said import Said
 
     bundle = verify_bundle(options.bundle)
     captioner = Captioner(bundle, options.runtime, options.threads)
     low_below = confidence_of(bundle)
-    rows: list[dict[str, Any]] = []
-    exit_code = 0
+    captions: list[Said] = []
     for photo in options.photos:
         stopping.raise_if_requested()
-        try:
-            if (problem := problems[photo]) is not None:
-                raise problem
-            row = _captioned(captioner, photo, options.beam, low_below)
-        except CapPruneError as error:
-            _complain(error)
-            row, exit_code = error.as_json(), exit_code or error.exit_code
-        rows.append({"photo": printable(shown_name(photo)), **row})
-        if not options.json and "caption" in row:
-            said = row["caption"] + (NOT_SURE if row["low_confidence"] else "")
-            print(said if len(options.photos) == 1 else f"{rows[-1]['photo']}\t{said}", flush=True)
+        if (problem := problems[photo]) is not None:
+            said = Said(photo, None, None, problem)
+        else:
+            said = say_of(captioner, photo, low_below, options.beam)
+        captions.append(said)
+        _tell(said, alone=len(options.photos) == 1, as_json=options.json)
+    failed = [said.error.exit_code for said in captions if said.error is not None]
     facts = {"bundle": str(options.bundle), "runtime": captioner.runtime, "low_confidence_below": low_below}
-    return {**facts, "captions": rows}, exit_code
+    return {**facts, "captions": [said.as_json() for said in captions]}, failed[0] if failed else 0
 
 
-def _captioned(captioner: Captioner, photo: Path, beam: int | None, low_below: float | None) -> dict[str, Any]:
-    from capprune_runtime.caption.confidence import is_unsure, mean_log_probability
-    from capprune_runtime.caption.inputs import decode_input
-    from capprune_runtime.photo_argument import argument_name, read_argument
-
-    preprocessing = captioner.bundle.manifest.preprocessing
-    said = captioner.caption(decode_input(read_argument(photo), argument_name(photo), preprocessing), beam)
-    sure = {"mean_log_probability": mean_log_probability(said), "low_confidence": is_unsure(said, low_below)}
-    return {**said.as_json(), **sure}
+def _tell(said: Said, *, alone: bool, as_json: bool) -> None:
+    if said.warning is not None:
+        print(f"warning: {printable(said.warning)}", file=sys.stderr)
+    if said.error is not None:
+        _complain(said.error)
+    elif not as_json:
+        print(said.marked if alone else f"{printable(said.name)}\t{said.marked}", flush=True)
 
 
 def _no_folder(photo: Path) -> UsageError | None:
@@ -130,26 +125,9 @@ def _no_folder(photo: Path) -> UsageError | None:
     return UsageError("this is a folder, not a photo", where=photo, hint=f"capprune_runtime run BUNDLE {photo}")
 
 
-def _check_memory() -> None:
-    """Refuse to start where NumPy's libraries could not be loaded, or would hang.
-
-    Raises:
-        NotEnoughMemory: The limit of the address space is too low.
-    """
-    limit = address_space_bytes()
-    if limit is not None and limit < LEAST_ADDRESS_SPACE:
-        raise NotEnoughMemory(
-            "this process may not use enough memory",
-            where="ulimit -v",
-            expected=f"at least {LEAST_ADDRESS_SPACE // 1024}",
-            found=limit // 1024,
-            hint="ulimit -v unlimited",
-        )
-
-
 def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Caption a folder; captions go to stdout as they are made."""
-    _check_memory()
+    check_address_space()
     if options.out is not None:
         check_file_place(options.out)
     from capprune_runtime.measure.run import run_photos
@@ -219,7 +197,7 @@ def _code_of_failures(errors: Sequence[str]) -> int:
 
 def _bench(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Time bundles."""
-    _check_memory()
+    check_address_space()
     if options.out is not None:
         check_file_place(options.out)
     from capprune_runtime.measure.bench import bench_bundles, bench_document

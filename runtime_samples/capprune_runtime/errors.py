@@ -24,6 +24,8 @@ A message says what happened, where, what was expected and found, and what to do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class CapPruneError(Exception):
     """Base of all errors that are shown to the user as a message, never as a traceback.
@@ -76,6 +78,26 @@ class CapPruneError(Exception):
             "try": self.hint,
         }
         return {key: value for key, value in facts.items() if value is not None}
+
+
+def error_from_json(tree: Mapping[str, object], otherwise: type[CapPruneError] = CapPruneError) -> CapPruneError:
+    """Build the error of another process again from `CapPruneError.as_json`.
+
+    Args:
+        tree: What the other process wrote.
+        otherwise: The class of an error that this version does not have.
+    """
+    kind = globals().get(str(tree.get("error")))
+    if not (isinstance(kind, type) and issubclass(kind, CapPruneError)):
+        kind = otherwise
+    hint = tree.get("try")
+    return kind(
+        str(tree.get("what")),
+        where=tree.get("where"),
+        expected=tree.get("expected"),
+        found=tree.get("found"),
+        hint=None if hint is None else str(hint),
+    )
 
 
 class NotEnoughMemory(CapPruneError):

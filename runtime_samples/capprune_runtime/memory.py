@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import mmap
 
+from capprune_runtime.errors import NotEnoughMemory
+
 MODEST_BYTES = 96 << 20  # what loading a small model and reading a photo takes beside what is loaded already
 LEAST_ADDRESS_SPACE = 140 << 20  # below this limit NumPy's own libraries do not load, or hang while they try
 
@@ -54,3 +56,20 @@ def address_space_bytes() -> int | None:
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if soft == resource.RLIM_INFINITY else soft
+
+
+def check_address_space() -> None:
+    """Refuse to start where NumPy's libraries could not be loaded, or would hang.
+
+    Raises:
+        NotEnoughMemory: The limit of the address space is too low.
+    """
+    limit = address_space_bytes()
+    if limit is not None and limit < LEAST_ADDRESS_SPACE:
+        raise NotEnoughMemory(
+            "this process may not use enough memory",
+            where="ulimit -v",
+            expected=f"at least {LEAST_ADDRESS_SPACE // 1024}",
+            found=limit // 1024,
+            hint="ulimit -v unlimited",
+        )

@@ -1,54 +1,118 @@
-"""Frozen dataclasses from JSON: every field there and of its type. Keys that nobody knows are passed over."""
+"""Frozen dataclasses from JSON: every field there and of its type."""
 
 from __future__ import annotations
 
 import dataclasses
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+LARGEST_WHOLE_REAL = 1 << 31  # of a whole number where any number may stand
+
+_NAMES = {int: "a whole number", str: "a string", bool: "true or false"}
+
+
+class Fault(Enum):
+    """What is wrong with a key."""
+
+    UNKNOWN = "unknown"
+    MISSING = "missing"
+    TYPE = "type"
+    VALUE = "value"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A key that is not as expected.
+
+    Attributes:
+        fault: What is wrong with it.
+        where: The key; empty for the document itself.
+        expected: What would have been right, where that can be said.
+        found: The type that was there instead.
+    """
+
+    fault: Fault
+    where: str
+    expected: str | None = None
+    found: str | None = None
+
 
 Kind = TypeVar("Kind")
-Refuse = Callable[[str, str, str], Exception]  # (key, expected, found) → the error to raise
+Refuse = Callable[[Problem], Exception]  # makes the error to raise
 
 
-def read(kind: type[Kind], tree: Any, refuse: Refuse, where: str = "") -> Kind:
+def read(kind: type[Kind], tree: Any, refuse: Refuse, where: str = "", *, exact: bool = False) -> Kind:
     """Build a dataclass, and those in it, from what `json.loads` gave.
 
     Args:
-        kind: The dataclass; its fields are dataclasses, str, bool, int, float, tuple[X, ...], Mapping[str, X], or X | None.
+        kind: The dataclass. Its fields are str, bool, int, float, Literal, tuple[X, ...], Mapping[str, X], X | None, dataclasses,
+            and unions of dataclasses that a `Literal` field of the same name tells apart.
         tree: The JSON object.
-        refuse: Makes the error for a key that is missing or of another type.
+        refuse: Makes the error for a key that is not as expected.
         where: The object's own key, for messages.
+        exact: Whether a key that nobody knows is refused; it is passed over otherwise.
     """
-    if not isinstance(tree, dict):
-        raise refuse(where or "the document", "an object", type(tree).__name__)
-    prefix = f"{where}." if where else ""
-    values = {}
-    for name, hint in get_type_hints(kind).items():
-        if name not in tree:
-            raise refuse(prefix + name, "a value", "nothing")
-        values[name] = _value(hint, tree[name], refuse, prefix + name)
-    return kind(**values)
+    return kind(**_Reader(refuse, exact).fields(kind, tree, where))
 
 
-def _value(kind: Any, value: Any, refuse: Refuse, where: str) -> Any:
-    if get_origin(kind) in (Union, types.UnionType):
-        (kind,) = (one for one in get_args(kind) if one is not type(None))
-        return None if value is None else _value(kind, value, refuse, where)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return read(kind, value, refuse, where)
-    if get_origin(kind) is tuple:
-        items = _of_type(value, list, "a list", refuse, where)
-        return tuple(_value(get_args(kind)[0], item, refuse, f"{where}[{n}]") for n, item in enumerate(items))
-    if get_origin(kind) is Mapping:
-        tree = _of_type(value, dict, "an object", refuse, where)
-        return {name: _value(get_args(kind)[1], item, refuse, f"{where}[{name[:80]!a}]") for name, item in tree.items()}
-    if kind is float:
-        return float(value if type(value) is int else _of_type(value, float, "a number", refuse, where))
-    return _of_type(value, kind, {int: "a whole number", str: "a string", bool: "true or false"}[kind], refuse, where)
+@dataclass(frozen=True)
+class _Reader:
+    refuse: Refuse
+    exact: bool
 
+    def fields(self, kind: type[Any], tree: Any, where: str) -> dict[str, Any]:
+        hints = get_type_hints(kind)
+        self.require(tree, dict, "an object", where)
+        prefix = f"{where}." if where else ""
+        if self.exact and (unknown := sorted(tree.keys() - hints.keys())):
+            raise self.refuse(Problem(Fault.UNKNOWN, prefix + ascii(unknown[0][:80]), ", ".join(hints)))
+        if missing := sorted(hints.keys() - tree.keys()):
+            raise self.refuse(Problem(Fault.MISSING, prefix + missing[0]))
+        return {name: self.value(hint, tree[name], prefix + name) for name, hint in hints.items()}
 
-def _of_type(value: Any, kind: type, expected: str, refuse: Refuse, where: str) -> Any:
-    if type(value) is not kind:  # not isinstance: true and false are no numbers here
-        raise refuse(where, expected, type(value).__name__)
-    return value
+    def value(self, kind: Any, value: Any, where: str) -> Any:
+        origin, arguments = get_origin(kind), get_args(kind)
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            return kind(**self.fields(kind, value, where))
+        if origin in (Union, types.UnionType):
+            return self.one_of(arguments, value, where)
+        if origin is Mapping:
+            tree = self.require(value, dict, "an object", where)
+            if arguments[1] is Any:
+                return tree
+            return {name: self.value(arguments[1], one, f"{where}[{name[:80]!a}]") for name, one in tree.items()}
+        if origin is tuple:
+            items = self.require(value, list, "a list", where)
+            return tuple(self.value(arguments[0], one, f"{where}[{number}]") for number, one in enumerate(items))
+        if origin is Literal:
+            if value not in arguments or type(value) is not str:
+                raise self.refuse(Problem(Fault.VALUE, where, " or ".join(arguments)))
+            return value
+        if kind is float:
+            whole = type(value) is int and abs(value) <= LARGEST_WHOLE_REAL  # and not true, which equals 1
+            return float(value) if whole else self.require(value, float, "a number", where)
+        return self.require(value, kind, _NAMES[kind], where)
+
+    def one_of(self, kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+        if type(None) in kinds:
+            (kind,) = (one for one in kinds if one is not type(None))
+            return None if value is None else self.value(kind, value, where)
+        self.require(value, dict, "an object", where)
+        by_name: dict[str, Any] = {}
+        for kind in kinds:  # told apart by the one field that is a Literal
+            key, hint = next((key, hint) for key, hint in get_type_hints(kind).items() if get_origin(hint) is Literal)
+            by_name |= dict.fromkeys(get_args(hint), kind)
+        if key not in value:
+            raise self.refuse(Problem(Fault.MISSING, f"{where}.{key}"))
+        chosen = by_name.get(value[key]) if isinstance(value[key], str) else None
+        if chosen is None:
+            raise self.refuse(Problem(Fault.VALUE, f"{where}.{key}", " or ".join(by_name)))
+        return self.value(chosen, value, where)
+
+    def require(self, value: Any, kind: type, expected: str, where: str) -> Any:
+        if type(value) is not kind:  # not isinstance: true and false are no numbers here
+            raise self.refuse(Problem(Fault.TYPE, where, expected, type(value).__name__))
+        return value

@@ -57,18 +57,18 @@ class DesktopJvm:
             (folder / name).write_bytes(rgb.tobytes())
             index.append({"file": name, "width": rgb.shape[1], "height": rgb.shape[0], "beam": beam})
         (folder / "index.json").write_text(json.dumps(index))
-        self._java("DesktopCaptions", bundle, folder, folder / "said.json", threads)
+        self._java("caption.DesktopCaptions", bundle, folder, folder / "said.json", threads)
         said: list[dict[str, Any]] = json.loads((folder / "said.json").read_text())["captions"]
         return said
 
     def run_photos(self, bundle: Path, photos: Path, results: Path, beam: int = 0, stop_after: int = 1 << 30) -> None:
         """Do what the app does when the runner asks it: caption a folder of PNG photos and write the results document."""
-        self._java("DesktopRun", bundle, photos, results, beam, stop_after)
+        self._java("measure.DesktopRun", bundle, photos, results, beam, stop_after)
 
     def runner_command(self) -> str:
         """The command that does what `run_photos` does, for a stand-in of the phone: BUNDLE PHOTOS RESULTS BEAM STOP_AFTER."""
         variables = [f"{name}={value}" for name, value in self._library.items()]
-        return shlex.join(["env", *variables, *self._command("DesktopRun")])
+        return shlex.join(["env", *variables, *self._command("measure.DesktopRun")])
 
     @property
     def _library(self) -> dict[str, str]:

@@ -8,10 +8,14 @@ from pathlib import Path
 import compile_java
 import pytest
 
+from capprune_runtime.photo import ENDINGS
+
 DEMO = Path(__file__).parents[2] / "android_demo"
 CORE = sorted((DEMO / "core").rglob("*.java"))
 APP = sorted((DEMO / "app" / "src" / "main").rglob("*.java"))
 LARGEST = 380  # lines
+# The packages of the core in the order in which they may import, as in capprune_runtime; "" is org.capprune.core itself.
+ROOMS = ("", "tflite", "bundle", "caption", "measure")
 
 
 def test_there_are_sources() -> None:
@@ -21,6 +25,15 @@ def test_there_are_sources() -> None:
 @pytest.mark.parametrize("source", CORE, ids=lambda source: source.stem)
 def test_core_names_nothing_of_android(source: Path) -> None:
     assert not re.search(r"\b(android|androidx|org\.tensorflow)\.", source.read_text())
+
+
+@pytest.mark.parametrize("source", [path for path in CORE if "main" in path.parts], ids=lambda source: source.stem)
+def test_packages_of_the_core_import_only_packages_before_them(source: Path) -> None:
+    text = source.read_text()
+    own = re.search(r"^package org\.capprune\.core\.?(\w*);", text, re.M)
+    assert own is not None and own[1] == (source.parent.name if source.parent.name != "core" else "")
+    imported = re.findall(r"\borg\.capprune\.core\.([a-z]\w*)\.", text)
+    assert all(ROOMS.index(room) < ROOMS.index(own[1]) for room in imported if room != own[1])
 
 
 @pytest.mark.parametrize("source", APP, ids=lambda source: source.stem)
@@ -40,5 +53,11 @@ def test_gradle_puts_in_the_table_of_operators_where_the_offline_build_does() ->
     gradle = (DEMO / "core" / "build.gradle.kts").read_text()
     source, folder = re.search(r'directory\.file\("(.+?)"\).*?into\("(.+?)"\)', gradle, re.DOTALL | re.I).groups()  # type: ignore[union-attr]
     assert {f"{folder}/{Path(source).name}": (DEMO / source).resolve()} == compile_java.CORE_RESOURCES
-    rule = (DEMO / "core/src/main/java/org/capprune/core/OperatorRule.java").read_text()
+    rule = (DEMO / "core/src/main/java/org/capprune/core/tflite/OperatorRule.java").read_text()
     assert [f'"/{name}"' in rule for name in compile_java.CORE_RESOURCES] == [True]
+
+
+def test_a_folder_of_photos_holds_no_photo_for_the_app_that_is_none_for_python() -> None:
+    source = (DEMO / "core/src/main/java/org/capprune/core/measure/PhotoRun.java").read_text()
+    endings = re.search(r"ENDINGS = Arrays\.asList\((.+?)\)", source).group(1)  # type: ignore[union-attr]
+    assert {".jpg", ".png"} < {ending.strip(' "') for ending in endings.split(",")} < ENDINGS

@@ -15,7 +15,7 @@ import tiny_bundle
 from capprune_exporters.pack.capz import PackReport, pack
 from capprune_exporters.quantise import requantised
 from capprune_exporters.tflite.sparse import add_metadata
-from capprune_runtime.bundle.manifest import PreprocessingSection
+from capprune_runtime.bundle.preprocessing import PreprocessingSection
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 
 FULLY_CONNECTED = 9

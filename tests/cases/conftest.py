@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from capprune.captioning.ready import READY
+from capprune.ready import READY
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capprune.captioning.journal import CaptionJournal, journal_path
 from capprune_runtime.atomic import atomic_folder, check_file_place, check_folder_place
 from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.errors import CapPruneError
+from capprune_runtime.measure.caption_journal import CaptionJournal, journal_path
 from cases import run
 
 NOBODY = 65534

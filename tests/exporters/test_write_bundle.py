@@ -16,20 +16,21 @@ from PIL import Image
 from real_parts import Part
 
 from capprune_exporters import bundle as bundle_module
-from capprune_exporters.bundle import BundleContents, GoldenCaption, write_bundle
+from capprune_exporters.bundle import BundleContents, write_bundle
 from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
 from capprune_runtime.bundle.manifest import (
     DataSection,
     DecodingSection,
     ModelSection,
-    PreprocessingSection,
     PruningSection,
     QuantisationSection,
     parse_manifest,
 )
+from capprune_runtime.bundle.preprocessing import PreprocessingSection
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.caption.captioner import Captioner
+from capprune_runtime.caption.proof import GoldenPhoto
 from capprune_runtime.errors import BadModelFile, BadVocabulary, BundleError, CapPruneError, UsageError
 from capprune_runtime.photo import read_photo
 
@@ -59,8 +60,8 @@ def contents(lstm_step: Part, encode: Part) -> BundleContents:
         data=DataSection("drawn scenes", "CC0-1.0"),
         config={"training": {"epochs": 3, "learning_rate": 1e-3}},
         golden=[
-            GoldenCaption("scene-0", PHOTO, 1, (4, 5), "word4 word5"),
-            GoldenCaption("scene-1", PHOTO[::-1].copy(), 3, (), ""),
+            GoldenPhoto("golden/scene-0.png", PHOTO, 1, (4, 5), "word4 word5"),
+            GoldenPhoto("golden/scene-1.png", PHOTO[::-1].copy(), 3, (), ""),
         ],
         model_card="# A model\n\nCaptions can be wrong – é.\n",
         plan={"schema_version": 1, "lines": []},

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from capprune.evaluation.intervals import bootstrap_change
 from capprune.exporting.quality import costs_too_much, settle_plan
+from capprune.metrics.intervals import bootstrap_change
 from capprune_exporters.plan import Matrix, Plan, plan_by_size
 from capprune_exporters.quantise import requantised
 

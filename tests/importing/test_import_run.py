@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from capprune.data.regions import open_regions
-from capprune.evaluation.trained import TrainedCaptioner
 from capprune.exporting import Wanted, export
 from capprune.importing.reference import read_reference
 from capprune.importing.run import write_run
 from capprune.models.up_down import UpDown, UpDownConfig
+from capprune.trained import TrainedCaptioner
 from capprune.training.run import LoadedRun, load_run
 from capprune_exporters.pack.capz import pack
-from capprune_runtime.bundle.manifest import RegionsSection
+from capprune_runtime.bundle.preprocessing import RegionsSection
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.errors import UsageError

@@ -305,7 +305,17 @@ def test_archives_without_one_checkpoint_are_refused(tmp_path: Path) -> None:
 def test_pipes_and_folders_in_the_place_of_files_are_refused(tmp_path: Path) -> None:
     folder = changed(tmp_path, config=None)
     os.mkfifo(folder / "config.json")
-    assert "no plain file" in refused(folder).what
+    assert "plain files only" in refused(folder).what
     (folder / "config.json").unlink()
     (folder / "config.json").mkdir()
     refused(folder)
+
+
+def test_files_that_are_links_to_plain_files_are_read(tmp_path: Path) -> None:
+    """Stores of checkpoints are folders of links."""
+    store = Parts().folder(tmp_path / "store")
+    linked = tmp_path / "linked"
+    (linked / "tokenizer").mkdir(parents=True)
+    for path in (path for path in store.rglob("*") if path.is_file()):
+        (linked / path.relative_to(store)).symlink_to(path)
+    assert read_reference(linked).tokens == read_reference(store).tokens

@@ -9,9 +9,9 @@ from capprune.models.family import Decoder
 from capprune.models.relation_transformer import (
     RelationTransformer,
     RelationTransformerConfig,
-    RelationTransformerDropout,
 )
-from capprune.models.retention import Retention, RetentionConfig, RetentionDropout
+from capprune.models.retention import Retention, RetentionConfig
+from capprune.models.transformer import TransformerDropout
 from capprune_runtime.bundle.vocabulary import END, START
 
 PHOTOS, CAPTIONS, REGIONS, FEATURES, VOCABULARY, MAX_TOKENS = 3, 2, 4, 10, 13, 6
@@ -25,7 +25,12 @@ def small(family: str, *, dropout: float = 0.1) -> Decoder:
     decoder: Decoder
     if family == "retention":
         shape = RetentionConfig(
-            width=32, feed_forward=24, heads=4, key=3, layers=2, dropout=RetentionDropout(layer=dropout, source=dropout)
+            width=32,
+            feed_forward=24,
+            heads=4,
+            key=3,
+            layers=2,
+            dropout=TransformerDropout(layer=dropout, source=dropout),
         )
         decoder = Retention(shape, **sizes)
     else:
@@ -35,7 +40,7 @@ def small(family: str, *, dropout: float = 0.1) -> Decoder:
             heads=4,
             encoder_layers=2,
             decoder_layers=2,
-            dropout=RelationTransformerDropout(layer=dropout, source=dropout),
+            dropout=TransformerDropout(layer=dropout, source=dropout),
         )
         decoder = RelationTransformer(relation, **sizes)
     with torch.no_grad():

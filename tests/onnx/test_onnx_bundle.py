@@ -13,7 +13,7 @@ import onnx_parts
 import pytest
 from onnx_parts import Parts
 
-from capprune_exporters.bundle import BundleContents, GoldenCaption, write_bundle
+from capprune_exporters.bundle import BundleContents, write_bundle
 from capprune_exporters.onnx.models import encoder_onnx
 from capprune_exporters.onnx.weights import make_gapped
 from capprune_exporters.tflite.convert import convert
@@ -22,14 +22,15 @@ from capprune_runtime.bundle.manifest import (
     DataSection,
     DecodingSection,
     ModelSection,
-    PreprocessingSection,
     PruningSection,
     QuantisationSection,
 )
+from capprune_runtime.bundle.preprocessing import PreprocessingSection
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.caption.interpreter import available_runtimes, open_model
+from capprune_runtime.caption.proof import GoldenPhoto
 from capprune_runtime.command import main
 from capprune_runtime.errors import BadModelFile, BundleError, MissingExtra, MissingFile, UsageError
 from capprune_runtime.formats import model_kind
@@ -55,7 +56,7 @@ def contents(parts: Parts, encoder: bytes, decoder: bytes) -> BundleContents:
         quantisation=QuantisationSection("float32", "gap_float32"),
         data=DataSection("drawn scenes", "CC0-1.0"),
         config={},
-        golden=[GoldenCaption("scene-0", PHOTOS[0], 1, (4, 5), "word4 word5")],
+        golden=[GoldenPhoto("golden/scene-0.png", PHOTOS[0], 1, (4, 5), "word4 word5")],
         model_card="# A model\n",
         plan={},
     )

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from capprune.captioning.ready import ready_bundle
 from capprune.cli.validate import validate
 from capprune.config import load_tree
 from capprune.data.scenes import draw_scenes
 from capprune.exporting import Wanted, export
+from capprune.ready import ready_bundle
 from capprune.training.run import load_run, read_run
 from capprune.training.stages import read_stages
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
@@ -154,6 +154,6 @@ def test_the_recipe_of_the_fast_variant_can_be_read() -> None:
 
 
 def test_an_install_without_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("capprune.captioning.ready.READY", tmp_path / "nothing.capz")
+    monkeypatch.setattr("capprune.ready.READY", tmp_path / "nothing.capz")
     with pytest.raises(UsageError, match="no bundle comes with this install"):
         ready_bundle()

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from measured import measurement, rounds
 
-from capprune.evaluation.health import Health
-from capprune.evaluation.intervals import Interval
-from capprune.evaluation.results import DataFacts
+from capprune.metrics.health import Health
+from capprune.metrics.intervals import Interval
 from capprune.report.sources import (
     ChangeRead,
     ParityRead,
@@ -22,6 +21,7 @@ from capprune.report.sources import (
     Sources,
     Validated,
 )
+from capprune.validation.results import DataFacts
 
 PHOTOS = 24
 

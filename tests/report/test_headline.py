@@ -12,13 +12,13 @@ import tiny_bundle
 from fabricated import sources, validated
 from measured import measurement, rounds
 
-from capprune.evaluation.intervals import Change, Interval
-from capprune.evaluation.results import DataFacts
-from capprune.evaluation.speed import compare
+from capprune.metrics.intervals import Change, Interval
+from capprune.metrics.speed import compare
 from capprune.report.contents import BAD, GOOD, PLAIN, Tile
 from capprune.report.headline import Figures, headline, warnings
 from capprune.report.sections import environment_section, health_section
 from capprune.report.sources import Sources
+from capprune.validation.results import DataFacts
 from capprune_runtime.bundle.manifest import QuantisationSection, parse_manifest
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.bundle.vocabulary import Vocabulary

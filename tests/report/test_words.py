@@ -1,26 +1,8 @@
-"""The first word that differs, whatever the lengths."""
+"""Captions side by side, with the first word that differs marked."""
 
 from __future__ import annotations
 
-import pytest
-
-from capprune.report.words import ENDED, first_difference, side_by_side
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "place"),
-    [
-        ("a red disk", "a red disk", None),
-        ("a red disk", "a blue disk", 1),
-        ("a red disk", "the red disk", 0),
-        ("a red disk", "a red disk on sand", 3),
-        ("a red disk on sand", "a red disk", 3),
-        ("", "", None),
-        ("", "a", 0),
-    ],
-)
-def test_first_difference(before: str, after: str, place: int | None) -> None:
-    assert first_difference(before.split(), after.split()) == place
+from capprune.report.words import ENDED, side_by_side
 
 
 def test_each_caption_is_marked_against_the_one_before_it() -> None:

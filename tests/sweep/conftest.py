@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_sweep import World, make_world
 
-from capprune.evaluation import metrics
+from capprune.metrics import scores
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -14,7 +14,7 @@ def quick() -> Iterator[None]:
     """One thread, and the tokenizer and metrics that need no Java: starting it costs more than a run here."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "java_command", lambda: None)
+        patch.setattr(scores, "java_command", lambda: None)
         yield
 
 

@@ -16,7 +16,7 @@ from small_sweep import TEST_PHOTOS, World
 
 from capprune.cli.app import cli
 from capprune.config import RunConfig, load_config
-from capprune.evaluation.intervals import bootstrap_change
+from capprune.metrics.intervals import bootstrap_change
 from capprune.sweeping import sweep as sweeping
 from capprune.sweeping.forms import make_forms, ready_to_time
 from capprune.sweeping.results import Document, Row, read_document, read_scores

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from capprune.training.interrupt import TERMINATED, postponed_signals
+from capprune.training.interrupt import postponed_signals
+from capprune_runtime.stopping import TERMINATED
 
 
 def send(number: signal.Signals) -> None:

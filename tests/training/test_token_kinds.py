@@ -13,9 +13,9 @@ import pytest
 from capprune.config import RunConfig, parse_config
 from capprune.data.scenes import draw_scenes
 from capprune.data.words import plain
-from capprune.evaluation.metrics import cider_d
-from capprune.evaluation.trained import TrainedCaptioner
 from capprune.exporting.export import Wanted, export
+from capprune.metrics.scores import cider_d
+from capprune.trained import TrainedCaptioner
 from capprune.training.loop import Trainer
 from capprune.training.prepare import Prepared, prepare
 from capprune.training.run import SUBWORDS, load_run

@@ -13,7 +13,7 @@ import pytest
 
 from capprune.data.captions import load_caption_set
 from capprune.data.photos import open_photos
-from capprune.evaluation.health import best_constant_caption
+from capprune.metrics.health import best_constant_caption
 from capprune_runtime import Captioner, verify_bundle
 from capprune_runtime.photo import decode_photo, read_photo, resize
 

@@ -11,10 +11,11 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from capprune_runtime import strict_json
 from capprune_runtime.bundle.interface import Signature, StepInterface
+from capprune_runtime.bundle.preprocessing import PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.schema1 import lifted
 from capprune_runtime.bundle.sections import read_section
 from capprune_runtime.bundle.tokens import WORDS, TokensSection
@@ -39,14 +40,11 @@ OPTIONAL_FILES = (GOLDEN, MODEL_CARD, PLAN, QUALITY)
 
 FORMAT = "capprune-bundle"
 SCHEMA_VERSION = 2
-RESIZE = "squash-triangle-q15"
 ENCODE_SIGNATURE = "encode"
 STEP_SIGNATURE = "step"
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_BEAM = 100
-MAX_REGIONS = 1024
 MAX_SIZES = 64
-PHOTO, REGIONS, PRESENT = "photo", "regions", "present"  # inputs of `encode`; PRESENT is 1 for a region, 0 for a filler
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -65,49 +63,6 @@ class ModelSection:
     family: str
     description: str
     sizes: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class PreprocessingSection:
-    """How a photo becomes the encoder's input: squashed to `size` pixels a side, then (x - mean) / scale.
-
-    Attributes:
-        size: S.
-        resize: The definition of the resize.
-        mean: Of each channel, red, green and blue, on the scale 0 to 255.
-        scale: Of each channel.
-        input: What `encode` takes.
-    """
-
-    size: int
-    resize: str = RESIZE
-    mean: tuple[float, ...] = (127.0, 127.0, 127.0)
-    scale: tuple[float, ...] = (128.0, 128.0, 128.0)
-    input: Literal["photo"] = "photo"
-
-    def described(self) -> dict[str, Any]:
-        """Return what the metadata of a .tflite says of it: one number where the channels share a whole one."""
-        mean, scale = (_shared(numbers) for numbers in (self.mean, self.scale))
-        return {"size": self.size, "resize": self.resize, "mean": mean, "scale": scale}
-
-
-@dataclass(frozen=True)
-class RegionsSection:
-    """`encode` takes features of regions that a detector found, not a photo.
-
-    Attributes:
-        regions: R, the most regions of a photo; fewer are filled up with zeros.
-        channels: F, of each region.
-        input: What `encode` takes.
-    """
-
-    regions: int
-    channels: int
-    input: Literal["regions"] = "regions"
-
-    def described(self) -> dict[str, Any]:
-        """Return what the metadata of a .tflite says of it."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -219,11 +174,7 @@ class Manifest:
 
     def encode_inputs(self) -> Signature:
         """Return what `encode` must take: the shape and type of every input."""
-        if isinstance(self.preprocessing, RegionsSection):
-            regions, channels = self.preprocessing.regions, self.preprocessing.channels
-            return {REGIONS: ((1, regions, channels), "float32"), PRESENT: ((1, regions), "float32")}
-        size = self.preprocessing.size
-        return {PHOTO: ((1, size, size, 3), "float32")}
+        return self.preprocessing.encode_inputs()
 
     def described(self) -> dict[str, Any]:
         """Return what the metadata of a .tflite must say of the bundle around it."""
@@ -295,7 +246,7 @@ def _rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
         ("data.name", _is_text(manifest.data.name), "1 to 200 printable characters"),
         ("data.licence", _is_text(manifest.data.licence), "1 to 200 printable characters"),
         *_model_rules(manifest.model),
-        *_preprocessing_rules(manifest.preprocessing),
+        *((f"preprocessing.{key}", holds, expected) for key, holds, expected in manifest.preprocessing.rules()),
         *_interface_rules(manifest),
         *_decoding_rules(manifest.decoding, manifest.interface.vocabulary),
         *((f"tokens.{key}", holds, expected) for key, holds, expected in manifest.tokens.rules()),
@@ -317,25 +268,6 @@ def _model_rules(model: ModelSection) -> list[tuple[str, bool, str]]:
         ("model.sizes", len(sizes) <= MAX_SIZES, f"at most {MAX_SIZES} entries"),
         *((f"model.sizes[{name[:80]!a}]", _is_name(name), "a name in a-z, 0-9, _") for name, _ in sizes),
         *((f"model.sizes[{name[:80]!a}]", 0 <= size <= 1 << 31, "0 to 2^31") for name, size in sizes),
-    ]
-
-
-def _preprocessing_rules(preprocessing: PreprocessingSection | RegionsSection) -> list[tuple[str, bool, str]]:
-    if isinstance(preprocessing, RegionsSection):
-        return [
-            ("preprocessing.regions", 1 <= preprocessing.regions <= MAX_REGIONS, f"1 to {MAX_REGIONS}"),
-            ("preprocessing.channels", 1 <= preprocessing.channels <= 65_536, "1 to 65536"),
-        ]
-    mean, scale = preprocessing.mean, preprocessing.scale
-    return [
-        ("preprocessing.size", 8 <= preprocessing.size <= 2048, "8 to 2048"),
-        ("preprocessing.resize", preprocessing.resize == RESIZE, RESIZE),
-        ("preprocessing.mean", len(mean) == 3 and all(0 <= one <= 255 for one in mean), "three numbers of 0 to 255"),
-        (
-            "preprocessing.scale",
-            len(scale) == 3 and all(0.5 <= one <= 1024 for one in scale),
-            "three numbers of 0.5 to 1024",
-        ),
     ]
 
 
@@ -390,11 +322,6 @@ def _file_rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
         rules.append((f"files[{name[:80]!a}].sha256", _SHA256.fullmatch(entry.sha256) is not None, "64 hex digits"))
         rules.append((f"files[{name[:80]!a}].size_bytes", 0 <= entry.size_bytes <= 1 << 31, "0 to 2^31"))
     return rules
-
-
-def _shared(numbers: tuple[float, ...]) -> int | list[float]:
-    first = numbers[0]
-    return int(first) if set(numbers) == {first} and first.is_integer() else list(numbers)
 
 
 def _is_text(value: str) -> bool:

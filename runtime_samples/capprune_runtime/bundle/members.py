@@ -66,27 +66,44 @@ def read_member(folder: Path, name: str, cap_bytes: int) -> bytes:
         MissingFile: There is no such file.
         BundleError: It is not a plain file (a link, a folder, a device), too large or unreadable.
     """
-    path = folder / name
+    return read_plain_file(folder / name, cap_bytes)
+
+
+def read_plain_file(path: Path, cap_bytes: int, of: str = "bundle", *, follow_links: bool = False) -> bytes:
+    """Read one file into memory, once.
+
+    Args:
+        path: The file.
+        cap_bytes: The most bytes that it may have.
+        of: What the file is a part of, for messages.
+        follow_links: Whether a link to a plain file is one. In a bundle it is not, because it could lead out of what was
+            handed over; a checkpoint that the user names often lies in a store that is made of links.
+
+    Raises:
+        MissingFile: There is no such file.
+        BundleError: It is not a plain file (a link, a folder, a device), too large or unreadable.
+    """
+    flags = _OPEN_FLAGS & ~getattr(os, "O_NOFOLLOW", 0) if follow_links else _OPEN_FLAGS
+    plain = f"a {of} holds plain files only"
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise BundleError("a bundle holds plain files only", where=path, found=_kind(path))
-        with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
+        if not follow_links and not stat.S_ISREG(path.lstat().st_mode):
+            raise BundleError(plain, where=path, found=_kind(path))
+        with os.fdopen(os.open(path, flags), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise BundleError("a bundle holds plain files only", where=path)
+                raise BundleError(plain, where=path, found=_kind_of(status.st_mode))
             if status.st_size > cap_bytes:
                 raise BundleError(
-                    "a file of the bundle is too large",
+                    f"a file of the {of} is too large",
                     where=path,
                     expected=f"at most {cap_bytes} bytes",
                     found=f"{status.st_size} bytes",
                 )
-            content = file.read(status.st_size + 1)  # not up to the cap: read() takes all its memory first
+            return file.read(status.st_size + 1)  # not up to the cap: read() takes all its memory first
     except FileNotFoundError:
-        raise MissingFile("a file of the bundle is missing", where=path) from None
+        raise MissingFile(f"a file of the {of} is missing", where=path) from None
     except OSError as error:
-        raise BundleError("a file of the bundle cannot be read", where=path, found=error.strerror) from None
-    return content
+        raise BundleError(f"a file of the {of} cannot be read", where=path, found=error.strerror) from None
 
 
 def list_members(folder: Path, cap: int) -> tuple[str, ...]:
@@ -118,7 +135,10 @@ def list_members(folder: Path, cap: int) -> tuple[str, ...]:
 
 
 def _kind(path: Path) -> str:
-    mode = path.lstat().st_mode
+    return _kind_of(path.lstat().st_mode)
+
+
+def _kind_of(mode: int) -> str:
     if stat.S_ISLNK(mode):
         return "a symbolic link"
     return "a folder" if stat.S_ISDIR(mode) else "a device, socket or pipe"

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capprune_runtime.bundle.manifest import MAX_BEAM, PHOTO, PRESENT, REGIONS, PreprocessingSection, RegionsSection
+from capprune_runtime.bundle.manifest import MAX_BEAM
+from capprune_runtime.bundle.preprocessing import PHOTO, PRESENT, REGIONS, PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.decoder import DecoderState, DecoderStep
 from capprune_runtime.caption.interpreter import open_model

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from capprune_runtime import regions
-from capprune_runtime.bundle.manifest import PreprocessingSection, RegionsSection
+from capprune_runtime.bundle.preprocessing import PreprocessingSection, RegionsSection
 from capprune_runtime.photo import ENDINGS, read_photo
 
 Preprocessing: TypeAlias = PreprocessingSection | RegionsSection

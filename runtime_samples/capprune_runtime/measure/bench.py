@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune_runtime import __version__, stopping
-from capprune_runtime.bundle.manifest import RegionsSection
+from capprune_runtime.bundle.preprocessing import RegionsSection
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.proof import prove_with, read_golden
 from capprune_runtime.errors import UsageError

@@ -21,6 +21,7 @@ from capprune_runtime.atomic import raise_if_unwritable
 from capprune_runtime.errors import BundleError
 from capprune_runtime.measure.environment import Moment
 from capprune_runtime.measure.results import FailedPhoto, SaidPhoto
+from capprune_runtime.typed_json import Problem
 
 _KINDS = {"said": SaidPhoto, "failed": FailedPhoto}
 
@@ -149,5 +150,5 @@ class Journal:
             raise
 
 
-def _refuse(key: str, expected: str, found: str) -> Exception:
-    return BundleError("a line of a journal is not as expected", where=key, expected=expected, found=found)
+def _refuse(problem: Problem) -> Exception:
+    return BundleError("a line of a journal is not as expected", where=problem.where)

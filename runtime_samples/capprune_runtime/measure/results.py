@@ -24,6 +24,7 @@ from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.errors import BundleError, DeviceError
 from capprune_runtime.measure.environment import Environment
 from capprune_runtime.measure.trust import Verdict
+from capprune_runtime.typed_json import Fault, Problem
 
 SCHEMA_VERSION = 2
 RUN, BENCH = "run", "bench"
@@ -265,10 +266,11 @@ def parse_measurement(tree: Any, where: object) -> Measurement:
         DeviceError: A key is missing or of another type.
     """
 
-    def refuse(key: str, expected: str, found: str) -> Exception:
-        return DeviceError("the results are not as expected", where=f"{where}, {key}", expected=expected, found=found)
+    def refuse(problem: Problem) -> Exception:
+        return DeviceError("the results are not as expected", where=f"{where}, {problem.where or 'the document'}",
+                           expected=problem.expected or "a value", found=problem.found or "nothing")  # fmt: skip
 
     measurement = typed_json.read(Measurement, tree, refuse)
     if measurement.kind not in (RUN, BENCH):
-        raise refuse("kind", f"{RUN} or {BENCH}", measurement.kind[:40])
+        raise refuse(Problem(Fault.VALUE, "kind", f"{RUN} or {BENCH}", measurement.kind[:40]))
     return measurement

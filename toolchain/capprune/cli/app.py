@@ -23,7 +23,7 @@ from capprune import __version__
 from capprune.cli.extras import extra_of_module, keys_of, require_extras
 from capprune_runtime import stopping, streams
 from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory, PhotoWarning, UsageError
-from capprune_runtime.memory import LEAST_ADDRESS_SPACE, address_space_bytes, is_short, names_memory
+from capprune_runtime.memory import check_address_space, is_short, names_memory
 from capprune_runtime.streams import printable
 
 # command: what `capprune --help` says of it; the module is capprune.cli.<command>, with a `_` behind a word of Python
@@ -152,15 +152,7 @@ def _check_process(arguments: list[str]) -> None:
         os.getcwd()  # noqa: PTH109 - pathlib's says no more
     except OSError:
         raise UsageError("the current folder is not there any more", hint="cd to a folder that is") from None
-    limit = address_space_bytes()
-    if limit is not None and limit < LEAST_ADDRESS_SPACE:
-        raise NotEnoughMemory(
-            "this process may not use enough memory",
-            where="ulimit -v",
-            expected=f"at least {LEAST_ADDRESS_SPACE // 1024}",
-            found=limit // 1024,
-            hint="ulimit -v unlimited",
-        )
+    check_address_space()
 
 
 def _wrong_usage(error: click.ClickException, arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ from capprune.cli.console import bar, emit, json_option, say, table, threads_opt
 
 if TYPE_CHECKING:
     from capprune.devices import Device
-    from capprune.evaluation.speed import SpeedRow
+    from capprune.metrics.speed import SpeedRow
     from capprune_runtime.bundle.verify import Bundle
     from capprune_runtime.measure.results import Measurement
 
@@ -55,8 +55,8 @@ def command(
       capprune bench bundles/sparse --baselines --run runs/sparse --json > bench.json
       capprune bench bundles/sparse --baselines --device ssh:pi@raspberrypi.local
     """
-    from capprune.captioning.ready import ready_bundle
     from capprune.devices import open_device
+    from capprune.ready import ready_bundle
     from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.errors import UsageError
 
@@ -96,7 +96,7 @@ def bench(
         BundleError: A bundle cannot be run.
     """
     from capprune.devices import BenchJob, open_device
-    from capprune.evaluation.speed import compare
+    from capprune.metrics.speed import compare
     from capprune_runtime.measure.bench import bench_document
 
     names, rivals = _rivals(bundle, run) if baselines else (["this bundle"], [])
@@ -133,7 +133,7 @@ def show(
     rows: tuple[SpeedRow, ...], measurements: tuple[Measurement, ...], rounds: int, *, onnx_left_out: bool
 ) -> None:
     """The rows as a table, and what to read it with."""
-    from capprune.evaluation.speed import doubts
+    from capprune.metrics.speed import doubts
 
     where = measurements[0].environment
     told = not (where.emulated or where.stand_in)
@@ -152,7 +152,7 @@ def show(
 
 
 def _cells(row: SpeedRow) -> list[str]:
-    from capprune.evaluation.speed import factor
+    from capprune.metrics.speed import factor
 
     step = row.latency.step
     return [

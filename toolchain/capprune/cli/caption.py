@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -16,13 +15,10 @@ from capprune_runtime.formats import RUNTIMES
 from capprune_runtime.streams import output_may_end
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from capprune.captioning.journal import CaptionJournal
-    from capprune.captioning.said import Said
-    from capprune_runtime.caption.captioner import Caption, Captioner
+    from capprune_runtime.caption.captioner import Captioner
+    from capprune_runtime.caption.said import Said
     from capprune_runtime.errors import CapPruneError
+    from capprune_runtime.measure.caption_journal import CaptionJournal
 
 
 @dataclass(frozen=True)
@@ -78,14 +74,14 @@ def command(
       capprune caption photo.jpg
       capprune caption holiday/ --out captions.csv --explain where-it-looked
     """
-    from capprune.captioning.journal import CaptionJournal, session_of
-    from capprune.captioning.ready import ready_bundle
-    from capprune.captioning.said import check_table
+    from capprune.ready import ready_bundle
     from capprune_runtime.atomic import check_folder_place
     from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.caption.captioner import Captioner
     from capprune_runtime.caption.confidence import confidence_of
     from capprune_runtime.caption.inputs import input_endings
+    from capprune_runtime.caption.said import check_table
+    from capprune_runtime.measure.caption_journal import CaptionJournal, session_of
 
     if out is not None:
         check_table(out)
@@ -94,7 +90,7 @@ def command(
     place = bundle or ready_bundle()
     verified = verify_bundle(place)
     if explain is not None:
-        from capprune.captioning.explain import require_explainable
+        from capprune_runtime.caption.explain import require_explainable
 
         require_explainable(verified.manifest)
     captioner = Captioner(verified, runtime=runtime, threads=threads)
@@ -144,7 +140,7 @@ def _pictures(explain: Path | None, photos: Sequence[Path]) -> dict[Path, Path]:
     """Where the picture of each photo goes; those that cannot be called as their photo are named."""
     if explain is None:
         return {}
-    from capprune.captioning.explain import explanation_places
+    from capprune_runtime.caption.explain import explanation_places
 
     places = explanation_places(explain, photos)
     for photo, place in places.items():
@@ -166,7 +162,7 @@ class _Work:
 
     def caption_all(self, named: Sequence[Named], out: Path | None) -> list[Said]:
         """Caption every photo and write the table; after an interruption, the table of what there is."""
-        from capprune.captioning.said import write_table
+        from capprune_runtime.caption.said import write_table
         from capprune_runtime.errors import CapPruneError
 
         if self.journal.count:
@@ -190,7 +186,8 @@ class _Work:
         return said
 
     def _caption(self, one: Named, explanation: Path | None) -> Said:
-        from capprune.captioning.said import Said
+        from capprune_runtime.caption.look import look_at
+        from capprune_runtime.caption.said import Said
         from capprune_runtime.errors import CapPruneError
 
         if one.problem is not None:
@@ -199,44 +196,25 @@ class _Work:
         if done is not None and (explanation is None or explanation.is_file()):
             return Said(one.path, done, self.confidence, None)
         try:
-            caption, warning, tile = self._look(one.path, explained=explanation is not None)
+            look = look_at(self.captioner, one.path, self.beam)
+            if explanation is not None:
+                from capprune_runtime.caption.explain import tile_of
+
+                tile = tile_of(look)
         except CapPruneError as error:  # the others may still be read
             return Said(one.path, None, None, error)
-        if explanation is not None and tile is not None:
-            from capprune.captioning.explain import write_explanation
+        if explanation is not None:
+            from capprune_runtime.caption.explain import write_explanation
 
-            write_explanation(explanation, tile, caption)
-        self.journal.keep(one.path, caption)
-        return Said(one.path, caption, self.confidence, None, warning)
-
-    def _look(self, path: Path, *, explained: bool) -> tuple[Caption, str | None, NDArray[np.uint8] | None]:
-        """The caption of a photo, what is wrong with the photo, and its tile of an explanation."""
-        from capprune_runtime.caption.inputs import decode_input
-        from capprune_runtime.errors import PhotoWarning
-        from capprune_runtime.photo import read_photo
-        from capprune_runtime.photo_argument import argument_name, read_argument
-
-        preprocessing = self.captioner.bundle.manifest.preprocessing
-        content, name = read_argument(path), argument_name(path)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", PhotoWarning)
-            photo = decode_input(content, name, preprocessing)
-            tile = None
-            if explained:
-                from capprune.captioning.explain import TILE
-
-                tile = photo if photo.shape[:2] == (TILE, TILE) else read_photo(content, TILE, name)
-        found = [str(one.message) for one in caught if issubclass(one.category, PhotoWarning)]
-        return self.captioner.caption(photo, beam=self.beam), found[0] if found else None, tile
+            write_explanation(explanation, tile, look.caption)
+        self.journal.keep(one.path, look.caption)
+        return Said(one.path, look.caption, self.confidence, None, look.warning)
 
 
 def _tell(said: Said, alone: bool, as_json: bool) -> None:
-    from capprune_runtime.caption.confidence import NOT_SURE
-
     if said.warning is not None:
         say(f"warning: {said.warning}")
     if said.error is not None:
         say(f"error: {said.error}")
-    elif not as_json and said.caption is not None:
-        text = said.caption.text + (NOT_SURE if said.unsure else "")
-        echo(text if alone else f"{said.name}\t{text}")
+    elif not as_json and said.marked is not None:
+        echo(said.marked if alone else f"{said.name}\t{said.marked}")

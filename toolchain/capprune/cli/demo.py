@@ -17,9 +17,9 @@ from capprune.cli.console import bar, cache_option, emit, json_option, say, tabl
 if TYPE_CHECKING:
     from capprune.config import RunConfig
     from capprune.data.scenes import Scene
-    from capprune.evaluation.results import Results
-    from capprune.evaluation.validate import Validation
     from capprune.training.run import LoadedRun
+    from capprune.validation.results import Results
+    from capprune.validation.validate import Validation
 
 SCENES = {"train": 2000, "val": 200, "test": 250}
 SIZE = 128  # pixels: 4 x 4 regions, and the encoder takes a third of the time that 224 pixels take
@@ -163,8 +163,8 @@ def _report(out: Path, scenes: Path, found: Mapping[str, Results]) -> Path | Non
     """The page of it all, with the sparse bundle timed in turns with its rivals; None where the extra is missing."""
     from capprune.cli.bench import bench
     from capprune.cli.report import report
-    from capprune.evaluation.results import write_results
     from capprune.report import require_extra
+    from capprune.validation.results import write_results
     from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.errors import MissingExtra
     from capprune_runtime.measure.results import write_document
@@ -190,7 +190,7 @@ def _report(out: Path, scenes: Path, found: Mapping[str, Results]) -> Path | Non
 def _rows(
     name: str, run: LoadedRun, results: Results, validation: Validation, truth: Mapping[str, Scene]
 ) -> Iterator[Row]:
-    from capprune.evaluation.trained import step_us
+    from capprune.trained import step_us
 
     assert results.reference is not None and validation.reference is not None
     sparsity = 1 - run.kept / run.prunable

@@ -16,6 +16,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "torch": ("training", "train"),
     "lightning-fabric": ("training", "train"),
     "safetensors": ("training", "train"),
+    "filelock": ("training", "train"),
     "pydantic": ("configs", "train"),
     "PyYAML": ("configs", "train"),
     "pycocotools": ("COCO captions", "train"),

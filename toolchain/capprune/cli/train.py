@@ -123,8 +123,8 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
     Raises:
         CapPruneError: Whatever keeps the run from its end; see the README's table of exit codes.
     """
-    from capprune.evaluation.health import caption_health
-    from capprune.evaluation.metrics import cider_d
+    from capprune.metrics.health import caption_health
+    from capprune.metrics.scores import cider_d
     from capprune.training.loop import Trainer
     from capprune.training.prepare import default_cache, prepare
     from capprune_runtime.errors import DataError

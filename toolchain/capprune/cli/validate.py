@@ -14,10 +14,10 @@ from capprune_runtime.formats import RUNTIMES
 if TYPE_CHECKING:
     from capprune.data.inputs import Store
     from capprune.devices import Device
-    from capprune.evaluation.metrics import Scores
-    from capprune.evaluation.parity import ScoreGap
-    from capprune.evaluation.results import Results
-    from capprune.evaluation.validate import Reference, Validation
+    from capprune.metrics.scores import Scores
+    from capprune.validation.parity import ScoreGap
+    from capprune.validation.results import Results
+    from capprune.validation.validate import Reference, Validation
     from capprune_runtime.bundle.verify import Bundle
     from capprune_runtime.errors import GateFailed
 
@@ -80,9 +80,9 @@ def command(
       capprune validate bundles/sparse --data flickr8k --reference runs/sparse --max-drop 2% --max-bytes 30MB
       capprune validate bundles/sparse --data flickr8k --limit 100 --device ssh:pi@raspberrypi.local
     """
-    from capprune.captioning.ready import ready_bundle
     from capprune.devices import open_device
-    from capprune.evaluation.gate import DEFAULT_MAX_DROP, parse_max_bytes, parse_max_drop
+    from capprune.ready import ready_bundle
+    from capprune.validation.gate import DEFAULT_MAX_DROP, parse_max_bytes, parse_max_drop
     from capprune_exporters.bundle import record_quality
     from capprune_runtime.bundle.verify import verify_bundle
 
@@ -160,7 +160,7 @@ def _failed_gate(
     bundle: Bundle, results: Results, validation: Validation, max_drop: float | None, max_bytes: int | None
 ) -> GateFailed | None:
     """What the bundle did not hold; a float32 one must say what the trained model said, word by word."""
-    from capprune.evaluation.gate import check_gates
+    from capprune.validation.gate import check_gates
     from capprune_runtime.errors import GateFailed
 
     quantisation = bundle.manifest.quantisation
@@ -180,8 +180,8 @@ def _failed_gate(
 
 def _record(bundle: Bundle, document: Mapping[str, Any], validation: Validation, split: str) -> None:
     """Write quality.json and the model card; the limit of unsure captions is chosen on val and kept by other splits."""
-    from capprune.evaluation.card import model_card
-    from capprune.evaluation.confidence import calibrate
+    from capprune.validation.card import model_card
+    from capprune.validation.confidence import calibrate
     from capprune_exporters.bundle import record_quality
     from capprune_runtime import strict_json
     from capprune_runtime.bundle.manifest import QUALITY
@@ -226,8 +226,8 @@ def validate(
     from capprune.data.captions import load_caption_set
     from capprune.data.inputs import open_store
     from capprune.devices import RunJob, open_device
-    from capprune.evaluation.results import DataFacts
-    from capprune.evaluation.validate import first_photos, parity_in_runtime, results_of, score_measurement
+    from capprune.validation.results import DataFacts
+    from capprune.validation.validate import first_photos, parity_in_runtime, results_of, score_measurement
 
     captions = load_caption_set(folder)
     for note in captions.notes():
@@ -298,7 +298,7 @@ def _show_times(results: Results) -> None:
 
 def _show_health(results: Results) -> None:
     """What a score does not see."""
-    from capprune.evaluation.health import COLUMNS
+    from capprune.metrics.health import COLUMNS
 
     reference = results.reference
     found = [] if reference is None else [(f"trained ({reference.name})", reference.health)]
@@ -320,7 +320,7 @@ def _quality_row(name: str, scores: Scores, interval: str = "") -> list[str]:
 
 def _trained(run: Path, names: list[str], store: Store, beam: int) -> tuple[dict[str, Reference], ScoreGap]:
     """What the trained model says of the photos, and how close its own choices were."""
-    from capprune.evaluation.trained import TrainedCaptioner
+    from capprune.trained import TrainedCaptioner
     from capprune.training.run import load_run
 
     captioner = TrainedCaptioner(load_run(run))

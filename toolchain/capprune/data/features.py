@@ -11,7 +11,6 @@ every epoch, but the photo is decoded once.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -19,7 +18,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -28,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from capprune.data.photos import PhotoStore
-from capprune_runtime.atomic import raise_if_unwritable, write_bytes
+from capprune.file_lock import locked
+from capprune_runtime.atomic import write_bytes
 from capprune_runtime.errors import CapPruneError, PhotoError, UsageError
 from capprune_runtime.photo import decode_photo, resize
 
@@ -275,18 +275,10 @@ def _is_whole(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> bo
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Wait until no other process fills this cache; the lock ends with the process, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
+    with ExitStack() as held:
         try:
-            raise_if_unwritable(error, folder)
+            held.enter_context(locked(folder / "lock"))
         except UsageError as unwritable:
             unwritable.hint = "choose another place with --cache FOLDER, or set CAPPRUNE_CACHE"
             raise
-        raise
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(lock)

@@ -37,7 +37,7 @@ class FolderContents:
 
     @cached_property
     def photos(self) -> tuple[str, ...]:
-        """The photo files: .jpg, .jpeg, .png, .webp."""
+        """The files whose endings are those of photos."""
         return tuple(name for name in self.files if ending(name) in ENDINGS)
 
     @cached_property

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from capprune.data.photos import open_photos
 from capprune.data.regions import RegionStore, open_regions
-from capprune_runtime.bundle.manifest import PreprocessingSection, RegionsSection
+from capprune_runtime.bundle.preprocessing import PreprocessingSection, RegionsSection
 from capprune_runtime.caption.inputs import decode_input
 
 REGION_FOLDER = "regions"  # of a data folder, if the features do not lie in the folder itself

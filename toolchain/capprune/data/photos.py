@@ -244,7 +244,7 @@ class PhotoStore:
 
 
 def open_photos(folder: Path) -> PhotoStore:
-    """Find the photos of a data set: .jpg, .jpeg, .png and .webp, at any depth, in the folder or in its tar files.
+    """Find the photos of a data set by their endings, at any depth, in the folder or in its tar files.
 
     Tar files (uncompressed, `*.tar`) are read in place. Of their members only plain files count; links, devices
     and members with an absolute path or `..` in it are no photos.

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capprune_runtime import errors
 from capprune_runtime.bundle.verify import Bundle
-from capprune_runtime.errors import DeviceError, PhotoError
+from capprune_runtime.errors import CapPruneError, DeviceError, PhotoError, error_from_json
 from capprune_runtime.measure.bench import ROUNDS
 from capprune_runtime.measure.bench import WARM_UP as WARM_UP_ROUNDS
 from capprune_runtime.measure.journal import Journal, Line
@@ -193,16 +192,12 @@ def default_cache() -> Path:
     return Path(os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune")
 
 
-def device_error(failure: Any, device: str) -> errors.CapPruneError:
-    """The error that the far side met, rebuilt from `CapPruneError.as_json`."""
+def device_error(failure: Any, device: str) -> CapPruneError:
+    """The error that the far side met, with the device in its place."""
     if not isinstance(failure, dict) or not isinstance(failure.get("what"), str):
         return DeviceError("the device failed and did not say why", where=device)
-    kind = getattr(errors, str(failure.get("error")), None)
-    if not (isinstance(kind, type) and issubclass(kind, errors.CapPruneError)):
-        kind = DeviceError
-    facts = {key: failure.get(key) for key in ("expected", "found")}
     place = device if failure.get("where") is None else f"{device}, {failure['where']}"
-    return kind(failure["what"], where=place, hint=failure.get("try"), **facts)
+    return error_from_json({**failure, "where": place}, DeviceError)
 
 
 def _of_bundle(measurement: Measurement, bundle: Bundle, device: str) -> Measurement:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from capprune.devices.job import BenchJob, Progress, RunJob
-from capprune.evaluation.validate import measure_here
+from capprune.validation.validate import measure_here
 from capprune_runtime.measure.bench import bench_bundles
 from capprune_runtime.measure.results import Measurement
 

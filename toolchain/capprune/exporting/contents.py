@@ -12,22 +12,24 @@ import numpy.typing as npt
 
 from capprune import __version__
 from capprune.data.scenes import golden_scenes
-from capprune.evaluation.trained import TrainedCaptioner
 from capprune.models.caption_model import region_count
 from capprune.models.search import SUPPRESSED
+from capprune.trained import TrainedCaptioner
 from capprune.training.encoder import of_encoder
 from capprune.training.run import LoadedRun
-from capprune_exporters.bundle import BundleContents, GoldenCaption, assemble
+from capprune_exporters.bundle import BundleContents, assemble
 from capprune_runtime.bundle.manifest import (
-    REGIONS,
+    GOLDEN_FOLDER,
     DataSection,
     DecodingSection,
     ModelSection,
     PruningSection,
     QuantisationSection,
 )
+from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.caption.captioner import Captioner
+from capprune_runtime.caption.proof import GoldenPhoto
 
 DEFAULT_BEAM = 3
 GOLDEN_SCENES = 4
@@ -100,14 +102,14 @@ def with_golden(run: LoadedRun, contents: BundleContents, *, quantised: bool) ->
     return replace(contents, golden=golden)
 
 
-def golden_captions(run: LoadedRun, scenes: Sequence[tuple[npt.NDArray[np.uint8], str]]) -> list[GoldenCaption]:
+def golden_captions(run: LoadedRun, scenes: Sequence[tuple[npt.NDArray[np.uint8], str]]) -> list[GoldenPhoto]:
     """What the trained model says of scenes, greedy and by beam in turn."""
     captioner = TrainedCaptioner(run)
     found = []
     for number, (photo, name) in enumerate(scenes):
         beam = 1 if number % 2 == 0 else DEFAULT_BEAM
         said = captioner.caption([photo], beam)[0]
-        found.append(GoldenCaption(name, photo, beam, said.tokens, said.caption))
+        found.append(GoldenPhoto(f"{GOLDEN_FOLDER}/{name}.png", photo, beam, said.tokens, said.caption))
     return found
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from capprune.evaluation.intervals import Change, bootstrap_change
-from capprune.evaluation.trained import TrainedCaptioner
 from capprune.exporting.contents import (
     DEFAULT_BEAM,
     bundle_contents,
@@ -20,12 +18,14 @@ from capprune.exporting.contents import (
 )
 from capprune.exporting.quality import ValidationPhotos, costs_too_much, first_inputs, settle_plan, told
 from capprune.exporting.target_models import MODELS, TargetModels
+from capprune.metrics.intervals import Change, bootstrap_change
+from capprune.trained import TrainedCaptioner
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import write_bundle
 from capprune_exporters.plan import WEIGHTS, Plan
 from capprune_exporters.stored import StoredTensor
 from capprune_exporters.targets import Target, find_target
-from capprune_runtime.bundle.manifest import REGIONS, RegionsSection
+from capprune_runtime.bundle.preprocessing import REGIONS, RegionsSection
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.captioner import Captioner, encoder_inputs
 from capprune_runtime.caption.proof import prove_golden

@@ -11,18 +11,13 @@ from numpy.typing import NDArray
 
 from capprune.data.captions import load_caption_set
 from capprune.data.inputs import read_all
-from capprune.evaluation.intervals import Change, bootstrap_change
-from capprune.evaluation.metrics import score
+from capprune.metrics.intervals import Change, bootstrap_change
+from capprune.metrics.scores import score
 from capprune_exporters.plan import Matrix, Plan
 from capprune_exporters.quantise import requantised
 from capprune_runtime.bundle.interface import StepInterface
-from capprune_runtime.bundle.manifest import (
-    ENCODE_SIGNATURE,
-    STEP_SIGNATURE,
-    DecodingSection,
-    PreprocessingSection,
-    RegionsSection,
-)
+from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE, DecodingSection
+from capprune_runtime.bundle.preprocessing import PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.caption.captioner import encoder_inputs
 from capprune_runtime.caption.decoder import DecoderStep

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-from capprune.importing.tensors import MAX_FILE_BYTES
 from capprune.importing.zips import MAX_TOTAL_BYTES, ZipMembers, is_zip, open_zip
+from capprune_runtime.bundle.members import read_plain_file
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
 
 CONFIG: Final = "config.json"
@@ -76,7 +74,7 @@ class _Folder:
         return tuple(sorted(found))
 
     def read(self, name: str, cap_bytes: int) -> bytes:
-        return _read(self.folder / name, cap_bytes)
+        return read_plain_file(self.folder / name, cap_bytes, "checkpoint", follow_links=True)
 
     def place(self, name: str) -> str:
         return str(self.folder / name)
@@ -99,7 +97,7 @@ class _Archive:
 
 
 def _archive(path: Path) -> _Archive:
-    data = _read(path, MAX_TOTAL_BYTES)
+    data = read_plain_file(path, MAX_TOTAL_BYTES, "checkpoint", follow_links=True)
     if not is_zip(data):
         raise BundleError("this is no zip archive", where=path, found=f"first bytes {data[:8].hex(' ') or 'none'}")
     members = open_zip(data, str(path))
@@ -126,24 +124,3 @@ def _weights(files: Files, where: Path) -> str:
             "several files could be the weights", where=where, found=", ".join(found[:5]), hint="name the one to import"
         )
     return found[0]
-
-
-def _read(path: Path, cap_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Read a plain file, or what a link to one names."""
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BundleError("this is no plain file", where=path)
-            if status.st_size > cap_bytes:
-                raise BundleError(
-                    "a file of the checkpoint is too large",
-                    where=path,
-                    expected=f"at most {cap_bytes:,} bytes",
-                    found=f"{status.st_size:,} bytes",
-                )
-            return file.read(status.st_size + 1)
-    except FileNotFoundError:
-        raise MissingFile("a file of the checkpoint is missing", where=path) from None
-    except OSError as error:
-        raise BundleError("a file of the checkpoint cannot be read", where=path, found=error.strerror) from None

@@ -21,7 +21,7 @@ from capprune.importing.sentencepiece_words import SpecialIds
 from capprune.pruning.state import MASK
 from capprune.training.run import BEST, CONFIG, VOCABULARY, save_checkpoint
 from capprune_runtime.atomic import atomic_folder
-from capprune_runtime.bundle.manifest import REGIONS
+from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, Vocabulary
 from capprune_runtime.regions import MAX_REGIONS
 

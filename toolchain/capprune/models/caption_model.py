@@ -13,7 +13,7 @@ from capprune.config import DECODERS, DecoderConfig, EncoderConfig, RunConfig
 from capprune.models.capsules import with_capsules
 from capprune.models.encoder import Encoder, Numbers, described, load_encoder
 from capprune.models.family import Decoder, Tensors
-from capprune_runtime.bundle.manifest import REGIONS
+from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.errors import ConfigError
 from capprune_runtime.photo import DEFAULT_MEAN, DEFAULT_SCALE, normalise
 

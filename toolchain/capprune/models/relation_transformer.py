@@ -14,27 +14,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from capprune.config import MOST_UNITS, DecoderConfig
-from capprune.config import Dropout as DropoutConfig
+from capprune.config import DecoderConfig
 from capprune.models.chance import Dropout
 from capprune.models.family import Decoder, Role, Step, Tensors
 from capprune.models.transformer import (
     HIDDEN,
     SeeingLayer,
+    TransformerConfig,
     UnbiasedNorm,
     attend,
     attend_once,
+    of_layer,
+    photo_specs,
+    photo_tensors,
     sinusoids,
     spoken_scores,
 )
-from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
+from capprune_runtime.bundle.interface import StateSpec, StepInterface
 from capprune_runtime.errors import ConfigError
 
 RELATION = 64  # numbers that describe where two boxes lie: sine and cosine of 8 waves of 4 differences
@@ -43,29 +46,12 @@ SMALLEST_BIAS = 1e-6  # below it a logarithm ends
 MOST_LAYERS = 12  # a layer has two tensors held and two of state, and an interface has at most 64
 
 
-class RelationTransformerDropout(DropoutConfig):
-    """Cut to a third while masks are sampled."""
-
-    layer: float = Field(default=0.1, ge=0, lt=1, description="attention weights, hidden units, what layers add")
-    source: float = Field(default=0.3, ge=0, lt=1, description="projected features of the photo")
-
-
-class RelationTransformerConfig(DecoderConfig):
+class RelationTransformerConfig(TransformerConfig):
     """The sizes of an Object Relation Transformer; the published one has width 512, feed_forward 2048 and 6 layers."""
 
     family: Literal["relation_transformer"] = "relation_transformer"
-    width: int = Field(default=256, ge=2, le=MOST_UNITS)
-    feed_forward: int = Field(default=512, ge=1, le=MOST_UNITS)
-    heads: int = Field(default=8, ge=1, le=256)
-    encoder_layers: int = Field(default=2, ge=1, le=MOST_LAYERS)
-    decoder_layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
-    dropout: RelationTransformerDropout = RelationTransformerDropout()
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
-        return self
+    encoder_layers: int = Field(default=2, ge=1, le=MOST_LAYERS, description="number of encoder layers")
+    decoder_layers: int = Field(default=3, ge=1, le=MOST_LAYERS, description="number of decoder layers")
 
 
 class PhotoLayer(nn.Module):
@@ -145,41 +131,30 @@ class RelationTransformer(Decoder):
     masks: Tensor
     relations: Tensor
 
-    def __init__(
-        self,
-        config: RelationTransformerConfig,
-        *,
-        features: int,
-        vocabulary: int,
-        regions: int = 49,
-        max_tokens: int = 20,
-        padded: bool = False,
-    ) -> None:
-        super().__init__(
-            config, features=features, vocabulary=vocabulary, regions=regions, max_tokens=max_tokens, padded=padded
-        )
+    def __init__(self, config: RelationTransformerConfig, *, features: int, vocabulary: int, **fixed: Any) -> None:
+        super().__init__(config, features=features, vocabulary=vocabulary, **fixed)
         self.shape, width = config, config.width
         self.project = nn.Linear(features, width)
         self.source_dropout, self.dropout = Dropout(config.dropout.source), Dropout(config.dropout.layer)
-        self.photo_layers = nn.ModuleList(PhotoLayer(config, regions) for _ in range(config.encoder_layers))
+        self.photo_layers = nn.ModuleList(PhotoLayer(config, self.regions) for _ in range(config.encoder_layers))
         self.photo_norm = UnbiasedNorm(width)
         self.embedding = nn.Embedding(vocabulary, width)
         self.word_layers = nn.ModuleList(WordLayer(config) for _ in range(config.decoder_layers))
         self.word_norm = UnbiasedNorm(width)
         self.output = nn.Linear(width, vocabulary)
         # a row more than words are generated: the last word of a training caption is followed by `<end>`
-        self.register_buffer("positions", sinusoids(max_tokens + 1, width), persistent=False)
-        self.register_buffer("masks", _masks(max_tokens), persistent=False)
-        self.register_buffer("relations", grid_relations(_side(regions)), persistent=False)
+        self.register_buffer("positions", sinusoids(self.max_tokens + 1, width), persistent=False)
+        self.register_buffer("masks", _masks(self.max_tokens), persistent=False)
+        self.register_buffer("relations", grid_relations(_side(self.regions)), persistent=False)
         self.initialise()
         self._set_biases()
 
     def interface(self) -> StepInterface:
         """See `Decoder.interface`."""
-        layers, width = range(self.shape.decoder_layers), self.shape.width
-        held = {f"photo_{kind}_{layer}": TensorSpec((self.regions, width)) for layer in layers for kind in _KINDS}
+        layers, width = self.shape.decoder_layers, self.shape.width
+        held = photo_specs(layers, self.regions, width)
         cache = StateSpec((self.max_tokens, width), first="zeros", carry="append")
-        state = {f"word_{kind}_{layer}": cache for layer in layers for kind in _KINDS}
+        state = {f"word_{kind}_{layer}": cache for layer in range(layers) for kind in ("keys", "values")}
         return StepInterface(self.vocabulary, held, state, self.regions, position=True)
 
     def roles(self) -> Mapping[str, Role]:
@@ -210,13 +185,7 @@ class RelationTransformer(Decoder):
             assert isinstance(layer, PhotoLayer)
             fixed = torch.compiler.is_exporting()
             x = layer(x, layer.bias if fixed else layer.relation_bias(self.relations))
-        seen = self.photo_norm(x)
-        held = {}
-        for number, layer in enumerate(self.word_layers):
-            assert isinstance(layer, WordLayer)
-            held[f"photo_keys_{number}"] = layer.photo_key(seen)
-            held[f"photo_values_{number}"] = layer.photo_value(seen)
-        return held, {}
+        return photo_tensors(self.word_layers, self.photo_norm(x)), {}
 
     def step(self, token: Tensor, state: Tensors, held: Tensors, position: Tensor | None = None) -> Step:
         """See `Decoder.step`."""
@@ -228,22 +197,19 @@ class RelationTransformer(Decoder):
             assert isinstance(layer, WordLayer)
             keys, values = f"word_keys_{number}", f"word_values_{number}"
             x, after[keys], after[values] = layer.read_once(x, state[keys], state[values], mask)
-            x, attention = layer.look(x, *(held[f"photo_{kind}_{number}"] for kind in _KINDS))
+            x, attention = layer.look(x, *of_layer(held, number))
             x = layer.feed(x)
         return Step(self.output(self.word_norm(x)), after, attention)
 
     def scores(self, features: Tensor, inputs: Tensor, targets: Tensor, present: Tensor | None = None) -> Tensor:
         """See `Decoder.scores`; all words at once, each of which sees those before it."""
         held, _ = self.encode(features)
-        captions, words = inputs.shape
+        words = inputs.shape[1]
         x = self.dropout(self._embed(inputs) + self.positions[:words])
         later = torch.full((words, words), HIDDEN, device=x.device).triu(1)
         for number, layer in enumerate(self.word_layers):
             assert isinstance(layer, WordLayer)
-            x = layer.read(x, later)
-            together = x.reshape(len(features), -1, self.shape.width)  # (P, n T, D)
-            looked, _ = layer.look(together, *(held[f"photo_{kind}_{number}"] for kind in _KINDS))
-            x = layer.feed(looked.reshape(captions, words, -1))
+            x = layer.look_and_feed(layer.read(x, later), *of_layer(held, number))
         return spoken_scores(self.output, self.word_norm(x), targets >= 0)
 
     def _embed(self, token: Tensor) -> Tensor:
@@ -255,9 +221,6 @@ class RelationTransformer(Decoder):
         for layer in self.photo_layers:
             assert isinstance(layer, PhotoLayer)
             layer.bias = layer.relation_bias(self.relations).contiguous()
-
-
-_KINDS = ("keys", "values")
 
 
 def grid_relations(side: int) -> Tensor:

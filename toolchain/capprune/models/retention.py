@@ -16,48 +16,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from capprune.config import MOST_UNITS, DecoderConfig
-from capprune.config import Dropout as DropoutConfig
+from capprune.config import DecoderConfig
 from capprune.models.additive import wide
 from capprune.models.chance import Dropout
 from capprune.models.family import Decoder, Role, Step, Tensors
-from capprune.models.transformer import Norm, SeeingLayer, in_heads, normalised, spoken_scores
-from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
+from capprune.models.transformer import (
+    Norm,
+    SeeingLayer,
+    TransformerConfig,
+    in_heads,
+    normalised,
+    of_layer,
+    photo_specs,
+    photo_tensors,
+    spoken_scores,
+)
+from capprune_runtime.bundle.interface import StateSpec, StepInterface
 
 FASTEST, SLOWEST = 1.0, 6.0  # gamma = 1 - 2^-x: from 0.5 to 0.984, as captions have 10 words where texts have thousands
 MOST_LAYERS = 16  # a layer has two tensors held and one of state, and an interface has at most 64
 
 
-class RetentionDropout(DropoutConfig):
-    """Cut to a third while masks are sampled."""
-
-    layer: float = Field(default=0.1, ge=0, lt=1, description="hidden units, attention weights, what layers add")
-    source: float = Field(default=0.3, ge=0, lt=1, description="projected features of the photo")
-
-
-class RetentionConfig(DecoderConfig):
+class RetentionConfig(TransformerConfig):
     """The sizes of a retention decoder."""
 
     family: Literal["retention"] = "retention"
-    width: int = Field(default=256, ge=2, le=MOST_UNITS)
-    feed_forward: int = Field(default=512, ge=1, le=MOST_UNITS)
-    heads: int = Field(default=8, ge=1, le=256)
-    key: int = Field(default=16, ge=1, le=1024, description="of a head; its state is key x width / heads numbers")
-    layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
-    dropout: RetentionDropout = RetentionDropout()
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
-        return self
+    key: int = Field(
+        default=16, ge=1, le=1024, description="size of a head's keys; its state has key x width / heads numbers"
+    )
+    layers: int = Field(default=3, ge=1, le=MOST_LAYERS, description="number of layers")
 
 
 class RetentionLayer(SeeingLayer):
@@ -116,19 +110,8 @@ class Retention(Decoder):
 
     Config: ClassVar[type[DecoderConfig]] = RetentionConfig
 
-    def __init__(
-        self,
-        config: RetentionConfig,
-        *,
-        features: int,
-        vocabulary: int,
-        regions: int = 49,
-        max_tokens: int = 20,
-        padded: bool = False,
-    ) -> None:
-        super().__init__(
-            config, features=features, vocabulary=vocabulary, regions=regions, max_tokens=max_tokens, padded=padded
-        )
+    def __init__(self, config: RetentionConfig, *, features: int, vocabulary: int, **fixed: Any) -> None:
+        super().__init__(config, features=features, vocabulary=vocabulary, **fixed)
         self.shape, width = config, config.width
         self.project = nn.Linear(features, width)
         self.photo_norm = Norm(width)
@@ -142,7 +125,7 @@ class Retention(Decoder):
     def interface(self) -> StepInterface:
         """See `Decoder.interface`."""
         config, layers = self.shape, range(self.shape.layers)
-        held = {f"photo_{kind}_{n}": TensorSpec((self.regions, config.width)) for n in layers for kind in _KINDS}
+        held = photo_specs(config.layers, self.regions, config.width)
         matrix = StateSpec((config.heads, config.key, config.width // config.heads), first="zeros")
         return StepInterface(self.vocabulary, held, {f"retained_{n}": matrix for n in layers}, self.regions)
 
@@ -162,12 +145,7 @@ class Retention(Decoder):
     def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
         """See `Decoder.encode`: keys and values `(P, R, D)` for every layer."""
         seen = self.source_dropout(self.photo_norm(torch.relu(self.project(features))))
-        held = {}
-        for number, layer in enumerate(self.layers):
-            assert isinstance(layer, RetentionLayer)
-            held[f"photo_keys_{number}"] = layer.photo_key(seen)
-            held[f"photo_values_{number}"] = layer.photo_value(seen)
-        return held, {}
+        return photo_tensors(self.layers, seen), {}
 
     def step(self, token: Tensor, state: Tensors, held: Tensors, position: Tensor | None = None) -> Step:
         """See `Decoder.step`."""
@@ -176,28 +154,22 @@ class Retention(Decoder):
             assert isinstance(layer, RetentionLayer)
             name = f"retained_{number}"
             x, after[name] = layer.read_once(x, state[name])
-            x, attention = layer.look(x, *(held[f"photo_{kind}_{number}"] for kind in _KINDS))
+            x, attention = layer.look(x, *of_layer(held, number))
             x = layer.feed(x)
         return Step(self.output(self.norm(x)), after, attention)
 
     def scores(self, features: Tensor, inputs: Tensor, targets: Tensor, present: Tensor | None = None) -> Tensor:
         """See `Decoder.scores`; all words at once."""
         held, _ = self.encode(features)
-        captions, words = inputs.shape
         x = self._embed(inputs)
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, RetentionLayer)
-            together = layer.read(x).reshape(len(features), -1, self.shape.width)  # (P, n T, D)
-            looked, _ = layer.look(together, *(held[f"photo_{kind}_{number}"] for kind in _KINDS))
-            x = layer.feed(looked.reshape(captions, words, -1))
+            x = layer.look_and_feed(layer.read(x), *of_layer(held, number))
         return spoken_scores(self.output, self.norm(x), targets >= 0)
 
     def _embed(self, token: Tensor) -> Tensor:
         word: Tensor = self.dropout(self.embedding(token) * math.sqrt(self.shape.width))
         return word
-
-
-_KINDS = ("keys", "values")
 
 
 def decays(heads: int) -> Tensor:

@@ -11,7 +11,7 @@ V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -53,19 +53,8 @@ class SoftAttention(Decoder):
 
     Config: ClassVar[type[DecoderConfig]] = SoftAttentionConfig
 
-    def __init__(
-        self,
-        config: SoftAttentionConfig,
-        *,
-        features: int,
-        vocabulary: int,
-        regions: int = 49,
-        max_tokens: int = 20,
-        padded: bool = False,
-    ) -> None:
-        super().__init__(
-            config, features=features, vocabulary=vocabulary, regions=regions, max_tokens=max_tokens, padded=padded
-        )
+    def __init__(self, config: SoftAttentionConfig, *, features: int, vocabulary: int, **fixed: Any) -> None:
+        super().__init__(config, features=features, vocabulary=vocabulary, **fixed)
         self.shape = config
         joined = config.embedding + config.context + config.hidden
         self.embedding = nn.Embedding(vocabulary, config.embedding)

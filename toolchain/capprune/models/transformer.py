@@ -1,4 +1,4 @@
-"""Parts of decoders with multi-head attention: normalisation, attention, and the layer parts that read the photo.
+"""Parts of decoders with multi-head attention: sizes, normalisation, attention, and the layer parts that read the photo.
 
 Everything is written in the operators that the runtimes of an export allow. A single query has a form of its own: products
 with one row are slower there than elementwise operators.
@@ -9,16 +9,49 @@ Shapes: P photos, n captions of each, B = P n, N queries, M keys, R regions, T w
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from capprune.config import MOST_UNITS, DecoderConfig
+from capprune.config import Dropout as DropoutConfig
 from capprune.models.additive import wide
 from capprune.models.chance import Dropout
+from capprune.models.family import Tensors
+from capprune_runtime.bundle.interface import TensorSpec
 
 HIDDEN = -1e9  # added to a score that softmax then makes exactly 0; weights of a file must be finite
 WAVE = 10_000.0  # the longest wave of the table of positions, over 2 pi (Vaswani et al., 2017)
 ROWS = 64  # a batch's words are filled up to a multiple of this: products of a shape that is new are slow to start
+
+
+class TransformerDropout(DropoutConfig):
+    """Cut to a third while masks are sampled."""
+
+    layer: float = Field(
+        default=0.1, ge=0, lt=1, description="dropout rate of attention weights, hidden units and residual branches"
+    )
+    source: float = Field(default=0.3, ge=0, lt=1, description="dropout rate of the projected features of the photo")
+
+
+class TransformerConfig(DecoderConfig):
+    """The sizes that all families here share."""
+
+    width: int = Field(default=256, ge=2, le=MOST_UNITS, description="size of a token's representation")
+    feed_forward: int = Field(
+        default=512, ge=1, le=MOST_UNITS, description="size of the hidden layer of each feed-forward network"
+    )
+    heads: int = Field(default=8, ge=1, le=256, description="number of heads")
+    dropout: TransformerDropout = TransformerDropout()
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        return self
 
 
 def normalised(x: Tensor, epsilon: float = 1e-5) -> Tensor:
@@ -154,6 +187,37 @@ class SeeingLayer(nn.Module):
         hidden = self.dropout(torch.relu(self.widen(self.feed_norm(x))))
         fed: Tensor = x + self.dropout(self.narrow(hidden))
         return fed
+
+    def look_and_feed(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return all words x `(B, T, D)` after attention to the photo and the feed-forward network; see `look`."""
+        looked, _ = self.look(x.reshape(len(keys), -1, x.shape[-1]), keys, values)  # (P, n T, D)
+        return self.feed(looked.reshape(x.shape))
+
+
+def photo_names(layer: int) -> tuple[str, str]:
+    """Return what the keys and the values of a layer are called among the tensors that are held for a photo."""
+    return f"photo_keys_{layer}", f"photo_values_{layer}"
+
+
+def photo_specs(layers: int, regions: int, width: int) -> dict[str, TensorSpec]:
+    """Return the shapes of what is held for a photo."""
+    return {name: TensorSpec((regions, width)) for layer in range(layers) for name in photo_names(layer)}
+
+
+def photo_tensors(layers: Iterable[nn.Module], seen: Tensor) -> dict[str, Tensor]:
+    """Return what is held for a photo: for every layer the keys and the values `(P, R, D)` of the regions that it sees."""
+    held = {}
+    for number, layer in enumerate(layers):
+        assert isinstance(layer, SeeingLayer)
+        keys, values = photo_names(number)
+        held[keys], held[values] = layer.photo_key(seen), layer.photo_value(seen)
+    return held
+
+
+def of_layer(held: Tensors, layer: int) -> tuple[Tensor, Tensor]:
+    """Return the keys and the values of a layer out of what is held for a photo."""
+    keys, values = photo_names(layer)
+    return held[keys], held[values]
 
 
 def sinusoids(count: int, width: int, wave: float = WAVE) -> Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 
 from capprune import __version__
 from capprune.data.captions import load_caption_set
-from capprune.evaluation.intervals import Change, bootstrap_change
-from capprune.evaluation.metrics import score
-from capprune.evaluation.speed import SpeedRow, compare
+from capprune.metrics.intervals import Change, bootstrap_change
+from capprune.metrics.scores import score
+from capprune.metrics.speed import SpeedRow, compare
 from capprune.report.contents import Page, Section
 from capprune.report.headline import Figures, comparable, headline, warnings
 from capprune.report.latency import speed_section

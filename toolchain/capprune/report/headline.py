@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from capprune.evaluation.intervals import Change, Interval
-from capprune.evaluation.speed import ITSELF, SpeedRow, doubts, factor
+from capprune.metrics.intervals import Change, Interval
+from capprune.metrics.speed import ITSELF, SpeedRow, doubts, factor
 from capprune.report.contents import BAD, GOOD, PLAIN, Tile
 from capprune.report.sources import Sources, Validated
 from capprune_exporters.ledger import LedgerFile

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from capprune.evaluation.speed import SpeedRow, factor
+from capprune.metrics.speed import SpeedRow, factor
 from capprune.report.charts import Spread, latency_chart
 from capprune.report.contents import Grid, Section
 from capprune.report.sources import Sources

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from capprune.evaluation.health import COLUMNS
+from capprune.metrics.health import COLUMNS
 from capprune.report.charts import Curve, Panel, layer_chart, ledger_chart, training_chart
 from capprune.report.contents import Grid, PhotoRow, Section
 from capprune.report.headline import Figures

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capprune.evaluation.health import Health
-from capprune.evaluation.intervals import Interval
-from capprune.evaluation.results import VALIDATION, DataFacts
+from capprune.metrics.health import Health
+from capprune.metrics.intervals import Interval
 from capprune.training.run import CONFIG, LoadedRun, load_run
+from capprune.validation.results import VALIDATION, DataFacts
 from capprune_runtime import strict_json, typed_json
 from capprune_runtime.bundle.capz import CAPZ_SUFFIX
 from capprune_runtime.bundle.manifest import MANIFEST, QUALITY
@@ -25,6 +25,7 @@ from capprune_runtime.measure.results import (
     parse_measurement,
     parse_measurements,
 )
+from capprune_runtime.typed_json import Problem, Refuse
 
 
 @dataclass(frozen=True)
@@ -247,10 +248,9 @@ def recorded(bundle: Bundle) -> Validated | None:
     return _validated({**tree, "captions": [], "failures": []}, path)
 
 
-def _refuse(path: Path) -> Any:
-    def refuse(key: str, expected: str, found: str) -> Exception:
-        return DataError(
-            "a results document is not as expected", where=f"{path}, {key}", expected=expected, found=found
-        )
+def _refuse(path: Path) -> Refuse:
+    def refuse(problem: Problem) -> Exception:
+        return DataError("a results document is not as expected", where=f"{path}, {problem.where or 'the document'}",
+                         expected=problem.expected or "a value", found=problem.found or "nothing")  # fmt: skip
 
     return refuse

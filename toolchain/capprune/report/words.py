@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from capprune.report.contents import Said, Word
+from capprune.validation.parity import first_difference
 
 ENDED = "∎"  # stands where a caption has ended and the one before it has not
 
@@ -24,11 +25,3 @@ def side_by_side(captions: Sequence[tuple[str, str]]) -> tuple[Said, ...]:
         said.append(Said(model, tuple(Word(word, place == at) for place, word in enumerate(shown)), at is not None))
         before = words
     return tuple(said)
-
-
-def first_difference(before: Sequence[str], after: Sequence[str]) -> int | None:
-    """The place of the first word that differs; None when all are the same."""
-    for place, (one, other) in enumerate(zip(before, after, strict=False)):
-        if one != other:
-            return place
-    return None if len(before) == len(after) else min(len(before), len(after))

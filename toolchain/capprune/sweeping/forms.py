@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from capprune_runtime.bundle.manifest import STEP_SIGNATURE
 from capprune_runtime.caption.decoder import DecoderStep
 from capprune_runtime.caption.interpreter import Model, open_model
 from capprune_runtime.caption.search import search
+from capprune_runtime.measure.turns import time_in_turns
 
 RUNTIME = "ai-edge-litert"
 ROUNDS, STEPS = 20, 50  # a median of 1,000 steps: half a second for the largest decoder
@@ -107,16 +108,11 @@ def ready_to_time(run: LoadedRun, step: Model) -> Timed:
 
 def time_steps(timed: Mapping[str, Timed]) -> dict[str, dict[str, float]]:
     """p10, p50 and p90 of a step in microseconds, all of them taking turns."""
-    times: dict[str, list[int]] = {name: [] for name in timed}
-    for _ in range(ROUNDS):
-        for name, (step, arrays) in timed.items():
-            for _ in range(STEPS):
-                began = time.perf_counter_ns()
-                step.run(arrays)
-                times[name].append(time.perf_counter_ns() - began)
+    calls = {name: partial(step.run, arrays) for name, (step, arrays) in timed.items()}
+    times = time_in_turns(calls, rounds=ROUNDS, each=STEPS)
     return {
         name: {
-            f"p{rank}": round(float(value) / 1000, 2)
+            f"p{rank}": round(float(value), 2)
             for rank, value in zip(PERCENTILES, np.percentile(found, PERCENTILES), strict=True)
         }
         for name, found in times.items()

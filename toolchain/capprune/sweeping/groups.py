@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from capprune.evaluation.intervals import bootstrap_change
+from capprune.metrics.intervals import bootstrap_change
 from capprune.sweeping.grid import DENSE, OF_ITSELF, OF_START, SEED, START, name_of
 from capprune.sweeping.results import Against, Figure, Group, Row, Scores
 

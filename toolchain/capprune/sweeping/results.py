@@ -106,7 +106,7 @@ class Row(_Part):
         cider_d_val: Of the best epoch, greedy.
         quality: BLEU, ROUGE-L, CIDEr-D, METEOR on the split.
         cider_d_interval: Bootstrap interval of CIDEr-D.
-        health: What the captions look like; see `capprune.evaluation.health`.
+        health: What the captions look like; see `capprune.metrics.health`.
         said_by: What made the captions: torch, or an interpreter that ran the exported decoder.
         sizes: Bytes and microseconds; None where the format could not be written here.
         sizes_reason: Why not.

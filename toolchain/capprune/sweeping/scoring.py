@@ -14,9 +14,9 @@ from capprune.config import DataConfig
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import Features, cached_features
 from capprune.data.photos import open_photos
-from capprune.evaluation.health import caption_health
-from capprune.evaluation.intervals import bootstrap_mean
-from capprune.evaluation.metrics import chosen_tokenizer, score
+from capprune.metrics.health import caption_health
+from capprune.metrics.intervals import bootstrap_mean
+from capprune.metrics.scores import chosen_tokenizer, score
 from capprune.models.caption_model import FeatureExtractor, GridEncoder
 from capprune.models.family import Tensors
 from capprune.models.search import beam

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-TERMINATED = 143  # exit code of a process that was asked to end by SIGTERM
+from capprune_runtime.stopping import TERMINATED
 
 
 class StopRequest:

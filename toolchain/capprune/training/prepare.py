@@ -21,7 +21,7 @@ from capprune.training.caption_tokens import caption_tokens
 from capprune.training.loop import Split
 from capprune.training.run import read_run
 from capprune.training.start import start_network, teachers_eye
-from capprune_runtime.bundle.manifest import REGIONS
+from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError
 

@@ -11,9 +11,7 @@ state/                all that is needed to go on; removed when the run is finis
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from capprune.config import EncoderConfig, RunConfig, load_config
+from capprune.file_lock import locked
 from capprune.models.caption_model import CaptionModel, GivenRegions, GridEncoder, build_decoder
 from capprune.models.family import Decoder
 from capprune.pruning.blocks import find_blocks
@@ -34,7 +33,7 @@ from capprune.pruning.supermask import hard_mask
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
 from capprune.training.slim_tensors import widened
 from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_bytes, write_text
-from capprune_runtime.bundle.manifest import REGIONS, PreprocessingSection, RegionsSection
+from capprune_runtime.bundle.preprocessing import REGIONS, PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.vocabulary import Vocabulary, read_vocabulary
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
 
@@ -294,26 +293,9 @@ def alone_in(folder: Path, doing: str = "training this run") -> Iterator[None]:
     Raises:
         UsageError: If another process is at it now.
     """
-    try:
-        (folder / LOCK).parent.mkdir(exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise_if_unwritable(error, folder)
-        raise
-    try:
-        _lock(handle, folder, doing)
+    busy = UsageError(f"another process is {doing}", where=folder, hint="wait for it, or choose another --out")
+    with locked(folder / LOCK, busy=busy):
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path, doing: str) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(
-            f"another process is {doing}", where=folder, hint="wait for it, or choose another --out"
-        ) from error
 
 
 def finish_run(folder: Path) -> None:

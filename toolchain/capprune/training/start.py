@@ -20,7 +20,7 @@ from capprune.pruning.state import MASK
 from capprune.pruning.unlearned import GradualPruner, HardPruner, KeptMasks, LotteryPruner, SnipPruner
 from capprune.training.encoder import PREFIX, encoder_network, rounded_filters
 from capprune.training.run import SavedRun, read_run
-from capprune_runtime.bundle.manifest import REGIONS
+from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, UsageError
 

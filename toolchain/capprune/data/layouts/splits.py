@@ -13,6 +13,7 @@ from capprune.data.layouts.found import FoundPhoto
 from capprune.data.left_out import LeftOut, LeftOutBook
 from capprune.data.text import numbered_lines, read_text
 from capprune_runtime.errors import DataError
+from capprune_runtime.photo import ENDINGS
 
 _OTHER_NAMES: Final = {
     "training": "train",
@@ -92,7 +93,7 @@ def split_by_lists(
 
 def _key(name: str) -> str:
     base = base_name(name.replace("\\", "/"))
-    return without_ending(base) if ending(base) in (".jpg", ".jpeg", ".png", ".webp") else base
+    return without_ending(base) if ending(base) in ENDINGS else base
 
 
 def all_have_splits(photos: Iterable[FoundPhoto]) -> bool:

@@ -1,4 +1,4 @@
-/* The native methods of org.capprune.core.NativeInterpreter over the C API of TFLite.
+/* The native methods of org.capprune.core.caption.NativeInterpreter over the C API of TFLite.
  *
  * One call in, one call on: no memory of its own, no C library, so that it compiles without an NDK.
  * The Java side checks names and sizes, and frees what it makes.
@@ -37,7 +37,7 @@ extern const TfLiteTensor *TfLiteInterpreterGetOutputTensor(const TfLiteInterpre
 extern __SIZE_TYPE__ TfLiteTensorByteSize(const TfLiteTensor *tensor);
 extern void *TfLiteTensorData(const TfLiteTensor *tensor);
 
-#define METHOD(type, name) JNIEXPORT type JNICALL Java_org_capprune_core_NativeInterpreter_##name
+#define METHOD(type, name) JNIEXPORT type JNICALL Java_org_capprune_core_caption_NativeInterpreter_##name
 #define AS(type, address) ((type *)(__UINTPTR_TYPE__)(address))
 #define ADDRESS(pointer) ((jlong)(__UINTPTR_TYPE__)(pointer))
 

@@ -7,8 +7,8 @@ import java.util.HashMap;
 import java.util.Map;
 import org.capprune.core.CapPruneException;
 import org.capprune.core.ErrorKind;
-import org.capprune.core.Interpreter;
-import org.capprune.core.ModelFile;
+import org.capprune.core.bundle.ModelFile;
+import org.capprune.core.caption.Interpreter;
 import org.tensorflow.lite.TensorFlowLite;
 
 /** The interpreter of this build: LiteRT's Java API. */

@@ -5,7 +5,7 @@ import android.content.Context;
 import android.content.pm.PackageManager;
 import android.os.Bundle;
 import android.widget.TextView;
-import org.capprune.core.Manifest;
+import org.capprune.core.bundle.Manifest;
 
 /** What this app and its bundle are, and under which terms. */
 public final class AboutActivity extends Activity {

@@ -15,11 +15,11 @@ import java.util.List;
 import java.util.Locale;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.capprune.core.CapPruneException;
-import org.capprune.core.Environment;
 import org.capprune.core.ErrorKind;
-import org.capprune.core.GoldenCaption;
-import org.capprune.core.PhotoRun;
-import org.capprune.core.RunSummary;
+import org.capprune.core.bundle.GoldenCaption;
+import org.capprune.core.measure.Environment;
+import org.capprune.core.measure.PhotoRun;
+import org.capprune.core.measure.RunSummary;
 
 /** Measures the bundle on its own photos and writes the results document of every device. */
 public final class BenchmarkActivity extends Activity {

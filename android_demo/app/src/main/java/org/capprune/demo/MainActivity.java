@@ -20,11 +20,11 @@ import android.widget.TextView;
 import java.io.IOException;
 import java.io.InputStream;
 import java.util.List;
-import org.capprune.core.Caption;
 import org.capprune.core.CapPruneException;
 import org.capprune.core.ErrorKind;
 import org.capprune.core.Pixels;
 import org.capprune.core.Squash;
+import org.capprune.core.caption.Caption;
 
 /** Pick or take a photo, read the caption, see where the model looked for each word, if it shows attention. */
 public final class MainActivity extends Activity {

@@ -5,11 +5,11 @@ import java.io.ByteArrayOutputStream;
 import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.io.InputStream;
-import org.capprune.core.Bundle;
 import org.capprune.core.CapPruneException;
-import org.capprune.core.Captioner;
 import org.capprune.core.ErrorKind;
-import org.capprune.core.Interpreter;
+import org.capprune.core.bundle.Bundle;
+import org.capprune.core.caption.Captioner;
+import org.capprune.core.caption.Interpreter;
 
 /** The bundle that came with the app, checked and loaded once; only for the thread of {@link Worker}. */
 final class Models {

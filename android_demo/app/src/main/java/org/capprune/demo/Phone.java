@@ -3,7 +3,7 @@ package org.capprune.demo;
 import android.content.Context;
 import android.os.Build;
 import android.os.PowerManager;
-import org.capprune.core.Host;
+import org.capprune.core.measure.Host;
 
 /** What Android tells of this device. */
 record Phone(Context context, String standIn) implements Host {

@@ -9,9 +9,9 @@ import android.widget.TextView;
 import java.io.File;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.capprune.core.CapPruneException;
-import org.capprune.core.Environment;
 import org.capprune.core.ErrorKind;
-import org.capprune.core.PhotoRun;
+import org.capprune.core.measure.Environment;
+import org.capprune.core.measure.PhotoRun;
 
 /** Captions a folder of photos for the workstation's runner; docs/results_schema.md has the intent. */
 public final class RunActivity extends Activity {

@@ -5,7 +5,7 @@ import android.content.Context;
 import android.os.Bundle;
 import android.widget.TextView;
 import java.io.IOException;
-import org.capprune.core.SelfTest;
+import org.capprune.core.caption.SelfTest;
 
 /** Whether this device says of the bundle's own photos what the trained model said. */
 public final class SelfTestActivity extends Activity {

@@ -69,7 +69,7 @@ public final class CapPruneException extends RuntimeException {
     }
 
     /** What was found and where, in one line; for an error that is told of inside another. */
-    String details() {
+    public String details() {
         if (found == null) {
             return where == null ? what : what + " (" + where + ")";
         }

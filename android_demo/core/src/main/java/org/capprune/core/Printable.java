@@ -8,13 +8,13 @@ import java.util.Collection;
 import java.util.stream.Collectors;
 
 /** Text that goes to screens and screen readers: what may stand in it, and how to show what may not. */
-final class Printable {
+public final class Printable {
     private static final int MOST_SHOWN = 80;
 
     private Printable() {}
 
     /** UTF-8 without a byte that breaks its rules. */
-    static String utf8(byte[] content) throws CharacterCodingException {
+    public static String utf8(byte[] content) throws CharacterCodingException {
         return StandardCharsets.UTF_8.newDecoder()
                 .onMalformedInput(CodingErrorAction.REPORT)
                 .onUnmappableCharacter(CodingErrorAction.REPORT)
@@ -23,7 +23,7 @@ final class Printable {
     }
 
     /** Whether a character is of the Unicode categories C (control, format, unassigned) or Z (spaces). */
-    static boolean isControlOrSpace(int codePoint) {
+    public static boolean isControlOrSpace(int codePoint) {
         return switch (Character.getType(codePoint)) {
             case Character.CONTROL, Character.FORMAT, Character.SURROGATE, Character.PRIVATE_USE, Character.UNASSIGNED,
                     Character.SPACE_SEPARATOR, Character.LINE_SEPARATOR, Character.PARAGRAPH_SEPARATOR -> true;
@@ -32,17 +32,17 @@ final class Printable {
     }
 
     /** Whether every character has a shape, or is the plain space. */
-    static boolean isPrintable(String text) {
+    public static boolean isPrintable(String text) {
         return text.codePoints().allMatch(codePoint -> codePoint == ' ' || !isControlOrSpace(codePoint));
     }
 
     /** Several words with commas between. */
-    static String list(Collection<String> words) {
+    public static String list(Collection<String> words) {
         return words.stream().collect(Collectors.joining(", "));
     }
 
     /** A name from a file in quotes: its start, everything but printable ASCII spelled out. */
-    static String ascii(String text) {
+    public static String ascii(String text) {
         if (text == null) {
             return "nothing";
         }

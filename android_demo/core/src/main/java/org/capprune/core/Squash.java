@@ -48,7 +48,7 @@ public final class Squash {
      * @param mean of red, green and blue, on the scale 0 to 255
      * @param scale of the same
      */
-    static float[] normalise(byte[] square, double[] mean, double[] scale) {
+    public static float[] normalise(byte[] square, double[] mean, double[] scale) {
         float[] input = new float[square.length];
         for (int channel = 0; channel < CHANNELS; channel++) {
             float channelMean = (float) mean[channel];

@@ -13,7 +13,7 @@ import java.util.Map;
  * <p>Values are {@code Map<String, Object>} in the order of the text, {@code List<Object>}, {@code String},
  * {@code Long} (whole numbers that do not fit become the nearest that does), {@code Double}, {@code Boolean}, null.
  */
-final class StrictJson {
+public final class StrictJson {
     private static final int MOST_DEPTH = 900;
     private static final int MOST_DIGITS = 4300;
     private static final BigInteger LARGEST = BigInteger.valueOf(Long.MAX_VALUE);
@@ -27,7 +27,7 @@ final class StrictJson {
     }
 
     /** Read one JSON document in UTF-8. */
-    static Object parse(byte[] content) {
+    public static Object parse(byte[] content) {
         String text;
         try {
             text = Printable.utf8(content);

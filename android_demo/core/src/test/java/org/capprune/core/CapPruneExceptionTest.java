@@ -4,6 +4,7 @@ import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertThrows;
 
 import java.io.File;
+import org.capprune.core.bundle.Bundle;
 import org.junit.Test;
 
 public class CapPruneExceptionTest {

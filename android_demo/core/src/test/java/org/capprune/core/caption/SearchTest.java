@@ -1,0 +1,67 @@
+package org.capprune.core.caption;
+
+import static org.junit.Assert.assertArrayEquals;
+import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertFalse;
+import static org.junit.Assert.assertThrows;
+import static org.junit.Assert.assertTrue;
+
+import java.util.Collections;
+import java.util.List;
+import org.capprune.core.CapPruneException;
+import org.capprune.core.ErrorKind;
+import org.capprune.core.bundle.Manifest;
+import org.junit.Test;
+
+public class SearchTest {
+    private static final List<float[]> START = Collections.singletonList(new float[1]);
+
+    private static Search<List<float[]>> search(int[] suppress, int maxTokens, float... scores) {
+        return new Search<>((token, state, position) -> new Search.Result<>(scores, state, new float[1]),
+                new Manifest.Decoding(suppress, maxTokens, 1), () -> false);
+    }
+
+    @Test
+    public void greedyTakesTheLowerIdOnATie() {
+        assertArrayEquals(new int[] {4, 4}, search(new int[0], 2, 0, 0, 0, 0, 5, 5).greedy(START).tokens());
+    }
+
+    @Test
+    public void suppressedTokensAreNeverSaid() {
+        assertArrayEquals(new int[] {5}, search(new int[] {4}, 1, 0, 0, 0, 0, 9, 5).greedy(START).tokens());
+    }
+
+    @Test
+    public void aCaptionWithoutAnEndIsNotFinished() {
+        assertFalse(search(new int[0], 3, 0, 0, 0, 0, 1).greedy(START).finished());
+    }
+
+    @Test
+    public void theEndFinishesACaption() {
+        Search.Hypothesis<List<float[]>> found = search(new int[0], 3, 0, 0, 9, 0, 1).greedy(START);
+        assertTrue(found.finished());
+        assertEquals(0, found.tokens().length);
+    }
+
+    @Test
+    public void scoresThatAreNotFiniteAreAnError() {
+        for (float bad : new float[] {Float.NaN, Float.POSITIVE_INFINITY}) {
+            CapPruneException error = assertThrows(
+                    CapPruneException.class, () -> search(new int[0], 1, 0, bad, 0, 0, 1).greedy(START));
+            assertEquals(ErrorKind.BUNDLE, error.kind());
+        }
+    }
+
+    @Test
+    public void allSuppressedIsAnError() {
+        assertThrows(CapPruneException.class, () -> search(new int[] {0, 1}, 1, 3, 4).greedy(START));
+    }
+
+    @Test
+    public void aSearchThatNobodyWantsEnds() {
+        Search<List<float[]>> search = new Search<>((token, state, position) -> {
+            throw new AssertionError("a step was made");
+        }, new Manifest.Decoding(new int[0], 5, 1), () -> true);
+        assertThrows(Search.Stopped.class, () -> search.greedy(START));
+    }
+}

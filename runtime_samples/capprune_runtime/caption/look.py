@@ -1,0 +1,70 @@
+"""A photo as it is named on a command line, and what a bundle says of it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from capprune_runtime.caption.captioner import Caption, Captioner
+from capprune_runtime.caption.inputs import decode_input
+from capprune_runtime.caption.said import Said
+from capprune_runtime.errors import CapPruneError, PhotoWarning
+from capprune_runtime.photo_argument import argument_name, read_argument
+
+
+@dataclass(frozen=True)
+class Look:
+    """One photo that was captioned.
+
+    Attributes:
+        name: What messages call the photo.
+        content: Its file.
+        photo: What the captioner took.
+        caption: What the captioner said.
+        warning: What was wrong with the photo, which was captioned all the same.
+    """
+
+    name: str
+    content: bytes
+    photo: NDArray[Any]
+    caption: Caption
+    warning: str | None
+
+
+def look_at(captioner: Captioner, named: Path, beam: int | None = None) -> Look:
+    """Read and caption a photo.
+
+    Args:
+        captioner: A loaded bundle.
+        named: A file, or `-` for standard input.
+        beam: Beam width; None for the bundle's own.
+
+    Raises:
+        CapPruneError: It cannot be read or captioned.
+    """
+    content, name = read_argument(named), argument_name(named)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PhotoWarning)
+        photo = decode_input(content, name, captioner.bundle.manifest.preprocessing)
+    found = [str(one.message) for one in caught if issubclass(one.category, PhotoWarning)]
+    return Look(name, content, photo, captioner.caption(photo, beam=beam), found[0] if found else None)
+
+
+def say_of(captioner: Captioner, named: Path, low_below: float | None, beam: int | None = None) -> Said:
+    """`look_at`, with the error of a photo among what comes back: the others may still be read.
+
+    Args:
+        captioner: A loaded bundle.
+        named: A file, or `-` for standard input.
+        low_below: The bundle's limit of unsure captions.
+        beam: Beam width; None for the bundle's own.
+    """
+    try:
+        look = look_at(captioner, named, beam)
+    except CapPruneError as error:
+        return Said(named, None, None, error)
+    return Said(named, look.caption, low_below, None, look.warning)

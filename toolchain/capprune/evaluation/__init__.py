@@ -1,1 +1,0 @@
-"""Evaluation: caption metrics, intervals, health, parity with the trained model, gates, results."""

@@ -1,0 +1,39 @@
+"""A file that one process at a time holds; the lock ends with the process, however that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from capprune_runtime.atomic import raise_if_unwritable
+from capprune_runtime.errors import CapPruneError
+
+
+@contextmanager
+def locked(path: Path, *, busy: CapPruneError | None = None) -> Iterator[None]:
+    """Hold a file, made where there is none, while the block runs.
+
+    Args:
+        path: The file; it stays when the lock is gone.
+        busy: Raised where another process holds it; None waits for that process.
+
+    Raises:
+        CapPruneError: `busy`, or the file cannot be made.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=-1 if busy is None else 0)
+    except Timeout:
+        assert busy is not None
+        raise busy from None
+    except OSError as error:
+        raise_if_unwritable(error, path.parent)
+        raise
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,1 @@
+"""Metrics: scores of captions with their intervals, signs of sick captions, and times of a bench compared."""

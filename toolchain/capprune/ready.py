@@ -1,0 +1,22 @@
+"""The bundle that comes with the package, for a first caption without a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from capprune_runtime.errors import UsageError
+
+READY = Path(__file__).parent / "ready_model" / "flickr8k.capz"
+
+
+def ready_bundle() -> Path:
+    """Where the package's own bundle lies.
+
+    Raises:
+        UsageError: If this install has none.
+    """
+    if not READY.is_file():
+        raise UsageError(
+            "no bundle comes with this install", where=READY, hint="name one with --bundle; capprune demo makes one"
+        )
+    return READY
