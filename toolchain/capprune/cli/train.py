@@ -66,6 +66,9 @@ def train_and_show(config: RunConfig, out: Path, cache: Path | None, as_json: bo
                 f"its gates were still on their way to the target: {outcome.settled:,} were moved after the last step; "
                 f"capprune finetune {out} --out {out.name}-tuned mends what that cost"
             )
+        for sign in outcome.signs:
+            for line in sign.lines():
+                click.echo(line)
         click.echo(f"next: capprune export {out} --target tflite --out {out.name}-bundle")
 
     document: dict[str, Any] = {"run": str(out), "best_epoch": outcome.epoch, "cider_d_val": outcome.cider}
@@ -73,6 +76,7 @@ def train_and_show(config: RunConfig, out: Path, cache: Path | None, as_json: bo
         "sparsity": outcome.sparsity,
         "seconds_per_epoch": outcome.seconds_per_epoch,
         "settled": outcome.settled,
+        "warnings": [sign.as_json() for sign in outcome.signs],
     }
     emit(document, as_json, show)
 
@@ -164,6 +168,7 @@ class _Reporter:
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
         self._last: Progress | None = None
+        self._warned: frozenset[str] = frozenset()
 
     def __call__(self, progress: Progress) -> None:
         if progress.cider is not None:
@@ -171,6 +176,7 @@ class _Reporter:
             speed = "" if self._last is None else f", {self._last.captions_per_second:.0f} captions/s"
             clear = CLEAR if self._live else ""
             say(f"{clear}epoch {progress.epoch + 1}/{progress.epochs}: CIDEr-D {progress.cider:.3f}{sparse}{speed}")
+            self._warn(progress)
         elif progress.step % 10 == 0:
             self._last = progress
             if self._live:
@@ -181,3 +187,13 @@ class _Reporter:
                     err=True,
                     nl=False,
                 )
+
+    def _warn(self, progress: Progress) -> None:
+        """Print each sign that the run is not learning when it comes up, not after every epoch."""
+        for sign in progress.signs:
+            if sign.kind not in self._warned:
+                say("\n".join(sign.lines()))
+        kinds = frozenset(sign.kind for sign in progress.signs)
+        if self._warned and not kinds:
+            say("the run is learning now: the warnings above no longer hold")
+        self._warned = kinds
