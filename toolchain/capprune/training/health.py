@@ -34,6 +34,7 @@ LEAST_GAIN = 1e-3  # of the loss, below which a difference is none
 STILL = 1e-4  # of the loss: less change from one epoch to the next is none
 ONLY_WORDS = 0.98  # of the loss of word frequencies: above, nothing but these is learned
 FEW_STEPS = 100  # below which no model can have learned much
+HARDLY = 0.8  # of the same: above, little else is
 HIGH_RATE, LOW_RATE, USUAL_RATE = 2e-2, 1e-5, 1e-3  # of Adam; the usual one is the default
 
 
@@ -219,6 +220,7 @@ class Watch:
     def _reason(self, kind: str, probe: Probe, moment: Moment) -> tuple[str, str]:
         """The likely cause, the surest first, and what to try."""
         rate = moment.learning_rate
+        hardly = probe.loss >= HARDLY * self._words_loss
         stuck = kind == "loss_stands_still" or probe.loss >= ONLY_WORDS * self._words_loss
         if self._distinct and probe.spread < LEAST_SPREAD:
             return (
@@ -227,14 +229,14 @@ class Watch:
             )
         if rate <= LOW_RATE:
             return f"training.learning_rate={rate:g} is too low", f"training.learning_rate={USUAL_RATE:g}"
-        if stuck and (rate >= HIGH_RATE or probe.loss > 1.1 * self._blind_loss):
+        if hardly and (rate >= HIGH_RATE or probe.loss > 1.1 * self._blind_loss):
             return (
                 f"training.learning_rate={rate:g} is too high",
                 f"training.learning_rate={min(rate / 10, USUAL_RATE):g}",
             )
         if stuck and moment.step < FEW_STEPS:
             return f"the run has taken only {moment.step:,} steps", "a higher training.epochs, or more photos"
-        if moment.sparsity is not None and stuck:
+        if moment.sparsity is not None and hardly:
             return (
                 f"pruning has removed {moment.sparsity:.1%} of the weights before they learned",
                 "pruning.method=none first, then a lower pruning.sparsity or a higher training.epochs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from capprune.data.folder import FolderContents, base_name
 from capprune.data.layouts.found import FoundPhoto, FoundSet, Layout, at_least_depth
@@ -27,17 +27,28 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
         content = contents.parsed(file)
         entries = field(content, "images", list)
         name = str(content.get("dataset") or re.sub(r"^dataset_?", "", path.stem) or contents.folder.resolve().name)
+    splits = any(isinstance(entry, dict) and "split" in entry for entry in entries)
     photos = []
     for number, entry in enumerate(entries):
         where = f"{path}, image {number}"
         with broken_is_data_error(where):
-            base, split = field(entry, "filename", str), field(entry, "split", str)
+            base = field(entry, "filename", str)
+            split = split_name(field(entry, "split", str)) if "split" in entry or splits else None
             photo = "/".join(filter(None, (entry.get("filepath"), base)))
-            captions = tuple(field(sentence, "raw", str) for sentence in field(entry, "sentences", list))
+            captions = tuple(_caption(sentence) for sentence in field(entry, "sentences", list))
             if not contents.names_one_photo(photo):
                 photo = contents.photo(photo)
-        photos.append(FoundPhoto(photo, split_name(split), captions, where))
+        photos.append(FoundPhoto(photo, split, captions, where))
     return FoundSet(name, tuple(photos), files)
+
+
+def _caption(sentence: Any) -> str:
+    """A sentence as written; of files without `raw`, its tokens."""
+    if isinstance(sentence, str):
+        return sentence
+    if "raw" not in sentence and "tokens" in sentence:
+        return " ".join(map(str, field(sentence, "tokens", list)))
+    return field(sentence, "raw", str)
 
 
 KARPATHY: Final = Layout(
