@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import emit, json_option, table
+from capprune.cli.console import Place, emit, json_option, table
 from capprune.cli.extras import require_extras
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ NAME = 24  # characters of a name that are shown, from its end
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN|BUNDLE")
+@click.argument("folder", type=Place(), metavar="RUN|BUNDLE")
 @json_option
 def command(folder: Path, as_json: bool) -> None:
     """Show what a run or a bundle consists of.

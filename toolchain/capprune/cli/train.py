@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import CLEAR, bar, cache_option, emit, json_option, out_option, say
+from capprune.cli.console import CLEAR, Place, bar, cache_option, emit, json_option, out_option, say
 
 if TYPE_CHECKING:
     from capprune.config import RunConfig
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("config", type=Place(dir_okay=False))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @out_option("run")
 @cache_option
