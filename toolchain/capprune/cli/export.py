@@ -78,9 +78,8 @@ def command(
     began = time.monotonic()
     unused = [f"--{name}" for name in ("data", "photos") if given(name)]
     if unused and weights == "float32" and encoder_weights in (None, "float32"):
-        say(
-            f"note: {' and '.join(unused)} {'is' if len(unused) == 1 else 'are'} not used: with float32 weights there is no loss to measure"
-        )
+        are = "is" if len(unused) == 1 else "are"
+        say(f"note: {' and '.join(unused)} {are} not used: with float32 weights there is no loss to measure")
     loaded = load_run(run)
     wanted = Wanted(
         target=target,

@@ -34,13 +34,15 @@ def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | N
       capprune train configs/flickr8k_sparse.yaml data.folder=flickr8k --out runs/sparse
     """
     from capprune.config import load_config, load_tree, require_single
-    from capprune.ineffective import refuse_ineffective
+    from capprune.ineffective import ineffective_notes, refuse_ineffective
     from capprune.training.stages import is_recipe, read_stages
 
     tree = load_tree(config)
     if not is_recipe(tree):
         resolved = load_config(config, overrides)
         refuse_ineffective(resolved, overrides)
+        for note in ineffective_notes(resolved, overrides):
+            say(note)
         train_and_show(resolved, out, cache, as_json)
         return
     require_single(overrides)
@@ -104,7 +106,7 @@ def derived(
         UsageError: If the run is not there, or an override has no effect.
     """
     from capprune.config import parse_config, require_single
-    from capprune.ineffective import refuse_ineffective
+    from capprune.ineffective import ineffective_notes, refuse_ineffective
     from capprune.training.run import read_run
 
     require_single(overrides)
@@ -118,6 +120,8 @@ def derived(
     changes = {"encoder": seen, "decoder": decoder, **changed, "pruning": pruned, "training": own}
     config = parse_config({**tree, **changes}, overrides, where=str(run))
     refuse_ineffective(config, overrides)
+    for note in ineffective_notes(config, overrides):
+        say(note)
     return config
 
 

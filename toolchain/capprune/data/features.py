@@ -11,6 +11,7 @@ every epoch, but the photo is decoded once.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -279,8 +280,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
+        nowhere = isinstance(error, FileNotFoundError)  # a parent that takes no folders, such as /proc
         try:
-            raise_if_unwritable(error, folder)
+            raise_if_unwritable(PermissionError(errno.EACCES, error.strerror) if nowhere else error, folder)
         except UsageError as unwritable:
             unwritable.hint = "choose another place with --cache FOLDER, or set CAPPRUNE_CACHE"
             raise

@@ -23,7 +23,7 @@ IMAGE_COLUMNS: Final = (
 )  # fmt: skip
 CAPTION_COLUMNS: Final = (
     "caption", "captions", "comment", "comments", "text", "texts", "caption_text", "description", "sentence",
-    "sentences", "raw",
+    "sentences", "raw", "title",
 )  # fmt: skip
 SPLIT_COLUMNS: Final = ("split", "set", "subset", "partition")
 _NUMBERED_CAPTION: Final = re.compile(rf"({'|'.join(CAPTION_COLUMNS)})_?\d+")  # caption_1, caption2
