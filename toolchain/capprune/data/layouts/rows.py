@@ -232,7 +232,7 @@ def _made(entry: Mapping[str, Any], columns: Columns, where: str, mended: bool =
         raise DataError("a row names no photo", where=where, expected=f"a file name under {columns.image.strip()}")
     split = str(split).strip() or None if split is not None else None
     captions = [text for column in (columns.caption, *columns.more) for text in captions_in(entry[column])]
-    unread = tuple(column for column in columns.unread if captions_in(entry[column]))
+    unread = tuple(column for column in columns.unread if any(captions_in(entry[column])))
     return Row(image, tuple(captions), split, where, mended, unread)
 
 
