@@ -8,6 +8,7 @@ import java.io.InputStream;
 import org.capprune.core.Bundle;
 import org.capprune.core.CapPruneException;
 import org.capprune.core.Captioner;
+import org.capprune.core.Confidence;
 import org.capprune.core.ErrorKind;
 import org.capprune.core.Interpreter;
 
@@ -23,10 +24,12 @@ final class Models {
 
     final Bundle bundle;
     final Captioner captioner;
+    final Double lowBelow; // the limit of unsure captions; null where the bundle has none
 
     private Models(Bundle bundle, Interpreter.Engine engine) {
         this.bundle = bundle;
         captioner = new Captioner(bundle, engine, THREADS);
+        lowBelow = Confidence.limitOf(bundle);
     }
 
     /** The loaded bundle; the first call takes its time. */
