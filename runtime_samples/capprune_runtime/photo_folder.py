@@ -77,7 +77,7 @@ def _other_kind(path: Path, endings: frozenset[str]) -> str | None:
         return path.suffix.lower() or (path.name if path.name.startswith(".") else "without ending")
     if not path.is_file():
         return f"{path.suffix.lower()} that is no plain file"
-    return "picture of --explain" if path.suffix.lower() == ".png" and _is_explanation(path) else None
+    return "drawn by --explain" if path.suffix.lower() == ".png" and _is_explanation(path) else None
 
 
 def _is_explanation(path: Path) -> bool:

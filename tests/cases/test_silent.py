@@ -121,6 +121,21 @@ def test_an_option_that_is_given_twice_is_refused(command: tuple[str, ...]) -> N
     assert code == 2 and out == "" and "an option is given twice" in err
 
 
+def test_the_runtime_refuses_them_too_and_writes_documents_only(ready: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "capprune_runtime", "run", str(ready), str(tmp_path)]
+    for options, said in (
+        (["--limit", "1", "--limit=2"], "given twice: --limit"),
+        (["--out", "t.csv"], "a .json file"),
+    ):
+        done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 2 and said in done.stderr and not list(tmp_path.glob("*.csv"))
+
+
+def test_a_data_set_is_not_imported_into_itself(drawn: Drawn) -> None:
+    code, out, err = capprune("data", "import", drawn.folder, "--out", drawn.folder / "new")
+    assert code == 2 and out == "" and "would lie in the old one" in err and not (drawn.folder / "new").exists()
+
+
 def test_options_that_may_repeat_still_do() -> None:
     code, _, err = capprune("sweep", "none.yaml", "--grid", "a=1", "--grid", "b=2", "--out", "s")
     assert code == 2 and "there is no such config" in err
@@ -145,7 +160,7 @@ def test_pictures_of_explanations_are_not_captioned_as_photos(tmp_path: Path, re
     Image.new("RGB", (64, 64), "red").save(tmp_path / "x.jpg")
     assert capprune("caption", tmp_path, "--explain", tmp_path / "lit", "--beam", 1)[0] == 0
     code, out, err = capprune("caption", tmp_path, "--beam", 1)
-    assert code == 0 and out.count("\n") == 1 and "left out: 1 picture of --explain" in err
+    assert code == 0 and out.count("\n") == 1 and "left out: 1 drawn by --explain" in err
 
 
 def test_true_is_no_number(drawn: Drawn, tmp_path: Path) -> None:
