@@ -18,7 +18,7 @@ from capprune.training.run import read_metrics
 
 Change = Callable[[Split], Split]
 
-TRAIN, VALIDATION = tiny.split(1, 200), tiny.split(2, 40)  # 40 steps an epoch
+TRAIN, VALIDATION = tiny.split(1, 300), tiny.split(2, 40)  # 60 steps an epoch
 WORLD: dict[str, Any] = {"train": TRAIN, "validation": VALIDATION, "quality": tiny.share_right(VALIDATION)}
 SLOW = ("training.learning_rate=1e-9", "training.final_learning_rate=0")
 
@@ -95,6 +95,23 @@ def test_a_broken_run_is_warned_of_after_two_epochs(
     if change is equal:
         first = next(line for line in read_metrics(tmp_path / "run") if "warnings" in line)
         assert signs_of([first])[0].kind == "same_features"  # certain after one epoch
+
+
+def test_a_young_run_is_judged_when_it_has_taken_enough_steps(tmp_path: Path) -> None:
+    splits = {"train": tiny.split(1), "validation": VALIDATION, "quality": tiny.share_right(VALIDATION)}
+    slow = ("training.epochs=21", "training.learning_rate=3e-4", "training.final_learning_rate=3e-4")
+    tiny.trainer(tmp_path / "run", *slow, **splits).run()  # 5 steps an epoch, which learn little
+    warned = {line["step"]: line["warnings"] != [] for line in read_metrics(tmp_path / "run") if "warnings" in line}
+    assert not any(warned[step] for step in range(5, 100, 5)) and warned[100] and warned[105]
+    broken = ("training.epochs=21", "training.learning_rate=30")
+    assert "loss_stands_still" in {
+        sign.kind for sign in train(tmp_path / "broken", *broken, change=lambda split: first(split, 24))
+    }
+
+
+def first(split: Split, photos: int) -> Split:
+    """The first photos of a split."""
+    return replace(split, names=split.names[:photos], captions=split.captions[:photos])
 
 
 def test_a_run_of_few_steps_is_told_that_they_are_few(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ SURE = 2.0  # standard errors by which the own features must be better
 LEAST_GAIN = 1e-3  # of the loss, below which a difference is none
 STILL = 1e-4  # of the loss: less change from one epoch to the next is none
 ONLY_WORDS = 0.98  # of the loss of word frequencies: above, nothing but these is learned
+WORSE = 1.1  # of the loss of a guess at random: above, a model is worse than before it learned anything
 FEW_STEPS = 100  # below which no model can have learned much
 HARDLY = 0.8  # of the same: above, little else is
 HIGH_RATE, LOW_RATE, USUAL_RATE = 2e-2, 1e-5, 1e-3  # of Adam; the usual one is the default
@@ -109,6 +110,11 @@ class Moment:
     started: bool
     likelihood: bool
 
+    @property
+    def young(self) -> bool:
+        """Whether a healthy run may have learned nothing yet, and goes on."""
+        return self.step < FEW_STEPS and not self.last
+
 
 def signs_of(metrics: Sequence[Mapping[str, Any]]) -> tuple[Sign, ...]:
     """Return the signs after the last epoch of a run, from the lines of its metrics.jsonl."""
@@ -169,7 +175,8 @@ class Watch:
     def signs(self, probe: Probe, captions: Mapping[str, str], moment: Moment) -> tuple[Sign, ...]:
         """Return what is wrong with a run, most likely nothing.
 
-        Equal features are certain after the first epoch; all else is judged from the second one on, or at the end.
+        Equal features are certain after the first epoch; all else is judged from the second one on, or at the end. What
+        a healthy run shows in its first steps as well is judged after `FEW_STEPS`.
 
         Args:
             probe: After this epoch.
@@ -187,6 +194,10 @@ class Watch:
 
     def _late(self, probe: Probe, captions: Mapping[str, str], moment: Moment) -> list[tuple[str, str]]:
         found = []
+        if still := self._standing(probe, moment):
+            found.append(("loss_stands_still", still))
+        if moment.young:
+            return found
         text, times = Counter(captions.values()).most_common(1)[0]
         if self._distinct and len(captions) >= FEWEST and times >= EQUAL_SHARE * len(captions):
             everything = "all" if times == len(captions) else f"{times:,} of"
@@ -197,8 +208,6 @@ class Watch:
                     f"the captions of {everything} {len(captions):,} validation photos are the same: {what}",
                 )
             )
-        if still := self._standing(probe, moment):
-            found.append(("loss_stands_still", still))
         if self._distinct and len(self._captions) >= FEWEST and not probe.looks():
             losses = (
                 f"{probe.loss:.3f} nats a word with their own features, {probe.swapped_loss:.3f} with those of others"
@@ -210,7 +219,8 @@ class Watch:
         before = moment.previous_loss
         if before is not None and moment.epoch <= 2 and abs(before - probe.loss) <= STILL * before:
             return f"the loss stands still: {before:.4f} nats a word on val an epoch ago, {probe.loss:.4f} now"
-        if moment.likelihood and not moment.started and probe.loss >= ONLY_WORDS * self._words_loss:
+        reached = self._words_loss if not moment.young else WORSE * self._blind_loss
+        if moment.likelihood and not moment.started and probe.loss >= ONLY_WORDS * reached:
             return (
                 f"the loss stands still: {probe.loss:.3f} nats a word on val; "
                 f"word frequencies alone reach {self._words_loss:.3f}"
@@ -229,7 +239,7 @@ class Watch:
             )
         if rate <= LOW_RATE:
             return f"training.learning_rate={rate:g} is too low", f"training.learning_rate={USUAL_RATE:g}"
-        if hardly and (rate >= HIGH_RATE or probe.loss > 1.1 * self._blind_loss):
+        if hardly and (rate >= HIGH_RATE or probe.loss > WORSE * self._blind_loss):
             return (
                 f"training.learning_rate={rate:g} is too high",
                 f"training.learning_rate={min(rate / 10, USUAL_RATE):g}",
