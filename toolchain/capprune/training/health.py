@@ -252,9 +252,10 @@ class Watch:
                 "pruning.method=none first, then a lower pruning.sparsity or a higher training.epochs",
             )
         if stuck:
+            first, second = (rate * 10, rate / 10) if rate < USUAL_RATE else (rate / 10, rate * 10)
             return (
                 f"training.learning_rate={rate:g} does not suit this model",
-                f"training.learning_rate={rate / 10:g}, then {rate * 10:g}",
+                f"training.learning_rate={first:g}, then {second:g}",
             )
         few = f", or too few steps ({moment.step:,})" if moment.step < FEW_STEPS else ""
         return (
