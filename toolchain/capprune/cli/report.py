@@ -52,15 +52,11 @@ def command(
 
 
 def refuse_without_data(data: Path | None) -> None:
-    """Refuse the options that choose photos where there are none to choose from."""
+    """Refuse a split where there is no data set; the page then shows the bundle's own photos."""
     from capprune_runtime.errors import UsageError
 
-    if data is None:
-        for name in ("split", "photos"):
-            if given(name):
-                raise UsageError(
-                    "this option chooses photos of a data set", where=f"--{name}", expected="--data FOLDER"
-                )
+    if data is None and given("split"):
+        raise UsageError("this option chooses photos of a data set", where="--split", expected="--data FOLDER")
 
 
 def report(

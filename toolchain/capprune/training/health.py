@@ -34,6 +34,7 @@ LEAST_GAIN = 1e-3  # of the loss, below which a difference is none
 STILL = 1e-4  # of the loss: less change from one epoch to the next is none
 ONLY_WORDS = 0.98  # of the loss of word frequencies: above, nothing but these is learned
 WORSE = 1.1  # of the loss of a guess at random: above, a model is worse than before it learned anything
+EARLY_STEPS = 500  # in which a run on real photos may learn little but words
 FEW_STEPS = 100  # below which no model can have learned much
 HARDLY = 0.8  # of the same: above, little else is
 HIGH_RATE, LOW_RATE, USUAL_RATE = 2e-2, 1e-5, 1e-3  # of Adam; the usual one is the default
@@ -196,7 +197,7 @@ class Watch:
         found = []
         if still := self._standing(probe, moment):
             found.append(("loss_stands_still", still))
-        if moment.young:
+        if moment.young or self._early(probe, moment):
             return found
         text, times = Counter(captions.values()).most_common(1)[0]
         if self._distinct and len(captions) >= FEWEST and times >= EQUAL_SHARE * len(captions):
@@ -214,6 +215,11 @@ class Watch:
             )
             found.append(("photos_unused", f"the model does not look at the photos: their captions cost {losses}"))
         return found
+
+    def _early(self, probe: Probe, moment: Moment) -> bool:
+        """Whether a run at a usual rate still learns which words follow one another, before it turns to the photos."""
+        usual = LOW_RATE < moment.learning_rate < HIGH_RATE
+        return usual and moment.step < EARLY_STEPS and probe.loss >= HARDLY * self._words_loss
 
     def _standing(self, probe: Probe, moment: Moment) -> str | None:
         before = moment.previous_loss
