@@ -1,10 +1,11 @@
 """CIDEr-D on Flickr8k's val after training on the first 250 to 6,000 photos: how many photos does one need?
 
-    python benchmarks/how_many_photos.py --data flickr8k --json > benchmarks/results/how_many_photos.json
+    python benchmarks/how_many_photos.py --data flickr8k --runs runs/how_many --json > benchmarks/results/how_many_photos.json
 
-Every run is a small Soft-Attention LSTM over a frozen encoder whose features are computed once, trained for the same number
-of steps on photos of train, with a vocabulary of its own captions; few photos are so seen more often. The best epoch is
-chosen on val, where all runs are scored on the same photos. Nothing of it depends on what a run of more photos did.
+Every run is a small Soft-Attention LSTM over a frozen encoder whose features are computed once. It is trained for the same
+number of steps on the first photos of train, with a vocabulary of their captions: fewer photos are seen more often. The best
+epoch is chosen on val, where all runs are scored on the same photos. Runs are kept in `--runs`: the same command goes on
+where it was interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import json
 import math
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -35,15 +35,16 @@ from capprune_runtime.errors import CapPruneError
 
 SCHEMA_VERSION = 1
 PHOTOS = (250, 500, 1000, 2000, 4000, 6000)
-STEPS = 4800  # 8 epochs of 6,000 photos in batches of 10
-MOST_EPOCHS = 64  # of few photos: later epochs only learn them by heart, and each is scored on val
+BATCH = 20  # photos, with five captions each
+STEPS = 1500  # 5 epochs of 6,000 photos
+MOST_EPOCHS = 40  # of few photos, which a longer run only learns by heart
+VALIDATION = 500  # photos of val that choose the epoch and score it
 WIDTH = 256
 
 
 def config_of(data: Path, photos: int, *, steps: int, size: int, seed: int, validation: int) -> RunConfig:
     """The config of a run on `photos` photos."""
-    batch = 10
-    epochs = min(MOST_EPOCHS, max(1, round(steps / math.ceil(photos / batch))))
+    epochs = min(MOST_EPOCHS, max(1, round(steps / math.ceil(photos / BATCH))))
     return parse_config(
         {
             "name": f"photos-{photos}-{seed}",
@@ -52,8 +53,10 @@ def config_of(data: Path, photos: int, *, steps: int, size: int, seed: int, vali
             "decoder": {"embedding": WIDTH // 2, "hidden": WIDTH, "attention": WIDTH, "context": WIDTH},
             "training": {
                 "epochs": epochs,
-                "photos_per_batch": batch,
-                "learning_rate": 1e-3,
+                "photos_per_batch": BATCH,
+                "learning_rate": 3e-3,
+                "warmup": 0.05,
+                "precision": "bfloat16" if size >= 128 else "float32",
                 "validation_photos": validation,
                 "seed": seed,
             },
@@ -66,18 +69,20 @@ def measure(
     counts: Sequence[int],
     seeds: Sequence[int],
     cache: Path,
+    folder: Path,
     *,
     steps: int = STEPS,
     size: int = 224,
-    validation: int = 1000,
+    validation: int = VALIDATION,
 ) -> dict[str, Any]:
     """Train a run for each number of photos and each seed.
 
     Args:
         data: Flickr8k, or another data set with train and val.
         counts: Numbers of photos of train.
-        seeds: Of the runs.
+        seeds: Of the runs; the first one is run on every number of photos before the second.
         cache: Folder of feature caches.
+        folder: Folder of the runs; finished ones are not trained again.
         steps: Of every run, as far as `MOST_EPOCHS` allows.
         size: Side of the photos, pixels.
         validation: Photos of val.
@@ -93,14 +98,16 @@ def measure(
     if max(counts) > len(train):
         raise CapPruneError("there are too few photos", where=data, expected=max(counts), found=len(train))
     shown = {"train": _features(data, train[: max(counts)], size, cache), "val": _features(data, val, size, cache)}
-    rows = []
-    for count in counts:
-        runs = []
-        for seed in seeds:
+    runs: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
+    for seed in seeds:
+        for count in counts:
             config = config_of(data, count, steps=steps, size=size, seed=seed, validation=validation)
-            runs.append(_train(config, train[:count], val, shown))
-            print(f"{count:,} photos, seed {seed}: CIDEr-D {runs[-1]['cider_d']:.3f}", file=sys.stderr)
-        rows.append({"photos": count, "cider_d": round(mean(run["cider_d"] for run in runs), 4), "runs": runs})
+            runs[count].append(_train(config, folder / config.name, train[:count], val, shown))
+            print(f"{count:,} photos, seed {seed}: CIDEr-D {runs[count][-1]['cider_d']:.3f}", file=sys.stderr)
+    rows = [
+        {"photos": count, "cider_d": round(mean(run["cider_d"] for run in own), 4), "runs": own}
+        for count, own in runs.items()
+    ]
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": "how_many_photos",
@@ -121,21 +128,24 @@ def _features(data: Path, photos: Sequence[CaptionedPhoto], size: int, cache: Pa
 
 
 def _train(
-    config: RunConfig, train: Sequence[CaptionedPhoto], val: Sequence[CaptionedPhoto], shown: Mapping[str, Features]
+    config: RunConfig,
+    folder: Path,
+    train: Sequence[CaptionedPhoto],
+    val: Sequence[CaptionedPhoto],
+    shown: Mapping[str, Features],
 ) -> dict[str, Any]:
     vocabulary = build_vocabulary(
         (caption for photo in train for caption in photo.captions), minimum_count=config.data.minimum_count
     )
     human = {photo.name: photo.captions for photo in val}
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = Trainer(
-            config,
-            Path(folder) / "run",
-            vocabulary=vocabulary,
-            train=_split(train, shown["train"], vocabulary, config),
-            validation=_split(val, shown["val"], vocabulary, config),
-            quality=lambda said: cider_d({name: human[name] for name in said}, said),
-        ).run()
+    outcome = Trainer(
+        config,
+        folder,
+        vocabulary=vocabulary,
+        train=_split(train, shown["train"], vocabulary, config),
+        validation=_split(val, shown["val"], vocabulary, config),
+        quality=lambda said: cider_d({name: human[name] for name in said}, said),
+    ).run()
     return {
         "seed": config.training.seed,
         "cider_d": round(outcome.cider, 4),
@@ -155,15 +165,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--photos", type=int, nargs="+", default=PHOTOS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=(1, 2, 3))
+    parser.add_argument("--seeds", type=int, nargs="+", default=(1, 2))
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     try:
-        document = measure(
-            options.data, options.photos, options.seeds, options.cache or default_cache(), steps=options.steps
-        )
+        cache = options.cache or default_cache()
+        document = measure(options.data, options.photos, options.seeds, cache, options.runs, steps=options.steps)
     except CapPruneError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from capprune.config import parse_config
-from capprune.ineffective import refuse_ineffective
+from capprune.ineffective import ineffective_notes, refuse_ineffective
 from capprune_runtime.errors import UsageError
 
 LEAST = {"data": {"folder": "photos"}}
@@ -17,6 +17,8 @@ LEAST = {"data": {"folder": "photos"}}
         ("training.reward.samples=3", "training.objective=scst"),
         ("training.distillation.weight=0.3", "training.distillation.teacher=RUN"),
         ("data.radix_base=100", "data.tokens=radix"),
+        ("encoder.capsules=4", "encoder.pooling=capsules"),
+        ("encoder.regions=10", "encoder.name=regions"),
         ("data.subword_pieces=200", "data.tokens=subwords"),
     ],
 )
@@ -30,3 +32,8 @@ def test_override_without_effect_is_refused_with_what_it_needs(override: str, ne
 def test_overrides_that_count_pass() -> None:
     overrides = ["training.epochs=3", "pruning.method=none", "encoder.learning_rate=1e-3"]
     refuse_ineffective(parse_config(LEAST, overrides), overrides)
+    assert ineffective_notes(parse_config(LEAST, overrides), overrides) == (
+        "note: encoder.learning_rate has no effect: encoder.train is frozen",
+    )
+    learning = [*overrides[:-1], "encoder.train=all", "encoder.learning_rate=1e-3"]
+    assert ineffective_notes(parse_config(LEAST, learning), learning) == ()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, Final, NoReturn
 
 from capprune_runtime.archive import ARCHIVE
 from capprune_runtime.errors import UsageError
 from capprune_runtime.formats import RUNTIMES
 from capprune_runtime.streams import printable
+
+_GIVEN: Final = "_given"  # in a namespace, the options that were given
 
 
 def command_parser(as_json: bool = False) -> argparse.ArgumentParser:
@@ -44,7 +46,7 @@ def command_parser(as_json: bool = False) -> argparse.ArgumentParser:
         command.add_argument("--runtime", choices=("auto", *RUNTIMES), default="auto")
         command.add_argument("--threads", type=int, default=1, metavar="N")
     for command in (run, bench):
-        command.add_argument("--out", type=Path, metavar="FILE", help="write the results document")
+        command.add_argument("--out", type=_document, metavar="FILE.json", help="write the results document")
         command.add_argument("--stream", action="store_true", help="a line of JSON for everything as it is done")
     for command in (caption, run, bench, verify, doctor, archive):
         command.add_argument("--json", action="store_true", help="print one JSON document")
@@ -56,11 +58,40 @@ class _Parser(argparse.ArgumentParser):
 
     as_json = False
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register("action", None, _Once)
+
     def error(self, message: str) -> NoReturn:
         """Report a wrong usage."""
         if self.as_json:
             raise UsageError(message, hint=f"{self.prog} --help")
         super().error(printable(message))
+
+
+class _Once(argparse.Action):
+    """Keeps a value; of an option that is given twice argparse would keep the last one without a word."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Keep the value of one argument."""
+        given: frozenset[str] = getattr(namespace, _GIVEN, frozenset())
+        if option_string is not None and self.dest in given:
+            parser.error(f"an option is given twice: {option_string}")
+        setattr(namespace, self.dest, values)
+        setattr(namespace, _GIVEN, given | {self.dest})
+
+
+def _document(text: str) -> Path:
+    """The type of an option that names a results document."""
+    if not text.lower().endswith(".json"):
+        raise argparse.ArgumentTypeError(f"a results document is a .json file, not {text!r}")
+    return Path(text)
 
 
 def _count(least: int) -> Callable[[str], int]:

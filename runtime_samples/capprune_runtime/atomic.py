@@ -222,7 +222,10 @@ def _check_place(place: Path, folder: Path, needed_bytes: int) -> None:
     longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
     if any(len(os.fsencode(part)) > longest for part in place.parts):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(place))
-    handle, name = tempfile.mkstemp(prefix=".capprune.", suffix=PARTIAL, dir=folder)
+    try:
+        handle, name = tempfile.mkstemp(prefix=".capprune.", suffix=PARTIAL, dir=folder)
+    except FileNotFoundError as error:  # the folder is there: /proc takes no files
+        raise PermissionError(errno.EACCES, "no file can be made there", str(folder)) from error
     os.close(handle)
     Path(name).unlink()
     if shutil.disk_usage(folder).free < needed_bytes:

@@ -11,6 +11,8 @@ from pathlib import Path
 from capprune_runtime.errors import DataError
 from capprune_runtime.photo import ENDINGS
 
+EXPLANATION = "capprune caption --explain"  # the "Software" of the pictures that it draws
+MARKED_WITHIN = 512  # bytes of a PNG in which the mark stands, before the pixels
 APPLE_DOUBLE = "._"  # starts the name of a file in which macOS keeps the metadata of another
 
 
@@ -38,7 +40,7 @@ class PhotoFolder:
 def find_photos(folder: Path, endings: frozenset[str] = ENDINGS) -> PhotoFolder:
     """Find the photos of a folder and of the folders in it. Linked folders are followed, each once.
 
-    Files of macOS that only look like photos (`._photo.jpg`) are left out.
+    Files of macOS that only look like photos (`._photo.jpg`) are left out, and pictures of `capprune caption --explain`.
 
     Args:
         folder: The folder.
@@ -73,7 +75,18 @@ def _other_kind(path: Path, endings: frozenset[str]) -> str | None:
         return "AppleDouble (._*)"
     if path.suffix.lower() not in endings:
         return path.suffix.lower() or (path.name if path.name.startswith(".") else "without ending")
-    return None if path.is_file() else f"{path.suffix.lower()} that is no plain file"
+    if not path.is_file():
+        return f"{path.suffix.lower()} that is no plain file"
+    return "drawn by --explain" if path.suffix.lower() == ".png" and _is_explanation(path) else None
+
+
+def _is_explanation(path: Path) -> bool:
+    """Whether a PNG was drawn by `capprune caption --explain`, and so is no photo."""
+    try:
+        with path.open("rb") as file:
+            return f"Software\0{EXPLANATION}".encode() in file.read(MARKED_WITHIN)
+    except OSError:  # reading the photo names what is wrong
+        return False
 
 
 def _files(folder: Path, unreadable: list[str]) -> Iterator[Path]:

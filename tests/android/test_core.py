@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import tiny_bundle
 from desktop_jvm import DesktopJvm
 
 from capprune_runtime import Captioner, resize, verify_bundle
+from capprune_runtime.caption.confidence import confidence_of, mean_log_probability
 
 PHOTOS = 12
 
@@ -54,3 +56,21 @@ def test_tiny_models_say_on_a_desktop_jvm_what_they_say_in_python(
     expected = [captioner.caption(resize(rgb, size), beam) for _, rgb, beam in photos]
     assert [row["tokens"] for row in said] == [list(caption.tokens) for caption in expected]
     assert [row["caption"] for row in said] == [caption.text for caption in expected]
+
+
+def test_unsure_captions_are_those_of_python(jvm: DesktopJvm, models: tiny_bundle.TinyModels, tmp_path: Path) -> None:
+    place = tiny_bundle.write_bundle(tmp_path / "bundle", models)
+    random = np.random.default_rng(6)
+    photos = [(str(n), random.integers(0, 256, (40, 40, 3), np.uint8), 1) for n in range(PHOTOS)]
+    captioner = Captioner(verify_bundle(place))
+    size = captioner.bundle.manifest.photo_size
+    means = [mean_log_probability(captioner.caption(resize(rgb, size), beam)) for _, rgb, beam in photos]
+    limit = float(np.median(means))
+    for recorded, expected in (({"low_below": limit}, [mean < limit for mean in means]), (None, [None] * PHOTOS)):
+        (place / "quality.json").write_text(json.dumps({"confidence": recorded}))
+        tiny_bundle.seal(place, tiny_bundle.manifest_json(models.cell))
+        assert confidence_of(verify_bundle(place)) == (None if recorded is None else limit)
+        (tmp_path / f"photos-{recorded is None}").mkdir()
+        said = jvm.captions(place, photos, tmp_path / f"photos-{recorded is None}", 1)
+        assert [row["mean_log_probability"] for row in said] == pytest.approx(means, abs=1e-4)
+        assert [row["low_confidence"] for row in said] == expected

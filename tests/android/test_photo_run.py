@@ -14,6 +14,7 @@ from PIL import Image
 from capprune_runtime import Captioner, read_photo, verify_bundle
 from capprune_runtime.measure.results import Measurement, parse_measurements
 from capprune_runtime.measure.session import judged
+from capprune_runtime.photo import ENDINGS
 
 PHOTOS = 24
 
@@ -51,6 +52,20 @@ def test_document_of_the_app_is_read_and_holds_the_captions_of_python(
     assert [one.photo for one in found.captions] == [f"{number:05}.png" for number in range(PHOTOS)]
     assert (found.settings.beam, found.settings.sessions, found.environment.runtime) == (2, 1, "tflite")
     assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_photos_of_every_ending_count_and_files_of_macos_do_not(
+    jvm: DesktopJvm, bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for ending in ENDINGS:
+        (folder / f"photo{ending.upper()}").write_bytes((photos / "00000.png").read_bytes())
+    (folder / "._photo.png").write_bytes(b"\0\5\x16\7")
+    (folder / "notes.txt").write_text("notes")
+    jvm.run_photos(bundle, folder, tmp_path / "results.json")
+    found = measurement(tmp_path / "results.json")
+    assert sorted(one.photo for one in found.captions) == sorted(f"photo{ending.upper()}" for ending in ENDINGS)
 
 
 def test_latency_and_verdict_are_those_that_the_workstation_computes(

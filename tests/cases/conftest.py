@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from base_install import link_packages
 from PIL import Image, ImageDraw
 
 from capprune.ready import READY
@@ -41,3 +42,11 @@ def album(photo: Path) -> Path:
     for name in ("b.jpg", "c.jpg"):
         (photo.parent / name).write_bytes(photo.read_bytes())
     return photo.parent
+
+
+@pytest.fixture(scope="session")
+def base_install(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages of `pip install capprune` without extras."""
+    site = tmp_path_factory.mktemp("site")
+    link_packages(site)
+    return site

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from capprune.data.captions import load_caption_set
 from capprune.data.scenes import draw_scenes
-from capprune.data.words import words
-from capprune_runtime.bundle.vocabulary import read_vocabulary
 
-CASE = "f06-non-ascii-words"
 CONFIG = """
 data: {folder: FOLDER, minimum_count: 1}
 encoder: {size: 64}
@@ -29,28 +22,6 @@ def capprune(*arguments: object) -> tuple[int, str]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stderr
-
-
-def trained_words(data: Path, folder: Path) -> tuple[str, ...]:
-    (folder / "tiny.yaml").write_text(CONFIG.replace("FOLDER", str(data)))
-    code, error = capprune("train", folder / "tiny.yaml", "--out", folder / "run", "--cache", folder / "cache")
-    assert code == 0, error
-    return read_vocabulary(folder / "run" / "vocabulary.txt").tokens[4:]
-
-
-@pytest.mark.parametrize(
-    ("name", "known"),
-    [("german", {"mädchen", "läuft", "über", "straße", "größer"}), ("chinese_mixed", {"red", "个", "恤"})],
-)
-def test_case_of_words_that_are_not_ascii(name: str, known: set[str], tmp_path: Path) -> None:
-    data = Path(os.environ.get("CAPPRUNE_CASES") or "nowhere") / CASE / name
-    if not data.is_dir():
-        pytest.skip(f"there is no {CASE}/{name} under CAPPRUNE_CASES")
-    train = load_caption_set(data).split("train")
-    found = trained_words(data, tmp_path)
-    assert set(found) == {word for photo in train for caption in photo.captions for word in words(caption)}
-    assert known <= set(found)
-    assert not {"dchen", "m", "stra"} & set(found)
 
 
 def test_captions_that_lost_letters_before_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 from capprune_runtime.errors import PhotoError, PhotoWarning
 from capprune_runtime.photo import ENDINGS, decode_photo
 from capprune_runtime.photo_file import MISSING_SHARE
-from cases import case_file, run
+from cases import run
 
 WITHOUT_HEIF = (
     "import sys; sys.modules['pillow_heif'] = None; sys.argv[0] = 'capprune'; from capprune.cli.app import main; main()"
@@ -42,12 +41,6 @@ def test_heic_without_its_decoder_is_named_with_the_command(name: str, tmp_path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 4 and "a HEIC photo, for which no decoder is installed" in done.stderr
     assert "pip install pillow-heif" in done.stderr and "heif-convert" in done.stderr
-
-
-@pytest.mark.parametrize("name", ["photo.heic", "heic_named.jpg"])
-def test_the_damaged_heic_of_the_cases_is_named(name: str, ready: Path) -> None:
-    done = run("caption", case_file("w08-heic-message", name))
-    assert done.code == 4 and "a HEIC photo" in done.err and "heif-convert" in done.err
 
 
 @pytest.mark.parametrize(
@@ -89,12 +82,6 @@ def test_a_jpeg_that_lacks_more_than_its_end_is_refused(drawn: Image.Image) -> N
     for share in (0.5, 0.8):
         with pytest.raises(PhotoError, match="cannot be decoded"):
             decode_photo(content[: int(len(content) * share)], "cut.jpg")
-
-
-def test_the_cut_photo_of_the_cases_is_captioned(ready: Path) -> None:
-    done = run("caption", case_file("w06-truncated-2-bytes", "trunc_last2.jpg"), "--json")
-    (row,) = json.loads(done.out)["captions"]
-    assert done.code == 0 and row["caption"] and "lacks its end" in row["warning"] and "warning:" in done.err
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])

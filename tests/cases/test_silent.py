@@ -12,6 +12,9 @@ import pytest
 from layout_folders import COUNT, Drawn, draw, flickr8k_kaggle
 from PIL import Image
 
+from capprune.config import parse_config
+from capprune.data.words import words
+from capprune.training.caption_tokens import caption_tokens, token_notes
 from capprune_runtime.atomic import write_text
 
 
@@ -27,15 +30,7 @@ def capprune(*arguments: object, **environment: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def case_text(name: str) -> str:
-    path = Path(os.environ.get("CAPPRUNE_CASES") or "nowhere") / name / "case.txt"
-    if not path.is_file():
-        pytest.skip(f"there is no {name}/case.txt under CAPPRUNE_CASES")
-    return path.read_text()
-
-
-def test_case_of_limits_without_a_reference(drawn: Drawn) -> None:
-    assert "--max-drop 2% (no --reference); and --also nothing" in case_text("f04-max-drop-no-reference")
+def test_limits_without_a_reference_are_refused(drawn: Drawn) -> None:
     for options in (("--max-drop", "2%"), ("--also", "nothing"), ("--also", "onnxruntime"), ("--max-drop", "0.5")):
         code, out, err = capprune("validate", "--data", drawn.folder, "--limit", 2, *options)
         assert code == 2 and out == "" and options[0] in err and "--reference RUN" in err
@@ -114,3 +109,79 @@ def test_training_says_what_it_left_out_and_took_from_the_cache(drawn: Drawn, tm
         "train", config, "training.epochs=2", "--out", tmp_path / "b", "--cache", tmp_path / "cache"
     )
     assert code == 0 and "photos from the cache" in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("caption", "p.jpg", "--out", "a.csv", "--out=b.csv"), ("data", "check", "x", "--layout", "coco", "--layout", "token"),
+     ("train", "c.yaml", "--out=a", "--out", "b"), ("validate", "--data", "x", "--limit", "1", "--data", "y")],
+)  # fmt: skip
+def test_an_option_that_is_given_twice_is_refused(command: tuple[str, ...]) -> None:
+    code, out, err = capprune(*command)
+    assert code == 2 and out == "" and "an option is given twice" in err
+
+
+def test_the_runtime_refuses_them_too_and_writes_documents_only(ready: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "capprune_runtime", "run", str(ready), str(tmp_path)]
+    for options, said in (
+        (["--limit", "1", "--limit=2"], "given twice: --limit"),
+        (["--out", "t.csv"], "a .json file"),
+    ):
+        done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 2 and said in done.stderr and not list(tmp_path.glob("*.csv"))
+
+
+def test_a_data_set_is_not_imported_into_itself(drawn: Drawn) -> None:
+    code, out, err = capprune("data", "import", drawn.folder, "--out", drawn.folder / "new")
+    assert code == 2 and out == "" and "would lie in the old one" in err and not (drawn.folder / "new").exists()
+
+
+def test_options_that_may_repeat_still_do() -> None:
+    code, _, err = capprune("sweep", "none.yaml", "--grid", "a=1", "--grid", "b=2", "--out", "s")
+    assert code == 2 and "there is no such config" in err
+    assert capprune("doctor", "--json", "--json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "command", [("data", "check", ""), ("inspect", ""), ("train", "", "--out", "r"), ("verify", "")]
+)
+def test_an_empty_path_is_not_the_current_folder(command: tuple[str, ...]) -> None:
+    code, out, err = capprune(*command)
+    assert code == 2 and out == "" and "must not be empty" in err
+
+
+def test_a_report_without_data_has_no_split_to_choose(ready: Path, tmp_path: Path) -> None:
+    code, out, err = capprune("report", ready, "--split", "val", "--out", tmp_path / "r.html")
+    assert code == 2 and out == "" and "--split" in err and "--data FOLDER" in err
+
+
+def test_pictures_of_explanations_are_not_captioned_as_photos(tmp_path: Path, ready: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "x.jpg")
+    assert capprune("caption", tmp_path, "--explain", tmp_path / "lit", "--beam", 1)[0] == 0
+    code, out, err = capprune("caption", tmp_path, "--beam", 1)
+    assert code == 0 and out.count("\n") == 1 and "left out: 1 drawn by --explain" in err
+
+
+def test_true_is_no_number(drawn: Drawn, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    for line in (
+        "training: {epochs: true}",
+        "training: {learning_rate: true}",
+        "data: {folder: x, minimum_count: false}",
+    ):
+        config.write_text(line + ("" if line.startswith("data") else f"\ndata: {{folder: {drawn.folder}}}\n"))
+        code, _, err = capprune("train", config, "--out", tmp_path / "run")
+        assert code == 2 and "impossible value" in err and ("'true'" in err or "'false'" in err)
+
+
+def test_training_says_which_words_and_captions_it_cannot_learn(drawn: Drawn, tmp_path: Path) -> None:
+    config = parse_config({"data": {"folder": str(drawn.folder), "minimum_count": 5, "maximum_tokens": 8}})
+    captions = [text for photo in drawn.photos for text in photo.captions]
+    tokens = caption_tokens(config, captions)
+    rare, cut = token_notes(tokens, captions, config.data)
+    long = sum(len(words(text)) > 8 for text in captions)
+    assert cut == f"{long} of {len(captions)} training captions are longer than data.maximum_tokens=8 and are cut"
+    different = len({word for text in captions for word in words(text)})
+    assert rare.startswith(f"{different + 4 - len(tokens.vocabulary)} of {different} different words stand fewer than")
+    everything = parse_config({"data": {"folder": "x", "minimum_count": 1, "maximum_tokens": 60}})
+    assert token_notes(caption_tokens(everything, captions), captions, everything.data) == ()

@@ -11,55 +11,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from base_install import ROOT, in_base
 
 from capprune.cli.app import COMMANDS as HELP
 from capprune.cli.extras import COMMANDS, PACKAGES, extra_of_module, keys_of
-from cases import Done, case_file, run
-
-ROOT = Path(__file__).parents[2]
-BASE = ("numpy", "numpy.libs", "PIL", "pillow.libs", "click", "rich", "pygments", "markdown_it", "mdurl", "ai_edge_litert",
-        "flatbuffers", "backports", "tqdm", "google", "typing_extensions.py")  # fmt: skip
-BASE_NAMES = (
-    "numpy",
-    "pillow",
-    "click",
-    "rich",
-    "pygments",
-    "markdown_it_py",
-    "mdurl",
-    "ai_edge_litert",
-    "flatbuffers",
-)
-
-
-@pytest.fixture(scope="module")
-def base_install(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages of `pip install capprune` without extras."""
-    import numpy
-
-    installed = Path(numpy.__file__).parents[1]
-    site = tmp_path_factory.mktemp("site")
-    for entry in installed.iterdir():
-        name = entry.name.partition("-")[0].lower()
-        if entry.name in BASE or (entry.name.endswith(".dist-info") and name in BASE_NAMES):
-            (site / entry.name).symlink_to(entry)
-    return site
-
-
-def in_base(site: Path, *arguments: object) -> Done:
-    code = "import sys; from capprune.__main__ import main; main()"
-    path = os.pathsep.join(
-        [*map(str, (ROOT / one for one in ("toolchain", "exporters", "runtime_samples"))), str(site)]
-    )
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
-    assert "Traceback" not in done.stderr and "this is a defect" not in done.stderr, done.stderr
-    return Done(done.returncode, done.stdout, done.stderr)
+from cases import run
 
 
 @pytest.mark.parametrize(
@@ -117,11 +73,6 @@ def test_names_with_brackets_are_printed_as_they_are(name: str, ready: Path, tmp
     shutil.copy(ready, place)
     done = run("inspect", place, COLUMNS="200")
     assert done.code == 0 and name.rpartition("/")[2] in "".join(done.out.split("\n"))
-
-
-def test_a_data_set_whose_name_is_markup_is_shown() -> None:
-    done = run("data", "check", case_file("f02-markup-crash", "karp"))
-    assert done.code == 0 and "my[/b]set" in done.out
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def make(folder: Path, photos: dict[str, bytes], captions: dict[str, str] | None
     for name, content in photos.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    rows += [f"{name},{text}" for name, text in (captions or dict.fromkeys(photos, "a dog")).items()]
+    rows += [f"{name},{text}" for name, text in (captions or {name: f"a dog {name[-5]}" for name in photos}).items()]
     (folder / "captions.csv").write_text("\n".join(rows))
     return folder
 
@@ -91,6 +91,21 @@ def test_missing_photo_of_a_tar_is_shown_with_the_one_it_may_mean(tmp_path: Path
 def test_without_any_photo_there_the_next_step_is_to_put_them_there(tmp_path: Path) -> None:
     folder = make(tmp_path / "data", {"other.jpg": jpeg(picture(1))}, {"a.jpg": "a dog", "b.jpg": "a cat"})
     assert check(folder, tmp_path / "cache").next_command.startswith("put the photos that the captions name into")
+
+
+def test_a_caption_of_most_photos_is_named(tmp_path: Path) -> None:
+    photos = plain(6)
+    captions = {name: "a photo" if number % 2 else f"a dog {number}" for number, name in enumerate(photos)}
+    found = check(make(tmp_path / "data", photos, captions), tmp_path / "cache")
+    assert found.ready and found.verdict == 'ready to train, but 6 photos of 12 have the caption "a photo"'
+    assert found.as_json()["shared_caption"] == "a photo"
+    captions["train/1.jpg"] = "a cat"
+    assert check(make(tmp_path / "data", photos, captions), tmp_path / "cache").verdict == "ready to train"
+
+
+def test_one_photo_is_too_few_for_any_shares(tmp_path: Path) -> None:
+    found = check(make(tmp_path / "data", {"1.jpg": jpeg(picture(1))}), tmp_path / "cache")
+    assert not found.ready and found.next_command.startswith("add photos with captions to ")
 
 
 def test_missing_split_is_a_problem_and_shares_are_the_way_out(tmp_path: Path) -> None:

@@ -55,6 +55,9 @@ TABLES = {
     "rows apart": "image,caption\n1.jpg,a dog\n2.jpg,a bird\n1.jpg,a cat\n",
     "names without ending": "image_id,caption\n1,a dog\n1,a cat\n2,a bird\n",
     "names with folders": "image,caption\nImages/1.jpg,a dog\n./1.jpg,a cat\nC:\\data\\2.jpg,a bird\n",
+    "numbered columns": "image,caption_1,caption_2\n1.jpg,a dog,a cat\n2.jpg,a bird,\n",
+    "urls": "url,caption\nhttps://x.org/1.jpg,a dog\nhttps://x.org/1.jpg,a cat\nhttps://x.org/a/2.jpg,a bird\n",
+    "titles": "filepath\ttitle\n1.jpg\ta dog\n1.jpg\ta cat\n2.jpg\ta bird\n",
     "lists": 'image,captions\n1.jpg,"[\'a dog\', \'a cat\']"\n2.jpg,"[""a bird""]"\n',
 }
 
@@ -83,6 +86,35 @@ JSON_TABLES = {
 def test_json_tables_are_read_by_what_they_hold(tmp_path: Path, name: str) -> None:
     folder(tmp_path, {name: JSON_TABLES[name], **photos("1.jpg", "2.jpg")})
     assert said(load_caption_set(tmp_path)) == {"1.jpg": ("a dog", "a cat"), "2.jpg": ("a bird",)}
+
+
+def test_captions_in_columns_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    table = "image,text,caption\n1.jpg,sale 50 %,a dog\n2.jpg,,a cat\n"
+    captions = load_caption_set(folder(tmp_path / "table", {**photos("1.jpg", "2.jpg"), "captions.csv": table}))
+    assert said(captions) == {"1.jpg": ("a dog",), "2.jpg": ("a cat",)}
+    (names,) = (left_out(captions)["captions in columns that are not read"],)
+    assert len(names) == 1 and names[0].startswith("text of ") and names[0].endswith("line 2")
+    sidecar = json.dumps({"caption": "a dog", "captions": ["a pup"], "title": ""})
+    captions = load_caption_set(folder(tmp_path / "sidecar", {**photos("1.jpg"), "1.json": sidecar}))
+    assert len(left_out(captions)["captions in columns that are not read"]) == 1
+
+
+def test_what_is_no_caption_is_none(tmp_path: Path) -> None:
+    rows = json.dumps([{"image": "1.jpg", "caption": "a dog"}, {"image": "2.jpg", "caption": float("nan")}])
+    captions = load_caption_set(folder(tmp_path, {**photos("1.jpg", "2.jpg"), "captions.json": rows}))
+    assert said(captions) == {"1.jpg": ("a dog",)} and left_out(captions) == {"photos without captions": ("2.jpg",)}
+
+
+def test_names_of_splits_in_any_spelling_are_the_usual_ones(tmp_path: Path) -> None:
+    table = "image,caption,split\n1.jpg,a dog,Training\n2.jpg,a cat,Test \n3.jpg,a bird,VALID\n4.jpg,a fox,fold 1\n"
+    names = [f"{number}.jpg" for number in range(1, 5)]
+    captions = load_caption_set(folder(tmp_path, {**photos(*names), "captions.csv": table}))
+    assert list(captions.splits) == ["train", "test", "val", "fold 1"]
+
+
+def test_json_object_of_names_without_endings_is_read(tmp_path: Path) -> None:
+    files = {**photos("1.jpg", "2.jpg"), "captions.json": json.dumps({"1": ["a dog"], "2": "a cat"})}
+    assert said(load_caption_set(folder(tmp_path, files))) == {"1.jpg": ("a dog",), "2.jpg": ("a cat",)}
 
 
 def test_captions_keep_commas_quotes_and_pipes(tmp_path: Path) -> None:
@@ -189,6 +221,13 @@ def test_photo_in_two_split_lists_is_refused(tmp_path: Path) -> None:
         load_caption_set(tmp_path)
 
 
+def test_token_file_of_another_name_and_form_is_read(tmp_path: Path) -> None:
+    text = "1.jpg#zhc#0 一只狗\n1.jpg#zhc#1 一只猫\n2.jpg#zhc#0 一只鸟\n"
+    files = {**photos("1.jpg", "2.jpg"), "flickr8kzhc.caption.txt": text, "readme.txt": "of Flickr8k"}
+    captions = load_caption_set(folder(tmp_path, files))
+    assert captions.layout == "token" and said(captions)["1.jpg"] == ("一只狗", "一只猫")
+
+
 def test_token_line_without_a_number_is_refused(tmp_path: Path) -> None:
     folder(tmp_path, {"results.token": "1.jpg#0\ta dog\n1.jpg a cat\n"})
     with pytest.raises(DataError, match=r"(?s)cannot be read: .*line 2.*photo\.jpg#0"):
@@ -204,6 +243,33 @@ def test_coco_photos_of_one_name_are_told_apart_by_their_split(tmp_path: Path) -
     files = {f"annotations/captions_{split}2014.json": coco("1.jpg") for split in ("train", "val")}
     folder(tmp_path, {**files, **photos("train2014/1.jpg", "val2014/1.jpg"), "annotations/instances_val2014.json": "{"})
     assert splits(load_caption_set(tmp_path)) == {"train2014/1.jpg": "train", "val2014/1.jpg": "val"}
+
+
+def test_coco_members_that_are_odd_are_read_or_counted(tmp_path: Path) -> None:
+    images = [{"id": "1", "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}, {"id": 2, "file_name": "2.jpg"}]
+    texts = [(1, "a dog"), ("2", "a cat"), (2, None), (3, "a bird")]
+    annotations = [{"image_id": image, "caption": text} for image, text in texts]
+    content = json.dumps({"images": images, "annotations": annotations})
+    captions = load_caption_set(folder(tmp_path, {**photos("1.jpg", "2.jpg"), "captions_train2017.json": content}))
+    assert said(captions) == {"1.jpg": ("a dog",), "2.jpg": ("a cat",)}
+    assert {what: len(names) for what, names in left_out(captions).items()} == {
+        "captions that are no text": 1,
+        "photos that their file lists twice": 1,
+        "captions of photos that their file does not list": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "sentence", [{"raw": "a dog"}, {"tokens": ["a", "dog"]}, "a dog"], ids=["raw", "tokens only", "text"]
+)
+def test_sentences_of_karpathy_are_read_in_any_form_and_splits_may_be_missing(tmp_path: Path, sentence: object) -> None:
+    images = [{"filename": f"{number}.jpg", "sentences": [sentence]} for number in range(1, 4)]
+    files = {**photos("1.jpg", "2.jpg", "3.jpg"), "dataset.json": json.dumps({"images": images})}
+    captions = load_caption_set(folder(tmp_path / "made", files))
+    assert said(captions)["1.jpg"] == ("a dog",) and captions.splits_made
+    images[0]["split"] = "train"  # some have one: then a missing one is a fault
+    with pytest.raises(DataError, match="no key 'split'"):
+        load_caption_set(folder(tmp_path / "some", {**files, "dataset.json": json.dumps({"images": images})}))
 
 
 def test_two_files_of_one_split_are_refused_and_not_merged(tmp_path: Path) -> None:
@@ -224,6 +290,26 @@ def test_photo_under_another_spelling_is_found_and_counted(tmp_path: Path, kind:
     captions = load_caption_set(folder(tmp_path, files))
     assert [photo.name for photo in captions.photos] == ["IMG_1.JPG", unicodedata.normalize("NFD", "caf\u00e9.png")]
     assert len(left_out(captions)["photos found under another spelling"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "photo"), [("139", "000000000139.jpg"), ("139.jpg", "00139.png"), ("a%20b.jpg", "a b.jpg")]
+)
+def test_photo_whose_zeros_or_blanks_are_spelt_otherwise_is_found_and_counted(
+    tmp_path: Path, written: str, photo: str
+) -> None:
+    captions = load_caption_set(
+        folder(tmp_path, {**photos(photo), "captions.csv": f"image,caption\n{written},a dog\n"})
+    )
+    assert said(captions) == {photo: ("a dog",)}
+    assert list(left_out(captions)) == ["photos found under another spelling"]
+
+
+def test_two_photos_of_one_number_are_not_guessed_between(tmp_path: Path) -> None:
+    files = {"0139.jpg": b"1", "139.png": b"2", "captions.csv": "image,caption\n00139.jpg,a dog\n"}
+    assert said(load_caption_set(folder(tmp_path, files))) == {
+        "00139.jpg": ("a dog",)
+    }  # and data check says: not there
 
 
 def test_captions_of_two_names_are_not_merged_into_one_photo(tmp_path: Path) -> None:
@@ -357,6 +443,14 @@ def test_texts_beside_photos_or_in_a_folder_of_their_own(tmp_path: Path) -> None
     assert left_out(captions) == {"photos without captions": ("5.jpg",)}
     folder(tmp_path / "b", {"texts/1.txt": "a dog", "texts/2.txt": "a cat", **photos("images/1.jpg", "images/2.jpg")})
     assert said(load_caption_set(tmp_path / "b")) == {"images/1.jpg": ("a dog",), "images/2.jpg": ("a cat",)}
+
+
+def test_labels_of_an_object_detector_are_no_captions(tmp_path: Path) -> None:
+    files = {**photos("images/1.jpg", "images/2.jpg"), "labels/1.txt": "0 0.5 0.5 1 1\n", "labels/2.txt": "3 .1 .1 1 1"}
+    with pytest.raises(UsageError, match=r"in no layout that is known"):
+        load_caption_set(folder(tmp_path, files))
+    captions = load_caption_set(folder(tmp_path, {"labels/2.txt": "a dog"}))
+    assert said(captions)["images/2.jpg"] == ("a dog",)
 
 
 def test_text_that_two_photos_share_is_counted(tmp_path: Path) -> None:

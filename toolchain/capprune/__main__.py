@@ -1,20 +1,27 @@
 """`capprune`, also as `python -m capprune`: takes over Ctrl-C before anything else is imported."""
 
+import _signal as signal  # type: ignore[import-not-found]  # the interpreter's own part of `signal`, which would load enum first
 import os
-import signal
-from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing takes long to load as well
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 
-def _stop_at_once(number: int, frame: FrameType | None) -> NoReturn:
+def _stop_at_once(number: int, frame: "FrameType | None") -> "NoReturn":
     os.write(2, b"interrupted\n")
     os._exit(128 + number)  # nothing is begun yet
 
 
-def main() -> NoReturn:
-    """Entry point of the console script."""
+def _listen() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop_at_once)  # until the command's own handlers are loaded
+
+
+def main() -> "NoReturn":
+    """Entry point of the console script."""
+    _listen()
     from capprune.cli.app import main as run
 
     run()

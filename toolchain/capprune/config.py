@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from capprune.plain_yaml import plain_yaml, written_text
+from capprune.plain_yaml import plain_yaml, truth_as_text, written_text
 from capprune.registry import Registry
 from capprune_runtime.bundle.tokens import TokensSection, radix
 from capprune_runtime.errors import ConfigError, UsageError
@@ -52,6 +52,12 @@ ENCODERS = Registry(
 
 class _Tree(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, tree: Any) -> Any:
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        return truth_as_text(tree, kinds) if isinstance(tree, dict) else tree
 
 
 class DataConfig(_Tree):

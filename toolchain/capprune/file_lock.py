@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,8 @@ def locked(path: Path, *, busy: CapPruneError | None = None) -> Iterator[None]:
         assert busy is not None
         raise busy from None
     except OSError as error:
-        raise_if_unwritable(error, path.parent)
+        nowhere = isinstance(error, FileNotFoundError)  # a parent that takes no folders, such as /proc
+        raise_if_unwritable(PermissionError(errno.EACCES, error.strerror) if nowhere else error, path.parent)
         raise
     try:
         yield

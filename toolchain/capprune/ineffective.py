@@ -1,6 +1,6 @@
 """Overrides that a run would not heed, such as a sparsity where nothing is pruned.
 
-Keys of an encoder that learns are not among them: a recipe gives one set of keys to runs with and without one.
+Keys of an encoder that learns are only noted: people give one set of keys to runs with and without one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,14 @@ UNHEEDED: Final = (
     _Unheeded("pruning.", "pruning.method", "supermask", lambda config: config.pruning.method == "none"),
     _Unheeded("training.reward.", "training.objective", "scst", lambda config: config.training.objective != "scst"),
     _Unheeded("training.distillation.", _TEACHER, "RUN", lambda config: config.training.distillation.teacher is None),
+    *(
+        _Unheeded(f"encoder.{key}", "encoder.pooling", "capsules", lambda config: config.encoder.pooling != "capsules")
+        for key in ("capsule", "routing_iterations")
+    ),
+    *(
+        _Unheeded(f"encoder.{key}", "encoder.name", "regions", lambda config: config.encoder.name != "regions")
+        for key in ("regions", "channels")
+    ),
     _Unheeded("data.radix_base", "data.tokens", "radix", lambda config: config.data.tokens != "radix"),
     _Unheeded("data.subword_", "data.tokens", "subwords", lambda config: config.data.tokens != "subwords"),
 )
@@ -60,3 +68,12 @@ def refuse_ineffective(config: RunConfig, overrides: Sequence[str]) -> None:
                     expected=f"{rule.unless}={rule.value}, or another value that makes it count",
                     hint=f"add {rule.unless}={rule.value}, or leave {key} out",
                 )
+
+
+def ineffective_notes(config: RunConfig, overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return a line for each override that changes nothing because the encoder is frozen."""
+    if config.encoder.train != "frozen":
+        return ()
+    keys = [override.partition("=")[0] for override in overrides]
+    unheeded = [key for key in keys if key in ("encoder.learning_rate", "encoder.frozen_blocks")]
+    return tuple(f"note: {key} has no effect: encoder.train is frozen" for key in unheeded)

@@ -7,9 +7,9 @@ equal keys. Here such values stay text, and a key that stands twice is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import yaml
 
@@ -77,6 +77,24 @@ def written_text(value: str) -> str | None:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value[1:-1]
     return _at_home(value)
+
+
+def truth_as_text(tree: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree in which `true` where a number belongs is text, which no number is read from; else it would count as 1.
+
+    Args:
+        tree: Of a config.
+        kinds: The type of each key's value.
+    """
+
+    def is_number(kind: Any) -> bool:
+        kinds_of_it = {kind, *get_args(kind)}
+        return bool(kinds_of_it & {int, float}) and bool not in kinds_of_it
+
+    return {
+        name: str(value).lower() if isinstance(value, bool) and is_number(kinds.get(name)) else value
+        for name, value in tree.items()
+    }
 
 
 def _at_home(text: str) -> str:

@@ -22,6 +22,7 @@ from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.caption.look import Look
 from capprune_runtime.errors import PhotoWarning, UsageError
 from capprune_runtime.photo import read_photo
+from capprune_runtime.photo_folder import EXPLANATION
 from capprune_runtime.streams import shown_name
 
 TILE = 224  # pixels, a side
@@ -29,7 +30,7 @@ LINE = 26  # pixels, under each tile for its word
 ACROSS = 4  # tiles in a row
 LONGEST_NAME = 200  # bytes of a picture's name, below what file systems take
 MARGIN = 6
-MARK = ("Software", "capprune caption --explain")  # in every picture, so that only such files are replaced
+MARK = ("Software", EXPLANATION)  # in every picture, so that only such files are replaced
 DARKEST = 0.25  # of the photo's light, where the model did not look
 
 

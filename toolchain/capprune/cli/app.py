@@ -21,6 +21,7 @@ import click
 
 from capprune import __version__
 from capprune.cli.extras import extra_of_module, keys_of, require_extras
+from capprune.cli.repeated import refuse_repeated
 from capprune_runtime import stopping, streams
 from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory, PhotoWarning, UsageError
 from capprune_runtime.memory import check_address_space, is_short, names_memory
@@ -62,6 +63,15 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise NobodyReads from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an option of it that is given twice is refused."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            refuse_repeated(command, rest)
+        return name, command, rest
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, in the order of the walk."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import bar, emit, json_option, say, table, threads_option
+from capprune.cli.console import Place, bar, emit, json_option, say, table, threads_option
 
 if TYPE_CHECKING:
     from capprune.devices import Device
@@ -19,11 +19,11 @@ ROUNDS = 30  # written here too, so that --help imports nothing; a test holds th
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=Place(), required=False)
 @click.option("--baselines", is_flag=True, help="Time the same model dense float32, dense int8 and sparse beside it.")
 @click.option(
     "--run",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(file_okay=False),
     help="The run that the bundle came from: brings its ONNX forms too.",
 )
 @click.option("--rounds", type=click.IntRange(1, 10_000), default=ROUNDS, show_default=True, help="Captions of each.")

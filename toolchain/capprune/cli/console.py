@@ -49,6 +49,12 @@ cache_option = click.option(
 )
 
 
+def given(name: str) -> bool:
+    """Whether the running command was given a parameter, instead of its default."""
+    context = click.get_current_context()
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 def out_option(what: str, *, new: bool = False) -> Callable[[Command], Command]:
     """The `--out` of a command that makes a folder; a place that cannot be written to is refused before any work.
 

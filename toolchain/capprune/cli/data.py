@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capprune.cli.console import SCHEMA_VERSION, bar, cache_option, emit, json_option, out_option, say, table
+from capprune.cli.console import (
+    SCHEMA_VERSION,
+    Place,
+    bar,
+    cache_option,
+    emit,
+    json_option,
+    out_option,
+    say,
+    table,
+)
 
 if TYPE_CHECKING:
     from capprune.data.checking import DataCheck
@@ -24,11 +34,9 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=Place(file_okay=False))
 @layout_option
-@click.option(
-    "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write all of it to a .json file."
-)
+@click.option("--report", type=Place(dir_okay=False), metavar="FILE", help="Write all of it to a .json file.")
 @cache_option
 @json_option
 def check(folder: Path, layout: str | None, report: Path | None, cache: Path | None, as_json: bool) -> None:
@@ -107,7 +115,7 @@ def _show(found: DataCheck, report: Path | None) -> None:
 
 
 @command.command(name="import")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=Place(file_okay=False))
 @out_option("data set")
 @layout_option
 @click.option("--shares", metavar="TRAIN,VAL,TEST", help="Make splits anew, by hashes of the photos' names: 80,10,10.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import bar, cache_option, emit, json_option, say, table
+from capprune.cli.console import Place, bar, cache_option, emit, json_option, say, table
 
 if TYPE_CHECKING:
     from capprune.config import RunConfig
@@ -78,7 +78,7 @@ class Row:
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(file_okay=False),
     default=Path("demo"),
     show_default=True,
     help="Folder for it all.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import emit, json_option, out_option, say, table
+from capprune.cli.console import Place, emit, given, json_option, out_option, say, table
 
 if TYPE_CHECKING:
     from capprune.exporting import Exported
@@ -18,7 +18,7 @@ DEFAULT_BEAM = 3  # written here too, so that --help imports no torch; a test ho
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run", type=Place(file_okay=False))
 @click.option("--target", default="tflite", show_default=True, help="tflite or onnx.")
 @click.option("--weights", default="float32", show_default=True, help="Of the decoder: float32, int8 or codebook4.")
 @click.option(
@@ -35,7 +35,7 @@ DEFAULT_BEAM = 3  # written here too, so that --help imports no torch; a test ho
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(file_okay=False),
     help="Photos and captions to measure on what int8 costs.  [default: the run's own, where they are]",
 )
 @click.option("--photos", type=click.IntRange(1), default=1000, show_default=True, help="Of val, at most so many.")
@@ -76,8 +76,10 @@ def command(
     if packed:
         check_file_place(_packed_place(out))
     began = time.monotonic()
-    if data is not None and weights == "float32" and encoder_weights in (None, "float32"):
-        say("note: --data is not used: with float32 weights there is no loss to measure")
+    unused = [f"--{name}" for name in ("data", "photos") if given(name)]
+    if unused and weights == "float32" and encoder_weights in (None, "float32"):
+        are = "is" if len(unused) == 1 else "are"
+        say(f"note: {' and '.join(unused)} {are} not used: with float32 weights there is no loss to measure")
     loaded = load_run(run)
     wanted = Wanted(
         target=target,

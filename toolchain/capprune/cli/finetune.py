@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from capprune.cli.console import cache_option, json_option, out_option
+from capprune.cli.console import Place, cache_option, json_option, out_option
 from capprune.cli.train import derived, train_and_show
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -17,7 +17,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run", type=Place(file_okay=False))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--objective",
@@ -28,7 +28,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 )
 @click.option(
     "--teacher",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(file_okay=False),
     help="A run, mostly the dense one, whose scores are learned as well.",
 )
 @out_option("tuned run")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import emit, json_option, out_option, say
+from capprune.cli.console import Place, emit, json_option, out_option, say
 
 if TYPE_CHECKING:
     from capprune.importing.reference import ReferenceCheckpoint
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=Place())
 @out_option("run")
 @json_option
 def command(file: Path, out: Path, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import emit, json_option, table
+from capprune.cli.console import Place, emit, json_option, table
 from capprune.cli.extras import require_extras
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ NAME = 24  # characters of a name that are shown, from its end
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN|BUNDLE")
+@click.argument("folder", type=Place(), metavar="RUN|BUNDLE")
 @json_option
 def command(folder: Path, as_json: bool) -> None:
     """Show what a run or a bundle consists of.
@@ -46,9 +46,12 @@ def command(folder: Path, as_json: bool) -> None:
 
 
 def _inspect_run(folder: Path, as_json: bool) -> None:
-    from capprune.training.run import load_run
+    from capprune.training.health import signs_of, validation_loss
+    from capprune.training.run import load_run, read_metrics
 
     run = load_run(folder)
+    metrics = read_metrics(folder)
+    signs, loss = signs_of(metrics), validation_loss(metrics)
     layers: list[dict[str, Any]] = [
         {
             "weights": name,
@@ -60,6 +63,7 @@ def _inspect_run(folder: Path, as_json: bool) -> None:
         for name, mask in run.masks.items()
     ]
     document: dict[str, Any] = {"run": str(folder), "kept": run.kept, "prunable": run.prunable, "layers": layers}
+    document |= {"validation_loss": loss, "warnings": [sign.as_json() for sign in signs]}
     document |= {"checkpoint": dict(run.facts), "words": len(run.vocabulary), "tokens": run.vocabulary.coding.kind}
 
     def show() -> None:
@@ -75,6 +79,11 @@ def _inspect_run(folder: Path, as_json: bool) -> None:
         ]
         rows.append(["all", "", "", f"{run.kept:,}", f"{1 - run.kept / run.prunable:.2%}"])
         table(f"{folder}", ["weights", "shape", "gates", "kept", "sparse"], rows)
+        for sign in signs:
+            for line in sign.lines():
+                click.echo(line)
+        if loss is not None and not signs:
+            click.echo(f"training: no warning after the last epoch, {loss:.3f} nats a word on val")
 
     emit(document, as_json, show)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from capprune.cli.console import emit, json_option, out_file_option, say, table
+from capprune.cli.console import Place, emit, json_option, out_file_option, say, table
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=Place())
 @out_file_option(
     metavar="FILE.capz",
     help="The packed bundle; replaced when it is there.  [default: BUNDLE.capz, beside the bundle]",

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from capprune.cli.console import cache_option, json_option, out_option
+from capprune.cli.console import Place, cache_option, json_option, out_option
 from capprune.cli.train import derived, train_and_show
 
 METHODS = ("hard", "lottery", "gradual", "supermask")
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run", type=Place(file_okay=False))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--method", type=click.Choice(METHODS), default="hard", show_default=True, help="How weights are chosen.")
 @out_option("sparse run")

@@ -8,16 +8,14 @@ from typing import Any
 
 import click
 
-from capprune.cli.console import emit, json_option, out_file_option, say
+from capprune.cli.console import Place, emit, given, json_option, out_file_option, say
 
 DEFAULT_OUT = Path("report.html")
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN|BUNDLE|RESULTS...")
-@click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), help="Photos and captions, to show some of them."
-)
+@click.argument("sources", nargs=-1, required=True, type=Place(), metavar="RUN|BUNDLE|RESULTS...")
+@click.option("--data", type=Place(file_okay=False), help="Photos and captions, to show some of them.")
 @click.option("--split", default="test", show_default=True, help="Which photos.")
 @click.option("--photos", type=click.IntRange(0, 100), default=8, show_default=True, help="How many are shown.")
 @click.option("--title", help="Of the page.  [default: the run's or the bundle's name]")
@@ -48,8 +46,17 @@ def command(
       capprune bench bundles/sparse --baselines --json > bench.json
       capprune report runs/dense runs/sparse bundles/sparse sparse.json bench.json --data flickr8k
     """
+    refuse_without_data(data)
     document = report(sources, out, data=data, split=split, photos=photos, title=title, command=sys.argv[1:])
     emit(document, as_json, lambda: click.echo(f"written: {out}, {document['bytes']:,} bytes"))
+
+
+def refuse_without_data(data: Path | None) -> None:
+    """Refuse a split where there is no data set; the page then shows the bundle's own photos."""
+    from capprune_runtime.errors import UsageError
+
+    if data is None and given("split"):
+        raise UsageError("this option chooses photos of a data set", where="--split", expected="--data FOLDER")
 
 
 def report(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capprune.cli.console import bar, cache_option, emit, json_option, out_option, say, table
+from capprune.cli.console import Place, bar, cache_option, emit, json_option, out_option, say, table
 
 if TYPE_CHECKING:
     from capprune.config import RunConfig
@@ -17,7 +17,7 @@ TABLE = "sweep.md"
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("config", type=Place(dir_okay=False))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--grid",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import CLEAR, bar, cache_option, emit, json_option, out_option, say
+from capprune.cli.console import CLEAR, Place, bar, cache_option, emit, json_option, out_option, say
 
 if TYPE_CHECKING:
     from capprune.config import RunConfig
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("config", type=Place(dir_okay=False))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @out_option("run")
 @cache_option
@@ -34,13 +34,15 @@ def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | N
       capprune train configs/flickr8k_sparse.yaml data.folder=flickr8k --out runs/sparse
     """
     from capprune.config import load_config, load_tree, require_single
-    from capprune.ineffective import refuse_ineffective
+    from capprune.ineffective import ineffective_notes, refuse_ineffective
     from capprune.training.stages import is_recipe, read_stages
 
     tree = load_tree(config)
     if not is_recipe(tree):
         resolved = load_config(config, overrides)
         refuse_ineffective(resolved, overrides)
+        for note in ineffective_notes(resolved, overrides):
+            say(note)
         train_and_show(resolved, out, cache, as_json)
         return
     require_single(overrides)
@@ -66,6 +68,9 @@ def train_and_show(config: RunConfig, out: Path, cache: Path | None, as_json: bo
                 f"its gates were still on their way to the target: {outcome.settled:,} were moved after the last step; "
                 f"capprune finetune {out} --out {out.name}-tuned mends what that cost"
             )
+        for sign in outcome.signs:
+            for line in sign.lines():
+                click.echo(line)
         click.echo(f"next: capprune export {out} --target tflite --out {out.name}-bundle")
 
     document: dict[str, Any] = {"run": str(out), "best_epoch": outcome.epoch, "cider_d_val": outcome.cider}
@@ -73,6 +78,7 @@ def train_and_show(config: RunConfig, out: Path, cache: Path | None, as_json: bo
         "sparsity": outcome.sparsity,
         "seconds_per_epoch": outcome.seconds_per_epoch,
         "settled": outcome.settled,
+        "warnings": [sign.as_json() for sign in outcome.signs],
     }
     emit(document, as_json, show)
 
@@ -100,7 +106,7 @@ def derived(
         UsageError: If the run is not there, or an override has no effect.
     """
     from capprune.config import parse_config, require_single
-    from capprune.ineffective import refuse_ineffective
+    from capprune.ineffective import ineffective_notes, refuse_ineffective
     from capprune.training.run import read_run
 
     require_single(overrides)
@@ -114,6 +120,8 @@ def derived(
     changes = {"encoder": seen, "decoder": decoder, **changed, "pruning": pruned, "training": own}
     config = parse_config({**tree, **changes}, overrides, where=str(run))
     refuse_ineffective(config, overrides)
+    for note in ineffective_notes(config, overrides):
+        say(note)
     return config
 
 
@@ -165,6 +173,7 @@ class _Reporter:
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
         self._last: Progress | None = None
+        self._warned: frozenset[str] = frozenset()
 
     def __call__(self, progress: Progress) -> None:
         if progress.cider is not None:
@@ -172,6 +181,7 @@ class _Reporter:
             speed = "" if self._last is None else f", {self._last.captions_per_second:.0f} captions/s"
             clear = CLEAR if self._live else ""
             say(f"{clear}epoch {progress.epoch + 1}/{progress.epochs}: CIDEr-D {progress.cider:.3f}{sparse}{speed}")
+            self._warn(progress)
         elif progress.step % 10 == 0:
             self._last = progress
             if self._live:
@@ -182,3 +192,13 @@ class _Reporter:
                     err=True,
                     nl=False,
                 )
+
+    def _warn(self, progress: Progress) -> None:
+        """Print each sign that the run is not learning when it comes up, not after every epoch."""
+        for sign in progress.signs:
+            if sign.kind not in self._warned:
+                say("\n".join(sign.lines()))
+        kinds = frozenset(sign.kind for sign in progress.signs)
+        if self._warned and not kinds:
+            say("the run is learning now: the warnings above no longer hold")
+        self._warned = kinds

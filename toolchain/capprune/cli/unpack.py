@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from capprune.cli.console import emit, json_option, out_option
+from capprune.cli.console import Place, emit, json_option, out_option
 
 
 @click.command()
-@click.argument("packed", type=click.Path(path_type=Path), metavar="FILE.capz")
+@click.argument("packed", type=Place(), metavar="FILE.capz")
 @out_option("bundle", new=True)
 @json_option
 def command(packed: Path, out: Path, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import bar, emit, json_option, say, table, threads_option
+from capprune.cli.console import Place, bar, emit, json_option, say, table, threads_option
 from capprune_runtime.formats import RUNTIMES
 
 if TYPE_CHECKING:
@@ -25,15 +25,11 @@ CHOSEN_ON = "val"  # choices are made on val and reported on test
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--data", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Photos, captions."
-)
+@click.argument("bundle", type=Place(), required=False)
+@click.option("--data", "folder", type=Place(file_okay=False), required=True, help="Photos, captions.")
 @click.option("--split", default="test", show_default=True, help="Which photos.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first photos of the split.")
-@click.option(
-    "--reference", type=click.Path(path_type=Path, file_okay=False), help="The run that the bundle came from."
-)
+@click.option("--reference", type=Place(file_okay=False), help="The run that the bundle came from.")
 @click.option("--max-drop", help="Largest relative loss of CIDEr-D against --reference, which it needs.  [default: 2%]")
 @click.option("--max-bytes", help="Largest size of the whole bundle, such as 4MB.")
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept.  [default: the bundle's]")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from capprune.cli.console import emit, json_option
+from capprune.cli.console import Place, emit, json_option
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=Place())
 @click.option("--golden/--no-golden", default=True, help="Also caption the golden photos and compare the tokens.")
 @json_option
 def command(bundle: Path, golden: bool, as_json: bool) -> None:

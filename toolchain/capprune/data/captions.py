@@ -154,7 +154,7 @@ def _used(photo: FoundPhoto, book: LeftOutBook) -> bool:
     if not spoken:
         book.add(WITHOUT_CAPTIONS, photo.name)
     elif spoken < len(photo.captions):
-        book.add("captions without a word of a-z or 0-9", *[photo.name] * (len(photo.captions) - spoken))
+        book.add("captions without a word", *[photo.name] * (len(photo.captions) - spoken))
     return spoken > 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from capprune.data.left_out import LeftOut, first_names
 from capprune.data.photos import PhotoStore, open_photos
 
 NEEDED: Final = ("train", "val")  # splits that training reads
+SHARED: Final = 0.5  # share of photos with one caption, from which it is named
+FEWEST: Final = 8  # photos, below which that may be chance
 KIND: Final = "data check"  # marks the documents that --report writes
 
 
@@ -79,8 +81,18 @@ class DataCheck:
         if not self.ready:
             return f"not ready to train: {', '.join(self.problems)}"
         across = [group for group in self.duplicates if group.across_splits]
-        but = f", but {_photos(len(across))} found in more than one split" if across else ""
-        return f"ready to train{but}"
+        buts = [f"{_photos(len(across))} found in more than one split"] if across else []
+        if (shared := self.shared_caption) is not None:
+            buts.append(f'{_photos(shared[1])} of {len(self.captions.photos):,} have the caption "{shared[0]}"')
+        return f"ready to train{', but ' * bool(buts)}{' and '.join(buts)}"
+
+    @property
+    def shared_caption(self) -> tuple[str, int] | None:
+        """A caption that at least half of the photos have, and how many; a model learns little else from such a set."""
+        photos = self.captions.photos
+        times = Counter(caption for photo in photos for caption in dict.fromkeys(photo.captions))
+        caption, count = times.most_common(1)[0]
+        return (caption, count) if len(photos) >= FEWEST and count >= SHARED * len(photos) else None
 
     @property
     def next_command(self) -> str:
@@ -88,6 +100,8 @@ class DataCheck:
         folder, name = shlex.quote(str(self.folder)), shlex.quote(self.folder.resolve().name)
         if self.ready:
             return f"capprune train configs/flickr8k_sparse.yaml data.folder={folder} --out runs/{name}"
+        if len(self.captions.photos) < len(NEEDED):
+            return f"add photos with captions to {folder}, then capprune data check {folder}"
         if len(self.missing) == len(self.captions.photos):
             return f"put the photos that the captions name into {folder}, then capprune data check {folder}"
         options = " --drop-broken" * bool(self.missing or self.broken)
@@ -108,6 +122,7 @@ class DataCheck:
             "broken": [{"photo": name, "error": error} for name, error in self.broken],
             "duplicates": [group.as_json() for group in self.duplicates],
             "notes": [entry.as_json() for entry in self.left_out],
+            "shared_caption": None if self.shared_caption is None else self.shared_caption[0],
             "decoded": self.decoded,
             "from_cache": self.from_cache,
             "ready": self.ready,

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+from urllib.parse import unquote
 
 from capprune.data.left_out import LeftOut, LeftOutBook
 from capprune_runtime.errors import DataError, UsageError
 from capprune_runtime.photo import ENDINGS
 
+LONGEST_NUMBER: Final = 18  # digits of a photo's name; COCO's have twelve
 SYSTEM_FOLDERS: Final = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 
 
@@ -72,6 +74,15 @@ class FolderContents:
             found.setdefault(loosely(base_name(name)), []).append(name)
         return found
 
+    @cached_property
+    def _by_number(self) -> dict[int, list[str]]:
+        """Photos whose names are numbers, which tables write without the zeros in front."""
+        found: dict[int, list[str]] = {}
+        for name in self.photos:
+            if _is_number(stem := without_ending(base_name(name))):
+                found.setdefault(int(stem), []).append(name)
+        return found
+
     def path(self, name: str) -> Path:
         """The path of a file."""
         return self.folder / name
@@ -127,7 +138,11 @@ class FolderContents:
                     return candidate
         name = posixpath.normpath(written.replace("\\", "/"))
         found = self._by_base.get(base_name(name), [])
-        if not found and (found := self._by_spelling.get(loosely(base_name(name)), [])):
+        stem = without_ending(base_name(name)) if ending(name) in ENDINGS else base_name(name)
+        numbered = self._by_number.get(int(stem), []) if _is_number(stem) else []
+        alike = dict.fromkeys((loosely(base_name(name)), loosely(unquote(base_name(name)))))
+        spelt = next((self._by_spelling[one] for one in alike if one in self._by_spelling), numbered)
+        if not found and (found := spelt):
             self.found_otherwise.add("photos found under another spelling", f"{name} ({found[0]})")
         if len(found) > 1:
             found = _best(found, name, beside, near)
@@ -152,6 +167,10 @@ class FolderContents:
     def _are_copies(self, names: Sequence[str]) -> bool:
         """Whether photos of one base name are the same file in several places."""
         return len(names) > 1 and len({self.path(name).read_bytes() for name in names}) == 1
+
+
+def _is_number(stem: str) -> bool:
+    return stem.isascii() and stem.isdigit() and len(stem) <= LONGEST_NUMBER
 
 
 def _may_be_one(name: str, other: str) -> bool:

@@ -17,7 +17,7 @@ from capprune.data.layouts.parquet import photo_ending
 from capprune.data.left_out import LeftOut, LeftOutBook, first_names
 from capprune.data.photos import PhotoStore, open_photos
 from capprune_runtime.atomic import atomic_folder
-from capprune_runtime.errors import DataError, PhotoError
+from capprune_runtime.errors import DataError, PhotoError, UsageError
 from capprune_runtime.photo import decode_photo
 
 PHOTOS: Final = "photos"
@@ -73,6 +73,12 @@ def import_data(
         MissingExtra: The layout needs a package that is not installed.
     """
     contents = read_folder(folder)
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            "the new data set would lie in the old one, which would then hold two",
+            where=out,
+            hint="choose a place for --out beside the data folder",
+        )
     with atomic_folder(out) as unfinished:
         layout, found = read_layout(contents, settings.layout)
         captions = caption_set(contents, layout, found, settings.shares)

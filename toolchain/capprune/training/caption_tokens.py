@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from capprune.config import RunConfig
+from capprune.config import DataConfig, RunConfig
 from capprune.data.subwords import Subwords, train_subwords
 from capprune.data.vocabulary import CaptionTokens, build_vocabulary
+from capprune.data.words import words
 from capprune.training.run import SUBWORDS
+from capprune_runtime.bundle.vocabulary import UNKNOWN
 from capprune_runtime.errors import BundleError, ConfigError, MissingFile
 
 LARGEST_CUT = 0.2  # share of captions that `data.maximum_tokens` may cut where tokens are parts of words
@@ -38,6 +40,27 @@ def caption_tokens(config: RunConfig, captions: Sequence[str]) -> CaptionTokens:
     if data.tokens in ("characters", "subwords"):
         _require_room(tokens, captions, data.maximum_tokens)
     return tokens
+
+
+def token_notes(tokens: CaptionTokens, captions: Sequence[str], data: DataConfig) -> tuple[str, ...]:
+    """Return lines about what of the training captions no model can generate: rare words, and what is cut."""
+    notes = []
+    kind = tokens.vocabulary.coding.kind
+    if kind in ("words", "radix"):
+        different = {word for caption in captions for word in words(caption)}
+        rare = sum(tokens.vocabulary.id(word) == UNKNOWN for word in different)
+        if rare:
+            notes.append(
+                f"{rare:,} of {len(different):,} different words stand fewer than data.minimum_count={data.minimum_count} "
+                "times in the training captions and become <unk>"
+            )
+    cut = sum(len(tokens.encode(caption, sys.maxsize)) > data.steps for caption in captions)
+    if cut:
+        notes.append(
+            f"{cut:,} of {len(captions):,} training captions are longer than data.maximum_tokens={data.maximum_tokens} "
+            "and are cut"
+        )
+    return tuple(notes)
 
 
 def _subwords(config: RunConfig, captions: Sequence[str]) -> Subwords:

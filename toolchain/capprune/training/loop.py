@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from capprune.pruning.state import plain_state
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import Batch, Batches
 from capprune.training.encoder import Sight, Table
+from capprune.training.health import Moment, Sign, Watch, signs_of, validation_loss
 from capprune.training.interrupt import StopRequest, postponed_signals
 from capprune.training.memory import keep_freed_memory
 from capprune.training.objectives import CrossEntropy, Distillation, Objective, SelfCritical
@@ -82,6 +83,7 @@ class Progress:
     seconds_left: float
     sparsity: float | None
     cider: float | None
+    signs: tuple[Sign, ...] = ()  # that it is not learning, after an epoch
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Outcome:
         sparsity: Its share of closed gates; 0 for a dense run.
         seconds_per_epoch: Median, of this sitting.
         settled: Gates that were moved after the last step, because no epoch had ended at the target.
+        signs: That it was not learning, after the last epoch.
     """
 
     epoch: int
@@ -101,6 +104,7 @@ class Outcome:
     sparsity: float
     seconds_per_epoch: float | None
     settled: int = 0
+    signs: tuple[Sign, ...] = ()
 
 
 Quality = Callable[[Mapping[str, str]], float]  # captions of the validation photos to their CIDEr-D
@@ -162,6 +166,7 @@ class Trainer:
         self.method = parent.method if parent and keeps else config.pruning.method
         self.objective = self._objective()
         self.optimiser = _optimiser(self.decoder, self.sight, self.pruner, config)
+        self.watch = Watch(self.decoder, self.sight, train.captions, validation.features, validation.captions)
         self.step, self.best, self.best_epoch, self.best_sparsity, self.settled = 0, -math.inf, -1, 0.0, 0
         start_run(self.folder, config, vocabulary, subwords)
 
@@ -192,7 +197,9 @@ class Trainer:
             finish_run(self.folder)
             request.obey()
         usual = float(np.median(seconds)) if seconds else None
-        return Outcome(self.best_epoch, self.best, self.best_sparsity, usual, self.settled)
+        return Outcome(
+            self.best_epoch, self.best, self.best_sparsity, usual, self.settled, signs_of(read_metrics(self.folder))
+        )
 
     def _train(self, request: StopRequest) -> list[float]:
         """Run the epochs that are left; the seconds of those that were run from their start."""
@@ -283,14 +290,35 @@ class Trainer:
         sparsity = self.pruner.sparsity()
         line: dict[str, object] = {"step": self.step, "epoch": epoch, "cider": cider, "seconds": seconds}
         line |= {"health": dict(self.health(captions))} if self.health else {}
+        losses, signs = self._signs(epoch, captions)
+        line |= {**losses, "warnings": [sign.as_json() for sign in signs]}
         line |= {"settled": self.settled} if self.settled else {}
         append_metrics(self.folder, line if sparsity is None else {**line, "sparsity": sparsity, **self.pruner.costs()})
         if cider > self.best and self.pruner.at_target():
             self.best, self.best_epoch, self.best_sparsity = cider, epoch, sparsity or 0.0
             self._save_checkpoint(BEST)
         if self.report:
-            self.report(self._progress(epoch, math.nan, 0.0, 1, cider))
+            self.report(replace(self._progress(epoch, math.nan, 0.0, 1, cider), signs=signs))
         self._save_state()
+
+    def _signs(self, epoch: int, captions: Mapping[str, str]) -> tuple[dict[str, float], tuple[Sign, ...]]:
+        """The losses on validation photos after an epoch, and signs that the run is not learning."""
+        self._set_training(False)
+        probe = self.watch.probe()
+        self._set_training(True)
+        settings = self.config.training
+        moment = Moment(
+            epoch,
+            last=self.step == self.steps,
+            step=self.step,
+            learning_rate=settings.learning_rate,
+            previous_loss=validation_loss(read_metrics(self.folder)),
+            sparsity=self.pruner.sparsity(),
+            started=self.config.start is not None,
+            likelihood=settings.objective == "cross_entropy",
+        )
+        losses = {"validation_loss": probe.loss, "validation_loss_swapped": probe.swapped_loss}
+        return losses, self.watch.signs(probe, captions, moment)
 
     def _objective(self) -> Objective:
         settings = self.config.training
@@ -359,7 +387,8 @@ class Trainer:
     def _finished(self) -> Outcome:
         facts = read_checkpoint(self.folder / LAST).facts
         settled = int(facts.get("settled", 0))
-        return Outcome(int(facts["epoch"]), float(facts["cider"]), float(facts["sparsity"]), None, settled)
+        signs = signs_of(read_metrics(self.folder))
+        return Outcome(int(facts["epoch"]), float(facts["cider"]), float(facts["sparsity"]), None, settled, signs)
 
 
 @contextmanager

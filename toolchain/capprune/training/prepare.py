@@ -17,7 +17,7 @@ from capprune.data.regions import RegionTable
 from capprune.data.vocabulary import CaptionTokens
 from capprune.data.words import require_readable
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder
-from capprune.training.caption_tokens import caption_tokens
+from capprune.training.caption_tokens import caption_tokens, token_notes
 from capprune.training.loop import Split
 from capprune.training.run import read_run
 from capprune.training.start import start_network, teachers_eye
@@ -70,9 +70,10 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
     train = captions.split("train")[: config.data.limit]
     validation = captions.split("val")[: config.data.limit][: config.training.validation_photos]
     require_readable([text for photo in (*train, *validation) for text in photo.captions], config.data.folder)
-    tokens = caption_tokens(config, [text for photo in train for text in photo.captions])
+    texts = [text for photo in train for text in photo.captions]
+    tokens = caption_tokens(config, texts)
     extractor, teacher = _extractor(config), _teacher(config)
-    notes = [*captions.notes()]
+    notes = [*captions.notes(), *token_notes(tokens, texts, config.data)]
 
     def split(photos: Sequence[CaptionedPhoto], name: str) -> Split:
         names, taught = [photo.name for photo in photos], None

@@ -79,18 +79,24 @@ def _photos(contents: FolderContents, file: str, split: str | None, book: LeftOu
     usable = []
     for number, annotation in enumerate(annotations):
         with broken_is_data_error(f"{path}, annotation {number}"):
-            field(annotation, "caption", str)
-            if annotation.get("is_rejected") or annotation.get("is_precanned"):
+            if not isinstance(field(annotation, "caption", object), str):
+                book.add("captions that are no text", f"{file}, annotation {number}")
+            elif annotation.get("is_rejected") or annotation.get("is_precanned"):
                 book.add(REJECTED, f"{file}, annotation {number}")
             else:
-                usable.append({"id": number, **annotation})
+                usable.append({"id": number, **annotation, "image_id": str(annotation["image_id"])})
     with broken_is_data_error(path):
         captions = _by_image(images, usable, path)
     photos = []
+    seen = set[tuple[str, str]]()
     for number, image in enumerate(images):
         with broken_is_data_error(f"{path}, image number {number}"):
-            key = image["id"]
+            key = str(image["id"])  # some tools write 7 here and "7" there
             name = field(image, "file_name", str)
+        if (key, name) in seen:
+            book.add("photos that their file lists twice", f"{file}, image {key} ({name})")
+            continue
+        seen.add((key, name))
         photos.append(
             FoundPhoto(
                 _name(contents, name, file, split), split, tuple(captions.pop(key, ())), f"{path}, image {key} ({name})"
@@ -100,7 +106,7 @@ def _photos(contents: FolderContents, file: str, split: str | None, book: LeftOu
     return photos
 
 
-def _by_image(images: list[Any], annotations: list[Any], path: object) -> dict[Any, list[str]]:
+def _by_image(images: list[Any], annotations: list[Any], path: object) -> dict[str, list[str]]:
     """The captions of each image, by its id, as pycocotools indexes them."""
     try:
         from pycocotools.coco import COCO as Index

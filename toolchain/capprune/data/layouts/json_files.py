@@ -41,7 +41,14 @@ def json_kind(contents: FolderContents, name: str) -> Kind | None:
             return "karpathy"
         return "coco" if _has_captions(content.get("annotations")) else None
     names = list(content)[:10]
-    return "mapping" if names and all(ending(key) in ENDINGS for key in names) else None
+    photos = [
+        key for key in names if ending(key) in ENDINGS or (_is_text(content[key]) and contents.names_one_photo(key))
+    ]
+    return "mapping" if names and photos == names else None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
 
 
 def _has_captions(annotations: Any) -> bool:

@@ -27,16 +27,18 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
         content = contents.parsed(file)
         entries = field(content, "images", list)
         name = str(content.get("dataset") or re.sub(r"^dataset_?", "", path.stem) or contents.folder.resolve().name)
+    splits = any(isinstance(entry, dict) and "split" in entry for entry in entries)
     photos = []
     for number, entry in enumerate(entries):
         where = f"{path}, image {number}"
         with broken_is_data_error(where):
-            base, split = field(entry, "filename", str), field(entry, "split", str)
+            base = field(entry, "filename", str)
+            split = split_name(field(entry, "split", str)) if "split" in entry or splits else None
             photo = "/".join(filter(None, (entry.get("filepath"), base)))
-            captions = tuple(field(sentence, "raw", str) for sentence in field(entry, "sentences", list))
+            captions = tuple(_caption(sentence) for sentence in field(entry, "sentences", list))
             if not contents.names_one_photo(photo):
                 photo = contents.photo(photo)
-        photos.append(FoundPhoto(photo, split_name(split), captions, where))
+        photos.append(FoundPhoto(photo, split, captions, where))
     with broken_is_data_error(path):
         labelled_by = _labelled_by(content)
     return FoundSet(name, tuple(photos), files, labelled_by=labelled_by)
@@ -48,6 +50,15 @@ def _labelled_by(content: dict[str, Any]) -> str | None:
         return None
     facts = field(content, "labelled_by", dict)
     return f"{field(facts, 'teacher', str)} ({field(facts, 'licence', str)})"
+
+
+def _caption(sentence: Any) -> str:
+    """A sentence as written; of files without `raw`, its tokens."""
+    if isinstance(sentence, str):
+        return sentence
+    if "raw" not in sentence and "tokens" in sentence:
+        return " ".join(map(str, field(sentence, "tokens", list)))
+    return field(sentence, "raw", str)
 
 
 KARPATHY: Final = Layout(

@@ -19,13 +19,14 @@ from capprune_runtime.photo import ENDINGS
 
 IMAGE_COLUMNS: Final = (
     "file_name", "image", "image_name", "filename", "image_file_name", "image_file", "image_path", "img_name", "img",
-    "photo", "photo_name", "file", "filepath", "file_path", "path", "image_id",
+    "photo", "photo_name", "file", "filepath", "file_path", "path", "image_id", "image_url", "url",
 )  # fmt: skip
 CAPTION_COLUMNS: Final = (
     "caption", "captions", "comment", "comments", "text", "texts", "caption_text", "description", "sentence",
-    "sentences", "raw",
+    "sentences", "raw", "title",
 )  # fmt: skip
 SPLIT_COLUMNS: Final = ("split", "set", "subset", "partition")
+_NUMBERED_CAPTION: Final = re.compile(rf"({'|'.join(CAPTION_COLUMNS)})_?\d+")  # caption_1, caption2
 _DELIMITERS: Final = ("\t", "|", ";", ",")
 UNQUOTED: Final = ("\t", "|")  # between cells that may hold lone quotes, as Flickr30k's do
 _NUMBER_BEFORE: Final = re.compile(r"\s*\d+\s+(\S.*)")  # "4   A dog" where the delimiter after 4 was forgotten
@@ -40,24 +41,39 @@ class Row:
     split: str | None
     where: str
     mended: bool = False
+    unread: tuple[str, ...] = ()  # columns that may hold captions, beside the one that is read
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what, by their names as written."""
+    """Which columns of a table hold what, by their names as written.
+
+    Attributes:
+        image: The photo's name.
+        caption: Its caption, or its first one.
+        split: The split; None where there is none.
+        more: Further captions, of numbered columns such as `caption_2`.
+        unread: Columns that are named as captions are, beside the one that is read.
+    """
 
     image: str
     caption: str
     split: str | None = None
+    more: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 def find_columns(names: Sequence[str]) -> Columns | None:
     """The columns of photo, caption and split among a table's names; None where photo or caption is missing."""
     usual = {_usual(name): name for name in reversed(names)}
     image = next((usual[name] for name in IMAGE_COLUMNS if name in usual), None)
-    caption = next((usual[name] for name in CAPTION_COLUMNS if name in usual), None)
     split = next((usual[name] for name in SPLIT_COLUMNS if name in usual), None)
-    return Columns(image, caption, split) if image is not None and caption is not None else None
+    named = [usual[name] for name in CAPTION_COLUMNS if name in usual]
+    numbered = [name for name in names if _NUMBERED_CAPTION.fullmatch(_usual(name))]
+    captions = [*named[:1], *numbered]
+    if image is None or not captions:
+        return None
+    return Columns(image, captions[0], split, tuple(captions[1:]), tuple(named[1:]))
 
 
 def _usual(name: str) -> str:
@@ -140,7 +156,8 @@ def _cells(text: str, lines: list[tuple[int, str]], delimiter: str, path: Path) 
 
 def _swallowed_rows(cell: str, delimiter: str) -> bool:
     """Whether a cell over several lines holds what look like further rows."""
-    return any(ending(line.partition(delimiter)[0].strip()) in ENDINGS for line in cell.split("\n")[1:])
+    rows = [line.partition(delimiter) for line in cell.split("\n")[1:]]
+    return any(ending(name.strip()) in ENDINGS and between for name, between, _ in rows)
 
 
 def _unquoted(cell: str) -> str:
@@ -214,12 +231,14 @@ def _made(entry: Mapping[str, Any], columns: Columns, where: str, mended: bool =
     if not image:
         raise DataError("a row names no photo", where=where, expected=f"a file name under {columns.image.strip()}")
     split = str(split).strip() or None if split is not None else None
-    return Row(image, captions_in(entry[columns.caption]), split, where, mended)
+    captions = [text for column in (columns.caption, *columns.more) for text in captions_in(entry[column])]
+    unread = tuple(column for column in columns.unread if any(captions_in(entry[column])))
+    return Row(image, tuple(captions), split, where, mended, unread)
 
 
 def captions_in(value: Any) -> tuple[str, ...]:
     """The captions that a cell holds: a text, a list of texts, or a list written as text."""
-    if value is None:
+    if value is None or value != value:  # NaN, which pandas writes for nothing
         return ()
     if isinstance(value, str):
         listed = _listed(value)

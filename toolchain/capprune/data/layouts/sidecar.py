@@ -15,12 +15,20 @@ from capprune.data.layouts.rows import captions_in, find_columns
 from capprune.data.layouts.splits import all_have_splits, split_by_lists, split_lists, split_of_folder
 from capprune.data.left_out import LeftOutBook
 from capprune.data.text import decode_text, numbered_lines
+from capprune_runtime.errors import DataError
 
+SAMPLED: Final = 20  # texts that are looked at for letters
 TEXTS: Final = (".txt", ".caption", ".json")  # in the order in which their captions are taken
 
 
-def sidecar_captions(end: str, content: bytes, where: object) -> tuple[str, ...]:
+def sidecar_captions(end: str, content: bytes, where: object, book: LeftOutBook) -> tuple[str, ...]:
     """The captions in a photo's own text file: one a line, or what a JSON object has under `caption` and the like.
+
+    Args:
+        end: Ending of the file.
+        content: Of the file.
+        where: The file, for messages.
+        book: Takes the names of keys that may hold captions and are not read.
 
     Raises:
         DataError: The file is broken.
@@ -33,7 +41,8 @@ def sidecar_captions(end: str, content: bytes, where: object) -> tuple[str, ...]
     columns = find_columns(["image", *entry]) if isinstance(entry, dict) else None
     if columns is None:
         return captions_in(entry) if isinstance(entry, list | str) else ()
-    return captions_in(entry[columns.caption])
+    book.add("captions in columns that are not read", *(f"{key} of {where}" for key in columns.unread if entry[key]))
+    return tuple(text for key in (columns.caption, *columns.more) for text in captions_in(entry[key]))
 
 
 def joined(parts: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -64,7 +73,18 @@ def _pairs(contents: FolderContents) -> dict[str, dict[str, str]]:
 
 def _claims(contents: FolderContents) -> tuple[str, ...]:
     used = {text for texts in _pairs(contents).values() for text in texts.values()}
-    return tuple(name for name in contents.files if name in used)
+    texts = tuple(name for name in contents.files if name in used)
+    return texts if any(_has_letters(contents, name) for name in texts[:SAMPLED]) else ()
+
+
+def _has_letters(contents: FolderContents, name: str) -> bool:
+    """Whether a text may be a caption; labels of object detectors are numbers."""
+    try:
+        return any(character.isalpha() for character in decode_text(contents.path(name).read_bytes(), name))
+    except DataError:  # reading it names what is wrong with it
+        return True
+    except OSError as error:
+        raise DataError("a text cannot be read", where=contents.path(name), found=error.strerror) from error
 
 
 def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
@@ -74,7 +94,7 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
     for photo in contents.photos:
         texts = pairs.get(photo, {})
         captions = {
-            end: sidecar_captions(end, contents.path(text).read_bytes(), contents.path(text))
+            end: sidecar_captions(end, contents.path(text).read_bytes(), contents.path(text), book)
             for end, text in texts.items()
         }
         for text in texts.values():

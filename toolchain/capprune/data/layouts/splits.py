@@ -33,8 +33,9 @@ _LIST: Final = re.compile(
 
 
 def split_name(written: str) -> str:
-    """The usual name of a split: "validation" and "dev" are "val", "restval" is "train"; others stay."""
-    return _OTHER_NAMES.get(written.strip().lower(), written.strip())
+    """The usual name of a split: "validation" and "dev" are "val", "restval" is "train", "Test" is "test"; others stay."""
+    name = written.strip()
+    return name.lower() if name.lower() in ("train", "val", "test") else _OTHER_NAMES.get(name.lower(), name)
 
 
 def split_of_folder(name: str) -> str | None:

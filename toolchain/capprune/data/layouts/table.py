@@ -78,6 +78,9 @@ def read_tables(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
             name = contents.photo(row.image, beside=folder_of(file), near=near)
             split = (split_name(row.split) if row.split else None) or of_file or split_of_folder(name)
             grouped.add(name, row.captions, split, row.where)
+            book.add(
+                "captions in columns that are not read", *(f"{column.strip()} of {row.where}" for column in row.unread)
+            )
             if row.mended:
                 book.add("rows without a delimiter, read all the same", row.where)
     photos, used = grouped.photos(), files

@@ -10,6 +10,7 @@ from typing import Final
 
 from capprune.data.folder import FolderContents, base_name, ending, folder_of
 from capprune.data.layouts.found import FoundSet, Grouped, Layout, at_least_depth, set_name
+from capprune.data.layouts.rows import first_line
 from capprune.data.layouts.splits import split_by_lists, split_lists, split_of_folder
 from capprune.data.left_out import LeftOutBook
 from capprune.data.text import numbered_lines, read_text
@@ -17,13 +18,24 @@ from capprune_runtime.errors import DataError
 from capprune_runtime.photo import ENDINGS
 
 _FILE: Final = re.compile(r"(?!.*lemma).*\.token(\.txt)?", re.IGNORECASE)
-_LINE: Final = re.compile(r"(?P<name>.+?)#\w+(?:\t|\s+|$)(?P<caption>.*)")
+_TEXTS: Final = (".txt", ".token", ".caption", ".captions")
+_LINE: Final = re.compile(r"(?P<name>.+?)(?:#\w+)+(?:\t|\s+|$)(?P<caption>.*)")  # Flickr8k-CN has 1.jpg#zhc#0
 
 
 def _claims(contents: FolderContents) -> tuple[str, ...]:
     return at_least_depth(
-        name for name in contents.files if _FILE.fullmatch(base_name(name)) and not contents.is_sidecar(name)
+        name for name in contents.files if _is_token_file(contents, name) and not contents.is_sidecar(name)
     )
+
+
+def _is_token_file(contents: FolderContents, name: str) -> bool:
+    """Whether a file is named as Flickr's are, or is a text that starts with `photo.jpg#0`."""
+    if _FILE.fullmatch(base_name(name)):
+        return True
+    if ending(name) not in _TEXTS or "lemma" in base_name(name).lower():
+        return False
+    match = _LINE.fullmatch(first_line(contents.path(name)).strip())
+    return match is not None and ending(match["name"].strip()) in ENDINGS
 
 
 def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:

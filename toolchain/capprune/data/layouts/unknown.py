@@ -63,6 +63,12 @@ def _nearest(contents: FolderContents) -> tuple[str, str]:
             f"a table of captions with the columns image,caption; {table} has {header!r}",
             f"name its columns so in the first line of {_quoted(contents, table)}, then {check}",
         )
+    if arrow := _first(contents, (".arrow",)):
+        return (
+            "parquet files, which a Hugging Face data set that was saved to disk is not",
+            f'python3 -c "import datasets; datasets.load_from_disk({str(contents.folder)!r})'
+            f".to_parquet('data/train-00000-of-00001.parquet')\", for each split; {arrow} holds rows of Arrow",
+        )
     if broken := _broken_json(contents):
         return "captions in JSON", f"python3 -m json.tool {_quoted(contents, broken)}, which says where it is broken"
     if json_file := _first(contents, (".json",)):

@@ -79,7 +79,7 @@ def _samples(contents: FolderContents, file: str, book: LeftOutBook) -> dict[str
                 sample = samples.setdefault(without_ending(name), _Sample())
                 if end in sample.captions:
                     raise DataError("a tar file holds two members of one name", where=path, found=name)
-                sample.captions[end] = sidecar_captions(end, _content(tar, member, path), f"{path}, {name}")
+                sample.captions[end] = sidecar_captions(end, _content(tar, member, path), f"{path}, {name}", book)
             else:
                 book.add(f"members of tar files ending in {end or 'nothing'}", f"{file}/{name}")
     return samples

@@ -25,6 +25,7 @@ import org.capprune.core.ErrorKind;
 import org.capprune.core.Pixels;
 import org.capprune.core.Squash;
 import org.capprune.core.caption.Caption;
+import org.capprune.core.caption.Confidence;
 
 /** Pick or take a photo, read the caption, see where the model looked for each word, if it shows attention. */
 public final class MainActivity extends Activity {
@@ -41,7 +42,7 @@ public final class MainActivity extends Activity {
     private volatile int asked; // how many photos were asked for; only the answer to the last one is shown
 
     /** What came of one photo. */
-    private record Said(Bitmap preview, Caption caption, String[] words) {}
+    private record Said(Bitmap preview, Caption caption, boolean unsure, String[] words) {}
 
     @Override
     protected void onCreate(Bundle state) {
@@ -150,7 +151,8 @@ public final class MainActivity extends Activity {
             return null;
         }
         String[] words = models.bundle.vocabulary().shown(said.tokens()).toArray(new String[0]);
-        return new Said(Photo.preview(pixels), said, words);
+        boolean unsure = Boolean.TRUE.equals(Confidence.isUnsure(said, models.lowBelow));
+        return new Said(Photo.preview(pixels), said, unsure, words);
     }
 
     private void show(Said said, int number) {
@@ -160,7 +162,8 @@ public final class MainActivity extends Activity {
         caption = said.caption.text();
         photoView.setImageBitmap(said.preview);
         photoView.setContentDescription(caption);
-        captionView.setText(caption); // a live region: screen readers say it
+        // A live region: screen readers say it.
+        captionView.setText(said.unsure ? getString(R.string.not_sure, caption) : caption);
         shareBar.setVisibility(View.VISIBLE);
         List<float[]> looked = said.caption.attention();
         if (looked == null) {

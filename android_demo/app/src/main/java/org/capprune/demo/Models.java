@@ -9,6 +9,7 @@ import org.capprune.core.CapPruneException;
 import org.capprune.core.ErrorKind;
 import org.capprune.core.bundle.Bundle;
 import org.capprune.core.caption.Captioner;
+import org.capprune.core.caption.Confidence;
 import org.capprune.core.caption.Interpreter;
 
 /** The bundle that came with the app, checked and loaded once; only for the thread of {@link Worker}. */
@@ -23,10 +24,12 @@ final class Models {
 
     final Bundle bundle;
     final Captioner captioner;
+    final Double lowBelow; // the limit of unsure captions; null where the bundle has none
 
     private Models(Bundle bundle, Interpreter.Engine engine) {
         this.bundle = bundle;
         captioner = new Captioner(bundle, engine, THREADS);
+        lowBelow = Confidence.limitOf(bundle);
     }
 
     /** The loaded bundle; the first call takes its time. */

@@ -17,7 +17,7 @@ final class BundleFiles {
     static final int MOST_FILES = 256;
 
     private static final List<String> DOCUMENTS = Arrays.asList(GOLDEN, "MODEL_CARD.md", "plan.json");
-    private static final String QUALITY = "quality.json";
+    static final String QUALITY = "quality.json";
     private static final Pattern GOLDEN_PHOTO = Pattern.compile("golden/[a-z0-9][a-z0-9_-]{0,63}\\.png");
 
     private BundleFiles() {}

@@ -32,7 +32,12 @@ public final class PhotoRun {
     private static final int SCHEMA_VERSION = 2;
     private static final int WARM_UP = 1; // captions that are made and not counted
     private static final double NS_PER_US = 1000;
-    private static final List<String> ENDINGS = Arrays.asList(".jpg", ".jpeg", ".png", ".webp");
+    /** Those of Python's runtime; a photo that this device cannot decode is named among the failures. */
+    private static final List<String> ENDINGS = Arrays.asList(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif",
+            ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".heic", ".heif", ".hif", ".avif");
+
+    private static final String APPLE_DOUBLE = "._"; // starts the name of a file in which macOS keeps another's metadata
+
 
     private final Request request;
     private final Interpreter.Engine engine;
@@ -118,7 +123,8 @@ public final class PhotoRun {
             throw new CapPruneException(ErrorKind.USAGE, "there is no such folder of photos").at(request.photos);
         }
         List<String> names = new ArrayList<>(Arrays.asList(found));
-        names.removeIf(name -> ENDINGS.stream().noneMatch(name.toLowerCase(Locale.ROOT)::endsWith));
+        names.removeIf(name -> name.startsWith(APPLE_DOUBLE)
+                || ENDINGS.stream().noneMatch(name.toLowerCase(Locale.ROOT)::endsWith));
         names.sort(null);
         if (names.isEmpty()) {
             throw new CapPruneException(ErrorKind.DATA, "there are no photos").at(request.photos)

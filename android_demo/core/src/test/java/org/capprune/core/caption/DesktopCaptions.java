@@ -27,6 +27,7 @@ public final class DesktopCaptions {
         File photos = new File(arguments[1]);
         List<Object> said = new ArrayList<>();
         NativeEngine engine = NativeEngine.open();
+        Double lowBelow = Confidence.limitOf(bundle);
         try (Captioner captioner = new Captioner(bundle, engine, Integer.parseInt(arguments[3]))) {
             for (Map<String, Object> entry : TestFiles.index(photos)) {
                 String file = (String) entry.get("file");
@@ -38,6 +39,8 @@ public final class DesktopCaptions {
                 row.put("file", file);
                 row.putAll(caption.asJson());
                 row.put("attention", attention(caption));
+                row.put("mean_log_probability", Confidence.meanLogProbability(caption));
+                row.put("low_confidence", Confidence.isUnsure(caption, lowBelow));
                 said.add(row);
             }
         }
