@@ -6,7 +6,7 @@ import java.util.regex.Pattern;
 import org.capprune.core.tflite.TfliteReader;
 
 /** The one place that knows the names of a bundle's files and how large they may be. */
-final class BundleFiles {
+public final class BundleFiles {
     static final String ENCODER = "encoder.tflite";
     static final String DECODER = "decoder.tflite";
     static final String VOCABULARY = "vocabulary.txt";
@@ -17,7 +17,7 @@ final class BundleFiles {
     static final int MOST_FILES = 256;
 
     private static final List<String> DOCUMENTS = Arrays.asList(GOLDEN, "MODEL_CARD.md", "plan.json");
-    static final String QUALITY = "quality.json";
+    public static final String QUALITY = "quality.json";
     private static final Pattern GOLDEN_PHOTO = Pattern.compile("golden/[a-z0-9][a-z0-9_-]{0,63}\\.png");
 
     private BundleFiles() {}

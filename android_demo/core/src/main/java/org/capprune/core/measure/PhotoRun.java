@@ -38,7 +38,6 @@ public final class PhotoRun {
 
     private static final String APPLE_DOUBLE = "._"; // starts the name of a file in which macOS keeps another's metadata
 
-
     private final Request request;
     private final Interpreter.Engine engine;
     private final PhotoReader reader;
