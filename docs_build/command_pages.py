@@ -33,8 +33,9 @@ def options_of(words: str) -> str:
     if isinstance(command, click.Group):
         return "\n\n".join(options_of(f"{words} {name}") for name in command.list_commands(context))
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    records = [record for option in command.get_params(context) if (record := option.get_help_record(context))]
-    rows = [f"| `{_cell(names)}` | {_cell(text)} |" for names, text in records]
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    records = [record for one in options if (record := one.get_help_record(context))]
+    rows = [f"| `{names}` | {_cell(text)} |".replace("|-", "\\|-") for names, text in records]
     return "\n".join(["```text", usage, "```", "", *HEAD, *rows])
 
 
@@ -55,4 +56,5 @@ def _install(extras: tuple[str, ...]) -> str:
 
 def _cell(text: str) -> str:
     """Text for a cell of a table: on one line, and without what Markdown would read as a column or a tag."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    plain = " ".join(text.split()).replace("<", "&lt;")
+    return plain.replace("|", "\\|").replace("[", "\\[")
