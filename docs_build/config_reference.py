@@ -52,9 +52,14 @@ def _is_part(field: FieldInfo) -> bool:
 
 
 def _row(prefix: str, name: str, field: FieldInfo) -> str:
-    meaning = " ".join((field.description or "").split()).replace("|", "\\|").replace("<", "&lt;")
-    kind = _kind(field.annotation).replace("|", "\\|")
-    return f"| `{prefix}{name}` | {kind}{_limits(field)} | {_default(field)} | {meaning} |"
+    meaning = "the [decoder family](models.md)" if name == "family" else _plain(field.description or "")
+    return f"| `{prefix}{name}` | {_kind(field.annotation)}{_limits(field)} | {_default(field)} | {meaning} |"
+
+
+def _plain(text: str) -> str:
+    """Text for a cell of a table; `<` outside code would begin a tag."""
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")
+    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
 
 
 def _kind(annotation: Any) -> str:

@@ -92,7 +92,9 @@ def test_wheel_captions_a_photo_in_a_clean_environment(wheel: Path, python: str,
     run([programs / "python", "-m", "pip", "install", "-q", wheel])
     version = run([programs / "capprune", "--version"]).stdout.splitlines()
     assert version == [f"capprune, version {capprune_runtime.__version__}", "extras: none"]
-    ours = subprocess.run([sys.executable, "-m", "capprune", "caption", str(PHOTO)], capture_output=True, text=True, check=True)
+    ours = subprocess.run(
+        [sys.executable, "-m", "capprune", "caption", str(PHOTO)], capture_output=True, text=True, check=True
+    )
     assert run([programs / "capprune", "caption", PHOTO]).stdout == ours.stdout != ""
     missing = run([programs / "capprune", "train", "x.yaml", "--out", tmp_path / "run"], exits=2)
     assert "pip install 'capprune[train]'" in missing.stderr

@@ -46,19 +46,23 @@ MOST_LAYERS = 12  # a layer has two tensors held and two of state, and an interf
 class RelationTransformerDropout(DropoutConfig):
     """Cut to a third while masks are sampled."""
 
-    layer: float = Field(default=0.1, ge=0, lt=1, description="attention weights, hidden units, what layers add")
-    source: float = Field(default=0.3, ge=0, lt=1, description="projected features of the photo")
+    layer: float = Field(
+        default=0.1, ge=0, lt=1, description="dropout rate of attention weights, hidden units and residual branches"
+    )
+    source: float = Field(default=0.3, ge=0, lt=1, description="dropout rate of the projected features of the photo")
 
 
 class RelationTransformerConfig(DecoderConfig):
     """The sizes of an Object Relation Transformer; the published one has width 512, feed_forward 2048 and 6 layers."""
 
     family: Literal["relation_transformer"] = "relation_transformer"
-    width: int = Field(default=256, ge=2, le=MOST_UNITS)
-    feed_forward: int = Field(default=512, ge=1, le=MOST_UNITS)
-    heads: int = Field(default=8, ge=1, le=256)
-    encoder_layers: int = Field(default=2, ge=1, le=MOST_LAYERS)
-    decoder_layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
+    width: int = Field(default=256, ge=2, le=MOST_UNITS, description="size of a token's representation")
+    feed_forward: int = Field(
+        default=512, ge=1, le=MOST_UNITS, description="size of the hidden layer of each feed-forward network"
+    )
+    heads: int = Field(default=8, ge=1, le=256, description="number of attention heads")
+    encoder_layers: int = Field(default=2, ge=1, le=MOST_LAYERS, description="number of encoder layers")
+    decoder_layers: int = Field(default=3, ge=1, le=MOST_LAYERS, description="number of decoder layers")
     dropout: RelationTransformerDropout = RelationTransformerDropout()
 
     @model_validator(mode="after")

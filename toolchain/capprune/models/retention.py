@@ -38,19 +38,25 @@ MOST_LAYERS = 16  # a layer has two tensors held and one of state, and an interf
 class RetentionDropout(DropoutConfig):
     """Cut to a third while masks are sampled."""
 
-    layer: float = Field(default=0.1, ge=0, lt=1, description="hidden units, attention weights, what layers add")
-    source: float = Field(default=0.3, ge=0, lt=1, description="projected features of the photo")
+    layer: float = Field(
+        default=0.1, ge=0, lt=1, description="dropout rate of hidden units, attention weights and residual branches"
+    )
+    source: float = Field(default=0.3, ge=0, lt=1, description="dropout rate of the projected features of the photo")
 
 
 class RetentionConfig(DecoderConfig):
     """The sizes of a retention decoder."""
 
     family: Literal["retention"] = "retention"
-    width: int = Field(default=256, ge=2, le=MOST_UNITS)
-    feed_forward: int = Field(default=512, ge=1, le=MOST_UNITS)
-    heads: int = Field(default=8, ge=1, le=256)
-    key: int = Field(default=16, ge=1, le=1024, description="of a head; its state is key x width / heads numbers")
-    layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
+    width: int = Field(default=256, ge=2, le=MOST_UNITS, description="size of a token's representation")
+    feed_forward: int = Field(
+        default=512, ge=1, le=MOST_UNITS, description="size of the hidden layer of each feed-forward network"
+    )
+    heads: int = Field(default=8, ge=1, le=256, description="number of heads")
+    key: int = Field(
+        default=16, ge=1, le=1024, description="size of a head's keys; its state has key x width / heads numbers"
+    )
+    layers: int = Field(default=3, ge=1, le=MOST_LAYERS, description="number of layers")
     dropout: RetentionDropout = RetentionDropout()
 
     @model_validator(mode="after")
