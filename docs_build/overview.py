@@ -45,7 +45,7 @@ def overview() -> str:
     if unsure:
         parts.append(text(110, TOP + 220, "A cat: the model has learned dogs", size=12))
         parts.append(text(110, TOP + 236, "only, and marks this as not sure.", size=12))
-    return svg(960, 300, f"Captioning a photo: {caption.text}", [*parts, *_bars()])
+    return svg(960, 300, f"Captioning a photo: {caption.text}", [*parts, *bars()])
 
 
 def _words(square: Image.Image, caption: Caption) -> list[str]:
@@ -59,7 +59,7 @@ def _words(square: Image.Image, caption: Caption) -> list[str]:
     return parts
 
 
-def _bars() -> list[str]:
+def bars() -> list[str]:
     """Size and time of the packaged model and of its dense parent."""
     pruned, dense, *_ = _read("first_caption.json")["rows"]
     rows = [

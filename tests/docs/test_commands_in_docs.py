@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,6 +79,14 @@ def test_every_command_has_a_page_with_its_options(name: str) -> None:
     assert page.startswith(f"# capprune {name}\n")
     assert f"<!-- options: {name} -->" in page
     assert "`--json`" in options_of(name)
+
+
+def test_shell_completion_finds_commands_and_options() -> None:
+    for words, found in (("capprune va", "validate"), ("capprune caption --exp", "--explain")):
+        asked = {"_CAPPRUNE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        command = [sys.executable, "-m", "capprune"]
+        done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+        assert done.stdout == f"plain,{found}\n"
 
 
 def test_blocks_are_found() -> None:

@@ -12,6 +12,8 @@ from config_reference import config_reference, sections
 from doc_pages import PAGES, ROOT
 from drawings import DRAWINGS, PLACE
 from outside_files import OutsideFiles
+from overview import PLACE as OVERVIEW
+from overview import bars
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
@@ -19,6 +21,16 @@ def test_drawing_is_what_its_code_draws(name: str) -> None:
     drawn = DRAWINGS[name]()
     assert (PLACE / name).read_text(encoding="utf-8") == drawn, "run: python docs_build/drawings.py"
     assert ElementTree.fromstring(drawn).findtext("{http://www.w3.org/2000/svg}title")
+
+
+def test_picture_of_the_readme_has_the_committed_figures() -> None:
+    picture = OVERVIEW.read_text(encoding="utf-8")
+    assert [part for part in bars() if part not in picture] == [], "run: python docs_build/overview.py"
+    assert "docs/assets/overview.svg" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
 
 
 def test_every_key_of_the_config_is_described() -> None:
