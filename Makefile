@@ -1,6 +1,8 @@
 # make demo   set everything up and run the main job, with no data of your own
 # make test   set everything up and pass the tests
 # make test-slow   the tests that take minutes each: full-size fuzzing, every family trained and compared
+# make lint   style, types, and the spelling and grammar of the text
+# make docs   build the documentation site into build/site
 # make ready-model DATA=flickr8k    remake the bundle that comes with the package (hours; each stage resumes)
 # make ready-bundle DATA=flickr8k   the same from the runs that are kept in ready_model/ (minutes)
 # make ready-blocks DATA=flickr8k   its fast variant in blocks, on the same encoder (an hour; each stage resumes)
@@ -17,7 +19,7 @@ STAGES := dense sparse tuned seeing scst rounded
 RUN := ready_model/runs/$(lastword $(STAGES))
 NAME := flickr8k
 
-.PHONY: demo test test-slow lint bench ready-model ready-bundle ready-blocks ready-small install clean
+.PHONY: demo test test-slow lint docs bench ready-model ready-bundle ready-blocks ready-small install clean
 
 demo: install
 	rm -rf $(DEMO)
@@ -33,6 +35,11 @@ lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python docs_build/check_prose.py
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: install
 	$(BIN)/python benchmarks/decoder_step.py

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from result_text import Document, commands, machine, missing, table
+from result_text import Document, commands, machine, missing, ratio, table
 
 
 def decoder_step_section(document: Document | None) -> str:
@@ -16,7 +16,7 @@ def decoder_step_section(document: Document | None) -> str:
         f"A Soft-Attention {settings['cell'].upper()} with embedding, hidden, attention and context of "
         f"{settings['width']}, {settings['vocabulary']:,} words and {settings['regions']} regions. The weights are "
         f"random and {settings['sparsity']:.1%} of every matrix is zero, in single weights or in blocks. "
-        f"{settings['rounds']} rounds of {settings['steps_per_round']} steps, the formats in turns. "
+        f"{settings['rounds']} rounds of {settings['steps_per_round']} steps, the formats interleaved. "
         "The error is the largest difference of any output from torch in float32."
     )
     parts = [title, what, _figures(document["rows"], emulated=emulated)]
@@ -32,7 +32,7 @@ def decoder_step_section(document: Document | None) -> str:
 
 def _figures(rows: list[Document], *, emulated: bool) -> str:
     return table(
-        ["format", "bytes", "µs p10", "µs p50", "µs p90", "faster than dense float32", "largest error"],
+        ["format", "bytes", "µs p10", "µs p50", "µs p90", "against dense float32", "largest error"],
         [
             [
                 f"`{row['format']}`",
@@ -52,7 +52,7 @@ def _trained(run: Document) -> str:
     how = "greedy" if run["beam"] == 1 else f"beam {run['beam']}"
     return (
         f"Trained: `{run['run']}`, CIDEr-D {run['cider']:.4f} on `{run['cider_split']}` ({how}), {run['regions']} regions, "
-        f"{overall:.2%} of the weights of `step` zero, unevenly: {zeros}."
+        f"{overall:.2%} of the weights of `step` are zero; by layer: {zeros}."
     )
 
 
@@ -60,13 +60,13 @@ def _sparse_bytes(row: Document, document: Document) -> str:
     kept = row["kept_weights"]
     return (
         f"`{row['format']}` keeps {kept:,} of {document['prunable_weights']:,} weights. Values, column indices and row "
-        f"pointers take {row['weight_bytes']:,} bytes, {row['weight_bytes'] / kept:.2f} a kept weight; the graph with "
-        f"its biases takes {row['graph_bytes']:,}. Together that is {row['bytes_per_kept']:.2f} bytes a kept weight."
+        f"pointers take {row['weight_bytes']:,} bytes, {row['weight_bytes'] / kept:.2f} per kept weight; the graph with "
+        f"its biases takes {row['graph_bytes']:,}. Together that is {row['bytes_per_kept']:.2f} bytes per kept weight."
     )
 
 
 def _ratio(base: Document, row: Document, *, emulated: bool) -> str:
     if row is base:
-        return "1"
+        return ""
     apart = row["us_p90"] < base["us_p10"] or base["us_p90"] < row["us_p10"]
-    return f"{base['us_p50'] / row['us_p50']:.1f} times" if apart and not emulated else "—"
+    return ratio(base["us_p50"] / row["us_p50"], "faster", "slower", digits=1) if apart and not emulated else "—"

@@ -18,14 +18,14 @@ USUAL = {
 }
 SAYS = (
     "The schemes of [docs/encoder_pruning.md](../docs/encoder_pruning.md). The reference is the dense model after the same "
-    "second stage, captioned in torch like the others; intervals hold 95 % of bootstrap draws of the photos. Exported "
+    "second stage, captioned in torch like the others, with 95 % bootstrap intervals over photos. Exported "
     "encoders run dense: only bytes are saved."
 )
 
 
 KEPT = (
-    "One row of Flickr8k with both pruned stands above: `flickr8k-small` of [the bundles that are kept]"
-    "(#the-bundles-that-are-kept), its decoder pruned by 97.5 %, the encoder's last blocks and head by 80 %."
+    "Flickr8k has one model with both pruned, `flickr8k-small` of [the bundles that are kept]"
+    "(#the-bundles-that-are-kept): its decoder is pruned by 97.5 %, the encoder's last blocks and head by 80 %."
 )
 
 

@@ -18,8 +18,8 @@ def exports_section(document: Document | None) -> str:
     what = (
         f"Flickr8k, split `{document['split']}`, {document['photos']:,} photos, beam {document['beam']}, "
         f"{rows[0]['tokenizer']} tokens. The change of CIDEr-D is relative to the trained model in torch, with the 95 % "
-        "interval over pairs of captions of a photo. What a format costs is measured on `val` before it is written: where "
-        "the whole interval lies below -0.5 %, the worst tensor goes back to float32."
+        "interval, paired by photo. The cost of a format is measured on `val` before it is written: where the whole "
+        "interval lies below -0.5 %, the worst tensor returns to float32."
     )
     columns = ["run", "export", "CIDEr-D", "change", "decoder, bytes", "bundle, bytes", ".capz, bytes"]
     figures = table(columns, [_figures(row) for row in rows])
@@ -28,7 +28,7 @@ def exports_section(document: Document | None) -> str:
         for row in rows
         if [name for name in row["kept_float"] if row["forms"].get(name) != "dense_float32"]
     ]
-    parity = "Captions that are torch's, token for token:\n\n" + _parity(rows)
+    parity = "Captions that equal torch's, token for token:\n\n" + _parity(rows)
     parts = [
         title,
         what,
@@ -84,10 +84,10 @@ def entropy_section(document: Document | None) -> str:
         return f"{title}\n\n{missing('it', [command])}"
     what = (
         "Floor: N·H(kept / N) for the places and kept·H0(values) for the values of every tensor, from masks and values alone. "
-        "Packed: what they take in a `.capz`, tables and headers included. Kept: weights that are not zero in the file."
+        "Packed: bytes in a `.capz`, tables and headers included. Kept: weights that are not zero in the file."
     )
     weights = table(
-        ["source", "weights", "kept", "floor, bytes", "packed, bytes", "of the floor", "bytes a kept weight"],
+        ["source", "weights", "kept", "floor, bytes", "packed, bytes", "packed / floor", "bytes per kept weight"],
         [
             [
                 row["source"],
@@ -110,7 +110,7 @@ def entropy_section(document: Document | None) -> str:
             "vocabulary",
             "decoder file",
             "packed",
-            "times smaller than dense float32",
+            "dense float32 / packed",
             "MB/s",
         ],
         [
@@ -126,7 +126,9 @@ def entropy_section(document: Document | None) -> str:
             for row in document["rows"]
         ],
     )
-    rest = "The whole decoder; biases, graph and vocabulary in packed bytes, MB of model file expanded a second on one core:"
+    rest = (
+        "The whole decoder. Biases, graph and vocabulary are in packed bytes; MB/s is model file expanded on one core:"
+    )
     return "\n\n".join([title, what, weights, rest, whole, machine(document["environment"]), commands([command])])
 
 

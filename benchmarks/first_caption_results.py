@@ -13,10 +13,9 @@ def first_caption_section(document: Document | None) -> str:
     if document is None:
         return "\n\n".join([TITLE, missing("it", USUAL)])
     what = (
-        f"`capprune caption` of one photo at beam {document['beam']}. Cold: a process from its start to its end, p50 (p10 to "
-        "p90), and the peak of its memory. Warm: a caption in a process that has the bundle open, the median with the "
-        "interval that holds 95 % of bootstrap draws of the rounds. Download: the packed file, or the folder without golden "
-        "photos."
+        f"`capprune caption` of one photo at beam {document['beam']}. Cold: a new process from start to end, p50 (p10 to "
+        "p90), and its peak memory. Warm: a caption in a process that has the bundle open, the median with its 95 % bootstrap "
+        "interval over rounds. Download: the packed file, or the folder without golden photos."
     )
     columns = ["", "runs in", "download, bytes", "cold, s", "peak, MB", "warm caption, ms"]
     rows = [_row(one) for one in document["rows"]]

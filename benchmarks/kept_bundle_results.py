@@ -17,20 +17,20 @@ def kept_bundles_section(document: Document | None) -> str:
     parent, data = document["parent"], document["data"]
     what = (
         f"Scored on {data['photos']:,} photos of `{data['split']}` of {data['name']}, beam {document['beam']}, "
-        f"{parent['scores']['tokenizer']} tokens. The captions of their dense parent in torch have a CIDEr-D of "
-        f"{parent['scores']['cider_d']:.4f}; to dense: the relative change against it, photo by photo, with the interval that "
-        "holds 95 % of bootstrap draws. The parent was trained for less time than they were, and its encoder did not learn "
+        f"{parent['scores']['tokenizer']} tokens. Their dense parent in torch has a CIDEr-D of "
+        f"{parent['scores']['cider_d']:.4f}. Against dense: the relative change, paired photo by photo, with the 95 % bootstrap "
+        "interval. The parent was trained for less time than the bundles, and its encoder did not learn "
         "([how they were made](../docs/ready_model.md#how-it-was-made))."
     )
     quality = table(
-        ["", "zeros", "CIDEr-D", "interval", "to dense", "METEOR", "bad endings", "download, bytes"],
+        ["", "zeros", "CIDEr-D", "interval", "against dense", "METEOR", "bad endings", "download, bytes"],
         [_quality(row) for row in document["rows"]],
     )
     speed = table(
-        ["", "step, µs", "the same in dense int8, µs", "faster", "caption, ms"],
+        ["", "step, µs", "the same in dense int8, µs", "step against dense int8", "caption, ms"],
         [_speed(row) for row in document["rows"]],
     )
-    turns = "Timed in turns, medians with the interval over rounds:"
+    turns = "Times, interleaved; medians with the 95 % interval over rounds:"
     return "\n\n".join(
         [TITLE, what, quality, turns, speed, machine(document["environment"]), commands([document["command"]])]
     )
@@ -56,9 +56,17 @@ def _speed(row: Document) -> list[str]:
         row["name"],
         _median(row["step_us"], 1, ".0f"),
         _median(row["dense_int8_step_us"], 1, ".0f"),
-        "the intervals overlap" if faster is None else f"{_median(faster, 1, '.2f')} times",
+        "the intervals overlap" if faster is None else _against(faster),
         _median(row["caption_us"], 1000, ".1f"),
     ]
+
+
+def _against(faster: Any) -> str:
+    """A ratio over 1 with its interval."""
+    low, middle, high = (faster[key] for key in ("low", "estimate", "high"))
+    if middle >= 1:
+        return f"{middle:.2f}x faster [{low:.2f}, {high:.2f}]"
+    return f"{1 / middle:.2f}x slower [{1 / high:.2f}, {1 / low:.2f}]"
 
 
 def _median(found: Any, scale: float, form: str) -> str:

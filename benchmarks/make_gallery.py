@@ -1,4 +1,4 @@
-"""docs/gallery.md: what the shipped bundle says of photos that anybody may use, its failures with the rest.
+"""docs/gallery.md: captions that the packaged bundle generates for photos that anybody may use, with its failures.
 
     pip install scikit-image
     python benchmarks/make_gallery.py
@@ -54,10 +54,10 @@ PHOTOS = (
 HEAD = """\
 # Gallery
 
-Made by `python benchmarks/make_gallery.py`: what `capprune caption` says with the bundle that comes with the package. The
-photos are in the public domain (they come with scikit-image) or drawn; none is from the data that the model learned from, and
-no caption is chosen or left out. The model has seen people, dogs and sports, little else: much of this is wrong, and it says
-so only sometimes. *Not sure* marks captions below the bundle's limit.
+Captions of `capprune caption` with the packaged bundle. The photos are in the public domain (they come with scikit-image) or
+drawn. None is from the data that the model learned from, and no caption is chosen or left out. The model has seen people, dogs
+and sports, and little else: most of these captions are wrong, and only some are marked. *Not sure* marks captions below the
+bundle's limit. `python benchmarks/make_gallery.py` generates this page.
 """
 
 
@@ -119,7 +119,7 @@ def main() -> None:
         picture, caption = looked_at(captioner, out / f"{_name(photos[0][0])}.jpg")
         write_bytes(out / "explained.jpg", _jpeg(picture))
     table = "\n".join(["| photo | caption | photo by |", "|---|---|---|", *rows])
-    told = f'Where it looked for each word of "{caption.text}" (`capprune caption --explain`):'
+    told = f'Where the model looked for each word of "{caption.text}" (`capprune caption --explain`):'
     page = f"{HEAD}\n{table}\n\n{told}\n\n![attention](gallery/explained.jpg)\n"
     write_text(DOCS / "gallery.md", page)
 

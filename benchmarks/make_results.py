@@ -33,9 +33,9 @@ Document = dict[str, Any]
 HEAD = """\
 # Results
 
-Made by `python benchmarks/make_results.py` from the JSON in `benchmarks/results/`; a test holds the two together.
-Times are medians (p50) between the first and the ninth decile (p10, p90). A ratio of medians is printed only where the
-ranges from p10 to p90 do not overlap and the processor is a real one."""
+`python benchmarks/make_results.py` generates this page from the JSON in `benchmarks/results/`, and a test compares them.
+Times are medians (p50) with the first and the ninth decile (p10, p90). A ratio of medians is printed only where the ranges
+from p10 to p90 do not overlap and the processor is not emulated."""
 
 
 def render(results: Path) -> str:
@@ -74,11 +74,11 @@ def _flickr8k(models: dict[str, Document]) -> str:
     data, beam, tokenizer = _same([(r["data"], r["quality"]["beam"], _tokenizer(r)) for r in results])
     what = (
         f"Soft-Attention LSTM on {data['name']}: split `{data['split']}`, {data['photos']:,} photos, beam {beam}, "
-        f"{tokenizer} tokens. Intervals hold 95 % of bootstrap draws of the photos. Parity tells how many captions of "
-        "the exported model are those of the trained one, token for token."
+        f"{tokenizer} tokens. Intervals are 95 % bootstrap intervals over photos. Parity is the number of captions of "
+        "the exported model that equal the trained model's, token for token."
     )
     figures = _table(["", *models], [[label, *map(figure, models.values())] for label, figure in _figures(models)])
-    curve = "Validation while training, greedy CIDEr-D:\n\n" + _curve(models)
+    curve = "Validation during training, greedy CIDEr-D:\n\n" + _curve(models)
     machine = _machine(results[0]["environment"])
     done = [command for document in models.values() for command in document["commands"]]
     return "\n\n".join([title, what, figures, curve, machine, _commands(done), *how])

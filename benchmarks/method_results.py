@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from result_text import Document, commands, machine, missing, table
+from method_rows import DENSE, RATE, ROWS, SETTINGS, Line, Wanted, exact_lines, other_lines
+from result_text import Document, commands, machine, missing, ratio, table
+
+__all__ = ["ROWS", "methods_section", "wide_section"]
 
 COMMAND = "python benchmarks/methods.py --data flickr8k --out sweeps/methods"
 WIDE = (
     "python benchmarks/methods.py --data flickr8k --grid configs/sweep_wide.yaml --out sweeps/wide "
     "--results benchmarks/results/methods_wide.json"
 )
-DENSE, RATE, EPOCHS = "dense", "training.learning_rate", "training.epochs"
-
-
-class Wanted(NamedTuple):
-    """A row of the comparison: a group of the sweep is it when all of these agree."""
-
-    cell: str
-    sparsity: float | None
-    method: str
-    start: str | None = None  # that the method does not have by itself
-    scope: str | None = None
-
-    @property
-    def label(self) -> str:
-        """What the table calls it."""
-        more = [f"from {self.start}"] if self.start else []
-        more += [self.scope] if self.scope else []
-        return " ".join([self.method, *more])
-
-
-MAIN = ("supermask", "gradual")
-# Every row that the comparison promises; those that were not trained stand in the table as such.
-ROWS = (
-    Wanted("lstm", None, DENSE),
-    *(Wanted("lstm", 0.975, method) for method in (*MAIN, "lottery")),
-    Wanted("lstm", 0.975, "lottery", start="gradual"),
-    *(Wanted("lstm", 0.975, "hard", scope=scope) for scope in (None, "uniform", "distribution")),
-    Wanted("lstm", 0.975, "snip"),
-    *(Wanted("lstm", sparsity, method) for sparsity in (0.8, 0.95, 0.9875) for method in (*MAIN, "hard")),
-    Wanted("gru", None, DENSE),
-    *(Wanted("gru", 0.975, method) for method in MAIN),
-)
-# What tells rows apart; a group with another key (a width, blocks, a limit in bytes) is none of them
-COMPARED = {"decoder.cell", "pruning.method", "pruning.scope", "pruning.sparsity", "start", "training.seed"}
-COMPARED |= {RATE, f"start.{RATE}"}
-RETRAINED = {"hard": {EPOCHS, f"start.{EPOCHS}"}}  # by method: keys that a row of it may have as well
-COLUMNS = ("model", "target", "seeds", "CIDEr-D", "to dense", "BLEU-4", "zeros", "decoder, bytes", "step, µs")
-HEALTH = ("model", "target", "words", "with `<unk>`", "bad endings", "length", "learning rate", "epochs", "minutes")
+FIGURES = ("seeds", "CIDEr-D", "against dense", "BLEU-4", "zeros", "decoder, bytes", "step, µs")
+HEALTH = ("row", "method", "target", "words", "with `<unk>`", "bad endings", "length", "learning rate", "minutes")
+PAIRS = ("row", "compared with row", "seeds", "CIDEr-D", "the other's CIDEr-D", "change", "file", "step")
 
 
 def methods_section(document: Document | None) -> str:
@@ -65,28 +33,18 @@ def wide_section(document: Document | None) -> str:
 def _section(title: str, document: Document | None, rows: Sequence[Wanted], command: str) -> str:
     if document is None:
         return f"{title}\n\n{missing('them', [command])}"
-    exact = [group for group in document["groups"] if group["weights"] == "float32"]
-    found = [(wanted, _find(document, exact, wanted)) for wanted in rows]
-    used = {group["name"] for _, group in found if group is not None}
-    others = [group for group in exact if group["name"] not in used]
-    rate = document["config"]["training"]["learning_rate"]
+    exact, found = exact_lines(document, rows)
+    other = other_lines(document, len(exact))
     parts = [
         title,
         _what(document),
-        table(
-            COLUMNS,
-            [[*_named(wanted), *_quality(group)] for wanted, group in found]
-            + [[*_described(document, group), *_quality(group)] for group in others],
-        ),
-        _rivals(document, found, others),
-        _pairs(document),
-        "What the captions look like, and what training took with the run that one starts from:",
-        table(
-            HEALTH,
-            [[*_named(wanted), *_health(group, rate)] for wanted, group in found if group and group["runs"]]
-            + [[*_described(document, group), *_health(group, rate)] for group in others if group["runs"]],
-        ),
-        _other_formats(document),
+        table((*SETTINGS, *FIGURES), [[*line.cells, *_quality(line.group)] for line in exact]),
+        _other_formats(other),
+        _rivals(found, exact),
+        _pairs(document, [*exact, *other]),
+        "Health of the captions, and cost of the training with the run that a row starts from. Words: different words in all "
+        "captions. Bad endings: captions that stop at a word such as *a* or *of*. Length: words per caption.",
+        table(HEALTH, [_health(line, document) for line in exact if line.has_runs]),
         _failures(document),
         machine(document["environment"]),
         commands([command + _overrides(document)]),
@@ -101,11 +59,14 @@ def _what(document: Document) -> str:
     photos = f"{training[0]['photos']:,} photos" if training else "the training photos"
     minutes = sum(one["seconds"] for one in _once(document)) / 60
     return (
-        f"Soft-Attention on {document['data']}: trained on {photos}, {config['training']['epochs']} epochs a run, {shape} "
-        f"unless a row says otherwise; {minutes:,.0f} minutes of training in all. Scored on {document['photos']:,} photos of "
-        f"`{document['split']}`, beam {document['beam']}, {document['tokenizer']} tokens, by the trained models in torch. "
-        "Several seeds: mean ± standard deviation. To dense: relative change of CIDEr-D against the dense run of the same seed "
-        "and cell, with the 95 % interval over photos, paired."
+        f"Soft-attention decoders on {document['data']}, trained on {photos} with {shape} unless a row names another width; "
+        f"{minutes:,.0f} minutes of training in all. Scored on {document['photos']:,} photos of `{document['split']}`, beam "
+        f"{document['beam']}, {document['tokenizer']} tokens, by the trained models in torch.\n\n"
+        "- Several seeds: mean ± standard deviation.\n"
+        "- Epochs: with those of the run that a row starts from. Tuning: objective and dropout (as a share of the dense "
+        "model's) of the last stage of a row that keeps the masks of another run.\n"
+        "- Against dense: relative change of CIDEr-D against the dense run of the same seed and cell, with the 95 % interval "
+        "over photos, paired."
     )
 
 
@@ -114,87 +75,31 @@ def _once(document: Document) -> list[Document]:
     return list({row["run"]: row["training"] for row in document["rows"] if row["training"]}.values())
 
 
-def _find(document: Document, groups: Sequence[Document], wanted: Wanted) -> Document | None:
-    base = document["config"]
-    for group in groups:
-        keys = group["keys"]
-        facts = (
-            keys.get("decoder.cell", base["decoder"]["cell"]),
-            None if group["method"] == DENSE else keys.get("pruning.sparsity", base["pruning"]["sparsity"]),
-            group["method"],
-            keys.get("start") if keys.get("start") != DENSE else None,
-            keys.get("pruning.scope"),
-        )
-        if facts == wanted and keys.keys() <= COMPARED | RETRAINED.get(wanted.method, set()):
-            return group
-    return None
-
-
-def _named(wanted: Wanted) -> list[str]:
-    target = "" if wanted.sparsity is None else f"{wanted.sparsity * 100:g} %"
-    return [f"{wanted.cell.upper()}, {wanted.label}", target]
-
-
-def _described(document: Document, group: Document) -> list[str]:
-    """What the tables call a group that no row is promised for, and its target."""
-    keys, base = group["keys"], document["config"]
-    parts = [keys.get("decoder.cell", base["decoder"]["cell"]).upper() + ",", group["method"]]
-    if group["method"] == "keep":
-        parts = [parts[0], keys["start"] + (", rewarded" if keys.get("training.objective") == "scst" else ", tuned")]
-    parts += ["by the reward alone"] if keys.get("training.reward.cross_entropy") == 0.0 else []
-    dropout, photos = keys.get("pruning.dropout_factor"), keys.get("training.photos_per_batch")
-    of_dropout = {None: "", 0.0: "without dropout", 1.0: "with full dropout"}.get(
-        dropout, f"with {dropout} of the dropout"
-    )
-    parts += [of_dropout] if of_dropout else []
-    parts += [keys["pruning.scope"]] if "pruning.scope" in keys else []
-    block, width = keys.get("pruning.block"), keys.get("decoder.hidden")
-    parts += [f"in {block}"] if block else []
-    parts += [f"{width} wide"] if width else []
-    parts += [f"{photos} photos a batch"] if photos else []
-    parts += [f"{keys[EPOCHS]} epochs"] if EPOCHS in keys and group["method"] == DENSE else []
-    parts += [f"for {keys[EPOCHS]} epochs"] if _tuned_otherwise(document, group) else []
-    parts += ["trained again for a whole run"] if EPOCHS not in keys and group["method"] == "hard" else []
-    if "pruning.step_us" in keys:
-        return [" ".join(parts), f"{keys['pruning.step_us']:g} µs"]
-    if "pruning.bytes" in keys:
-        return [" ".join(parts), f"{keys['pruning.bytes']:,} bytes"]
-    sparsity = keys.get("pruning.sparsity", base["pruning"]["sparsity"])
-    return [" ".join(parts), "" if group["method"] == DENSE else f"{sparsity * 100:g} %"]
-
-
-def _tuned_otherwise(document: Document, group: Document) -> bool:
-    """Whether the same masks are tuned for another number of epochs in another row."""
-    own = {**group["keys"], EPOCHS: None}
-    alike = [one for one in document["groups"] if one["weights"] == "float32" and {**one["keys"], EPOCHS: None} == own]
-    return group["method"] == "keep" and len(alike) > 1
-
-
-def _pairs(document: Document) -> str:
-    """What was tuned beside the best dense model of its epochs, what has a limit beside those that have none."""
+def _pairs(document: Document, lines: Sequence[Line]) -> str:
+    """The comparisons that the sweep is made for, by the numbers of their rows."""
     if not document.get("pairs"):
         return ""
-    named = {
-        (group["name"], group["weights"]): " ".join(_described(document, group)).strip() for group in document["groups"]
-    }
+    numbers = {(line.group["name"], line.group["weights"]): str(line.number) for line in lines if line.group}
     rows = [
         [
-            *(_in_form(named.get((pair[side], _form(pair)), pair[side]), pair) for side in ("name", "against")),
+            *(numbers.get((pair[side], _form(pair)), pair[side]) for side in ("name", "against")),
             str(len(pair["seeds"])),
             f"{pair['cider_d']:.4f}",
             f"{pair['its_cider_d']:.4f}",
             _change(pair["change"]),
-            *("—" if pair[key] is None else f"{pair[key]:.2f} times" for key in ("smaller", "faster")),
+            ratio(pair["smaller"], "smaller", "larger"),
+            ratio(pair["faster"], "faster", "slower"),
         ]
         for pair in document["pairs"]
     ]
     small = any(_form(pair) != "float32" for pair in document["pairs"])
-    in_blocks = "; what is stored in blocks of int8, and a dense model of its shape in int8" if small else ""
+    in_blocks = "\n- blocks in int8: with the dense model of the same shape in int8" if small else ""
     return (
-        "Beside each other, of the seeds that both have: what was tuned with its masks, and the best dense model of no more "
-        "epochs in all, whatever its width; what was rewarded, and the run that it started from; what was pruned to a limit, "
-        f"and supermasks that count all weights alike{in_blocks}:\n\n"
-        + table(("model", "beside", "seeds", "CIDEr-D", "the other's", "change", "file smaller", "step faster"), rows)
+        "Paired comparisons, over the seeds that both rows have:\n\n"
+        "- a tuned row: with the best dense model of no more epochs in all, whatever its width\n"
+        "- a row trained by SCST: with the run that it started from\n"
+        f"- a row with a limit: with the supermasks whose target counts all weights alike{in_blocks}\n\n"
+        + table(PAIRS, rows)
     )
 
 
@@ -202,14 +107,10 @@ def _form(pair: Document) -> str:
     return str(pair.get("weights", "float32"))
 
 
-def _in_form(name: str, pair: Document) -> str:
-    return name if _form(pair) == "float32" else f"{name}, {_form(pair)}"
-
-
 def _quality(group: Document | None) -> list[str]:
     if group is None or not group["runs"]:
         reason = "failed" if group is not None and group["failed"] else "not run"
-        return [reason, *[""] * (len(COLUMNS) - 3)]
+        return [reason, *[""] * (len(FIGURES) - 1)]
     short = [f"{group[name]} {word}" for name, word in (("failed", "failed"), ("waiting", "not run")) if group[name]]
     return [
         ", ".join([str(len(group["runs"])), *short]),
@@ -222,40 +123,55 @@ def _quality(group: Document | None) -> list[str]:
     ]
 
 
-def _health(group: Document, rate: float) -> list[str]:
-    minutes = group["figures"]["seconds_in_all"]["mean"] / 60
+def _health(line: Line, document: Document) -> list[str]:
+    assert line.group is not None, "only rows with runs have captions"
+    minutes = line.group["figures"]["seconds_in_all"]["mean"] / 60
+    method, *_, target = line.settings
     return [
-        _mean(group, "distinct_words", ".0f"),
-        _mean(group, "unknown_share", ".1%"),
-        _mean(group, "bad_ending_share", ".1%"),
-        _mean(group, "mean_words", ".1f"),
-        f"{group['keys'].get(RATE, rate):g}",
-        _mean(group, "epochs_in_all", ".0f"),
+        str(line.number),
+        method,
+        target,
+        _mean(line.group, "distinct_words", ".0f"),
+        _mean(line.group, "unknown_share", ".1%"),
+        _mean(line.group, "bad_ending_share", ".1%"),
+        _mean(line.group, "mean_words", ".1f"),
+        f"{line.group['keys'].get(RATE, document['config']['training']['learning_rate']):g}",
         f"{minutes:.0f}",
     ]
 
 
-def _rivals(document: Document, found: Sequence[tuple[Wanted, Document | None]], others: Sequence[Document]) -> str:
+def _rivals(found: Mapping[Wanted, Document | None], lines: Sequence[Line]) -> str:
     """The dense model whose file is nearest in bytes to that of the supermask at 97.5 %."""
-    sparse = next((group for wanted, group in found if wanted == Wanted("lstm", 0.975, "supermask")), None)
-    dense = [group for group in others if group["method"] == DENSE and "decoder_bytes" in group["figures"]]
+    sparse = found.get(Wanted("lstm", 0.975, "supermask"))
+    promised = [group for group in found.values() if group is not None]
+    dense = [
+        line
+        for line in lines
+        if line.group
+        and line.group["method"] == DENSE
+        and line.group not in promised
+        and "decoder_bytes" in line.group["figures"]
+    ]
     if sparse is None or "decoder_bytes" not in sparse["figures"] or not dense:
         return ""
     size = sparse["figures"]["decoder_bytes"]["mean"]
-    rival = min(dense, key=lambda group: abs(group["figures"]["decoder_bytes"]["mean"] - size))
+    rival = min(
+        dense, key=lambda line: abs(line.group["figures"]["decoder_bytes"]["mean"] - size) if line.group else size
+    )
+    assert rival.group is not None, "it has a size"
+    its_size, its_score = _mean(rival.group, "decoder_bytes", ",.0f"), _mean(rival.group, "cider_d", ".4f")
     return (
-        f"Of equal bytes: {_described(document, rival)[0]} ({_mean(rival, 'decoder_bytes', ',.0f')} bytes) has CIDEr-D "
-        f"{_mean(rival, 'cider_d', '.4f')}, the supermask at 97.5 % ({size:,.0f} bytes) {_mean(sparse, 'cider_d', '.4f')}."
+        f"At equal bytes: the dense model of row {rival.number} ({its_size} bytes) has CIDEr-D {its_score}, the supermask at "
+        f"97.5 % ({size:,.0f} bytes) {_mean(sparse, 'cider_d', '.4f')}."
     )
 
 
-def _other_formats(document: Document) -> str:
-    groups = [group for group in document["groups"] if group["weights"] != "float32" and group["runs"]]
-    if not groups:
+def _other_formats(lines: Sequence[Line]) -> str:
+    if not lines:
         return ""
-    rows = [[*_described(document, group), group["weights"], *_quality(group)] for group in groups]
-    return "In other formats, said by the decoder's file in the interpreter:\n\n" + table(
-        (*COLUMNS[:2], "weights", *COLUMNS[2:]), rows
+    rows = [[*line.cells, line.group["weights"], *_quality(line.group)] for line in lines if line.group]
+    return "Other export formats, captioned by the decoder's file in the interpreter:\n\n" + table(
+        (*SETTINGS, "weights", *FIGURES), rows
     )
 
 

@@ -13,12 +13,12 @@ def training_section(document: Document | None) -> str:
         return f"{title}\n\n{missing('it', [command])}"
     settings = document["settings"]
     what = (
-        f"A Soft-Attention LSTM {settings['width']} wide, {settings['regions']} regions, captions of Flickr8k, one training "
-        "step after the other: ours dense and with a supermask, in batches of 10 photos and of 20 with five captions each, and "
+        f"A Soft-Attention LSTM {settings['width']} wide, {settings['regions']} regions, captions of Flickr8k, training "
+        "steps only: ours dense and with a supermask, in batches of 10 and of 20 photos with five captions each, and "
         "a plain implementation (benchmarks/plain_training.py: batches of 50 pairs padded to the longest, features projected "
-        f"for every pair, an LSTMCell in a loop). {settings['rounds']} rounds in turns. Time is that of a caption beside ours "
-        "dense of the same round, type and batch, beside 50 captions for the plain one; memory is what three steps add at the "
-        "peak of a process."
+        f"for every pair, an LSTMCell in a loop). {settings['rounds']} interleaved rounds. Time / dense is the time per "
+        "caption over that of ours dense in the same round, type and batch (of 50 captions for the plain one). Memory is the "
+        "growth of the peak in three steps."
     )
     parts = [title, what, _figures(document["rows"]), _ratios(document["rows"])]
     return "\n\n".join([*parts, machine(document["environment"]), commands([command])])
@@ -28,12 +28,12 @@ def _figures(rows: list[Document]) -> str:
     return table(
         [
             "",
-            "captions a batch",
+            "captions per batch",
             "type",
             "captions/s p10",
             "p50",
             "p90",
-            "time beside dense p10",
+            "time / dense p10",
             "p50",
             "p90",
             "peak MB",
@@ -65,8 +65,8 @@ def _ratios(rows: list[Document]) -> str:
             )
             memory = pruned["peak_mb"] / dense["peak_mb"]
             lines.append(
-                f"- {dtype}, {size} captions a batch: {next(faster):.1f} times the captions a second of the plain one, with a "
-                f"supermask {next(faster):.1f} times; a pruned step takes {pruned['time_beside_dense']['p50']:.2f} times the "
-                f"time and {memory:.1f} times the memory of a dense one."
+                f"- {dtype}, {size} captions per batch: {next(faster):.1f}x faster than the plain one, with a supermask "
+                f"{next(faster):.1f}x; a pruned step takes {pruned['time_beside_dense']['p50']:.2f}x the time and {memory:.1f}x "
+                f"the memory of a dense one."
             )
     return "\n".join(lines)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from capprune_runtime.photo import decode_photo, normalise, read_photo, resize
     from capprune_runtime.tflite.check import check_tflite
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "caption.captioner": ("Caption", "Captioner"),

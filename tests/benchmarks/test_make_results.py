@@ -90,16 +90,16 @@ def test_ratio_of_times_that_overlap_is_not_printed(tmp_path: Path) -> None:
     document = copy.deepcopy(STEP)
     sparse = document["rows"][2]
     sparse["us_p90"] = document["rows"][0]["us_p10"] + 1
-    assert "times" not in _row(tmp_path, document, "csr_float32")
+    assert "faster" not in _row(tmp_path, document, "csr_float32")
     sparse["us_p90"] = document["rows"][0]["us_p10"] - 1
     sparse["us_p50"] = document["rows"][0]["us_p50"] / 5
-    assert "| 5.0 times |" in _row(tmp_path, document, "csr_float32")
+    assert "| 5.0x faster |" in _row(tmp_path, document, "csr_float32")
 
 
 def test_ratio_of_times_on_an_emulated_processor_is_not_printed(tmp_path: Path) -> None:
     document = copy.deepcopy(STEP)
     document["environment"]["emulated"] = True
-    assert "times" not in _row(tmp_path, document, "csr_float32")
+    assert "faster" not in _row(tmp_path, document, "csr_float32")
     assert "It was emulated: the times mean nothing." in render(tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_busy_machine_is_said_to_be_shared(tmp_path: Path) -> None:
     document = copy.deepcopy(STEP)
     document["environment"]["load_when_started"] = 3.0
     _row(tmp_path, document, "csr_float32")
-    assert "2 shared cores (load 3.0 when it started" in render(tmp_path)
+    assert "2 shared cores (load 3.0 at the start: compare ratios)" in render(tmp_path)
     document["environment"]["load_when_started"] = 0.2
     _row(tmp_path, document, "csr_float32")
     assert "shared" not in render(tmp_path)

@@ -13,7 +13,9 @@ from capprune.config import load_config
 from capprune.sweeping.grid import expand, read_grid
 from capprune.sweeping.groups import compared, grouped
 from capprune.sweeping.results import Cost, Document, Row, Scores, Sizes, write_document, write_scores
-from method_results import ROWS, methods_section
+from method_results import methods_section
+from method_rows import ROWS
+from result_text import ratio
 
 PHOTOS = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
 CIDER = {"dense": 0.5, "supermask": 0.49, "gradual": 0.45, "keep": 0.495}
@@ -93,33 +95,54 @@ def document(tmp_path: Path) -> dict[str, Any]:
     return methods.copied(made(tmp_path))
 
 
-def line(section: str, start: str) -> list[str]:
-    found = next(one for one in section.splitlines() if one.startswith(f"| {start} |"))
-    return [cell.strip() for cell in found.split("|")[1:-1]]
+def tables(section: str) -> list[list[dict[str, str]]]:
+    """Every table of a section, its rows by the names of their columns."""
+    found: list[list[dict[str, str]]] = []
+    columns: list[str] = []
+    for one in section.splitlines():
+        cells = [cell.strip() for cell in one.split("|")[1:-1]]
+        if not cells:
+            columns = []
+        elif not columns:
+            columns = cells
+            found.append([])
+        elif set(cells[0]) != {"-"}:
+            found[-1].append(dict(zip(columns, cells, strict=True)))
+    return found
+
+
+def line(section: str, table: int = 0, **settings: str) -> dict[str, str]:
+    """The only row of a table with these cells; all other settings are those of a plain run."""
+    plain = {"cell": "LSTM", "width": "512", "block": "", "photos a batch": "10", "tuning": "", **settings}
+    rows = [
+        row for row in tables(section)[table] if all(row.get(name, value) == value for name, value in plain.items())
+    ]
+    assert len(rows) == 1, rows
+    return rows[0]
 
 
 def test_seeds_stand_as_mean_and_spread_with_the_paired_change(document: dict[str, Any]) -> None:
-    cells = line(methods_section(document), "LSTM, supermask")
-    assert cells[:4] == ["LSTM, supermask", "97.5 %", "3", "0.4967 ± 0.0115"]  # 0.49, 0.49, 0.51
-    assert cells[4].startswith("-2.0% [")  # (0.4967 - 0.5067) / 0.5067
-    assert cells[6:] == ["97.50%", "1,000,000", "100 ± 0"]
-    assert line(methods_section(document), "LSTM, dense")[4] == "—"
-    health = [
-        one for one in methods_section(document).splitlines() if one.startswith("| LSTM, supermask | 97.5 % | 300 |")
-    ]
-    assert len(health) == 1 and "| 0.004 |" in health[0]  # the config's
-    tuned = line(
-        methods_section(document).partition("What the captions look like")[2],
-        "LSTM, supermask, tuned 512 wide 20 photos a batch",
-    )
-    assert tuned[6] == "0.001"  # its own
+    section = methods_section(document)
+    row = line(section, method="supermask", target="97.5 %")
+    assert (row["row"], row["seeds"], row["CIDEr-D"]) == ("2", "3", "0.4967 ± 0.0115")  # 0.49, 0.49, 0.51
+    assert row["against dense"].startswith("-2.0% [")  # (0.4967 - 0.5067) / 0.5067
+    assert (row["zeros"], row["decoder, bytes"], row["step, µs"]) == ("97.50%", "1,000,000", "100 ± 0")
+    assert line(section, method="dense", row="1")["against dense"] == "—"
+    health = {row["row"]: row for row in tables(section)[-1]}
+    assert (health["2"]["words"], health["2"]["learning rate"]) == ("300", "0.004")  # the config's
+    tuned = line(section, tuning="cross-entropy, 1/3 dropout", **{"photos a batch": "20"})
+    assert health[tuned["row"]]["learning rate"] == "0.001"  # its own
 
 
 def test_row_that_was_not_trained_says_so(document: dict[str, Any]) -> None:
     section = methods_section(document)
-    assert line(section, "GRU, supermask")[1:3] == ["97.5 %", "not run"]
-    assert line(section, "LSTM, lottery from gradual")[1:3] == ["97.5 %", "not run"]
-    assert line(section, "LSTM, snip")[1:3] == ["97.5 %", "failed"]
+    for settings, reason in (
+        ({"cell": "GRU", "method": "supermask"}, "not run"),
+        ({"method": "lottery from gradual"}, "not run"),
+        ({"method": "snip"}, "failed"),
+    ):
+        row = line(section, **settings)
+        assert (row["target"], row["seeds"]) == ("97.5 %", reason)
     assert "- snip-sparsity0.975-seed8888, float32: no luck" in section
     document["groups"] = []
     assert methods_section(document).count("| not run |") == len(ROWS)
@@ -136,12 +159,10 @@ def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict
     document["groups"] = [group for group in document["groups"] if group["name"] != "supermask-sparsity0.975"]
     document["pairs"] = []
     section = methods_section(document)
-    rows = [one for one in section.splitlines() if one.startswith("| LSTM, supermask | 97.5 %")]
-    assert len(rows) == 1 and "not run" in rows[0]
-    assert line(section, "LSTM, supermask in 1x16")[1:3] == ["80 %", "not run"]
-    assert line(section, "LSTM, supermask 512 wide 20 photos a batch")[1:3] == ["97.5 %", "2"]
-    limited = [one for one in section.splitlines() if one.startswith("| LSTM, supermask | 37 µs | 1 |")]
-    assert limited
+    assert line(section, method="supermask", target="97.5 %")["seeds"] == "not run"
+    assert line(section, method="supermask", block="1x16", target="80 %")["seeds"] == "not run"
+    assert line(section, method="supermask", **{"photos a batch": "20"})["seeds"] == "2"
+    assert line(section, method="supermask", target="37 µs")["seeds"] == "1"
 
 
 def test_tuned_and_limited_runs_stand_beside_their_rivals(document: dict[str, Any]) -> None:
@@ -153,28 +174,47 @@ def test_tuned_and_limited_runs_stand_beside_their_rivals(document: dict[str, An
     assert (limited["against"], limited["cider_d"]) == ("supermask-sparsity0.975", pytest.approx(0.49))
     assert (rewarded["against"], rewarded["seeds"]) == ("supermask-sparsity0.975", [8888])
     assert rewarded["change"]["relative"]["estimate"] == pytest.approx(0.495 / 0.49 - 1, rel=1e-4)
-    cells = line(methods_section(document), "LSTM, supermask, tuned 512 wide 20 photos a batch 97.5 %")
-    assert cells[1:3] == ["LSTM, dense", "2"] and cells[6:] == ["19.00 times", "1.00 times"]
+    section = methods_section(document)
+    number = line(section, tuning="cross-entropy, 1/3 dropout", **{"photos a batch": "20"})["row"]
+    pair = next(row for row in tables(section)[2] if row["row"] == number)
+    assert (pair["compared with row"], pair["seeds"]) == ("1", "2")
+    assert (pair["file"], pair["step"]) == ("19.00x smaller", "equal")
+
+
+def test_rewarded_runs_name_objective_and_dropout(document: dict[str, Any]) -> None:
+    section = methods_section(document)
+    assert line(section, tuning="SCST alone, no dropout")["method"] == "supermask"
+    assert line(section, tuning="SCST and cross-entropy, no dropout")["method"] == "supermask"
 
 
 def test_blocks_of_int8_stand_beside_the_dense_model_of_their_shape_in_int8(document: dict[str, Any]) -> None:
     blocked = document["pairs"][-1]
     assert (blocked["name"], blocked["weights"]) == ("supermask-block-1x16-sparsity0.975", "int8")
     assert (blocked["against"], blocked["seeds"]) == ("dense", [8888])
-    cells = line(methods_section(document), "LSTM, supermask in 1x16 97.5 %, int8")
-    assert cells[1:3] == ["LSTM, dense, int8", "1"] and cells[6] == "19.00 times"
+    section = methods_section(document)
+    number = line(section, table=1, method="supermask", block="1x16", target="97.5 %", weights="int8")["row"]
+    pair = next(row for row in tables(section)[2] if row["row"] == number)
+    assert pair["compared with row"] == line(section, table=1, method="dense")["row"]
+    assert pair["file"] == "19.00x smaller"
     document["pairs"] = document["pairs"][:-1]
-    assert "in blocks of int8, and" not in methods_section(document)
+    assert "- blocks in int8:" not in methods_section(document)
+
+
+def test_ratios_are_never_under_one() -> None:
+    assert ratio(0.25, "smaller", "larger") == "4.00x larger"
+    assert ratio(4.0, "smaller", "larger", digits=1) == "4.0x smaller"
+    assert ratio(1.001, "faster", "slower") == "equal" and ratio(None, "faster", "slower") == "—"
 
 
 def test_budget_and_rival_of_equal_bytes_are_told(document: dict[str, Any]) -> None:
     section = methods_section(document)
     runs = len({row["run"] for row in document["rows"] if row["status"] == "done"})
-    assert "trained on 100 photos, 6 epochs a run, embedding 256, hidden 512, attention 512, context 512" in section
+    assert "trained on 100 photos with embedding 256, hidden 512, attention 512, context 512" in section
     assert f"; {runs} minutes of training in all" in section
     usual = methods_section(None).splitlines()[-2]
     assert f"{usual} data.limit=100 training.epochs=6 training.learning_rate=0.004\n" in section
-    assert "Of equal bytes: LSTM, dense 16 wide (1,000,000 bytes)" in section
+    small = line(section, method="dense", width="16")["row"]
+    assert f"At equal bytes: the dense model of row {small} (1,000,000 bytes)" in section
 
 
 def test_copy_does_not_tell_where_the_data_was(tmp_path: Path) -> None:

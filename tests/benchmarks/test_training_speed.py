@@ -63,7 +63,7 @@ def test_times_are_beside_dense_of_the_same_round_and_batch() -> None:
     }  # fmt: skip
     settings = {"width": 8, "regions": 4, "rounds": 3}
     text = training_section({"rows": rows, "environment": environment, "settings": settings})
-    assert "50 captions a batch: 4.0 times the captions a second of the plain one, with a supermask 2.0 times" in text
-    assert "100 captions a batch: 8.0 times the captions a second of the plain one, with a supermask 6.0 times" in text
-    assert "2.00 times the time and 1.5 times the memory" in text and "1.33 times the time" in text
+    assert "50 captions per batch: 4.0x faster than the plain one, with a supermask 2.0x" in text
+    assert "100 captions per batch: 8.0x faster than the plain one, with a supermask 6.0x" in text
+    assert "2.00x the time and 1.5x the memory" in text and "1.33x the time" in text
     assert np.isfinite([one["captions_per_second"]["p10"] for one in rows]).all()

@@ -63,19 +63,28 @@ class _Tree(BaseModel):
 class DataConfig(_Tree):
     """Where photos and captions are, and which words are kept."""
 
-    folder: Path = Field(description="holds a Karpathy or COCO JSON and the photos (folder or tar)")
-    minimum_count: int = Field(default=5, ge=1, description="rarer words of the training captions become <unk>")
+    folder: Path = Field(description="folder with captions and photos, in a layout that `capprune data check` knows")
+    minimum_count: int = Field(
+        default=5, ge=1, description="words that occur less often in the training captions become `<unk>`"
+    )
     maximum_tokens: int = Field(
-        default=20, ge=2, le=500, description="longer captions are cut, generation ends; of radix tokens in words"
+        default=20,
+        ge=2,
+        le=500,
+        description="longest caption in tokens (radix: in words); longer training captions are cut",
     )
     tokens: Literal["words", "characters", "subwords", "radix"] = Field(
-        default="words", description="what the decoder generates at each step; docs/tokens.md"
+        default="words", description="unit that the decoder generates at each step"
     )
-    radix_base: int = Field(default=768, ge=2, le=65_536, description="digits of radix tokens, two to a word")
+    radix_base: int = Field(
+        default=768, ge=2, le=65_536, description="number of digits of radix tokens; every word is two digits"
+    )
     subword_pieces: int = Field(default=1000, ge=20, le=100_000, description="size of the subword vocabulary")
-    subword_model: Literal["bpe", "unigram"] = Field(default="unigram", description="how pieces of words are chosen")
+    subword_model: Literal["bpe", "unigram"] = Field(
+        default="unigram", description="sentencepiece's algorithm for subwords"
+    )
     licence: str = Field(default="unknown", description="terms of the data, written into every bundle made from it")
-    limit: int | None = Field(default=None, ge=1, description="only the first photos of each split")
+    limit: int | None = Field(default=None, ge=1, description="use only the first photos of each split")
 
     @property
     def coding(self) -> TokensSection:
@@ -92,44 +101,60 @@ class EncoderConfig(_Tree):
     """Which encoder sees the photo, at what size, on which grid, and what of it learns."""
 
     name: str = Field(
-        default=DEFAULT_ENCODER, description="`regions`: none, features of regions that a detector found are given"
+        default=DEFAULT_ENCODER,
+        description="encoder of the registry, or `regions` for given region features without an encoder",
     )
-    source: str | None = Field(default=None, description="for hf: a folder, or an id on the Hugging Face Hub")
+    source: str | None = Field(
+        default=None, description="with `hf`: a folder, or an id `OWNER/NAME` on the Hugging Face Hub"
+    )
     size: int = Field(
-        default=224, ge=32, le=1024, description="side of the squashed photo, pixels; the encoder's own if left out"
+        default=224, ge=32, le=1024, description="side of the resized photo in pixels; by default the encoder's own"
     )
     mean: tuple[float, float, float] | None = Field(
-        default=None, description="for hf: of red, green and blue, from 0 to 255; its folder's if left out"
+        default=None, description="with `hf`: mean of red, green and blue, from 0 to 255; by default that of the source"
     )
     scale: tuple[float, float, float] | None = Field(
-        default=None, description="for hf: what red, green and blue are divided by; its folder's if left out"
+        default=None,
+        description="with `hf`: divisor of red, green and blue after the mean is subtracted; by default that of the source",
     )
-    regions: int = Field(default=100, ge=1, le=100, description="the most regions of a photo, where features are given")
-    channels: int = Field(default=2048, ge=1, le=MOST_UNITS, description="of each region, where features are given")
-    grid: int | None = Field(default=None, ge=1, le=32, description="pool the feature grid to grid x grid")
+    regions: int = Field(default=100, ge=1, le=100, description="with `regions`: largest number of regions per photo")
+    channels: int = Field(
+        default=2048, ge=1, le=MOST_UNITS, description="with `regions`: number of channels of each region"
+    )
+    grid: int | None = Field(
+        default=None,
+        ge=1,
+        le=32,
+        description="pool the feature grid to this number of cells per side; by default the grid is not pooled",
+    )
     pooling: Literal["average", "capsules"] = Field(
-        default="average", description="how the decoder sees the grid: its cells, or capsules routed from them"
+        default="average", description="how the grid becomes regions: its cells, or capsules routed from them"
     )
-    capsules: int = Field(default=16, ge=1, le=1024, description="of capsule pooling; the decoder's regions")
-    capsule_channels: int = Field(default=128, ge=1, le=4096, description="of each capsule")
-    routing_iterations: int = Field(default=3, ge=1, le=10, description="of capsule pooling")
+    capsules: int = Field(
+        default=16, ge=1, le=1024, description="number of capsules, which the decoder uses as regions"
+    )
+    capsule_channels: int = Field(default=128, ge=1, le=4096, description="number of channels of each capsule")
+    routing_iterations: int = Field(default=3, ge=1, le=10, description="rounds of routing between cells and capsules")
     train: Literal["frozen", "masks", "all"] = Field(
-        default="frozen", description="what learns with the decoder: nothing (features are cached), masks, weights too"
+        default="frozen",
+        description="parts of the encoder that learn with the decoder: none (features are cached), its masks, or all",
     )
     frozen_blocks: int = Field(
         default=0,
         ge=0,
         le=1000,
-        description="blocks at the photo's end that never learn, nor does the stem; what they give is cached",
+        description="number of blocks at the photo's end that stay fixed, with the stem; their output is cached",
     )
     rounded: bool = Field(
         default=False,
-        description="round a frozen encoder's filters to int8, as export will, so that the decoder learns on it",
+        description="round the filters of a frozen encoder to int8 first, as the export will",
     )
     start: Path | None = Field(
-        default=None, description="a run whose encoder this one sees through, frozen, instead of its start's"
+        default=None, description="folder of a run whose encoder is used, frozen, instead of that of the run at `start`"
     )
-    learning_rate: float = Field(default=1e-4, gt=0, description="of its weights; falls as training.learning_rate does")
+    learning_rate: float = Field(
+        default=1e-4, gt=0, description="learning rate of the encoder's weights; it falls like `training.learning_rate`"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -191,51 +216,68 @@ class DistillationConfig(_Tree):
     """Learning from another run's scores beside the human captions (Hinton et al., 2015)."""
 
     teacher: Path | None = Field(
-        default=None, description="a run of the same vocabulary; none learns from people alone"
+        default=None, description="folder of a run with the same vocabulary whose scores are learned; none by default"
     )
     weight: float = Field(default=0.5, gt=0, le=1, description="share of the teacher's scores in the loss")
     temperature: float = Field(
-        default=1.0, gt=0, le=20, description="scores are divided by it, the loss times its square"
+        default=1.0, gt=0, le=20, description="divisor of all scores; the loss is multiplied by its square"
     )
     sequences: bool = Field(
-        default=False, description="the teacher's own caption of a photo is learned as one more of its captions"
+        default=False, description="learn the teacher's own caption of a photo as one more of its captions"
     )
 
 
 class RewardConfig(_Tree):
     """Self-critical sequence training (Rennie et al., 2017), with `<end>` as a word of the reward."""
 
-    samples: int = Field(default=5, ge=2, le=100, description="sampled captions of a photo")
+    samples: int = Field(default=5, ge=2, le=100, description="number of sampled captions per photo")
     baseline: Literal["sample_mean", "greedy"] = Field(
-        default="sample_mean", description="what a sample must beat: the mean of the others, or the greedy caption"
+        default="sample_mean",
+        description="score that a sample must exceed: the mean of the other samples, or the greedy caption's",
     )
     cider: float = Field(default=1.0, ge=0, description="weight of CIDEr-D (0 to 10) in the reward")
     bleu4: float = Field(default=1.0, ge=0, description="weight of BLEU-4 (0 to 1) in the reward")
     cross_entropy: float = Field(
-        default=0.0, ge=0, description="weight of people's words beside the reward; keeps captions from growing alike"
+        default=0.0,
+        ge=0,
+        description="weight of the cross-entropy of human captions beside the reward; keeps captions from becoming alike",
     )
 
 
 class TrainingConfig(_Tree):
     """Optimiser, schedule and batches. Adam; after the warm-up a cosine from `learning_rate` to `final_learning_rate`."""
 
-    objective: Literal["cross_entropy", "scst"] = "cross_entropy"
+    objective: Literal["cross_entropy", "scst"] = Field(
+        default="cross_entropy",
+        description="loss: the next word of human captions, or the score of whole sampled captions",
+    )
     distillation: DistillationConfig = DistillationConfig()
     reward: RewardConfig = RewardConfig()
 
-    epochs: int = Field(default=10, ge=1)
-    photos_per_batch: int = Field(default=10, ge=1, description="a batch holds all captions of so many photos")
-    learning_rate: float = Field(default=1e-3, gt=0)
-    final_learning_rate: float = Field(default=1e-5, ge=0)
-    warmup: float = Field(default=0.0, ge=0, lt=1, description="share of the run in which the learning rate rises")
-    adam_eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    gradient_clip: float = Field(default=5.0, ge=0, description="largest norm of the weights' gradient; 0 is no limit")
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of products; bfloat16 is twice as fast where the processor has it"
+    epochs: int = Field(default=10, ge=1, description="number of passes over the training photos")
+    photos_per_batch: int = Field(
+        default=10, ge=1, description="number of photos per batch; a batch contains all their captions"
     )
-    validation_photos: int = Field(default=500, ge=1, description="of val; greedy CIDEr on them chooses the epoch")
-    seed: int = Field(default=8888, ge=0, lt=1 << 63)
+    learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of the weights after the warm-up")
+    final_learning_rate: float = Field(
+        default=1e-5, ge=0, description="learning rate at the end of the run; the rate falls along half a cosine"
+    )
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the run in which the learning rate rises from 0"
+    )
+    adam_eps: float = Field(default=1e-8, gt=0, description="epsilon of Adam for the weights")
+    weight_decay: float = Field(default=0.0, ge=0, description="weight decay of Adam")
+    gradient_clip: float = Field(
+        default=5.0, ge=0, description="largest norm of the weights' gradient; 0 means no limit"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="number format of matrix products; bfloat16 is about twice as quick where the processor supports it",
+    )
+    validation_photos: int = Field(
+        default=500, ge=1, description="number of validation photos; their greedy CIDEr-D chooses the best epoch"
+    )
+    seed: int = Field(default=8888, ge=0, lt=1 << 63, description="seed of all random numbers of the run")
 
 
 BlockShape = Literal["none", "1x16"]
@@ -248,51 +290,86 @@ Scope = Literal["blind", "uniform", "distribution"]
 class GradualConfig(_Tree):
     """The cubic schedule of Zhu and Gupta (2017), in shares of the run."""
 
-    begin: float | None = Field(default=None, ge=0, lt=1, description="first update; after the first epoch if left out")
-    end: float = Field(default=0.5, gt=0, le=1, description="last update; the rest of the run trains what is left")
-    updates: int = Field(default=100, ge=1, description="of the masks, evenly spaced")
+    begin: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="share of the run at which pruning begins; by default after the first epoch",
+    )
+    end: float = Field(
+        default=0.5, gt=0, le=1, description="share of the run at which pruning ends; the rest trains the kept weights"
+    )
+    updates: int = Field(default=100, ge=1, description="number of updates of the masks, evenly spaced")
 
 
 class PruningConfig(_Tree):
     """How weights are removed; docs/pruning.md says what to set."""
 
-    method: Method = "none"
+    method: Method = Field(default="none", description="pruning method; `none` trains a dense model")
     sparsity: float = Field(default=0.975, gt=0, lt=1, description="share of the prunable weights that end as zero")
     bytes: int | None = Field(
-        default=None, ge=1, description="instead of sparsity: what the kept weights may take in the bundle's files"
+        default=None, ge=1, description="limit of the bytes of the kept weights in the bundle, instead of `sparsity`"
     )
-    step_us: float | None = Field(default=None, gt=0, description="instead of sparsity: time of a word, microseconds")
-    costs: str = Field(default="x86-64", description="what a kept weight costs: a table that ships, or a file")
-    scope: Scope | None = Field(default=None, description="how magnitudes of different layers are compared")
+    step_us: float | None = Field(
+        default=None, gt=0, description="limit of the time of one step in microseconds, instead of `sparsity`"
+    )
+    costs: str = Field(
+        default="x86-64",
+        description="cost table of a kept weight for the limits: the name of a shipped table, or a JSON file",
+    )
+    scope: Scope | None = Field(
+        default=None,
+        description="how magnitudes of layers are compared; default `uniform` for `gradual`, otherwise `blind`",
+    )
     exclude: tuple[str, ...] = Field(
-        default=(), description="layers, or `encoder` or `decoder`, that stay dense and do not count"
+        default=(), description="layers, or `encoder` or `decoder`, that stay dense and do not count towards the target"
     )
     keep: tuple[str, ...] = Field(
-        default=(), description="likewise, but with the masks that the run at `start` has; these do not change"
+        default=(), description="layers, or `encoder` or `decoder`, that keep the masks of the run at `start`"
     )
-    depthwise: bool = Field(default=False, description="depthwise convolutions too; they hold few weights")
-    least_kept: float = Field(default=0.0, ge=0, lt=1, description="no layer keeps less than this share of its weights")
+    depthwise: bool = Field(default=False, description="prune depthwise convolutions too; they have few weights")
+    least_kept: float = Field(
+        default=0.0, ge=0, lt=1, description="smallest share of its weights that every layer keeps"
+    )
     gradual: GradualConfig = GradualConfig()
-    block: BlockShape = Field(default="none", description="weights in a row that go or stay together, in `step`")
-    blocks: Mapping[str, BlockShape] = Field(
-        default={}, description="`block` for single matrices of `step`, by name; the others have no kernel for blocks"
+    block: BlockShape = Field(
+        default="none", description="shape of the blocks of weights in `step` that are kept or removed together"
     )
-    kappa: float = Field(default=6000.0, gt=0, description="strength of the pull over the whole run: when masks close")
+    blocks: Mapping[str, BlockShape] = Field(default={}, description="`block` of single matrices of `step`, by name")
+    kappa: float = Field(
+        default=6000.0,
+        gt=0,
+        description="strength of the sparsity loss over the whole run: higher values close the masks earlier",
+    )
     sparsity_weight: float | None = Field(
         default=None,
         gt=0,
-        description="lambda, the price of sparsity in nats: what must be earned; derived if left out",
+        description="lambda, the weight of the sparsity loss in nats; derived from the target by default",
     )
     gate_learning_rate: float | None = Field(
-        default=None, gt=0, description="derived from kappa and lambda if left out; published recipes have 100"
+        default=None,
+        gt=0,
+        description="learning rate of the gates; derived from kappa and lambda by default, 100 in published recipes",
     )
-    gate_adam_eps: float = Field(default=1e-2, gt=0)
+    gate_adam_eps: float = Field(default=1e-2, gt=0, description="epsilon of Adam for the gates")
     # beyond 15 a sigmoid in float32 is so close to 1 that its gate would hardly ever move
-    initial_gate: float = Field(default=5.0, gt=0, le=15, description="keep-probability sigmoid(5) = 0.993")
-    tolerance: float = Field(
-        default=0.05, gt=0, description="a best checkpoint keeps within this share of the target's weights"
+    initial_gate: float = Field(
+        default=5.0,
+        gt=0,
+        le=15,
+        description="value of all gates at the start; a gate of 5 keeps its weight with probability 0.993",
     )
-    dropout_factor: float = Field(default=1 / 3, ge=0, le=1, description="masks regularise already")
+    tolerance: float = Field(
+        default=0.05,
+        gt=0,
+        description="largest relative distance from the target's kept weights at which a checkpoint counts",
+    )
+    dropout_factor: float = Field(
+        default=1 / 3,
+        ge=0,
+        le=1,
+        description="factor of all dropout rates in pruned runs, because masks regularise too",
+    )
 
     @field_validator("blocks", mode="before")
     @classmethod
@@ -304,8 +381,8 @@ class PruningConfig(_Tree):
 class RunConfig(_Tree):
     """Everything that makes a run."""
 
-    name: str = "run"
-    start: Path | None = Field(default=None, description="a run whose weights this one starts from")
+    name: str = Field(default="run", description="name of the run, used in tables and as the name of bundles")
+    start: Path | None = Field(default=None, description="folder of a run whose weights this run starts from")
     data: DataConfig
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     decoder: SerializeAsAny[DecoderConfig] = Field(default_factory=lambda: decoder_config({}), validate_default=True)

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from capprune import __version__
-from capprune.cli.extras import extra_of_module, keys_of, require_extras
+from capprune.cli.extras import extra_of_module, installed_extras, keys_of, require_extras
 from capprune.cli.repeated import refuse_repeated
 from capprune_runtime import stopping, streams
 from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory, PhotoWarning, UsageError
@@ -102,8 +102,22 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"capprune, version {__version__}")
+        click.echo(f"extras: {', '.join(installed_extras()) or 'none'}")
+        ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="capprune")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version and the installed extras, and exit.",
+)
 @click.option("--debug", is_flag=True, help="Show a traceback when something goes wrong.")
 def cli(debug: bool) -> None:
     """From photos with captions to a captioning model of a few megabytes, proven on its device.

