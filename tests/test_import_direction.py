@@ -35,6 +35,7 @@ ROOMS = {
         "sweeping",
         "devices",
         "report",
+        "serving",
         "cli",
     ],
     "capprune_exporters": ["", "tflite", "onnx", "pack", "plan", "rivals", "ledger"],
