@@ -93,10 +93,12 @@ class Tab:
             extra = {"text": text} if text and kind == "keyDown" else {}
             self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **extra)
 
-    def screenshot(self, dark: bool = False) -> bytes:
+    def prefer(self, feature: str, value: str, medium: str = "") -> None:
+        """Set what the user prefers, such as color-scheme, and the medium, such as print."""
+        self.ask("Emulation.setEmulatedMedia", media=medium, features=[{"name": f"prefers-{feature}", "value": value}])
+
+    def screenshot(self) -> bytes:
         """Return a PNG of the whole page."""
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.ask("Emulation.setEmulatedMedia", features=scheme)
         answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         return base64.b64decode(answer["data"])
 
@@ -148,11 +150,12 @@ class _Pipe:
 
     def ask(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         self._number += 1
-        message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
+        number = self._number  # more are given out while this one is waited for
+        message: dict[str, Any] = {"id": number, "method": method, "params": params}
         message |= {} if session is None else {"sessionId": session}
         os.write(self._write, json.dumps(message).encode() + b"\0")
         for found in self._messages(LONGEST_S):
-            if found.get("id") == self._number:
+            if found.get("id") == number:
                 assert "error" not in found, f"{method}: {found['error']}"
                 result: dict[str, Any] = found["result"]
                 return result

@@ -87,8 +87,10 @@ class Service:
             captioned = await self._workers.caption(job)
             return JSONResponse(caption_document(captioned, attention=attention), headers=PRIVATE)
         except CapPruneError as error:
-            await drain(request, 4 * self._limits.upload_bytes)
-            return answer(as_refused(error), close=True)
+            refused = as_refused(error)
+            if refused.code != "too_slow":
+                await drain(request, 4 * self._limits.upload_bytes)
+            return answer(refused, close=True)
         finally:
             if upload is not None:
                 upload.release()
@@ -116,6 +118,8 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         first = await queue.get()
+        if first is None:
+            raise Refused("internal", "the server failed", hint="its log says more")
         if isinstance(first, Refused):
             raise first
 

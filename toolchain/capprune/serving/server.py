@@ -119,6 +119,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(BACKLOG)  # who reads the address may connect at once
         return listening
     except OSError as error:
         raise UsageError(
@@ -137,7 +138,8 @@ def run(make: Callable[[], ASGIApp], listening: socket.socket, limits: Limits) -
         listening: See `listen`.
         limits: What the server takes on.
     """
-    protocol = type("Protocol", (GuardedProtocol,), {"most_connections": limits.connections})
+    guards = {"most_connections": limits.connections, "header_seconds": min(HEADER_SECONDS, limits.seconds)}
+    protocol = type("Protocol", (GuardedProtocol,), guards)
 
     async def serve() -> None:
         config = uvicorn.Config(
@@ -145,7 +147,7 @@ def run(make: Callable[[], ASGIApp], listening: socket.socket, limits: Limits) -
             http=protocol,
             ws="none",
             lifespan="off",
-            log_level="warning",
+            log_level="error",
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
