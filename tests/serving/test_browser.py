@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,11 +19,14 @@ from capprune.captioning.ready import READY
 from capprune.data.scenes import draw_scenes
 from capprune.serving.models import ServedModel
 from capprune.serving.static import write_static
+from capprune_runtime.bundle.capz import MAGIC, MEMBER, PREAMBLE, VERSION, ZLIB
+from capprune_runtime.bundle.manifest import MANIFEST
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.caption.proof import read_golden
 from capprune_runtime.errors import UsageError
 from capprune_runtime.photo import read_photo
+from capprune_runtime.tflite.file import read_tflite
 from serving.static_site import StaticSite, captions, file_server, static_site
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +126,33 @@ def sealed(content: bytes) -> bytes:
     return content[:-32] + hashlib.sha256(content[:-32]).digest()
 
 
+def repacked(changed: Callable[[bytes], bytes]) -> bytes:
+    """The package's own bundle with another decoder, all hashes right."""
+    files = dict(verify_bundle(READY).files)
+    files["decoder.tflite"] = changed(files["decoder.tflite"])
+    manifest = json.loads(files[MANIFEST])
+    for name, entry in manifest["files"].items():
+        entry.update(sha256=hashlib.sha256(files[name]).hexdigest(), size_bytes=len(files[name]))
+    files[MANIFEST] = json.dumps(manifest).encode()
+    header, sections = b"", b""
+    for name, content in sorted(files.items()):
+        section = zlib.compress(content)
+        digest = hashlib.sha256(content).digest()
+        header += bytes([len(name)]) + name.encode() + MEMBER.pack(ZLIB, len(content), len(section), digest)
+        sections += section
+    size = PREAMBLE.size + len(header) + len(sections) + 32
+    return sealed(PREAMBLE.pack(MAGIC, VERSION, size, len(header)) + header + sections + bytes(32))
+
+
+def with_a_column_out_of_range(decoder: bytes) -> bytes:
+    model = read_tflite(decoder, "decoder.tflite")
+    sparse = next(tensor.sparsity for tensor in model.tensors if tensor.sparsity is not None)
+    indices = next(one.indices for one in sparse.dimensions if one.compressed)
+    stored = indices.tobytes()
+    assert decoder.count(stored) == 1
+    return decoder.replace(stored, stored[: -indices.itemsize] + b"\xff" * indices.itemsize)
+
+
 # What is done to a bundle, whether the page lists the SHA-256 of what came of it, and what the page says.
 CHANGES: list[tuple[Callable[[bytes], bytes], bool, str]] = [
     (lambda data: flip(data, 5000), False, "not the one that this page was written with"),
@@ -130,6 +161,9 @@ CHANGES: list[tuple[Callable[[bytes], bytes], bool, str]] = [
     (lambda data: sealed(flip(data, len(data) // 2)), True, "zlib stream|coded symbols|low bits|expand to what was"),
     (lambda data: sealed(data[:4] + b"\x09" + data[5:]), True, "written by a later capprune"),
     (lambda data: b"", True, "no packed bundle"),
+    (lambda data: repacked(lambda decoder: decoder[:4] + b"TFL4" + decoder[8:]), True, "this is no .tflite"),
+    (lambda data: repacked(lambda decoder: decoder[:4000]), True, "behind the end|model file is broken"),
+    (lambda data: repacked(with_a_column_out_of_range), True, "column index of a sparse tensor is out of range"),
 ]
 
 
@@ -149,7 +183,8 @@ def test_a_bundle_that_was_changed_is_refused(chromium: str, site: StaticSite, t
     with file_server(folder) as address, opened(chromium, address, tmp_path) as tab:
         tab.listen(0.3)
         for number, (_, _, message) in enumerate(CHANGES):
-            assert re.search(message, refusal(tab, str(number), "coffee.jpg")), message
+            said = refusal(tab, str(number), "coffee.jpg")
+            assert re.search(message, said), f"{message}: {said}"
 
 
 def test_onnx_bundles_are_refused_before_anything_is_written(tmp_path: Path) -> None:
