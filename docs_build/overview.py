@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from capprune.captioning.ready import ready_bundle
 from PIL import Image
 
+from capprune.ready import ready_bundle
 from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.caption.captioner import Caption, Captioner
 from capprune_runtime.caption.confidence import confidence_of, mean_log_probability

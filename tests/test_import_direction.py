@@ -39,6 +39,7 @@ ROOMS = {
         "sweeping",
         "devices",
         "report",
+        "serving",
         "cli",
         "__main__",
     ],

@@ -148,6 +148,32 @@ def opened_photo(content: bytes, where: object) -> Iterator[Image.Image]:
         warnings.warn(f"a photo lacks its end, and is used as far as it goes: {where}", PhotoWarning, stacklevel=4)
 
 
+def photo_size(content: bytes, where: object) -> tuple[int, int] | None:
+    """Read the width and height of a photo from its header, without decoding it.
+
+    Args:
+        content: The bytes of a file in one of `FORMATS` or `LATER_FORMATS`.
+        where: The file's name, for messages.
+
+    Returns:
+        Both in pixels, not turned; None where there are far too many.
+
+    Raises:
+        PhotoError: The bytes are no photo.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(content), formats=_formats(content)) as image:
+                return image.size
+        except Image.DecompressionBombError:
+            return None
+        except UnidentifiedImageError:
+            raise _not_a_photo(content, where) from None
+        except DECODER_ERRORS as error:
+            raise PhotoError("a photo cannot be decoded", where=where, found=str(error)) from None
+
+
 def not_enough_memory(where: object, size: tuple[int, int] | None) -> NotEnoughMemory:
     """The message for a photo that this machine cannot hold."""
     found = None if size is None else f"{size[0]}×{size[1]} pixels"

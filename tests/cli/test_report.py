@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser import visit
+from axe import require_packages, serious_issues
+from browser import opened, visit
 
 from capprune_exporters.bundle import record_quality
 from capprune_runtime.bundle.verify import verify_bundle
@@ -67,6 +69,43 @@ def test_a_browser_opens_it_without_a_complaint_or_a_request(
     assert facts["title"] == "<b>A title & more</b>" and facts["scripts"] == 0
 
 
+def test_axe_finds_no_serious_issue_in_light_and_dark(
+    chromium: str, page: Path, tmp_path: Path, when_absent: Callable[[str, str], None]
+) -> None:
+    require_packages(when_absent)
+    colour = "getComputedStyle(document.body).backgroundColor"
+    with opened(chromium, page.resolve().as_uri(), tmp_path, 360) as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+        backs = []
+        for theme in ("light", "dark"):
+            tab.prefer("color-scheme", theme)
+            assert serious_issues(tab) == []
+            backs.append(tab.evaluate(colour))
+        assert backs[0] != backs[1]
+        tab.prefer("color-scheme", "dark", medium="print")
+        assert tab.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+        assert tab.evaluate("getComputedStyle(document.body).color") == "rgb(28, 30, 33)"  # dark ink on paper
+
+
+def test_every_chart_has_its_table_and_the_keyboard_reaches_all(chromium: str, page: Path, tmp_path: Path) -> None:
+    with opened(chromium, page.resolve().as_uri(), tmp_path) as tab:
+        counts = tab.evaluate(
+            "[...document.querySelectorAll('section')].filter(one => one.querySelector('svg'))"
+            ".map(one => [one.id, one.querySelectorAll('svg').length, one.querySelectorAll('table').length])"
+        )
+        assert [name for name, _, _ in counts] == ["speed", "layers", "training", "ledger"]
+        assert all(tables for _, _, tables in counts)
+        seen = []
+        for _ in range(60):
+            tab.press("Tab", 9)
+            seen.append(
+                tab.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")
+            )
+        assert seen[0] == "Skip to the content"
+        order = [seen.index(f"{title}: chart") for title in ("Speed beside its rivals", "How it was trained")]
+        assert order == sorted(order) and "Where the zeros are: table" in seen
+
+
 def test_the_browser_sees_requests_and_complaints(chromium: str, tmp_path: Path) -> None:
     """So that the test above can fail."""
     bad = tmp_path / "bad.html"
@@ -84,7 +123,7 @@ def test_it_shows_what_was_measured(page: Path, sources: list[Path], walk: Walk)
     assert f"{validation['bundle']['total_bytes']:,}" in text
     assert f"{validation['quality']['scores']['cider_d']:.3f}" in text
     for name in bench["names"]:
-        assert f"<td>{name}</td>" in text
+        assert f'<th scope="row">{name}</th>' in text
     assert "capprune train" in text and "--title &#39;&lt;b&gt;A title &amp; more&lt;/b&gt;&#39;" in text
     said = {one["photo"]: one["caption"] for one in validation["captions"]}
     shown = [name for name in said if f"<figcaption>{name}</figcaption>" in text]

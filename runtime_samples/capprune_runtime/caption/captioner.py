@@ -14,7 +14,7 @@ from capprune_runtime.bundle.preprocessing import PHOTO, PRESENT, REGIONS, Prepr
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.decoder import DecoderState, DecoderStep
 from capprune_runtime.caption.interpreter import open_model
-from capprune_runtime.caption.search import StepResult, search
+from capprune_runtime.caption.search import StepResult, Watch, search
 from capprune_runtime.errors import UsageError
 from capprune_runtime.photo import normalise
 
@@ -79,12 +79,13 @@ class Captioner:
         """The runtime that was chosen."""
         return self.step.model.runtime
 
-    def caption(self, photo: NDArray[Any], beam: int | None = None) -> Caption:
+    def caption(self, photo: NDArray[Any], beam: int | None = None, watch: Watch | None = None) -> Caption:
         """Say a caption.
 
         Args:
             photo: (S, S, 3) uint8 RGB, as `read_photo` gives it; for a model of region features (N, F) float32.
             beam: K; without it, the bundle's own.
+            watch: Called with the tokens of the best hypothesis after every word; what it raises ends the search.
 
         Raises:
             UsageError: The photo has another size, or K is not from 1 to 100.
@@ -105,7 +106,7 @@ class Captioner:
             step_us.append((time.perf_counter_ns() - started) / 1000)
             return result
 
-        found = search(timed_step, start_state, decoding, width)
+        found = search(timed_step, start_state, decoding, width, watch)
         regions = self.bundle.manifest.interface.regions
         return Caption(
             text=self.bundle.vocabulary.caption(found.tokens),

@@ -6,6 +6,7 @@ of the step's float32 scores with the suppressed tokens at minus infinity. No le
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -16,6 +17,9 @@ from capprune_runtime.bundle.manifest import DecodingSection
 from capprune_runtime.errors import BundleError
 
 S = TypeVar("S")  # the state of a hypothesis, which the search hands on without a look
+Watch = Callable[
+    [tuple[int, ...]], None
+]  # takes the tokens of the best hypothesis so far; what it raises ends the search
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,23 @@ class Hypothesis(Generic[S]):
     state: S
 
 
-def search(step: Step[S], start_state: S, decoding: DecodingSection, width: int) -> Hypothesis[S]:
+def search(
+    step: Step[S], start_state: S, decoding: DecodingSection, width: int, watch: Watch | None = None
+) -> Hypothesis[S]:
     """Search with a beam of that width; 1 is greedy search. See `beam`."""
-    return greedy(step, start_state, decoding) if width == 1 else beam(step, start_state, decoding, width)
+    if width == 1:
+        return greedy(step, start_state, decoding, watch)
+    return beam(step, start_state, decoding, width, watch)
 
 
-def greedy(step: Step[S], start_state: S, decoding: DecodingSection) -> Hypothesis[S]:
+def greedy(step: Step[S], start_state: S, decoding: DecodingSection, watch: Watch | None = None) -> Hypothesis[S]:
     """Take the best word at every step, the lower id on a tie, until `<end>` or `max_tokens` words.
 
     Args:
         step: (token, state, position) to scores, next state, attention.
         start_state: The state the encoder gave.
         decoding: Token ids and limits; its `beam` is not used.
+        watch: Called after every step.
 
     Raises:
         BundleError: The scores are not finite numbers.
@@ -81,10 +90,14 @@ def greedy(step: Step[S], start_state: S, decoding: DecodingSection) -> Hypothes
         result, log_probabilities = _continuations(step, hypothesis, decoding)
         token = int(log_probabilities.argmax())
         hypothesis = _continued(hypothesis, token, float(log_probabilities[token]), result, decoding)
+        if watch is not None:
+            watch(hypothesis.tokens)
     return hypothesis
 
 
-def beam(step: Step[S], start_state: S, decoding: DecodingSection, width: int) -> Hypothesis[S]:
+def beam(
+    step: Step[S], start_state: S, decoding: DecodingSection, width: int, watch: Watch | None = None
+) -> Hypothesis[S]:
     """Keep the `width` best hypotheses at every step; finished ones stay with their score frozen.
 
     Ties go to the lower hypothesis, then to the lower token id. Ends when all that are kept are finished or
@@ -95,6 +108,7 @@ def beam(step: Step[S], start_state: S, decoding: DecodingSection, width: int) -
         start_state: The state the encoder gave.
         decoding: Token ids and limits; its `beam` is not used.
         width: K, at least 1.
+        watch: Called after every word.
 
     Returns:
         The best finished hypothesis by summed log-probability, or the best of all when none is finished.
@@ -107,6 +121,8 @@ def beam(step: Step[S], start_state: S, decoding: DecodingSection, width: int) -
         if all(hypothesis.finished for hypothesis in hypotheses):
             break
         hypotheses = _advance(step, hypotheses, decoding, width)
+        if watch is not None:
+            watch(hypotheses[0].tokens)
     finished = [hypothesis for hypothesis in hypotheses if hypothesis.finished]
     return max(finished or hypotheses, key=lambda hypothesis: hypothesis.log_probability)
 

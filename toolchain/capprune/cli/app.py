@@ -44,6 +44,7 @@ COMMANDS = {
     "bench": "Time a bundle, in turns with the same model dense, in int8 and sparse.",
     "report": "Put runs, bundles and results on one page.",
     "caption": "Say what is in photos.",
+    "serve": "Open a page that captions photos, or write it as files that run inside the browser.",
     "inspect": "Show what a run or a bundle consists of.",
     "verify": "Check every byte of a bundle before anything runs it.",
     "doctor": "Show what is installed and what this machine can do.",

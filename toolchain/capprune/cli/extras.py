@@ -34,6 +34,8 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "onnxscript": ("export to ONNX", "onnx"),
     "onnxruntime": ("running ONNX bundles", "onnx"),
     "Jinja2": ("reports", "report"),
+    "starlette": ("the page of capprune serve", "serve"),
+    "uvicorn": ("the server of capprune serve", "serve"),
     "matplotlib": ("reports", "report"),
     "pillow-heif": ("reading HEIC photos", "photos"),
     "tensorflow-cpu": ("a second opinion in parity", "tensorflow"),
@@ -62,6 +64,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "bench": (),
     "bench --run": ("train", "tflite", "onnx"),
     "report": ("train", "report"),
+    "serve": ("serve",),
 }
 
 

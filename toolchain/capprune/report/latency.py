@@ -37,8 +37,7 @@ def speed_section(sources: Sources, rows: Sequence[SpeedRow]) -> Section | None:
         "latency",
         "How long it takes",
         "Measured while the captions were made; no rivals were timed beside it.",
-        charts=_charts(named),
-        grids=(_times(measured),),
+        *_charts(named, (_times(measured),)),
     )
 
 
@@ -61,25 +60,37 @@ def _bench_section(measurements: Sequence[Measurement], names: Sequence[str], ro
         )
         for row in rows
     )
-    charts = _charts(list(zip(names, measurements, strict=True)))
-    return Section("speed", "Speed beside its rivals", text, charts, (Grid(BENCH_COLUMNS, cells),))
+    charts, grids = _charts(list(zip(names, measurements, strict=True)), (Grid(BENCH_COLUMNS, cells),))
+    return Section("speed", "Speed beside its rivals", text, charts, grids)
 
 
-def _charts(named: Sequence[tuple[str, Measurement]]) -> tuple[str, ...]:
-    """Steps and captions; nothing of a device whose times mean nothing, or of which only the percentiles are kept."""
+def _charts(
+    named: Sequence[tuple[str, Measurement]], grids: tuple[Grid, ...]
+) -> tuple[tuple[str, ...], tuple[Grid, ...]]:
+    """Charts of steps and captions, and `grids` with the table of the charts behind them.
+
+    There are none of a device whose times mean nothing, or of which only the percentiles are kept.
+    """
     told = [
         (name, one)
         for name, one in named
         if one.captions and not (one.environment.emulated or one.environment.stand_in)
     ]
     if not told:
-        return ()
+        return (), grids
     steps = [_spread(name, [us for said in one.captions for us in said.step_us], 1) for name, one in told]
     captions = [_spread(name, [said.caption_us for said in one.captions], 1000) for name, one in told]
-    return (
+    charts = (
         latency_chart("steps", "one step of the decoder, µs", steps),
         latency_chart("captions", "one photo to one caption, ms", captions),
     )
+    rows = [*(_quantiles(one, "step, µs") for one in steps), *(_quantiles(one, "caption, ms") for one in captions)]
+    columns = ("", "of", "p1", "p25", "p50", "p75", "p90", "p99")
+    return charts, (*grids, Grid(columns, tuple(rows), "What the charts show, in figures."))
+
+
+def _quantiles(one: Spread, what: str) -> tuple[str, ...]:
+    return (one.label, what, *(f"{time:,.1f}" for time in (one.p1, one.p25, one.p50, one.p75, one.p90, one.p99)))
 
 
 def _spread(label: str, times_us: Sequence[float], unit: float) -> Spread:

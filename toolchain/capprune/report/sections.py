@@ -71,7 +71,24 @@ def training_section(sources: Sources) -> Section | None:
     text = (
         "Caption loss of single batches; CIDEr-D of greedy captions after each epoch; closed gates; captions cut short."
     )
-    return Section("training", "How it was trained", text, charts=(training_chart(shown),))
+    return Section("training", "How it was trained", text, charts=(training_chart(shown),), grids=(_curve_grid(shown),))
+
+
+def _curve_grid(panels: Sequence[Panel]) -> Grid:
+    """What the curves show, in figures: five points of each, and their least and most."""
+    rows = []
+    for panel in panels:
+        for curve in panel.curves:
+            last = len(curve.values) - 1
+            points = [curve.values[round(last * quarter / 4)] for quarter in range(5)]
+            figures = (*points, min(curve.values), max(curve.values))
+            rows.append((f"{panel.quantity}, {curve.label}", *(_figure(value, panel.percent) for value in figures)))
+    columns = ("", "first", "at a quarter", "half way", "at three quarters", "last", "least", "most")
+    return Grid(columns, tuple(rows), "What the curves show, in figures.")
+
+
+def _figure(value: float, percent: bool) -> str:
+    return f"{value:.1%}" if percent else f"{value:.3f}"
 
 
 def _run_name(run: LoadedRun) -> str:

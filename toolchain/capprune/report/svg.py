@@ -17,6 +17,7 @@ WIDTH_INCHES = 7.2
 # Okabe and Ito's colours, which stay apart for colour-blind readers and in grey.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#f0e442")
 
+_GRID = "#e3e3e3"
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "capprune",  # the same figure gives the same bytes
@@ -26,7 +27,7 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
+    "grid.color": _GRID,
     "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -60,13 +61,14 @@ def drawn(
 
 
 def _inline(document: str, name: str, label: str) -> str:
-    """The `<svg>` element of a document, with the page's own font and with names that no other chart has."""
+    """The `<svg>` element of a document, with the page's own font and colours, and with names that no other chart has."""
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r" ?font-family: [^;\"]*;?", "", svg)
     used = set(_USED.findall(svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = svg.replace("#000000", "currentColor").replace(_GRID, f"var(--grid, {_GRID})")
     width_and_height = re.compile(r' (?:width|height)="[\d.]+pt"')
     head, rest = svg.split(">", 1)
     return f'{width_and_height.sub("", head)} role="img" aria-label="{escape(label)}">{rest.strip()}'

@@ -5,6 +5,7 @@ Debian's `chromium` over its debugging pipe: JSON messages that end in a zero by
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # a request to outside is seen, and goes nowhere
+    *("--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows"),  # or its processes are niced
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # a request to outside is seen, and goes nowhere
     "--remote-debugging-pipe",
 )
 LONGEST_S = 90.0  # of a busy machine
@@ -44,18 +46,83 @@ class Visit:
 
 def visit(chromium: str, page: Path, folder: Path, expression: str, width: int = 1200) -> Visit:
     """Open a file in a browser with an empty profile in `folder`, and evaluate an expression on it."""
+    with opened(chromium, page.resolve().as_uri(), folder, width) as tab:
+        tab.listen(QUIET_S)
+        facts = tab.evaluate(expression)
+    return Visit(tab.requests, tab.complaints, facts)
+
+
+class Tab:
+    """An open page."""
+
+    def __init__(self, pipe: _Pipe, session: str) -> None:
+        self._pipe, self._session = pipe, session
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """Every address that was asked for."""
+        return tuple(_requests(self._pipe.events))
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """Errors and warnings of the console, and exceptions."""
+        return tuple(_complaints(self._pipe.events))
+
+    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        """Ask the page's debugger."""
+        return self._pipe.ask(method, session=self._session, **params)
+
+    def listen(self, seconds: float) -> None:
+        """Collect what happens for so long."""
+        self._pipe.listen(seconds)
+
+    def evaluate(self, expression: str) -> Any:
+        """Return what an expression gives; a promise is awaited."""
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Give a file to a file chooser of the page."""
+        root = self.ask("DOM.getDocument")["root"]["nodeId"]
+        node = self.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.ask("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Press a key."""
+        for kind in ("keyDown", "keyUp"):
+            extra = {"text": text} if text and kind == "keyDown" else {}
+            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **extra)
+
+    def prefer(self, feature: str, value: str, medium: str = "") -> None:
+        """Set what the user prefers, such as color-scheme, and the medium, such as print."""
+        self.ask("Emulation.setEmulatedMedia", media=medium, features=[{"name": f"prefers-{feature}", "value": value}])
+
+    def screenshot(self) -> bytes:
+        """Return a PNG of the whole page."""
+        answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        return base64.b64decode(answer["data"])
+
+
+@contextmanager
+def opened(chromium: str, address: str, folder: Path, width: int = 1200) -> Iterator[Tab]:
+    """A browser with an empty profile in `folder` that has opened an address."""
     flags = (*FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900")
     with _pipe([chromium, *flags, "about:blank"]) as pipe:
         target = pipe.ask("Target.createTarget", url="about:blank")["targetId"]
         session = pipe.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
             pipe.ask(f"{domain}.enable", session=session)
-        pipe.ask("Page.navigate", session=session, url=page.resolve().as_uri())
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        pipe.ask("Emulation.setDeviceMetricsOverride", session=session, **size)  # windows have a least width
+        # workers report their requests and complaints as pages do
+        pipe.ask("Target.setAutoAttach", session=session, autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
+        pipe.ask("Page.navigate", session=session, url=address)
         pipe.wait_for("Page.loadEventFired")
-        pipe.listen(QUIET_S)
-        answer = pipe.ask("Runtime.evaluate", session=session, expression=expression, returnByValue=True)
-        pipe.ask("Browser.close")
-    return Visit(tuple(_requests(pipe.events)), tuple(_complaints(pipe.events)), answer["result"].get("value"))
+        try:
+            yield Tab(pipe, session)
+        finally:
+            pipe.ask("Browser.close")
 
 
 def _requests(events: list[dict[str, Any]]) -> Iterator[str]:
@@ -84,11 +151,12 @@ class _Pipe:
 
     def ask(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         self._number += 1
-        message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
+        number = self._number  # more are given out while this one is waited for
+        message: dict[str, Any] = {"id": number, "method": method, "params": params}
         message |= {} if session is None else {"sessionId": session}
         os.write(self._write, json.dumps(message).encode() + b"\0")
         for found in self._messages(LONGEST_S):
-            if found.get("id") == self._number:
+            if found.get("id") == number:
                 assert "error" not in found, f"{method}: {found['error']}"
                 result: dict[str, Any] = found["result"]
                 return result
@@ -106,6 +174,15 @@ class _Pipe:
         for _ in self._messages(seconds):
             pass
 
+    def _follow(self, event: dict[str, Any]) -> None:
+        """Listen to a worker before it starts."""
+        if event["method"] == "Target.attachedToTarget" and event["params"]["waitingForDebugger"]:
+            methods = ("Network.enable", "Log.enable", "Runtime.enable", "Runtime.runIfWaitingForDebugger")
+            for method in methods:
+                self._number += 1
+                message = {"id": self._number, "method": method, "sessionId": event["params"]["sessionId"]}
+                os.write(self._write, json.dumps(message).encode() + b"\0")
+
     def _messages(self, seconds: float) -> Iterator[dict[str, Any]]:
         """What the browser says until so many seconds have passed; events are kept."""
         end = time.monotonic() + seconds
@@ -120,6 +197,7 @@ class _Pipe:
                 found: dict[str, Any] = json.loads(text)
                 if "method" in found:
                     self.events.append(found)
+                    self._follow(found)
                 yield found
 
 

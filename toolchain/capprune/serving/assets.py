@@ -1,0 +1,71 @@
+"""The files of the page: HTML made from a template, and the script and style that come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from capprune import __version__
+from capprune.serving.models import ServedModel
+
+TEMPLATE = "page.html.j2"
+POLICY = (  # of a static page, whose server may set no headers
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+)
+_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+_COMMON = ("page.js", "page.css")
+WORKER = "worker.js"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file of the page.
+
+    Attributes:
+        name: Its path below the page's address.
+        content: Its bytes.
+    """
+
+    name: str
+    content: bytes
+
+    @property
+    def media_type(self) -> str:
+        """What the browser is told that it is."""
+        return _TYPES[self.name.rpartition(".")[2]]
+
+
+def page_assets(models: Sequence[ServedModel], *, in_browser: bool) -> tuple[Asset, ...]:
+    """Return the files of the page.
+
+    Args:
+        models: What it offers.
+        in_browser: Whether the models run inside the browser.
+    """
+    names = (*_COMMON, WORKER) if in_browser else _COMMON
+    return (Asset("index.html", render(models, in_browser=in_browser).encode()), *map(built, names))
+
+
+def built(name: str) -> Asset:
+    """Return a file that comes with the package."""
+    return Asset(name, (files("capprune.serving") / "built" / name).read_bytes())
+
+
+def render(models: Sequence[ServedModel], *, in_browser: bool) -> str:
+    """Return the page as HTML; see `page_assets`."""
+    environment = Environment(
+        loader=PackageLoader("capprune.serving", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    licences = dict.fromkeys(model.bundle.manifest.data.licence for model in models)
+    return environment.get_template(TEMPLATE).render(
+        models=models, in_browser=in_browser, licences=licences, policy=POLICY, made_by=f"capprune {__version__}"
+    )
