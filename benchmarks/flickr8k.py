@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from capprune.cli.validate import validate
-from capprune.config import load_config
+from capprune.config.reading import load_config
 from capprune.data.captions import load_caption_set
 from capprune.evaluation.health import best_constant_caption
 from capprune.evaluation.validate import first_photos

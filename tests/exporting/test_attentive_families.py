@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from capprune.config import EncoderConfig, parse_config
+from capprune.config.encoder import EncoderConfig
+from capprune.config.reading import parse_config
 from capprune.exporting.contents import bundle_contents
 from capprune.exporting.target_models import MODELS, TargetModels
 from capprune.models.caption_model import CaptionModel, GridEncoder, build_decoder, normalised

@@ -11,7 +11,7 @@ import pytest
 
 from capprune.captioning.ready import ready_bundle
 from capprune.cli.validate import validate
-from capprune.config import load_tree
+from capprune.config.reading import load_tree
 from capprune.data.scenes import draw_scenes
 from capprune.exporting import Wanted, export
 from capprune.training.run import load_run, read_run

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from capprune.config import RunConfig
+from capprune.config.run import RunConfig
 from capprune_runtime.errors import UsageError
 
 

@@ -13,7 +13,7 @@ import click
 from capprune.cli.console import CLEAR, bar, cache_option, emit, json_option, out_option, say
 
 if TYPE_CHECKING:
-    from capprune.config import RunConfig
+    from capprune.config.run import RunConfig
     from capprune.training.loop import Outcome, Progress
 
 
@@ -33,7 +33,7 @@ def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | N
     Example:
       capprune train configs/flickr8k_sparse.yaml data.folder=flickr8k --out runs/sparse
     """
-    from capprune.config import load_config, load_tree, require_single
+    from capprune.config.reading import load_config, load_tree, require_single
     from capprune.ineffective import refuse_ineffective
     from capprune.training.stages import is_recipe, read_stages
 
@@ -99,7 +99,7 @@ def derived(
     Raises:
         UsageError: If the run is not there, or an override has no effect.
     """
-    from capprune.config import parse_config, require_single
+    from capprune.config.reading import parse_config, require_single
     from capprune.ineffective import refuse_ineffective
     from capprune.training.run import read_run
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_costs
 from capprune.pruning.dynamics import Pull, pull_of
 from capprune.pruning.layers import roles_of

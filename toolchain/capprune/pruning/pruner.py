@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.pruning.blocks import Blocks, find_blocks
 from capprune.pruning.layers import prunable_layers
 

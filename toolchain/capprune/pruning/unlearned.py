@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig, Scope
+from capprune.config.pruning import PruningConfig, Scope
 from capprune.pruning.criteria import in_blocks, keep_largest, magnitudes
 from capprune.pruning.masks import Masks
 from capprune.pruning.pruner import TargetedPruner

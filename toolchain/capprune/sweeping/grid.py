@@ -25,7 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from capprune.config import CONFIG_BYTES, Method, RunConfig, parse_config, plain_yaml
+from capprune.config.pruning import Method
+from capprune.config.reading import CONFIG_BYTES, parse_config
+from capprune.config.run import RunConfig
+from capprune.plain_yaml import plain_yaml
 from capprune_exporters.plan import WEIGHTS
 from capprune_runtime.errors import ConfigError, UsageError
 

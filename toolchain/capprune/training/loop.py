@@ -14,7 +14,7 @@ import lightning_fabric as lightning
 import numpy as np
 import torch
 
-from capprune.config import RunConfig
+from capprune.config.run import RunConfig
 from capprune.models.caption_model import build_decoder
 from capprune.models.family import Decoder
 from capprune.models.search import greedy

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig, RunConfig
+from capprune.config.pruning import PruningConfig
+from capprune.config.run import RunConfig
 from capprune.models.caption_model import GridEncoder
 from capprune.models.encoder import Encoder, described, encoder_class
 from capprune.pruning.layers import ENCODER, belongs
