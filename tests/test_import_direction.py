@@ -22,7 +22,6 @@ MAY_IMPORT = {
 # The rooms of each package in the order in which they may import: a room imports itself and the rooms before it.
 ROOMS = {
     "capprune": [
-        "registry",
         "config",
         "captioning",
         "data",

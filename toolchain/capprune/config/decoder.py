@@ -9,11 +9,11 @@ from pydantic import SerializeAsAny, ValidationError
 
 from capprune.config.faults import config_error
 from capprune.config.tree import Tree
-from capprune.registry import Registry
 from capprune_runtime.errors import ConfigError
+from capprune_runtime.registry import Registry
 
 DEFAULT_FAMILY = "soft_attention"
-DECODERS = Registry(
+DECODERS = Registry[Any](
     "capprune.decoders",
     {
         DEFAULT_FAMILY: "capprune.models.soft_attention:SoftAttention",

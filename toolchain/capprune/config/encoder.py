@@ -9,11 +9,11 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from capprune.config.tree import MOST_UNITS, Tree
-from capprune.registry import Registry
+from capprune_runtime.registry import Registry
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")  # an owner and a name on the Hugging Face Hub
 DEFAULT_ENCODER = "efficientnet_lite0"
-ENCODERS = Registry(
+ENCODERS = Registry[Any](
     "capprune.encoders",
     {
         DEFAULT_ENCODER: "capprune.models.efficientnet_lite:EfficientNetLite0",
