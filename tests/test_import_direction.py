@@ -36,7 +36,7 @@ ROOMS = {
         "report",
         "cli",
     ],
-    "capprune_exporters": ["", "tflite", "onnx", "pack", "plan", "rivals", "ledger"],
+    "capprune_exporters": ["", "tflite", "onnx", "pack", "plan", "rivals", "targets", "ledger"],
     "capprune_runtime": ["", "tflite", "onnx", "bundle", "caption", "measure", "command", "__main__"],
 }
 RUNTIME_NEEDS = {"numpy", "PIL", "pillow_heif", "ai_edge_litert", "tflite_runtime", "tensorflow", "onnxruntime"}

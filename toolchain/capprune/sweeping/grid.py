@@ -29,7 +29,7 @@ from capprune.config.pruning import Method
 from capprune.config.reading import CONFIG_BYTES, parse_config
 from capprune.config.run import RunConfig
 from capprune.plain_yaml import plain_yaml
-from capprune_exporters.plan import WEIGHTS
+from capprune_exporters.weight_forms import Weights
 from capprune_runtime.errors import ConfigError, UsageError
 
 RUNS = "runs"  # the folder in a sweep that holds its runs
@@ -118,8 +118,8 @@ def expand(base: RunConfig, grid: Sequence[Product], folder: Path) -> list[Combi
         raise UsageError("this grid asks for too many runs", expected=f"at most {MOST_RUNS:,}", found=f"{asked:,}")
     for product in grid:
         weights = tuple(product.get(FORMATS, ("float32",)))
-        if unknown := [form for form in weights if form not in WEIGHTS]:
-            raise UsageError("there is no such form", where=FORMATS, expected=", ".join(WEIGHTS), found=unknown[0])
+        if unknown := [form for form in weights if form not in tuple(Weights)]:
+            raise UsageError("there is no such form", where=FORMATS, expected=", ".join(Weights), found=unknown[0])
         names = [key for key in product if key != FORMATS]
         for values in itertools.product(*(product[key] for key in names)):
             runs.add(dict(_flat(dict(zip(names, values, strict=True)))), weights)
