@@ -103,7 +103,7 @@ def commands(run: LoadedRun, bundle: Bundle, limit: int | None) -> list[str]:
     overrides = " ".join(["data.folder=flickr8k", *_overrides(run, recipe)])
     encoder = bundle.manifest.quantisation.encoder
     form = "" if encoder == "float32" else f" --encoder-weights {encoder}"
-    option = "--dense" if run.config.pruning.method == "none" else "--sparse"
+    option = "--sparse" if run.config.pruning.prunes else "--dense"
     first = "" if limit is None else f" --limit {limit}"
     return [
         f"capprune train configs/{recipe.name} {overrides} --out runs/{name}",

@@ -32,7 +32,7 @@ class _Unheeded:
 
 _TEACHER: Final = "training.distillation.teacher"
 UNHEEDED: Final = (
-    _Unheeded("pruning.", "pruning.method", "supermask", lambda config: config.pruning.method == "none"),
+    _Unheeded("pruning.", "pruning.method", "supermask", lambda config: not config.pruning.prunes),
     _Unheeded("training.reward.", "training.objective", "scst", lambda config: config.training.objective != "scst"),
     _Unheeded("training.distillation.", _TEACHER, "RUN", lambda config: config.training.distillation.teacher is None),
     _Unheeded("data.radix_base", "data.tokens", "radix", lambda config: config.data.tokens != "radix"),

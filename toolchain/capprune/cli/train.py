@@ -59,7 +59,7 @@ def train_and_show(config: RunConfig, out: Path, cache: Path | None, as_json: bo
     def show() -> None:
         click.echo(
             f"trained {out}: CIDEr-D {outcome.cider:.3f} on val (greedy), best after epoch {outcome.epoch + 1}"
-            + (f", {outcome.sparsity:.2%} sparse" if config.pruning.method != "none" else "")
+            + (f", {outcome.sparsity:.2%} sparse" if config.pruning.prunes else "")
         )
         if outcome.settled:
             click.echo(
@@ -99,6 +99,7 @@ def derived(
     Raises:
         UsageError: If the run is not there, or an override has no effect.
     """
+    from capprune.config.methods import KEEP, NONE
     from capprune.config.reading import parse_config, require_single
     from capprune.ineffective import refuse_ineffective
     from capprune.training.run import read_run
@@ -106,7 +107,7 @@ def derived(
     require_single(overrides)
     parent = read_run(run)
     tree = parent.config.as_tree()
-    method = "none" if pruning["method"] == "keep" and not parent.masks else pruning["method"]
+    method = NONE if pruning["method"] == KEEP and not parent.masks else pruning["method"]
     own = {**tree["training"], "objective": "cross_entropy", "distillation": {}, **training}
     seen = {**tree["encoder"], "start": None}  # the run holds the encoder that it was given
     decoder = parent.config.decoder.with_dropout(dropout).model_dump(mode="json")

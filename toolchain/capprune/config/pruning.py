@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from capprune.config.methods import METHODS, NONE, Method
 from capprune.config.tree import Tree
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
+
 BlockShape = Literal["none", "1x16"]
-Method = Literal["none", "supermask", "gradual", "hard", "lottery", "snip", "keep"]
 Scope = Literal["blind", "uniform", "distribution"]
 
 
@@ -25,7 +28,7 @@ class GradualConfig(Tree):
 class PruningConfig(Tree):
     """How weights are removed; docs/pruning.md says what to set."""
 
-    method: Method = "none"
+    method: str = Field(default=NONE, description="a name of `capprune.config.methods.METHODS`")
     sparsity: float = Field(default=0.975, gt=0, lt=1, description="share of the prunable weights that end as zero")
     bytes: int | None = Field(
         default=None, ge=1, description="instead of sparsity: what the kept weights may take in the bundle's files"
@@ -62,6 +65,25 @@ class PruningConfig(Tree):
         default=0.05, gt=0, description="a best checkpoint keeps within this share of the target's weights"
     )
     dropout_factor: float = Field(default=1 / 3, ge=0, le=1, description="masks regularise already")
+
+    @property
+    def how(self) -> Method:
+        """The method, as the table describes it."""
+        return METHODS.load(self.method, "pruning.method")
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the run is sparse."""
+        return self.how.prunes
+
+    @field_validator("method")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in METHODS.own and name not in METHODS.names():
+            raise ValueError(f"one of {', '.join(METHODS.names())}")
+        if not _NAME.fullmatch(name):
+            raise ValueError("a name in a-z, 0-9 and _, as the manifest of a bundle has it")
+        return name
 
     @field_validator("blocks", mode="before")
     @classmethod
