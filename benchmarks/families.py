@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from capprune.cli.console import table
-from capprune.config import DECODERS, decoder_config
+from capprune.config.decoder import DECODERS, decoder_config
 from capprune.models.exportable import StepCall
 from capprune.models.family import IN_STEP, Decoder, Role
 from capprune_exporters.onnx.convert import convert_onnx

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from capprune.cli.validate import validate
-from capprune.config import load_config
+from capprune.config.reading import load_config
 from capprune.data.captions import load_caption_set
 from capprune.metrics.health import best_constant_caption
 from capprune.training.run import CONFIG, LoadedRun, load_run, read_metrics
@@ -103,7 +103,7 @@ def commands(run: LoadedRun, bundle: Bundle, limit: int | None) -> list[str]:
     overrides = " ".join(["data.folder=flickr8k", *_overrides(run, recipe)])
     encoder = bundle.manifest.quantisation.encoder
     form = "" if encoder == "float32" else f" --encoder-weights {encoder}"
-    option = "--dense" if run.config.pruning.method == "none" else "--sparse"
+    option = "--sparse" if run.config.pruning.prunes else "--dense"
     first = "" if limit is None else f" --limit {limit}"
     return [
         f"capprune train configs/{recipe.name} {overrides} --out runs/{name}",

@@ -20,7 +20,8 @@ from statistics import mean
 from typing import Any
 
 from capprune.cli.console import bar
-from capprune.config import RunConfig, parse_config
+from capprune.config.reading import parse_config
+from capprune.config.run import RunConfig
 from capprune.data.cache_folder import default_cache
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import Features, cached_features

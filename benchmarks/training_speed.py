@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from capprune.cli.console import table
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.data.captions import load_caption_set
 from capprune.data.vocabulary import build_vocabulary, encode
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig, SoftAttentionDropout

@@ -8,7 +8,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from capprune.config import DECODERS, RunConfig
+from capprune.config.decoder import DECODERS
+from capprune.config.run import RunConfig
 
 HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")
 LIMITS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from capprune.config import CONFIG_BYTES, RunConfig, load_config, parse_config, require_single
+from capprune.config.reading import CONFIG_BYTES, load_config, parse_config, require_single
+from capprune.config.run import RunConfig
 from capprune.models.soft_attention import SoftAttentionDropout
 from capprune_runtime.errors import ConfigError, UsageError
 

@@ -43,7 +43,7 @@ ROOMS = {
         "cli",
         "__main__",
     ],
-    "capprune_exporters": ["", "tflite", "onnx", "pack", "plan", "rivals", "ledger"],
+    "capprune_exporters": ["", "tflite", "onnx", "pack", "plan", "rivals", "targets", "ledger"],
     "capprune_runtime": ["", "tflite", "onnx", "bundle", "caption", "measure", "command", "__main__"],
 }
 RUNTIME_NEEDS = {"numpy", "PIL", "pillow_heif", "ai_edge_litert", "tflite_runtime", "tensorflow", "onnxruntime"}

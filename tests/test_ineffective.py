@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from capprune.config import parse_config
+from capprune.config.reading import parse_config
 from capprune.ineffective import ineffective_notes, refuse_ineffective
 from capprune_runtime.errors import UsageError
 

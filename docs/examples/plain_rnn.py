@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from capprune.config import DecoderConfig
+from capprune.config.decoder import DecoderConfig
 from capprune.models.family import Decoder, Role, Step, Tensors, mean_region, spread
 from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
 

@@ -22,7 +22,6 @@ from capprune_runtime.bundle.manifest import (
     GOLDEN_FOLDER,
     MANIFEST,
     MODEL_CARD,
-    MODEL_FILES,
     PLAN,
     QUALITY,
     VOCABULARY,
@@ -41,7 +40,7 @@ from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.caption.proof import GoldenPhoto
 from capprune_runtime.errors import UsageError
-from capprune_runtime.formats import model_kind
+from capprune_runtime.formats import FORMATS, model_kind
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def write_bundle(folder: Path, contents: BundleContents, prove: Callable[[Bundle
 
 def assemble(place: Path, contents: BundleContents) -> Bundle:
     """The bundle as it would be written to `place`; nothing of it is verified yet."""
-    encoder, decoder = MODEL_FILES[model_kind(contents.encoder)]
+    encoder, decoder = FORMATS[model_kind(contents.encoder)].files
     files = {encoder: contents.encoder, decoder: contents.decoder, **_files(contents)}
     manifest = Manifest(
         created_by=contents.created_by,

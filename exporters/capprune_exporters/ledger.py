@@ -20,6 +20,7 @@ from capprune_exporters.pack.entropy import floor_bytes
 from capprune_exporters.pack.pieces import PackedTensor
 from capprune_runtime.bundle.manifest import VOCABULARY
 from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.formats import kind_of_name
 from capprune_runtime.onnx.file import read_onnx
 from capprune_runtime.tflite.file import Tensor, TfliteModel, read_tflite
 
@@ -97,7 +98,7 @@ def _read_file(bundle: Bundle, name: str) -> LedgerFile:
     data = bundle.files[name]
     _, section, packed = pack_file(name, data, bundle.files[VOCABULARY])
     coded = {one.name: one for one in packed}
-    if name.endswith(".onnx"):
+    if kind_of_name(name) == "onnx":
         lines = list(_onnx_lines(name, data, coded))
     else:
         lines = list(_tflite_lines(name, read_tflite(data, name), coded))

@@ -30,7 +30,6 @@ from capprune_runtime.measure.turns import time_in_turns
 
 Matrix = npt.NDArray[np.float32]
 
-WEIGHTS = ("float32", "int8", "codebook4")
 FILLED = 0.5  # share of kept weights in kept blocks from which a mask counts as one of blocks
 EMPTY = 0.5  # share of blocks without a weight from which the block kernel is worth it; a dense matrix has none
 AS_FAST = 1.1  # a form within a tenth of the fastest counts as fast as it, and then the smaller file wins
@@ -46,7 +45,7 @@ class PlanLine:
         shape: (N, K).
         kept: Weights that are not zero.
         form: One of the table above.
-        weights: How its values are quantised: one of `WEIGHTS`.
+        weights: How its values are quantised: one of `Weights`.
         reason: Why, in a few words.
         measured_us: Median time of one product by form, in microseconds; empty where nothing was measured.
     """
@@ -65,7 +64,7 @@ class Plan:
     """One line for every weight matrix of `step`.
 
     Attributes:
-        weights: As asked for: one of `WEIGHTS`. A line may fall back to float32.
+        weights: As asked for: one of `Weights`. A line may fall back to float32.
         made: `size` for the fixed rule, `measured`, or `given`.
         lines: In the order of the model.
     """
@@ -108,7 +107,7 @@ def plan_by_size(matrices: Mapping[str, Matrix], looked_up: Sequence[str], weigh
     Args:
         matrices: The masked weight matrices of `step`, (N, K), by name.
         looked_up: Names of those that are looked up by row (embeddings), not multiplied.
-        weights: One of `WEIGHTS`.
+        weights: One of `Weights`.
     """
     lines = [_by_rule(name, matrix, name in looked_up, weights) for name, matrix in matrices.items()]
     return Plan(weights, "size", tuple(lines))
@@ -120,7 +119,7 @@ def plan_by_measurement(matrices: Mapping[str, Matrix], looked_up: Sequence[str]
     Args:
         matrices: As of `plan_by_size`.
         looked_up: As of `plan_by_size`; looking a row up costs the same in every form, so the rule decides.
-        weights: One of `WEIGHTS`.
+        weights: One of `Weights`.
     """
     lines = []
     for name, matrix in matrices.items():

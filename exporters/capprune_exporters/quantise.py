@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from capprune_exporters.weight_forms import Weights
+
 LARGEST_CODE = 127  # -128 is left out: kernels multiply pairs in 16 bits, where two products of -128 overflow
 CODEBOOK_SIZE = 16
 LLOYD_ROUNDS = 100  # k-means on a line is settled long before
-WEIGHTS = ("float32", "int8", "codebook4")
 
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # runtimes may flush smaller numbers to zero
 
@@ -65,15 +66,15 @@ def requantised(dense: Floats, weights: str) -> Floats:
     Raises:
         ValueError: There is no such quantisation.
     """
-    if weights == "float32":
+    if weights == Weights.FLOAT32:
         return dense
-    if weights == "int8":
+    if weights == Weights.INT8:
         small, scale = int8_per_tensor(dense)
         return scale * small.astype(np.float32)
-    if weights == "codebook4":
+    if weights == Weights.CODEBOOK4:
         codes, values = codebook(dense)
         return np.where(dense != 0, values[codes], np.float32(0))
-    raise ValueError(f"weights can be {', '.join(WEIGHTS)}, not {weights}")
+    raise ValueError(f"weights can be {', '.join(Weights)}, not {weights}")
 
 
 def _scales(largest: NDArray[np.float32]) -> Floats:

@@ -27,7 +27,6 @@ from capprune_exporters.tflite.sparse import SMALLEST, make_sparse
 from capprune_runtime.bundle.manifest import (
     GOLDEN_FOLDER,
     MANIFEST,
-    MODEL_FILES,
     VOCABULARY,
     DecoderSection,
     EncoderSection,
@@ -36,7 +35,7 @@ from capprune_runtime.bundle.manifest import (
 )
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.errors import ExportError
-from capprune_runtime.formats import model_kind
+from capprune_runtime.formats import FORMATS, model_kind
 from capprune_runtime.tflite.file import read_tflite
 
 DENSE_FLOAT32, DENSE_INT8, SPARSE_FLOAT32, BLOCKS_INT8 = (
@@ -145,7 +144,7 @@ def rival_bundle(bundle: Bundle, rival: Rival, encoder: bytes) -> Bundle:
     """
     if model_kind(encoder) != rival.kind:
         raise ExportError("encoder and decoder of a rival are not of one kind", where=rival.name, expected=rival.kind)
-    names = MODEL_FILES[rival.kind]
+    names = FORMATS[rival.kind].files
     kept = {name: data for name, data in bundle.files.items() if name.startswith(f"{GOLDEN_FOLDER}/")}
     files = {names[0]: encoder, names[1]: rival.decoder, VOCABULARY: bundle.files[VOCABULARY], **kept}
     manifest = replace(

@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 
 from capprune_runtime.archive import ARCHIVE
 from capprune_runtime.errors import UsageError
-from capprune_runtime.formats import RUNTIMES
+from capprune_runtime.formats import FORMATS, RUNTIMES
 from capprune_runtime.streams import printable
 
 _GIVEN: Final = "_given"  # in a namespace, the options that were given
@@ -38,7 +38,7 @@ def command_parser(as_json: bool = False) -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check every file of a bundle")
     verify.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
     doctor = commands.add_parser("doctor", help="what this device has and lacks")
-    doctor.add_argument("--kind", choices=("tflite", "onnx"), default="tflite", help="of model file  [tflite]")
+    doctor.add_argument("--kind", choices=tuple(FORMATS), default="tflite", help="of model file  [tflite]")
     archive = commands.add_parser("archive", help="write this program as one file that runs elsewhere")
     archive.add_argument("--out", type=Path, default=Path(ARCHIVE), metavar="FILE", help=f"[{ARCHIVE}]")
     for command in (caption, run, bench):

@@ -12,9 +12,9 @@ import numpy as np
 import tiny_bundle
 from core_cases import write_index
 
-from capprune_runtime.bundle.interface import Signature
 from capprune_runtime.bundle.manifest import Manifest, parse_manifest
 from capprune_runtime.errors import CapPruneError
+from capprune_runtime.formats import Signature
 
 SEED = 23
 VALUES_A_KEY = 14

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from capprune.config import RunConfig, load_config
+from capprune.config.reading import load_config
+from capprune.config.run import RunConfig
 from capprune.data.captions import load_caption_set
 from capprune.data.scenes import draw_scenes
 from capprune.data.vocabulary import build_vocabulary

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from capprune.config import RunConfig, load_config
+from capprune.config.reading import load_config
+from capprune.config.run import RunConfig
 from capprune_runtime.errors import CapPruneError
 from end_to_end import Budget, Stage, arguments_of, parser, run_stage, schemes
 from end_to_end_results import end_to_end_section

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import methods
-from capprune.config import load_config
+from capprune.config.reading import load_config
 from capprune.sweeping.grid import expand, read_grid
 from capprune.sweeping.groups import compared, grouped
 from capprune.sweeping.results import Cost, Document, Row, Scores, Sizes, write_document, write_scores

@@ -8,7 +8,7 @@ import pytest
 from layout_folders import COUNT, LAYOUTS, Drawn, base, draw
 
 from capprune.cli.train import train
-from capprune.config import parse_config
+from capprune.config.reading import parse_config
 from capprune.data.captions import load_caption_set
 from capprune.data.checking import check_data
 from capprune.data.photos import open_photos

@@ -12,7 +12,7 @@ import pytest
 from layout_folders import COUNT, Drawn, draw, flickr8k_kaggle
 from PIL import Image
 
-from capprune.config import parse_config
+from capprune.config.reading import parse_config
 from capprune.data.words import words
 from capprune.training.caption_tokens import caption_tokens, token_notes
 from capprune_runtime.atomic import write_text

@@ -14,7 +14,8 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from capprune.config import DECODERS, RunConfig
+from capprune.config.decoder import DECODERS
+from capprune.config.run import RunConfig
 from command_pages import command_of, names, options_of
 from doc_pages import ROOT, Block, blocks, commands_of
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from capprune.config import EncoderConfig
+from capprune.config.encoder import EncoderConfig
 from capprune.models.caption_model import CaptionModel, GridEncoder, region_count
 from capprune.models.encoder import Encoder
 from capprune.models.exportable import EncodeCall, StepCall

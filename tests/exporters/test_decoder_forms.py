@@ -21,8 +21,8 @@ from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.quantise import static_int8
 from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import BundleError
-from capprune_runtime.formats import NEXT
-from capprune_runtime.onnx.check import Signature, check_onnx
+from capprune_runtime.formats import NEXT, Signature
+from capprune_runtime.onnx.check import check_onnx
 from capprune_runtime.tflite.check import check_tflite
 
 FLOAT_ERROR = 1e-5  # relative to the largest value

@@ -27,11 +27,12 @@ from matrix_model import (
 from numpy.typing import NDArray
 from real_parts import RUNTIMES, Arrays, Case, Part, largest_error, run
 
-from capprune_exporters.quantise import WEIGHTS, requantised
+from capprune_exporters.quantise import requantised
 from capprune_exporters.stored import SparseModel
 from capprune_exporters.tflite.forms import COMPUTED_WRONGLY, FORMS, MOST_BLOCKS, encoded
 from capprune_exporters.tflite.graph import MODEL_METADATA, VOCABULARY_METADATA, add_metadata, pack
 from capprune_exporters.tflite.sparse import make_sparse
+from capprune_exporters.weight_forms import Weights
 from capprune_runtime.errors import ExportError
 
 Matrix = NDArray[np.float32]
@@ -175,7 +176,7 @@ def test_verifier_accepts_every_form(form_cases: dict[str, Case]) -> None:
     blocks=st.integers(1, 20),
     sparsity=st.sampled_from([0.0, 0.5, 0.9, 0.97, 1.0]),
     seed=st.integers(0, 2**16),
-    weights=st.sampled_from(WEIGHTS),
+    weights=st.sampled_from(list(Weights)),
 )
 def test_any_matrix_comes_back_from_the_file_and_multiplies_alike(
     form: str, rows: int, blocks: int, sparsity: float, seed: int, weights: str

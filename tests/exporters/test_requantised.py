@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as arrays
 from matrix_model import random_matrix
 from numpy.typing import NDArray
 
-from capprune_exporters.quantise import CODEBOOK_SIZE, WEIGHTS, codebook, int8_per_row, int8_per_tensor, requantised
+from capprune_exporters.quantise import CODEBOOK_SIZE, codebook, int8_per_row, int8_per_tensor, requantised
+from capprune_exporters.weight_forms import Weights
 
 HALF_A_STEP = 0.5 + 1e-4  # of a scale; the quotient is rounded to float32 before it is rounded to a code
 # Share of the energy of normally distributed values that is lost with 16 of them; the best quantiser there is loses 0.95 %,
@@ -46,7 +47,7 @@ def test_int8_per_row_is_int8_of_each_row(matrix: Matrix) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(matrix=matrices, weights=st.sampled_from(WEIGHTS))
+@given(matrix=matrices, weights=st.sampled_from(list(Weights)))
 def test_zeros_stay_zeros_and_int8_keeps_signs(matrix: Matrix, weights: str) -> None:
     found = requantised(matrix, weights)
     assert found.dtype == np.float32 and found.shape == matrix.shape
@@ -90,7 +91,7 @@ def test_int8_matrix_is_the_scale_times_the_code() -> None:
 
 def test_quantising_twice_changes_nothing() -> None:
     matrix = random_matrix((64, 64), 0.9)
-    for weights in WEIGHTS:
+    for weights in Weights:
         once = requantised(matrix, weights)
         assert np.array_equal(requantised(once, weights), once)
 

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from capprune.config import EncoderConfig, parse_config
+from capprune.config.encoder import EncoderConfig
+from capprune.config.reading import parse_config
+from capprune.exporting.calls import calls_of
 from capprune.exporting.contents import bundle_contents
-from capprune.exporting.target_models import MODELS, TargetModels
 from capprune.models.caption_model import CaptionModel, GridEncoder, build_decoder, normalised
 from capprune.models.efficientnet_lite import EfficientNetLite0
 from capprune.models.encoder import Encoder
@@ -24,6 +25,8 @@ from capprune.models.search import beam as torch_beam
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import write_bundle
 from capprune_exporters.onnx import graph
+from capprune_exporters.targets.registry import TARGETS
+from capprune_exporters.targets.target import Target, find_target
 from capprune_exporters.tflite.graph import unpack
 from capprune_runtime.bundle.interface import StepInterface
 from capprune_runtime.bundle.verify import Bundle
@@ -104,7 +107,7 @@ class Exported:
     """A run, what a target makes of it, and its bundle in float32."""
 
     run: LoadedRun
-    models: TargetModels
+    target: Target
     bundle: Bundle
 
     @property
@@ -116,14 +119,14 @@ class Exported:
         return self.decoder.interface()
 
 
-def write(run: LoadedRun, models: TargetModels, folder: Path, weights: str) -> Bundle:
+def write(run: LoadedRun, target: Target, folder: Path, weights: str) -> Bundle:
     """Export with the plan that goes by size, and verify what was written."""
-    plan = models.plan(weights, "size")
+    plan = target.plan(weights, "size")
     encoder_weights = "float32" if weights == "float32" else "weight_only_int8"
-    made = models.decoder(plan)
+    made = target.decoder(plan)
     contents = bundle_contents(
         run,
-        models.encoder(encoder_weights),
+        target.encoder(encoder_weights),
         made.data,
         encoder_weights=encoder_weights,
         weights=weights,
@@ -133,12 +136,15 @@ def write(run: LoadedRun, models: TargetModels, folder: Path, weights: str) -> B
     return write_bundle(folder, contents)
 
 
-@pytest.fixture(scope="module", params=[(family, target) for family in FAMILIES for target in MODELS], ids="-".join)
+@pytest.fixture(
+    scope="module", params=[(family, target) for family in FAMILIES for target in TARGETS.own], ids="-".join
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    family, target = request.param
+    family, name = request.param
     run = random_run(family)
-    models = MODELS[target](run, 3, lambda line: None)
-    return Exported(run, models, write(run, models, tmp_path_factory.mktemp("bundle") / "float32", "float32"))
+    target = find_target(name)(calls_of(run, 3))
+    target.convert()
+    return Exported(run, target, write(run, target, tmp_path_factory.mktemp("bundle") / "float32", "float32"))
 
 
 def test_step_computes_what_torch_computes(exported: Exported) -> None:
@@ -169,12 +175,12 @@ def test_captions_are_those_of_torch(exported: Exported, width: int) -> None:
 
 
 def test_every_matrix_of_a_step_is_stored_under_its_name(exported: Exported) -> None:
-    made = exported.models.decoder(exported.models.plan("float32", "size"))
-    assert exported.models.matrices.keys() <= {tensor.name for tensor in made.tensors}
+    made = exported.target.decoder(exported.target.plan("float32", "size"))
+    assert exported.target.calls.matrices.keys() <= {tensor.name for tensor in made.tensors}
 
 
 def test_int8_changes_weights_but_no_table(exported: Exported, tmp_path: Path) -> None:
-    bundle = write(exported.run, exported.models, tmp_path / "int8", "int8")
+    bundle = write(exported.run, exported.target, tmp_path / "int8", "int8")
     assert 1e-5 < largest_step_error(exported, bundle) < 0.1
     stored = constants(bundle)
     for name, table in exported.decoder.named_buffers():
@@ -183,7 +189,7 @@ def test_int8_changes_weights_but_no_table(exported: Exported, tmp_path: Path) -
 
 
 def test_no_constant_is_larger_than_the_largest_matrix(exported: Exported) -> None:
-    largest = max(matrix.size for matrix in exported.models.matrices.values())
+    largest = max(matrix.size for matrix in exported.target.calls.matrices.values())
     assert max(one.size for one in constants(exported.bundle)) <= largest
     cells = exported.decoder.regions**2
     folded = [one for one in constants(exported.bundle, encoder=True) if one.size > 4 * cells and cells == one.shape[0]]

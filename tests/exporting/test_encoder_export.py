@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[1] / "models"))
 import hf_networks
 
 from capprune.cli.train import train
-from capprune.config import parse_config
+from capprune.config.reading import parse_config
 from capprune.data.scenes import draw_scenes
 from capprune.exporting import Wanted, export
 from capprune.models.caption_model import build_decoder

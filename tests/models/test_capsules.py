@@ -7,7 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from capprune.config import RunConfig, parse_config
+from capprune.config.reading import parse_config
+from capprune.config.run import RunConfig
 from capprune.models.capsules import PROJECTION, CapsulePooling
 from capprune.models.caption_model import build_decoder
 from capprune.models.family import Role

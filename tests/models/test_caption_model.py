@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from capprune.config import EncoderConfig
+from capprune.config.encoder import EncoderConfig
 from capprune.models.caption_model import (
     CaptionModel,
     FeatureExtractor,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from capprune.config import EncoderConfig
+from capprune.config.encoder import EncoderConfig
 from capprune.models.caption_model import GridEncoder, region_count
 from capprune.models.efficientnet_lite import (
     CHANNELS,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.models.exportable import StepCall
 from capprune.models.family import IN_STEP, Decoder, Role
 from capprune.models.search import SUPPRESSED, beam

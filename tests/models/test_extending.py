@@ -9,27 +9,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from toy_package import EXAMPLES, environment, install
 
 from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.caption.captioner import Captioner
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "docs" / "examples" / "plain_rnn.py"
 FAMILY = "decoder={family: plain_rnn, embedding: 32, hidden: 48}"
 SMALL = ("encoder={size: 32}", "training={epochs: 25, photos_per_batch: 8, learning_rate: 1e-2, validation_photos: 8}")
 
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """An environment that has the package, as `pip install --target` lays it out."""
-    site = tmp_path / "site"
-    facts = site / "my_family-1.0.dist-info"
-    facts.mkdir(parents=True)
-    (site / "plain_rnn.py").write_bytes(EXAMPLE.read_bytes())
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: my-family\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[capprune.decoders]\nplain_rnn = plain_rnn:PlainRnn\n")
-    path = os.pathsep.join((str(site), *filter(None, [os.environ.get("PYTHONPATH")])))
-    return {**os.environ, "PYTHONPATH": path, "CAPPRUNE_CACHE": str(tmp_path / "cache")}
+    """An environment that has the package."""
+    site = install(
+        tmp_path / "site", "capprune.decoders", {"plain_rnn": "plain_rnn:PlainRnn"}, EXAMPLES / "plain_rnn.py"
+    )
+    return {**environment(site), "CAPPRUNE_CACHE": str(tmp_path / "cache")}
 
 
 def capprune(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from capprune.config import EncoderConfig, parse_config
+from capprune.config.encoder import EncoderConfig
+from capprune.config.reading import parse_config
 from capprune.models.caption_model import FeatureExtractor, GridEncoder, region_count
 from capprune.models.encoder import described, load_encoder
 from capprune_runtime.errors import BundleError, ConfigError, MissingExtra, MissingFile

@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from capprune.config import EncoderConfig
+from capprune.config.encoder import EncoderConfig
 from capprune.models.caption_model import CaptionModel, GridEncoder, region_count
 from capprune.models.encoder import Encoder
 from capprune.models.exportable import EncodeCall, StepCall
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune_exporters.onnx.convert import convert_onnx
-from capprune_runtime.onnx.check import Signature, check_onnx
+from capprune_runtime.formats import Signature
+from capprune_runtime.onnx.check import check_onnx
 from capprune_runtime.onnx.file import OnnxModel
 
 WIDTH, FEATURES, VOCABULARY = 64, 96, 300

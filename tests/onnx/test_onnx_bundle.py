@@ -18,7 +18,6 @@ from capprune_exporters.onnx.models import encoder_onnx
 from capprune_exporters.onnx.weights import make_gapped
 from capprune_exporters.tflite.convert import convert
 from capprune_runtime.bundle.manifest import (
-    MODEL_FILES,
     DataSection,
     DecodingSection,
     ModelSection,
@@ -33,7 +32,7 @@ from capprune_runtime.caption.interpreter import available_runtimes, open_model
 from capprune_runtime.caption.proof import GoldenPhoto
 from capprune_runtime.command import main
 from capprune_runtime.errors import BadModelFile, BundleError, MissingExtra, MissingFile, UsageError
-from capprune_runtime.formats import model_kind
+from capprune_runtime.formats import FORMATS, model_kind
 
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", *(f"word{n}" for n in range(4, onnx_parts.VOCABULARY)))
 PHOTOS = [
@@ -78,7 +77,7 @@ def lstm_bundle(lstm: Parts, tmp_path: Path) -> Path:
 def test_bundle_is_verified_and_says_what_the_tflite_bundle_says(written: Bundle, parts: Parts, tmp_path: Path) -> None:
     assert verify_bundle(written.place) == written
     assert {"encoder.onnx", "decoder.onnx"} < written.manifest.files.keys()
-    assert (written.manifest.encoder.file, written.manifest.decoder.file) == MODEL_FILES["onnx"]
+    assert (written.manifest.encoder.file, written.manifest.decoder.file) == FORMATS["onnx"].files
     with_signature = [(parts.encode, "encode"), (parts.step, "step")]
     flat = [convert(part.module, signature, part.module.example()) for part, signature in with_signature]  # type: ignore[operator]
     other = Captioner(write_bundle(tmp_path / "tflite", contents(parts, *flat)))

@@ -10,9 +10,10 @@ import pytest
 from onnx_parts import Parts, largest_error
 
 import onnx
-from capprune_exporters.onnx.models import ENCODER_WEIGHTS, encoder_onnx
+from capprune_exporters.onnx.models import encoder_onnx
 from capprune_exporters.onnx.quantise import static_int8, weight_only_int8
 from capprune_exporters.onnx.weights import LARGEST_REDUCED_CODE
+from capprune_exporters.weight_forms import EncoderWeights
 from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import ExportError, MissingExtra
 from capprune_runtime.onnx.weights import LARGEST_CODE
@@ -49,7 +50,7 @@ def test_static_weights_have_seven_bits(lstm: Parts) -> None:
     assert codes and max(int(np.abs(array.astype(int)).max()) for array in codes) == LARGEST_CODE
 
 
-@pytest.mark.parametrize("form", ENCODER_WEIGHTS)
+@pytest.mark.parametrize("form", list(EncoderWeights))
 def test_sparse_projections_are_gaps_in_every_form(form: str, lstm: Parts) -> None:
     data = encoder_onnx(lstm.encode.converted, form, calibration(), lstm.weights)
     onnx_parts.check_encode(data)

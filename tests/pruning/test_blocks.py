@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune.pruning.blocks import Blocks, find_blocks
 from capprune.pruning.dynamics import crossing

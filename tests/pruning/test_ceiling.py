@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune.pruning.dynamics import FALL, highest, pull_of
 from capprune.pruning.learned import SupermaskPruner

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_costs
 from capprune.pruning.layers import prunable_layers

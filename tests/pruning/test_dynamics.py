@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.pruning.dynamics import FEWEST_STEPS, LATEST_CROSSING, crossing, least_kappa, pull_of
 from capprune.pruning.supermask import Supermask, ramp
 from capprune_runtime.errors import UnreachableTarget

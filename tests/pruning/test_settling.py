@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
 from capprune.pruning.learned import SupermaskPruner
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.pruning.layers import prunable_layers
 from capprune.pruning.state import load_plain_state, plain_state
 from capprune.pruning.unlearned import GradualPruner, HardPruner, KeptMasks, LotteryPruner, MaskPruner, SnipPruner

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from capprune.cli.validate import validate
-from capprune.config import load_tree
+from capprune.config.reading import load_tree
 from capprune.data.scenes import draw_scenes
 from capprune.exporting import Wanted, export
 from capprune.ready import ready_bundle

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from capprune.cli.train import train
-from capprune.config import RunConfig, load_config
+from capprune.config.reading import load_config
+from capprune.config.run import RunConfig
 from capprune.data.scenes import draw_scenes
 from capprune.sweeping.grid import expand
 from capprune.sweeping.results import Document

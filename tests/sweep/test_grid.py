@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from capprune.config import parse_config
+from capprune.config.reading import parse_config
 from capprune.sweeping.grid import LONGEST_NAME, Combination, expand, read_grid
 from capprune_runtime.errors import ConfigError, UsageError
 

@@ -15,7 +15,8 @@ import torch
 from small_sweep import TEST_PHOTOS, World
 
 from capprune.cli.app import cli
-from capprune.config import RunConfig, load_config
+from capprune.config.reading import load_config
+from capprune.config.run import RunConfig
 from capprune.metrics.intervals import bootstrap_change
 from capprune.sweeping import sweep as sweeping
 from capprune.sweeping.forms import make_forms, ready_to_time

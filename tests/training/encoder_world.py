@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tiny_training as tiny
 
-from capprune.config import parse_config
+from capprune.config.reading import parse_config
 from capprune.training.loop import Split, Trainer
 
 SIZE = 32  # pixels: one region

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from capprune.cli.inspect import command as inspect_command
 from capprune.cli.train import train
-from capprune.config import parse_config
+from capprune.config.reading import parse_config
 from capprune.data.scenes import draw_scenes
 from capprune.models.efficientnet_lite import CHANNELS
 from capprune.training.loop import Progress

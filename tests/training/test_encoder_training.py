@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from capprune.cli.train import derived
-from capprune.config import EncoderConfig, PruningConfig
+from capprune.config.encoder import EncoderConfig
+from capprune.config.pruning import PruningConfig
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder, normalised
 from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0
 from capprune.models.search import greedy

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from capprune.cli.train import train
-from capprune.config import EncoderConfig, RunConfig, parse_config
+from capprune.config.encoder import EncoderConfig
+from capprune.config.reading import parse_config
+from capprune.config.run import RunConfig
 from capprune.data.captions import words
 from capprune.data.scenes import draw_scenes
 from capprune.models.caption_model import FeatureExtractor, GridEncoder, normalised

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import tiny_training as tiny
 
-from capprune.config import load_tree
+from capprune.config.reading import load_tree
 from capprune.training.stages import is_recipe, read_stages
 from capprune_runtime.errors import ConfigError
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capprune.config import RunConfig, parse_config
+from capprune.config.reading import parse_config
+from capprune.config.run import RunConfig
 from capprune.data.scenes import draw_scenes
 from capprune.data.words import plain
 from capprune.exporting.export import Wanted, export

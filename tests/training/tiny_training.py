@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from capprune.config import RunConfig, parse_config
+from capprune.config.reading import parse_config
+from capprune.config.run import RunConfig
 from capprune.training.loop import Progress, Report, Split, Trainer
 from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, Vocabulary
 

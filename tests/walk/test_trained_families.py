@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capprune.config import DECODERS
+from capprune.config.decoder import DECODERS
 from capprune_runtime import Captioner, verify_bundle
 from capprune_runtime.photo import decode_photo, resize
 

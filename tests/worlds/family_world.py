@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from capprune.config import DECODERS, RunConfig, decoder_config, parse_config
+from capprune.config.decoder import DECODERS, decoder_config
+from capprune.config.reading import parse_config
+from capprune.config.run import RunConfig
 from capprune.models.family import IN_STEP, Decoder, Tensors
 from capprune.training.loop import Progress, Report, Split, Trainer
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from capprune.config import RunConfig
+from capprune.config.run import RunConfig
 from capprune_runtime.errors import UsageError
 
 
@@ -32,7 +32,7 @@ class _Unheeded:
 
 _TEACHER: Final = "training.distillation.teacher"
 UNHEEDED: Final = (
-    _Unheeded("pruning.", "pruning.method", "supermask", lambda config: config.pruning.method == "none"),
+    _Unheeded("pruning.", "pruning.method", "supermask", lambda config: not config.pruning.prunes),
     _Unheeded("training.reward.", "training.objective", "scst", lambda config: config.training.objective != "scst"),
     _Unheeded("training.distillation.", _TEACHER, "RUN", lambda config: config.training.distillation.teacher is None),
     *(

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from capprune_exporters.onnx.quantise import static_int8, weight_only_int8
 from capprune_exporters.onnx.weights import make_gapped
+from capprune_exporters.weight_forms import EncoderWeights
 from capprune_runtime.errors import ExportError
-
-ENCODER_WEIGHTS = ("float32", "weight_only_int8", "static_int8")
 
 
 def encoder_onnx(
@@ -21,21 +20,21 @@ def encoder_onnx(
     calibration: Iterable[Mapping[str, npt.NDArray[Any]]] | None = None,
     names: Mapping[str, npt.NDArray[np.float32]] | None = None,
 ) -> bytes:
-    """The encoder in one of `ENCODER_WEIGHTS`; sparse projections as gaps in each.
+    """The encoder in one of `EncoderWeights`; sparse projections as gaps in each.
 
     Args:
         converted: What `convert_onnx` made of `encode`.
-        form: One of `ENCODER_WEIGHTS`.
+        form: One of `EncoderWeights`.
         calibration: `photo` arrays by name, for `static_int8` only.
         names: Parameters by name, see `make_gapped`.
 
     Raises:
         ExportError: If the form is unknown, or has nothing to calibrate on.
     """
-    if form not in ENCODER_WEIGHTS:
-        raise ExportError("there is no such form", where="encoder", expected=", ".join(ENCODER_WEIGHTS), found=form)
-    if form == "weight_only_int8":
+    if form not in tuple(EncoderWeights):
+        raise ExportError("there is no such form", where="encoder", expected=", ".join(EncoderWeights), found=form)
+    if form == EncoderWeights.WEIGHT_ONLY_INT8:
         converted = weight_only_int8(converted)
-    elif form == "static_int8":
+    elif form == EncoderWeights.STATIC_INT8:
         converted = static_int8(converted, calibration or ())
     return make_gapped(converted, names=names).data

@@ -30,6 +30,7 @@ import numpy.typing as npt
 from capprune_exporters.onnx import graph
 from capprune_exporters.quantise import codebook, int8_per_tensor
 from capprune_exporters.stored import SparseModel, StoredTensor
+from capprune_exporters.weight_forms import Weights
 from capprune_runtime.errors import ExportError
 
 SMALLEST = 1024  # weights: below this, eight more operators cost more than zeros do
@@ -37,7 +38,6 @@ LONGEST_GAP = 255
 LARGEST_REDUCED_CODE = (
     64  # 7 bits: onnxruntime adds products in pairs of 16 bits on x86 without VNNI, which saturate beyond
 )
-WEIGHTS = ("float32", "int8", "codebook4")
 
 Matrix = npt.NDArray[np.float32]
 
@@ -71,8 +71,8 @@ def make_gapped(
         if values.dtype != np.float32 or values.ndim != 2 or not operators:
             continue
         wanted = weights if isinstance(weights, str) else weights.get(tensor.name, "float32")
-        if wanted not in WEIGHTS:
-            raise ExportError("there is no such form", where="weights", expected=", ".join(WEIGHTS), found=wanted)
+        if wanted not in tuple(Weights):
+            raise ExportError("there is no such form", where="weights", expected=", ".join(Weights), found=wanted)
         pattern = int8_per_tensor(values)[0] if wanted == "int8" else values  # small weights may round to zero
         form = _form(
             pattern, wanted, dynamic=dynamic and all(_multiplies(one, tensor.name) for one in operators), sparse=sparse

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from capprune_exporters.pack.pieces import PackedTensor, cut_model
-from capprune_exporters.pack.tensors import ONNX_SUFFIX, TFLITE_SUFFIX
 from capprune_runtime.atomic import atomic_file, atomic_folder
 from capprune_runtime.bundle.capz import (
     CAPZ_SUFFIX,
@@ -28,6 +27,7 @@ from capprune_runtime.bundle.capz import (
 from capprune_runtime.bundle.manifest import VOCABULARY
 from capprune_runtime.bundle.verify import Bundle, verify_bundle, verify_members
 from capprune_runtime.errors import CapPruneError, UsageError
+from capprune_runtime.formats import kind_of_name
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def pack_file(name: str, data: bytes, words: bytes = b"") -> tuple[int, bytes, t
         Coding, section, and the tensors that were coded.
     """
     whole = zlib.compress(data, 9)
-    if name.endswith((TFLITE_SUFFIX, ONNX_SUFFIX)):
+    if kind_of_name(name) is not None:
         cut = cut_model(data, name, words)
         if cut is not None and len(cut.section) < len(whole):
             return PIECES, cut.section, cut.tensors

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from capprune_runtime.formats import kind_of_name
 from capprune_runtime.onnx.file import read_onnx
 from capprune_runtime.tflite.file import Sparsity, read_tflite
-
-TFLITE_SUFFIX, ONNX_SUFFIX = ".tflite", ".onnx"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +51,7 @@ def read_tensors(data: bytes, name: str) -> Iterator[ModelTensor]:
         data: The whole file.
         name: Of the file, whose ending tells what it is.
     """
-    if name.endswith(ONNX_SUFFIX):
+    if kind_of_name(name) == "onnx":
         for tensor in read_onnx(data, name).initializers.values():
             yield ModelTensor(tensor.name, tensor.shape, tensor.values.reshape(-1))
         return

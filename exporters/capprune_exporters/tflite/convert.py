@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capprune_exporters.quiet import quiet
+from capprune_exporters.tflite.contiguous import contiguous_tensors
 from capprune_runtime.atomic import raise_if_unwritable
 from capprune_runtime.errors import ExportError, MissingExtra
 
@@ -40,7 +41,7 @@ def convert(module: nn.Module, signature: str, inputs: Mapping[str, Tensor]) -> 
             expected="litert-torch (x86-64 only; export there, run anywhere)",
             hint="pip install 'capprune[tflite]'",
         ) from error
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet(), contiguous_tensors(module):
         path = Path(folder) / "model.tflite"
         try:
             litert_torch.signature(signature, module, sample_kwargs=dict(inputs)).convert().export(str(path))

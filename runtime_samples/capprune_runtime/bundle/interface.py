@@ -22,7 +22,7 @@ from math import prod
 from typing import Literal
 
 from capprune_runtime.errors import BundleError
-from capprune_runtime.formats import NEXT
+from capprune_runtime.formats import NEXT, Signature
 
 TOKEN, POSITION, SCORES, ATTENTION = "token", "position", "scores", "attention"
 MAX_TENSORS = 64  # held and state together
@@ -37,9 +37,6 @@ CARRY = ("replace", "append")
 _RESERVED = (TOKEN, POSITION, SCORES, ATTENTION)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _ITEM_BYTES = {"float32": 4}
-
-# Shape and NumPy type of every tensor of a signature, by name.
-Signature = Mapping[str, tuple[tuple[int, ...], str]]
 
 
 @dataclass(frozen=True)

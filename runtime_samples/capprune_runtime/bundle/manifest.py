@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from capprune_runtime import strict_json
-from capprune_runtime.bundle.interface import Signature, StepInterface
+from capprune_runtime.bundle.interface import StepInterface
 from capprune_runtime.bundle.preprocessing import PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.schema1 import lifted
 from capprune_runtime.bundle.sections import read_section
 from capprune_runtime.bundle.tokens import WORDS, TokensSection
 from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.errors import BundleError, NewerFormat, UsageError
-from capprune_runtime.formats import FORMATS
+from capprune_runtime.formats import FORMATS, Format, Signature, model_files
 
 MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.txt"
@@ -32,9 +32,7 @@ GOLDEN_FOLDER = "golden"
 GOLDEN = "golden/golden.json"
 GOLDEN_PHOTO = re.compile(r"golden/[a-z0-9][a-z0-9_-]{0,63}\.png")
 
-# (encoder, decoder) by the kind of model file; a bundle holds the two of one kind.
-MODEL_FILES = {kind: (one.encoder, one.decoder) for kind, one in FORMATS.items()}
-ENCODER, DECODER = MODEL_FILES["tflite"]
+ENCODER, DECODER = FORMATS["tflite"].files  # a bundle holds two model files of one kind
 
 OPTIONAL_FILES = (GOLDEN, MODEL_CARD, PLAN, QUALITY)
 
@@ -159,6 +157,11 @@ class Manifest:
         return self.decoder.interface
 
     @property
+    def format(self) -> Format:
+        """The kind of the model files."""
+        return next(one for one in FORMATS.values() if one.encoder == self.encoder.file)
+
+    @property
     def photo_size(self) -> int:
         """S, the side of the squashed photo in pixels.
 
@@ -216,8 +219,7 @@ def parse_manifest(text: str | bytes, where: object) -> Manifest:
 
 def allowed(name: str) -> bool:
     """Whether a bundle may hold a file of this name, beside the manifest."""
-    models = {file for files in MODEL_FILES.values() for file in files}
-    return name in {*models, VOCABULARY, *OPTIONAL_FILES} or GOLDEN_PHOTO.fullmatch(name) is not None
+    return name in {*model_files(), VOCABULARY, *OPTIONAL_FILES} or GOLDEN_PHOTO.fullmatch(name) is not None
 
 
 def _check_version(tree: Any) -> int:
@@ -303,7 +305,7 @@ def _interface_rules(manifest: Manifest) -> Iterator[tuple[str, bool, str]]:
 
 
 def _model_file_rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
-    encoders = dict(MODEL_FILES.values())
+    encoders = dict(one.files for one in FORMATS.values())
     decoder = encoders.get(manifest.encoder.file)
     return [
         ("encoder.file", decoder is not None, " or ".join(encoders)),
@@ -313,7 +315,7 @@ def _model_file_rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
 
 def _file_rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
     models = {manifest.encoder.file, manifest.decoder.file}
-    others = {file for files in MODEL_FILES.values() for file in files} - models
+    others = {*model_files()} - models
     needed = [manifest.encoder.file, manifest.decoder.file, VOCABULARY]
     rules: list[tuple[str, bool, str]] = [("files", name in manifest.files, f"an entry for {name}") for name in needed]
     for name, entry in manifest.files.items():

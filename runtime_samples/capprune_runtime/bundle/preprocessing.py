@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from capprune_runtime.bundle.interface import Signature
+from capprune_runtime.formats import Signature
 
 RESIZE = "squash-triangle-q15"
 MAX_REGIONS = 1024

@@ -16,16 +16,13 @@ from pathlib import Path
 from capprune_runtime import strict_json
 from capprune_runtime.bundle.capz import open_capz
 from capprune_runtime.bundle.golden import check_golden_photos, parse_golden
-from capprune_runtime.bundle.interface import Signature
 from capprune_runtime.bundle.manifest import (
     GOLDEN,
     MANIFEST,
     MAX_MANIFEST_BYTES,
     MODEL_CARD,
-    MODEL_FILES,
     PLAN,
     QUALITY,
-    STEP_SIGNATURE,
     VOCABULARY,
     FileEntry,
     Manifest,
@@ -34,15 +31,13 @@ from capprune_runtime.bundle.manifest import (
 from capprune_runtime.bundle.members import FolderMembers, Members
 from capprune_runtime.bundle.vocabulary import MAX_VOCABULARY_BYTES, Vocabulary, decode_vocabulary
 from capprune_runtime.errors import BadModelFile, BadVocabulary, BundleError, HashMismatch, MissingFile, UsageError
-from capprune_runtime.formats import MAX_MODEL_BYTES, NEXT
-from capprune_runtime.onnx.check import check_onnx
-from capprune_runtime.tflite.check import check_tflite
-from capprune_runtime.tflite.file import MODEL_METADATA, VOCABULARY_METADATA, TfliteModel
+from capprune_runtime.formats import FORMATS, Call
+from capprune_runtime.tflite.file import MODEL_METADATA, VOCABULARY_METADATA
 
 MAX_FILES = 256
 _MAX_GOLDEN_PHOTO_BYTES = 16 << 20
 _MAX_BYTES = {
-    **{name: MAX_MODEL_BYTES for names in MODEL_FILES.values() for name in names},
+    **{name: one.max_bytes for one in FORMATS.values() for name in one.files},
     VOCABULARY: MAX_VOCABULARY_BYTES,
     GOLDEN: 4 << 20,
     MODEL_CARD: 4 << 20,
@@ -121,9 +116,10 @@ def verify_members(members: Members) -> Bundle:
         (manifest.encoder, manifest.encode_inputs(), interface.encode_outputs()),
         (manifest.decoder, interface.step_inputs(), interface.step_outputs()),
     ):
-        model = _check_model(files[section.file], place / section.file, section.signature, inputs, outputs)
-        if model is not None:
-            _check_metadata(model, place / section.file, manifest, files[VOCABULARY])
+        where = place / section.file
+        call = Call(section.signature, inputs, outputs, rows=section is manifest.decoder)
+        metadata = manifest.format.verify(files[section.file], str(where), call)
+        _check_metadata(metadata, where, manifest, files[VOCABULARY])
     parse_golden(files, place, manifest, vocabulary)
     check_golden_photos(files, place)
     return Bundle(place, manifest, vocabulary, files)
@@ -158,48 +154,16 @@ def _read_listed(members: Members, name: str, entry: FileEntry) -> bytes:
     return content
 
 
-def _check_model(data: bytes, where: Path, key: str, inputs: Signature, outputs: Signature) -> TfliteModel | None:
-    if where.name in MODEL_FILES["onnx"]:
-        both = inputs.keys() & outputs.keys()  # ONNX has one space of names for inputs and outputs
-        named = {NEXT + name if name in both else name: tensor for name, tensor in outputs.items()}
-        check_onnx(data, str(where), inputs, named, rows=key == STEP_SIGNATURE)
-        return None
-    model = check_tflite(data, str(where), key)
-    signature = model.signatures[key]
-    _check_tensors(model, where, "input", signature.inputs, inputs)
-    _check_tensors(model, where, "output", signature.outputs, outputs)
-    return model
-
-
-def _check_metadata(model: TfliteModel, where: Path, manifest: Manifest, vocabulary: bytes) -> None:
-    """What a .tflite says of the bundle around it, for those who have only the file, must be so."""
-    if model.metadata.get(VOCABULARY_METADATA, vocabulary) != vocabulary:
+def _check_metadata(metadata: Mapping[str, bytes], where: Path, manifest: Manifest, vocabulary: bytes) -> None:
+    """What a model file says of the bundle around it, for those who have only the file, must be so."""
+    if metadata.get(VOCABULARY_METADATA, vocabulary) != vocabulary:
         raise BadModelFile("metadata: another vocabulary than the bundle's", where=where)
-    if (described := model.metadata.get(MODEL_METADATA)) is not None:
+    if (described := metadata.get(MODEL_METADATA)) is not None:
         expected = json.dumps(manifest.described(), sort_keys=True)
         try:
-            found = json.dumps(strict_json.parse(bytes(described)), sort_keys=True)
+            found = json.dumps(strict_json.parse(described), sort_keys=True)
         except BundleError as error:
             raise BadModelFile(f"metadata: {MODEL_METADATA} cannot be read", where=where, found=error.what) from None
         if found != expected:
             raise BadModelFile("metadata: another preprocessing or decoding than the manifest's", where=where,
                                expected=expected, found=found[:400])  # fmt: skip
-
-
-def _check_tensors(model: TfliteModel, where: Path, kind: str, found: Mapping[str, int], expected: Signature) -> None:
-    if found.keys() != expected.keys():
-        raise BadModelFile(
-            f"the model's {kind}s are not those of the manifest",
-            where=where,
-            expected=", ".join(sorted(expected)),
-            found=", ".join(ascii(name) for name in sorted(found)),
-        )
-    for name, (shape, dtype) in expected.items():
-        tensor = model.tensors[found[name]]
-        if (tensor.shape, tensor.dtype) != (shape, dtype):
-            raise BadModelFile(
-                f"the model's {kind} {name} does not fit the manifest",
-                where=where,
-                expected=f"{shape} {dtype}",
-                found=f"{tensor.shape} {tensor.dtype}",
-            )

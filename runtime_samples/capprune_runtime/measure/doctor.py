@@ -118,7 +118,7 @@ def install_command(machine: str, python: tuple[int, int], kind: str, executable
         venv: Whether that is a virtual environment; the system's own Python refuses pip.
     """
     if machine.lower() in _WIDE and python >= OLDEST_PYTHON:
-        packages = "numpy Pillow " + ("ai-edge-litert" if kind == "tflite" else "'onnxruntime<1.29'")
+        packages = "numpy Pillow " + RUNTIMES[runtimes_for(kind)[0]].install.removeprefix("pip install ")
     elif machine.lower() in _NARROW and python == (3, 11) and kind == "tflite":
         packages = "'numpy<2' Pillow tflite-runtime"
     else:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune_runtime.errors import BadModelFile
+from capprune_runtime.formats import Signature
 from capprune_runtime.onnx.file import Initializer, Node, OnnxModel, Value, read_onnx
 from capprune_runtime.onnx.operators import OPERATORS, AttributeRule, Exactly, Int, Ints, OneOf, Real, ZeroTensor
 from capprune_runtime.onnx.shapes import Call, DoesNotFit, Known, infer
@@ -23,9 +24,6 @@ from capprune_runtime.onnx.weights import BadWeights, check_weights
 
 MAX_COMPUTED_BYTES = 1 << 30  # of all values that are computed for one row, together
 MANY_ROWS = 65_521  # a prime: no other size of a model equals it by chance
-
-# What an input or output must be: its shape for one row, and NumPy type.
-Signature = Mapping[str, tuple[tuple[int, ...], str]]
 
 
 def check_onnx(data: bytes, where: str, inputs: Signature, outputs: Signature, *, rows: bool) -> OnnxModel:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capprune.cli.console import Place, bar, emit, json_option, say, table, threads_option
+from capprune.devices.schemes import LOCAL, forms, python_forms
 
 if TYPE_CHECKING:
     from capprune.devices import Device
@@ -28,8 +29,8 @@ ROUNDS = 30  # written here too, so that --help imports nothing; a test holds th
 )
 @click.option("--rounds", type=click.IntRange(1, 10_000), default=ROUNDS, show_default=True, help="Captions of each.")
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept.  [default: the bundle's]")
-@click.option("--device", "spec", default="local", show_default=True, help="local or ssh:USER@HOST[:PORT].")
-@click.option("--python", help="The Python on the far side of ssh:.  [default: ~/capprune's, or python3]")
+@click.option("--device", "spec", default=LOCAL, show_default=True, help=f"{forms(benches=True)}.")
+@click.option("--python", help=f"The Python on {python_forms()}.  [default: ~/capprune's, or python3]")
 @threads_option
 @json_option
 def command(
@@ -102,7 +103,7 @@ def bench(
     names, rivals = _rivals(bundle, run) if baselines else (["this bundle"], [])
     job = BenchJob([bundle, *rivals], rounds=rounds, beam=beam, threads=threads)
     with bar("rounds") as tell:
-        measurements = (device or open_device("local")).bench(job, tell)
+        measurements = (device or open_device(LOCAL)).bench(job, tell)
     rows = compare(measurements, names)
     document = bench_document(measurements) | {"names": names, "comparison": [row.as_json() for row in rows]}
     return document, rows, measurements

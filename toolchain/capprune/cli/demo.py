@@ -15,7 +15,7 @@ import click
 from capprune.cli.console import Place, bar, cache_option, emit, json_option, say, table
 
 if TYPE_CHECKING:
-    from capprune.config import RunConfig
+    from capprune.config.run import RunConfig
     from capprune.data.scenes import Scene
     from capprune.training.run import LoadedRun
     from capprune.validation.results import Results
@@ -141,7 +141,7 @@ def _trained(name: str, scenes: Path, folder: Path, cache: Path) -> LoadedRun:
 
 
 def _config(name: str, scenes: Path) -> RunConfig:
-    from capprune.config import parse_config
+    from capprune.config.reading import parse_config
 
     tree = {"name": f"scenes-{name}", **COMMON, **MODELS[name]}
     return parse_config({**tree, "data": {**COMMON["data"], "folder": str(scenes)}})

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capprune.cli.console import Place, emit, given, json_option, out_option, say, table
+from capprune_exporters.targets.registry import TARGETS
+from capprune_exporters.weight_forms import Weights
 
 if TYPE_CHECKING:
     from capprune.exporting import Exported
@@ -19,8 +21,8 @@ DEFAULT_BEAM = 3  # written here too, so that --help imports no torch; a test ho
 
 @click.command()
 @click.argument("run", type=Place(file_okay=False))
-@click.option("--target", default="tflite", show_default=True, help="tflite or onnx.")
-@click.option("--weights", default="float32", show_default=True, help="Of the decoder: float32, int8 or codebook4.")
+@click.option("--target", default="tflite", show_default=True, help=f"{' or '.join(TARGETS.names())}.")
+@click.option("--weights", default="float32", show_default=True, help=f"Of the decoder: {', '.join(Weights)}.")
 @click.option(
     "--encoder-weights",
     help="float32, weight_only_int8 (a quarter of the bytes), or static_int8 (calibrated on photos of --data)."
@@ -159,7 +161,7 @@ def _document(made: Exported, target: str, seconds: float) -> dict[str, Any]:
 
 
 def _show(made: Exported, document: dict[str, Any], run: Path) -> None:
-    from capprune_exporters.targets import find_target
+    from capprune_exporters.targets.target import find_target
 
     reasons = {line.tensor: line.reason for line in made.plan.lines}
     rows = [
@@ -170,7 +172,7 @@ def _show(made: Exported, document: dict[str, Any], run: Path) -> None:
     bundle, sizes = made.bundle.place, document["files"]
     total = sum(sizes.values())
     decoder = sizes[made.bundle.manifest.decoder.file]
-    click.echo(find_target(document["target"]).says)
+    click.echo(find_target(document["target"]).summary)
     click.echo(f"exported {bundle} in {document['seconds']:.0f} s: {total:,} bytes, decoder {decoder:,}")
     if "capz" in document:
         click.echo(f"packed {document['capz']['file']}: {document['capz']['bytes']:,} bytes")

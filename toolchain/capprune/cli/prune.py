@@ -8,14 +8,18 @@ import click
 
 from capprune.cli.console import Place, cache_option, json_option, out_option
 from capprune.cli.train import derived, train_and_show
-
-METHODS = ("hard", "lottery", "gradual", "supermask")
+from capprune.config.methods import KEEP, METHODS, methods_of_trained_runs
 
 
 @click.command()
 @click.argument("run", type=Place(file_okay=False))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--method", type=click.Choice(METHODS), default="hard", show_default=True, help="How weights are chosen.")
+@click.option(
+    "--method",
+    default="hard",
+    show_default=True,
+    help=f"How weights are chosen: {', '.join((*methods_of_trained_runs(), *METHODS.added()))}.",
+)
 @out_option("sparse run")
 @cache_option
 @json_option
@@ -30,6 +34,13 @@ def command(run: Path, overrides: tuple[str, ...], method: str, out: Path, cache
     Example:
       capprune prune runs/dense pruning.sparsity=0.975 --method hard --out runs/hard
     """
+    from capprune_runtime.errors import UsageError
+
+    if not METHODS.load(method, "--method").prunes_trained_runs:
+        expected = ", ".join(methods_of_trained_runs())
+        hint = f"capprune train CONFIG pruning.method={method}" if method != KEEP else "capprune finetune RUN"
+        what = "this method does not prune a trained run"
+        raise UsageError(what, where="--method", expected=expected, found=method, hint=hint)
     config = derived(
         run, {"start": str(run), "name": f"{run.name}-{method}"}, {"method": method, "keep": ()}, {}, overrides
     )

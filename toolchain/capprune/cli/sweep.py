@@ -10,7 +10,7 @@ import click
 from capprune.cli.console import Place, bar, cache_option, emit, json_option, out_option, say, table
 
 if TYPE_CHECKING:
-    from capprune.config import RunConfig
+    from capprune.config.run import RunConfig
     from capprune.sweeping.results import Document
 
 TABLE = "sweep.md"
@@ -50,7 +50,7 @@ def command(
         --grid weights=float32,int8 --out sweeps/methods
       capprune sweep configs/flickr8k_sparse.yaml --grid configs/sweep_methods.yaml --out sweeps/methods
     """
-    from capprune.config import load_config
+    from capprune.config.reading import load_config
     from capprune.sweeping.grid import expand, read_grid
     from capprune.sweeping.sweep import Place, Sweep
     from capprune.sweeping.table import markdown

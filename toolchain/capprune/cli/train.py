@@ -13,7 +13,7 @@ import click
 from capprune.cli.console import CLEAR, Place, bar, cache_option, emit, json_option, out_option, say
 
 if TYPE_CHECKING:
-    from capprune.config import RunConfig
+    from capprune.config.run import RunConfig
     from capprune.training.loop import Outcome, Progress
 
 
@@ -33,7 +33,7 @@ def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | N
     Example:
       capprune train configs/flickr8k_sparse.yaml data.folder=flickr8k --out runs/sparse
     """
-    from capprune.config import load_config, load_tree, require_single
+    from capprune.config.reading import load_config, load_tree, require_single
     from capprune.ineffective import ineffective_notes, refuse_ineffective
     from capprune.training.stages import is_recipe, read_stages
 
@@ -61,7 +61,7 @@ def train_and_show(config: RunConfig, out: Path, cache: Path | None, as_json: bo
     def show() -> None:
         click.echo(
             f"trained {out}: CIDEr-D {outcome.cider:.3f} on val (greedy), best after epoch {outcome.epoch + 1}"
-            + (f", {outcome.sparsity:.2%} sparse" if config.pruning.method != "none" else "")
+            + (f", {outcome.sparsity:.2%} sparse" if config.pruning.prunes else "")
         )
         if outcome.settled:
             click.echo(
@@ -105,14 +105,15 @@ def derived(
     Raises:
         UsageError: If the run is not there, or an override has no effect.
     """
-    from capprune.config import parse_config, require_single
+    from capprune.config.methods import KEEP, NONE
+    from capprune.config.reading import parse_config, require_single
     from capprune.ineffective import ineffective_notes, refuse_ineffective
     from capprune.training.run import read_run
 
     require_single(overrides)
     parent = read_run(run)
     tree = parent.config.as_tree()
-    method = "none" if pruning["method"] == "keep" and not parent.masks else pruning["method"]
+    method = NONE if pruning["method"] == KEEP and not parent.masks else pruning["method"]
     own = {**tree["training"], "objective": "cross_entropy", "distillation": {}, **training}
     seen = {**tree["encoder"], "start": None}  # the run holds the encoder that it was given
     decoder = parent.config.decoder.with_dropout(dropout).model_dump(mode="json")

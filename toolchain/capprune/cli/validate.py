@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capprune.cli.console import Place, bar, emit, json_option, say, table, threads_option
+from capprune.devices.schemes import LOCAL, forms, python_forms
 from capprune_runtime.formats import RUNTIMES
 
 if TYPE_CHECKING:
@@ -40,10 +41,8 @@ CHOSEN_ON = "val"  # choices are made on val and reported on test
     help=f"auto, {', '.join(RUNTIMES)}.",
 )
 @click.option("--also", multiple=True, metavar="RUNTIME", help="Check parity with --reference in this interpreter too.")
-@click.option(
-    "--device", "spec", default="local", show_default=True, help="local, ssh:USER@HOST[:PORT] or adb[:SERIAL]."
-)
-@click.option("--python", help="The Python on the far side of ssh:.  [default: ~/capprune's, or python3]")
+@click.option("--device", "spec", default=LOCAL, show_default=True, help=f"{forms()}.")
+@click.option("--python", help=f"The Python on {python_forms()}.  [default: ~/capprune's, or python3]")
 @click.option("--record", is_flag=True, help="Write the results into the bundle, as quality.json.")
 @threads_option
 @json_option
@@ -89,7 +88,7 @@ def command(
     device = open_device(spec, python=python)
     place = bundle or ready_bundle()
     verified = verify_bundle(place)
-    check_runtimes((*also, *(() if runtime == "auto" or spec != "local" else (runtime,))), verified.encoder)
+    check_runtimes((*also, *(() if runtime == "auto" or spec != LOCAL else (runtime,))), verified.encoder)
     if record and not place.is_dir():
         record_quality(verified, {})  # refused now rather than at the end
     results, validation = validate(
@@ -236,7 +235,7 @@ def validate(
         gap: ScoreGap | None = None
         if reference is not None:
             trained, gap = _trained(reference, [photo.name for photo in photos], store, width)
-        place = device or open_device("local")
+        place = device or open_device(LOCAL)
         job = RunJob(bundle, [photo.name for photo in photos], store.read, width, runtime, threads)
         with bar("captions") as tell:
             measurement = place.run(job, tell)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from PIL import Image
 
 from capprune.devices.adb_program import Adb
 from capprune.devices.job import BenchJob, Progress, RunJob, RunJournal, device_error, photo_number
+from capprune.devices.schemes import DeviceOptions
 from capprune_runtime.errors import DeviceError, LinkLost, UsageError
 from capprune_runtime.formats import model_kind
 from capprune_runtime.measure.journal import parse_line
@@ -55,6 +57,11 @@ class _Places:
     @property
     def journal(self) -> str:
         return f"{self.written}/results.jsonl"
+
+
+def open_adb(found: re.Match[str], options: DeviceOptions) -> AdbDevice:
+    """Return the phone that a spec names; see `schemes.Scheme`."""
+    return AdbDevice(found["serial"], cache=options.cache)
 
 
 class AdbDevice:
@@ -195,10 +202,7 @@ def _document(results: bytes, journal: RunJournal, adb: Adb) -> Mapping[str, Any
         raise DeviceError("the app's results cannot be read", where=f"adb:{adb.serial}", found=ascii(results[:60]))
     if "failure" in tree:
         raise device_error(tree["failure"], f"adb:{adb.serial}")
-    for key, kind in (("captions", "said"), ("failures", "failed")):
-        for entry in tree.get(key) or []:
-            if (line := parse_line(json.dumps({kind: entry}))) is not None:
-                journal.take(line)
+    journal.take_all(tree)
     return tree
 
 

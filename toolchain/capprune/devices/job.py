@@ -19,7 +19,7 @@ from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import CapPruneError, DeviceError, PhotoError, error_from_json
 from capprune_runtime.measure.bench import ROUNDS
 from capprune_runtime.measure.bench import WARM_UP as WARM_UP_ROUNDS
-from capprune_runtime.measure.journal import Journal, Line
+from capprune_runtime.measure.journal import Journal, Line, parse_line
 from capprune_runtime.measure.results import SCHEMA_VERSION, FailedPhoto, Measurement, bundle_facts, parse_measurement
 from capprune_runtime.measure.session import judged
 
@@ -124,6 +124,13 @@ class RunJournal:
             raise PhotoError("the device cannot read a photo", where=name, found=line.photo.message)
         self._journal.write(Line(photo=dataclasses.replace(line.photo, photo=name)))
         self._progress(self.done, len(self.job.photos))
+
+    def take_all(self, document: Mapping[str, Any]) -> None:
+        """Keep the captions and failures that a whole document holds; errors as of `take`."""
+        for key, kind in (("captions", "said"), ("failures", "failed")):
+            for entry in document.get(key) or []:
+                if (line := parse_line(json.dumps({kind: entry}))) is not None:
+                    self.take(line)
 
     def finish(self, document: Mapping[str, Any]) -> Measurement:
         """The measurement, from the journal and the document that ended the last attempt; the journal is then removed.

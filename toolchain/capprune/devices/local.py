@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 from capprune.devices.job import BenchJob, Progress, RunJob
+from capprune.devices.schemes import LOCAL, DeviceOptions
 from capprune.validation.validate import measure_here
 from capprune_runtime.measure.bench import bench_bundles
 from capprune_runtime.measure.results import Measurement
 
 
+def open_local(found: re.Match[str], options: DeviceOptions) -> LocalDevice:
+    """Return this machine; see `schemes.Scheme`."""
+    return LocalDevice()
+
+
 class LocalDevice:
     """This machine; see `device.Device`."""
 
-    name = "local"
+    name = LOCAL
 
     def run(self, job: RunJob, progress: Progress) -> Measurement:
         """Caption the photos in this process."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import shlex
 import tempfile
@@ -30,9 +31,10 @@ from capprune.devices.job import (
     photo_number,
     short_hash,
 )
+from capprune.devices.schemes import DeviceOptions
 from capprune_runtime.archive import ARCHIVE, archive_bytes
 from capprune_runtime.bundle.verify import Bundle
-from capprune_runtime.errors import DeviceError, LinkLost
+from capprune_runtime.errors import DeviceError, LinkLost, UsageError
 from capprune_runtime.formats import model_kind
 from capprune_runtime.measure.journal import parse_line
 from capprune_runtime.measure.results import Measurement, bundle_facts
@@ -52,6 +54,18 @@ class _Far:
     python: str
     folder: str
     free_bytes: int | None  # None where its df says nothing that can be read
+
+
+def open_ssh(found: re.Match[str], options: DeviceOptions) -> SshDevice:
+    """Return the host that a spec names; see `schemes.Scheme`.
+
+    Raises:
+        UsageError: There is no such port.
+    """
+    port = None if found["port"] is None else int(found["port"])
+    if port is not None and not 1 <= port <= 65_535:
+        raise UsageError("there is no such port", where="--device", expected="1 to 65535", found=port)
+    return SshDevice(found["user"], found["host"], port, python=options.python, cache=options.cache)
 
 
 class SshDevice:

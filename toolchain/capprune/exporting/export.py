@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from capprune.data.captions import load_caption_set
+from capprune.exporting.calls import calls_of
 from capprune.exporting.contents import (
     DEFAULT_BEAM,
     bundle_contents,
@@ -17,21 +19,21 @@ from capprune.exporting.contents import (
     with_golden,
 )
 from capprune.exporting.quality import ValidationPhotos, costs_too_much, first_inputs, settle_plan, told
-from capprune.exporting.target_models import MODELS, TargetModels
 from capprune.metrics.intervals import Change, bootstrap_change
 from capprune.trained import TrainedCaptioner
 from capprune.training.run import LoadedRun
 from capprune_exporters.bundle import write_bundle
-from capprune_exporters.plan import WEIGHTS, Plan
+from capprune_exporters.plan import Plan
 from capprune_exporters.stored import StoredTensor
-from capprune_exporters.targets import Target, find_target
+from capprune_exporters.targets.target import SIZE, Calibration, Target, check_calibration, find_target
+from capprune_exporters.weight_forms import EncoderWeights, Weights
 from capprune_runtime.bundle.preprocessing import REGIONS, RegionsSection
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.captioner import Captioner, encoder_inputs
 from capprune_runtime.caption.proof import prove_golden
-from capprune_runtime.errors import ExportError, UsageError
+from capprune_runtime.errors import DataError, ExportError, UsageError
 
-CALIBRATION_PHOTOS = 64
+CALIBRATION_SPLIT, CALIBRATION_PHOTOS = "train", 64
 PROOF_REGIONS = 8  # sets of random regions that an exported model is compared on
 
 Say = Callable[[str], None]
@@ -42,9 +44,9 @@ class Wanted:
     """What a user asks of an export.
 
     Attributes:
-        target: A name of `capprune_exporters.targets`.
-        weights: How the decoder's weights are quantised, one of `plan.WEIGHTS`.
-        encoder_weights: A form that the target's encoder can take; None for the one that goes with `weights`.
+        target: A name of `capprune_exporters.targets.registry.TARGETS`.
+        weights: How the decoder's weights are quantised, one of the target's.
+        encoder_weights: How the encoder's weights are quantised, one of the target's; None for what goes with `weights`.
         plan: `size`, `auto` (by measurement), or the form of some tensors by name.
         beam: K that the bundle uses when nobody says otherwise.
         data: A data folder, for what quantisation costs on its val photos and for calibration on its train photos; None
@@ -94,15 +96,20 @@ def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = l
         DataError: If `wanted.data` has no photos to check on.
     """
     wanted = wanted or Wanted()
-    target = find_target(wanted.target)
-    _check(target, wanted, out)
-    models = MODELS[target.name](run, wanted.beam, say)
-    plan, encoder_weights, change = _settled(run, models, target, wanted, say)
-    decoder = models.decoder(plan)
+    kind = find_target(wanted.target)
+    encoder_weights = wanted.encoder_weights or kind.encoder_weights_beside(wanted.weights)
+    _check(kind, wanted, encoder_weights, out)
+    calibration = _calibration(run, wanted.data, encoder_weights)
+    target = kind(calls_of(run, wanted.beam))
+    plan = target.plan(wanted.weights, wanted.plan)
+    photos = _photos(run, wanted) if {wanted.weights, encoder_weights} != {"float32"} else None
+    target.convert(say)
+    plan, encoder_weights, change = _settled(target, plan, encoder_weights, photos, wanted, calibration, say)
+    decoder = target.decoder(plan)
     plan = plan.as_stored({tensor.name: tensor.form for tensor in decoder.tensors})
     contents = bundle_contents(
         run,
-        models.encoder(encoder_weights),
+        target.encoder(encoder_weights, calibration),
         decoder.data,
         encoder_weights=encoder_weights,
         weights=wanted.weights,
@@ -116,32 +123,37 @@ def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = l
     return Exported(bundle, decoder.tensors, plan, change)
 
 
-def _check(target: Target, wanted: Wanted, out: Path) -> None:
+def _check(target: type[Target], wanted: Wanted, encoder_weights: str, out: Path) -> None:
     """Refuse before minutes of work what would be refused after them."""
     for option, found, known in (
-        ("--weights", wanted.weights, WEIGHTS),
-        ("--encoder-weights", wanted.encoder_weights, (None, *target.encoder_weights)),
+        ("--weights", wanted.weights, target.weights),
+        ("--encoder-weights", encoder_weights, target.encoder_weights),
     ):
         if found not in known:
-            expected = ", ".join(name for name in known if name)
-            raise UsageError("there is no such form", where=option, expected=expected, found=found)
+            raise UsageError("there is no such form", where=option, expected=", ".join(known), found=found)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("this folder exists already", where=out, hint="choose another --out, or remove it first")
 
 
-def _settled(
-    run: LoadedRun, models: TargetModels, target: Target, wanted: Wanted, say: Say
-) -> tuple[Plan, str, Change | None]:
-    """The plan and the encoder's form after measuring on val what they cost, if there are photos."""
-    plan = models.plan(wanted.weights, wanted.plan)
-    form = wanted.encoder_weights or (target.encoder_weights[0 if wanted.weights == "float32" else 1])
-    folder = wanted.data
-    if folder is not None:
-        models.encoder(form, lambda: calibration_photos(run, folder))
-    if folder is None or (wanted.weights == "float32" and form == "float32"):
-        return plan, form, None
-    photos = ValidationPhotos(
-        folder,
+def _calibration(run: LoadedRun, folder: Path | None, encoder_weights: str) -> Calibration | None:
+    """The photos to calibrate on, if there is a data folder."""
+    calibration = None if folder is None else partial(calibration_photos, run, folder)
+    check_calibration(encoder_weights, calibration)
+    if (
+        folder
+        and encoder_weights == EncoderWeights.STATIC_INT8
+        and not load_caption_set(folder).split(CALIBRATION_SPLIT)
+    ):
+        raise DataError("there are no photos to calibrate on", where=folder, expected=f"a split {CALIBRATION_SPLIT}")
+    return calibration
+
+
+def _photos(run: LoadedRun, wanted: Wanted) -> ValidationPhotos | None:
+    """The photos on which it is measured what quantisation costs, if there is a data folder."""
+    if wanted.data is None:
+        return None
+    return ValidationPhotos(
+        wanted.data,
         "val",
         wanted.photos,
         preprocessing=run.preprocessing,
@@ -149,27 +161,42 @@ def _settled(
         vocabulary=run.vocabulary,
         interface=run.model.decoder.interface(),
     )
-    plain = models.encoder("float32")
-    before = photos.cider_d(plain, models.decoder(models.plan("float32", "size")).data)
+
+
+def _settled(
+    target: Target,
+    plan: Plan,
+    encoder_weights: str,
+    photos: ValidationPhotos | None,
+    wanted: Wanted,
+    calibration: Calibration | None,
+    say: Say,
+) -> tuple[Plan, str, Change | None]:
+    """The plan and the encoder's weights after measuring on val what they cost, if there are photos."""
+    if photos is None:
+        return plan, encoder_weights, None
+    encoder = target.encoder(encoder_weights, calibration)
+    plain = target.encoder(EncoderWeights.FLOAT32)
+    before = photos.cider_d(plain, target.decoder(target.plan(Weights.FLOAT32, SIZE)).data)
     change = None
-    if wanted.weights != "float32":
+    if wanted.weights != Weights.FLOAT32:
         plan, change = settle_plan(
-            plan, models.matrices, photos, before, plain, lambda plan: models.decoder(plan).data, say
+            plan, target.calls.matrices, photos, before, plain, lambda plan: target.decoder(plan).data, say
         )
-    if form != "float32":
-        whole = bootstrap_change(before, photos.cider_d(models.encoder(form), models.decoder(plan).data))
-        say(f"with the encoder in {form}: {told(whole)}")
+    if encoder_weights != EncoderWeights.FLOAT32:
+        whole = bootstrap_change(before, photos.cider_d(encoder, target.decoder(plan).data))
+        say(f"with the encoder in {encoder_weights}: {told(whole)}")
         if costs_too_much(whole) and wanted.encoder_weights is None:
             say("keeping the encoder in float32")
-            return plan, "float32", change
+            return plan, EncoderWeights.FLOAT32, change
         change = whole
-    return plan, form, change
+    return plan, encoder_weights, change
 
 
 def calibration_photos(run: LoadedRun, folder: Path) -> Iterator[dict[str, Any]]:
     """Inputs of the encoder, from the first photos of the training split."""
     preprocessing = run.preprocessing
-    for photo in first_inputs(folder, "train", CALIBRATION_PHOTOS, preprocessing):
+    for photo in first_inputs(folder, CALIBRATION_SPLIT, CALIBRATION_PHOTOS, preprocessing):
         yield encoder_inputs(preprocessing, photo)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from capprune.exporting.calls import calls_of
 from capprune.exporting.export import calibration_photos
-from capprune.exporting.target_models import MODELS
 from capprune.training.run import LoadedRun
 from capprune_exporters.rivals import Rival
+from capprune_exporters.targets.registry import TARGETS
+from capprune_exporters.targets.target import find_target
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import UsageError
 from capprune_runtime.formats import model_kind
@@ -17,7 +19,7 @@ Say = Callable[[str], None]
 
 
 def rivals_of_run(run: LoadedRun, bundle: Bundle, say: Say) -> list[tuple[Rival, bytes]]:
-    """Every form of a run's decoder for every target, each with an encoder in the bundle's form.
+    """Every form of a run's decoder for every target of ours, each with an encoder in the bundle's form.
 
     Args:
         run: What the bundle was made from.
@@ -30,17 +32,20 @@ def rivals_of_run(run: LoadedRun, bundle: Bundle, say: Say) -> list[tuple[Rival,
     """
     _check(run, bundle)
     found = []
-    for target, models_of in MODELS.items():
-        models = models_of(run, bundle.manifest.decoding.beam, say)
+    calls = calls_of(run, bundle.manifest.decoding.beam)
+    for name in TARGETS.own:
+        target = find_target(name)(calls)
         encoder = bundle.encoder
-        if model_kind(encoder) != target:
+        as_it_is = model_kind(encoder) == target.kind
+        target.convert(say, encoder=not as_it_is)
+        if not as_it_is:
             form = bundle.manifest.quantisation.encoder
             folder = run.config.data.folder
             if form == "static_int8" and not folder.is_dir():
-                say(f"{target}: the encoder stays in float32, as the photos to calibrate on are not there: {folder}")
+                say(f"{name}: the encoder stays in float32, as the photos to calibrate on are not there: {folder}")
                 form = "float32"
-            encoder = models.encoder(form, partial(calibration_photos, run, folder))
-        found += [(rival, encoder) for rival in models.rivals()]
+            encoder = target.encoder(form, partial(calibration_photos, run, folder))
+        found += [(rival, encoder) for rival in target.rivals()]
     return found
 
 

@@ -15,7 +15,8 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from capprune.config import RunConfig, parse_config
+from capprune.config.reading import parse_config
+from capprune.config.run import RunConfig
 from capprune.importing.reference import ReferenceCheckpoint
 from capprune.importing.sentencepiece_words import SpecialIds
 from capprune.pruning.state import MASK

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune.metrics.intervals import CHUNK, RESAMPLES, Interval, interval_of
-from capprune_runtime.bundle.manifest import GOLDEN_FOLDER, MODEL_FILES
+from capprune_runtime.bundle.manifest import GOLDEN_FOLDER
 from capprune_runtime.errors import DataError
+from capprune_runtime.formats import FORMATS
 from capprune_runtime.measure.results import Latency, Measurement, SaidPhoto
 
 FEWEST_ROUNDS = 10  # below which a bootstrap over rounds says little
@@ -91,7 +92,7 @@ def compare(measurements: Sequence[Measurement], names: Sequence[str], *, seed: 
                 name,
                 one.environment.runtime,
                 sum(size for file, size in one.bundle.files.items() if not file.startswith(f"{GOLDEN_FOLDER}/")),
-                sum(one.bundle.files.get(decoder, 0) for _, decoder in MODEL_FILES.values()),
+                sum(one.bundle.files.get(each.decoder, 0) for each in FORMATS.values()),
                 one.latency,
                 _interval(steps[place]),
                 _interval(captions[place]),

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from capprune.config import DecoderConfig, EncoderConfig
+from capprune.config.decoder import DecoderConfig
+from capprune.config.encoder import EncoderConfig
 from capprune.models.family import Decoder, Role, Step, Tensors
 from capprune_runtime.bundle.interface import StepInterface
 

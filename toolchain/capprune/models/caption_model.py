@@ -9,7 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from capprune.config import DECODERS, DecoderConfig, EncoderConfig, RunConfig
+from capprune.config.decoder import DECODERS, DecoderConfig
+from capprune.config.encoder import EncoderConfig
+from capprune.config.run import RunConfig
 from capprune.models.capsules import with_capsules
 from capprune.models.encoder import Encoder, Numbers, described, load_encoder
 from capprune.models.family import Decoder, Tensors

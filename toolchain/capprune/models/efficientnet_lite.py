@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from capprune.config import EncoderConfig
+from capprune.config.encoder import EncoderConfig
 from capprune.models.encoder import Encoder
 from capprune_runtime.errors import BundleError, MissingExtra
 

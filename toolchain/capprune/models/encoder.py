@@ -1,7 +1,8 @@
 """What every photo encoder is to the rest of capprune: sizes, preprocessing, and a network in two parts.
 
-An encoder is one module with a subclass of `Encoder`, named in `capprune.config.ENCODERS` or declared by another package under
-the entry point `capprune.encoders`. Training, pruning and export use nothing beyond this class. docs/encoders.md lists them.
+An encoder is one module with a subclass of `Encoder`, named in `capprune.config.encoder.ENCODERS` or declared by another
+package under the entry point `capprune.encoders`. Training, pruning and export use nothing beyond this class.
+docs/encoders.md lists them.
 
 Shapes: B photos, S the side of a photo in pixels, F channels, G the side of the grid in cells.
 """
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from capprune.config import ENCODERS, EncoderConfig
+from capprune.config.encoder import ENCODERS, EncoderConfig
 from capprune_runtime.errors import ConfigError
 
 Numbers = tuple[float, float, float]  # of red, green and blue

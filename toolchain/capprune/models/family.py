@@ -1,7 +1,7 @@
 """What every decoder family is to the rest of capprune: a config, an interface, the roles of its matrices, and three calls.
 
-A family is one module with a config and an `nn.Module` side by side, named in `capprune.config.DECODERS` or declared by another
-package under the entry point `capprune.decoders`. Training, pruning, export and search use nothing beyond this class.
+A family is one module with a config and an `nn.Module` side by side, named in `capprune.config.decoder.DECODERS` or declared by
+another package under the entry point `capprune.decoders`. Training, pruning, export and search use nothing beyond this class.
 docs/extending.md writes one from scratch.
 
 Shapes: P photos, n captions of each, B = P n, R regions, F feature channels, T tokens, V vocabulary.
@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from capprune.config import DecoderConfig
+from capprune.config.decoder import DecoderConfig
 from capprune_runtime.bundle.interface import StepInterface
 
 Tensors = Mapping[str, Tensor]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from capprune.config import EncoderConfig
+from capprune.config.encoder import EncoderConfig
 from capprune.models.encoder import Encoder
 from capprune.models.huggingface_files import preprocessing_defaults, reading
 from capprune_exporters.quiet import quiet

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from capprune.config import HUB_ID
+from capprune.config.encoder import HUB_ID
 from capprune_runtime.errors import BundleError, CapPruneError, ConfigError, MissingExtra, MissingFile
 
 SETTINGS, PREPROCESSOR = "config.json", "preprocessor_config.json"

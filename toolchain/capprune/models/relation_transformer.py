@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from capprune.config import DecoderConfig
+from capprune.config.decoder import DecoderConfig
 from capprune.models.chance import Dropout
 from capprune.models.family import Decoder, Role, Step, Tensors
 from capprune.models.transformer import (

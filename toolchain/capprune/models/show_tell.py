@@ -16,8 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from capprune.config import MOST_UNITS, DecoderConfig
-from capprune.config import Dropout as DropoutConfig
+from capprune.config.decoder import DecoderConfig
+from capprune.config.decoder import Dropout as DropoutConfig
+from capprune.config.tree import MOST_UNITS
 from capprune.models.cells import lstm, open_forget_gates
 from capprune.models.chance import Dropout
 from capprune.models.family import Decoder, Role, Step, Tensors, mean_region

@@ -17,8 +17,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from capprune.config import MOST_UNITS, DecoderConfig
-from capprune.config import Dropout as DropoutConfig
+from capprune.config.decoder import DecoderConfig
+from capprune.config.decoder import Dropout as DropoutConfig
+from capprune.config.tree import MOST_UNITS
 from capprune.models.additive import additive_scores, wide
 from capprune.models.cells import FORGET_BIAS, lstm, open_forget_gates
 from capprune.models.chance import Dropout

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from capprune.config import BlockShape, PruningConfig
+from capprune.config.pruning import BlockShape, PruningConfig
 from capprune.models.family import Role
 from capprune.pruning.layers import roles_of, trained_weight
 from capprune_runtime.errors import ConfigError

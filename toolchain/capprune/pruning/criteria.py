@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from capprune.config import Scope
+from capprune.config.pruning import Scope
 
 
 def magnitudes(weights: Mapping[str, Tensor], scope: Scope) -> dict[str, Tensor]:

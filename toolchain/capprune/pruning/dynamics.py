@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.pruning.supermask import ramp
 from capprune_runtime.errors import UnreachableTarget
 

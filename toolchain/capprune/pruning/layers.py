@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from torch import nn
 from torch.nn.utils import parametrize
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.models.family import Role
 from capprune_runtime.errors import ConfigError
 

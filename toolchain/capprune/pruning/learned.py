@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_costs
 from capprune.pruning.dynamics import Pull, pull_of
 from capprune.pruning.layers import roles_of
-from capprune.pruning.pruner import TargetedPruner
+from capprune.pruning.pruner import PrunedRun, TargetedPruner
 from capprune.pruning.supermask import Supermask, ramp
 from capprune_runtime.errors import ConfigError
 
@@ -62,6 +63,11 @@ class SupermaskPruner(TargetedPruner):
         own = config.model_copy(update=shared)
         self.goals = (goal, *(self._goal(own, *other) for other in others))
         self.ceiling = pull.ceiling
+
+    @classmethod
+    def for_run(cls, model: nn.Module, config: PruningConfig, run: PrunedRun) -> Self:
+        """See `Pruner.for_run`."""
+        return cls(model, config, steps=run.steps)
 
     def losses(self, step: int) -> list[tuple[float, Tensor]]:
         """lambda * a(t) and |target - sparsity| on hard masks, for every goal."""

@@ -7,12 +7,31 @@ after each one, what to add to the loss, which parameters learn at a rate of the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig
+from capprune.config.pruning import PruningConfig
 from capprune.pruning.blocks import Blocks, find_blocks
 from capprune.pruning.layers import prunable_layers
+
+
+@dataclass(frozen=True)
+class PrunedRun:
+    """What a pruner may need to know of its run.
+
+    Attributes:
+        steps: T, training steps in all.
+        epoch: Steps of one epoch.
+        weights: The trained weights of the run that it starts from, by name; empty where there is none.
+        masks: Booleans for every pruned weight of that run; empty if it was dense.
+    """
+
+    steps: int
+    epoch: int
+    weights: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
 
 
 class Pruner:
@@ -32,6 +51,21 @@ class Pruner:
         self.blocks = Blocks()
         self.gates: Mapping[str, Tensor] = {}
         self.gate_learning_rate, self.gate_adam_eps = 0.0, 0.0
+
+    @classmethod
+    def for_run(cls, model: nn.Module, config: PruningConfig, run: PrunedRun) -> Self:
+        """Return the pruner of a run, with its gates or masks on the model.
+
+        Args:
+            model: Decoder, and encoder if it learns, with the weights that the run starts from.
+            config: The keys under `pruning`.
+            run: Its length, and the run that it starts from.
+
+        Raises:
+            UnreachableTarget: It could never reach its target.
+            ConfigError: The config names layers that the model does not have.
+        """
+        return cls()
 
     def begin(self, loss: Callable[[], Tensor] | None) -> None:
         """Choose what can be chosen before the first step.
@@ -87,6 +121,11 @@ class TargetedPruner(Pruner):
         self.config = config
         self.layers = prunable_layers(model, config)
         self.blocks = find_blocks(model, config)
+
+    @classmethod
+    def for_run(cls, model: nn.Module, config: PruningConfig, run: PrunedRun) -> Self:
+        """See `Pruner.for_run`; a pruner that needs the run overrides it."""
+        return cls(model, config)
 
     def at_target(self) -> bool:
         """Within `pruning.tolerance` of the weights that should be left."""

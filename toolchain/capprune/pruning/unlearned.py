@@ -12,14 +12,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig, Scope
+from capprune.config.pruning import PruningConfig, Scope
 from capprune.pruning.criteria import in_blocks, keep_largest, magnitudes
 from capprune.pruning.masks import Masks
-from capprune.pruning.pruner import TargetedPruner
+from capprune.pruning.pruner import PrunedRun, TargetedPruner
 
 
 class MaskPruner(TargetedPruner):
@@ -84,6 +85,11 @@ class GradualPruner(MaskPruner):
         self._last = self._first + every * ((end - self._first) // every)
         self._every = every
 
+    @classmethod
+    def for_run(cls, model: nn.Module, config: PruningConfig, run: PrunedRun) -> Self:
+        """See `Pruner.for_run`."""
+        return cls(model, config, steps=run.steps, epoch=run.epoch)
+
     def scheduled(self, step: int) -> float:
         """The sparsity that the schedule asks for at a step."""
         if step >= self._last:
@@ -122,6 +128,11 @@ class LotteryPruner(MaskPruner):
     ) -> None:
         super().__init__(model, config)
         self._trained, self._masks = trained, masks
+
+    @classmethod
+    def for_run(cls, model: nn.Module, config: PruningConfig, run: PrunedRun) -> Self:
+        """See `Pruner.for_run`."""
+        return cls(model, config, trained=run.weights, masks=run.masks)
 
     def begin(self, loss: Callable[[], Tensor] | None) -> None:
         """Take the masks over, or make them from the trained magnitudes."""
@@ -168,6 +179,13 @@ class KeptMasks(MaskPruner):
     def __init__(self, model: nn.Module, config: PruningConfig, *, masks: Mapping[str, Tensor]) -> None:
         super().__init__(model, config, [name.removesuffix(".weight") for name in masks])
         self._masks = masks
+
+    @classmethod
+    def for_run(cls, model: nn.Module, config: PruningConfig, run: PrunedRun) -> Self:
+        """See `Pruner.for_run`; masks of parts that the model does not have are left out."""
+        here = dict(model.named_modules())
+        own = {name: mask for name, mask in run.masks.items() if name.removesuffix(".weight") in here}
+        return cls(model, config, masks=own)
 
     def begin(self, loss: Callable[[], Tensor] | None) -> None:
         """Take the masks over."""

@@ -16,9 +16,9 @@ from capprune.serving.refused import SCHEMA_VERSION
 from capprune_exporters.pack.capz import pack
 from capprune_runtime.atomic import atomic_folder, check_folder_place
 from capprune_runtime.bundle.capz import CAPZ_SUFFIX
-from capprune_runtime.bundle.manifest import MODEL_FILES
 from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.errors import UsageError
+from capprune_runtime.formats import FORMATS
 
 ENGINE_FOLDER, BUNDLES_FOLDER = "litert", "bundles"
 
@@ -53,7 +53,7 @@ def write_static(
     """
     check_folder_place(folder)
     for model in models:
-        if model.bundle.manifest.encoder.file not in MODEL_FILES["tflite"]:
+        if model.bundle.manifest.encoder.file not in FORMATS["tflite"].files:
             raise UsageError(
                 "a page inside the browser runs TFLite bundles, and this one holds ONNX models",
                 where=model.bundle.place,

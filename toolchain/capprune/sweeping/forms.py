@@ -11,32 +11,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from capprune.exporting.calls import calls_of
 from capprune.exporting.contents import decoding_section
-from capprune.exporting.target_models import TfliteModels
 from capprune.models.exportable import exportable
 from capprune.training.run import LoadedRun
-from capprune_exporters.tflite.convert import convert
+from capprune_exporters.targets.target import SIZE
+from capprune_exporters.targets.tflite import TfliteTarget
 from capprune_runtime.bundle.manifest import STEP_SIGNATURE
 from capprune_runtime.caption.decoder import DecoderStep
 from capprune_runtime.caption.interpreter import Model, open_model
 from capprune_runtime.caption.search import search
+from capprune_runtime.formats import runtimes_for
 from capprune_runtime.measure.turns import time_in_turns
 
-RUNTIME = "ai-edge-litert"
+RUNTIME = runtimes_for("tflite")[0]
 ROUNDS, STEPS = 20, 50  # a median of 1,000 steps: half a second for the largest decoder
 PERCENTILES = (10, 50, 90)
 
 Arrays = Mapping[str, NDArray[Any]]
 Say = Callable[[str], None]
-
-
-class DecoderOnly(TfliteModels):
-    """The decoder's file alone: converting the encoder takes longer, and it is the same for every run."""
-
-    def _convert(self, say: Say) -> None:
-        _, step = exportable(self._run.model)
-        say("converting the decoder")
-        self._step = convert(step, STEP_SIGNATURE, step.example())
 
 
 @dataclass(frozen=True)
@@ -70,11 +63,12 @@ def make_forms(run: LoadedRun, formats: Sequence[str], beam: int, say: Say, *, e
         MissingExtra: If the converter or the interpreter is not installed.
         ExportError: If the graph cannot be converted.
     """
-    models = (TfliteModels if encoder else DecoderOnly)(run, beam, say)
+    target = TfliteTarget(calls_of(run, beam))
+    target.convert(say, encoder=encoder)
     made = {}
     for weights in formats:
-        decoder = models.decoder(models.plan(weights, "size")).data
-        encoded = models.encoder("float32" if weights == "float32" else "int8") if encoder else None
+        decoder = target.decoder(target.plan(weights, SIZE)).data
+        encoded = target.encoder(target.encoder_weights_beside(weights)) if encoder else None
         made[weights] = Form(weights, decoder, encoded, open_model(decoder, STEP_SIGNATURE, runtime=RUNTIME))
     return made
 

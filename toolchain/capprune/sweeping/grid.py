@@ -23,10 +23,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from capprune.config import CONFIG_BYTES, Method, RunConfig, parse_config, plain_yaml
-from capprune_exporters.plan import WEIGHTS
+from capprune.config.methods import METHODS, NONE, StartsFrom
+from capprune.config.reading import CONFIG_BYTES, parse_config
+from capprune.config.run import RunConfig
+from capprune.plain_yaml import plain_yaml
+from capprune_exporters.weight_forms import Weights
 from capprune_runtime.errors import ConfigError, UsageError
 
 RUNS = "runs"  # the folder in a sweep that holds its runs
@@ -37,7 +40,6 @@ DIGITS = 8  # of the digest at the end of a name that was cut
 DENSE = "dense"  # what a start calls the run without pruning
 METHOD, SEED, TEACHER = "pruning.method", "training.seed", "training.distillation.teacher"
 START, OF_START, FORMATS = "start", "start.", "weights"
-STARTS: Mapping[str, str] = {"hard": DENSE, "lottery": DENSE}  # of methods that need one, when nobody says
 OF_ITSELF = ("training.objective", "training.distillation.", "training.reward.")  # keys that a start does not share
 
 Product = Mapping[str, Sequence[Any]]
@@ -68,7 +70,7 @@ class Combination:
     def method(self) -> str:
         """The method, `dense` where nothing is pruned."""
         found: str = self.config.pruning.method
-        return DENSE if found == "none" else found
+        return DENSE if found == NONE else found
 
     @property
     def seed(self) -> int:
@@ -115,8 +117,8 @@ def expand(base: RunConfig, grid: Sequence[Product], folder: Path) -> list[Combi
         raise UsageError("this grid asks for too many runs", expected=f"at most {MOST_RUNS:,}", found=f"{asked:,}")
     for product in grid:
         weights = tuple(product.get(FORMATS, ("float32",)))
-        if unknown := [form for form in weights if form not in WEIGHTS]:
-            raise UsageError("there is no such form", where=FORMATS, expected=", ".join(WEIGHTS), found=unknown[0])
+        if unknown := [form for form in weights if form not in tuple(Weights)]:
+            raise UsageError("there is no such form", where=FORMATS, expected=", ".join(Weights), found=unknown[0])
         names = [key for key in product if key != FORMATS]
         for values in itertools.product(*(product[key] for key in names)):
             runs.add(dict(_flat(dict(zip(names, values, strict=True)))), weights)
@@ -136,15 +138,15 @@ class _Runs:
         method = str(asked.get(METHOD, self._base.pruning.method))
         keys = {METHOD: method, **asked}
         self._parsed(keys, {})  # also what a dense run does not heed
-        if method == "none":  # all dense runs of one seed are one run
+        if method == NONE:  # all dense runs of one seed are one run
             keys = {key: value for key, value in keys.items() if key == METHOD or not key.startswith("pruning.")}
         name = name_of(keys)
         needs = {
             key: self._needed(keys, key, wanted, weights)
-            for key, wanted in ((START, keys.get(START, STARTS.get(method))), (TEACHER, keys.get(TEACHER)))
+            for key, wanted in ((START, keys.get(START, _usual_start(method))), (TEACHER, keys.get(TEACHER)))
         }
         config = self._parsed({**keys, "name": name}, {key: place for key, (place, _) in needs.items()})
-        if method == "keep" and config.start is None:
+        if config.start is None and METHODS.load(method, METHOD).starts_from is StartsFrom.MASKED:
             raise ConfigError("a run that keeps masks needs one that has them", where=START, expected=_starts())
         if needs[START][1] is None and any(key.startswith(OF_START) for key in keys):
             raise UsageError("there is no run of this sweep to start from for these keys", where=f"{OF_START}*")
@@ -183,9 +185,9 @@ class _Runs:
         """The folder of the run that a start or a teacher names, and its name if it is one of this sweep."""
         if wanted is None:
             return None, None
-        if wanted not in (DENSE, *get_args(Method)) or wanted == "none":
+        if wanted not in (DENSE, *METHODS.names()) or wanted == NONE:
             if not Path(str(wanted)).is_dir():
-                near = difflib.get_close_matches(str(wanted), (DENSE, *get_args(Method)), n=1)
+                near = difflib.get_close_matches(str(wanted), (DENSE, *METHODS.names()), n=1)
                 hint = f"did you mean {near[0]}?" if near else None
                 raise UsageError("there is no such run", where=key, expected=_starts(), found=wanted, hint=hint)
             return Path(str(wanted)), None
@@ -193,13 +195,20 @@ class _Runs:
             name: value for name, value in keys.items() if name != START and not name.startswith((OF_START, *OF_ITSELF))
         }
         own = {name.removeprefix(OF_START): value for name, value in keys.items() if name.startswith(OF_START)}
-        method = "none" if wanted == DENSE else str(wanted)
+        method = NONE if wanted == DENSE else str(wanted)
         parent = self.add({**shared, **own, METHOD: method}, weights)
         return self._folder / RUNS / parent.name, parent.name
 
 
+def _usual_start(method: str) -> str | None:
+    """What a method starts from in a sweep where nobody says: the dense run, if it needs a trained one to prune."""
+    known = METHODS.load(method, METHOD)
+    return DENSE if known.needs_start and known.chooses_masks else None
+
+
 def _starts() -> str:
-    return f"a method of this sweep ({', '.join((DENSE, *get_args(Method)[1:]))}), or the folder of a run"
+    names = (DENSE, *(name for name in METHODS.names() if name != NONE))
+    return f"a method of this sweep ({', '.join(names)}), or the folder of a run"
 
 
 def name_of(keys: Mapping[str, Any]) -> str:
@@ -207,9 +216,10 @@ def name_of(keys: Mapping[str, Any]) -> str:
 
     One that gets too long for a file system is cut, and ends in a digest of all of it.
     """
-    method = DENSE if keys[METHOD] == "none" else str(keys[METHOD])
-    start = keys.get(START, STARTS.get(method))
-    parts = [method if start == STARTS.get(method) else f"{method}-from-{start}"]
+    method = DENSE if keys[METHOD] == NONE else str(keys[METHOD])
+    usual = None if method == DENSE else _usual_start(method)
+    start = keys.get(START, usual)
+    parts = [method if start == usual else f"{method}-from-{start}"]
     others = sorted(key for key in keys if key not in (METHOD, START))
     short = [OF_START * key.startswith(OF_START) + key.rpartition(".")[2] for key in others]
     for key, last in zip(others, short, strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from capprune.config import DataConfig
+from capprune.config.data import DataConfig
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import Features, cached_features
 from capprune.data.photos import open_photos

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from capprune import __version__
-from capprune.config import RunConfig, parse_config
+from capprune.config.reading import parse_config
+from capprune.config.run import RunConfig
 from capprune.data.captions import load_caption_set
 from capprune.sweeping.forms import RUNTIME, Form, captions_of, make_forms, ready_to_time, time_steps
 from capprune.sweeping.grid import RUNS, Combination

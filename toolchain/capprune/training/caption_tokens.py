@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from capprune.config import DataConfig, RunConfig
+from capprune.config.data import DataConfig
+from capprune.config.run import RunConfig
 from capprune.data.subwords import Subwords, train_subwords
 from capprune.data.vocabulary import CaptionTokens, build_vocabulary
 from capprune.data.words import words

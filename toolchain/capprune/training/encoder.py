@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from capprune.config import EncoderConfig
+from capprune.config.encoder import EncoderConfig
 from capprune.models.caption_model import GridEncoder
 from capprune.models.encoder import Encoder, encoder_class, load_encoder
 from capprune.models.family import Decoder, Role

@@ -14,7 +14,8 @@ import lightning_fabric as lightning
 import numpy as np
 import torch
 
-from capprune.config import RunConfig
+from capprune.config.methods import StartsFrom
+from capprune.config.run import RunConfig
 from capprune.models.caption_model import build_decoder
 from capprune.models.family import Decoder
 from capprune.models.search import greedy
@@ -157,12 +158,12 @@ class Trainer:
             config,
             vocabulary.decoder_size,
             features=train.features.shape[-1] if self.sight.encoder is None else None,
-            own=config.decoder.with_dropout(1.0 if config.pruning.method == "none" else config.pruning.dropout_factor),
+            own=config.decoder.with_dropout(config.pruning.dropout_factor if config.pruning.prunes else 1.0),
         )
         self.model = self.sight.joined(self.decoder)
         self.pruner = make_pruner(self.model, config, parent=parent, steps=self.steps, epoch=len(self.batches))
         self.carried = carried_encoder(config, parent)
-        keeps = parent is not None and config.pruning.method == "keep"
+        keeps = parent is not None and config.pruning.how.starts_from is StartsFrom.MASKED
         self.method = parent.method if parent and keeps else config.pruning.method
         self.objective = self._objective()
         self.optimiser = _optimiser(self.decoder, self.sight, self.pruner, config)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from capprune.config import DistillationConfig, RewardConfig
+from capprune.config.training import DistillationConfig, RewardConfig
 from capprune.models.family import Decoder
 from capprune.models.search import Walk, beam
 from capprune.pruning.supermask import Supermask

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from capprune.config import DataConfig, RunConfig
+from capprune.config.data import DataConfig
+from capprune.config.run import RunConfig
 from capprune.data.cache_folder import default_cache as default_cache
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.features import cached_features, cached_pixels

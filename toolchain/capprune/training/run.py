@@ -23,7 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from capprune.config import EncoderConfig, RunConfig, load_config
+from capprune.config.encoder import EncoderConfig
+from capprune.config.reading import load_config
+from capprune.config.run import RunConfig
 from capprune.file_lock import locked
 from capprune.models.caption_model import CaptionModel, GivenRegions, GridEncoder, build_decoder
 from capprune.models.family import Decoder

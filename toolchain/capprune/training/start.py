@@ -9,24 +9,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from capprune.config import PruningConfig, RunConfig
+from capprune.config.methods import METHODS, StartsFrom
+from capprune.config.pruning import PruningConfig
+from capprune.config.run import RunConfig
 from capprune.models.caption_model import GridEncoder
 from capprune.models.encoder import Encoder, described, encoder_class
 from capprune.pruning.layers import ENCODER, belongs
-from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.masks import Masks
-from capprune.pruning.pruner import Pruner
+from capprune.pruning.pruner import PrunedRun, Pruner
 from capprune.pruning.state import MASK
-from capprune.pruning.unlearned import GradualPruner, HardPruner, KeptMasks, LotteryPruner, SnipPruner
 from capprune.training.encoder import PREFIX, encoder_network, rounded_filters
 from capprune.training.run import SavedRun, read_run
 from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, UsageError
 
-FROM_TRAINED = ("hard", "lottery", "keep")  # methods that have no meaning without a run to start from
 NETWORK = ("name", "source", "mean", "scale")  # keys of an encoder's config that decide what it computes
-UNCHOSEN = ("none", "keep")  # methods that choose no masks of their own
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,14 @@ def read_parent(config: RunConfig, vocabulary: Vocabulary) -> Parent | None:
         UsageError: If the run is not there, or is of another decoder or vocabulary.
         BundleError: If it is broken.
     """
-    method = config.pruning.method
+    name, method = config.pruning.method, config.pruning.how
     if config.start is None:
-        if method in FROM_TRAINED:
+        if method.needs_start:
             raise ConfigError(
-                f"pruning.method {method} starts from a trained model",
+                f"pruning.method {name} starts from a trained model",
                 where="start",
                 expected="the folder of a run",
-                hint=f"capprune prune RUN --method {method}" if method != "keep" else "capprune finetune RUN",
+                hint=method.command.replace("METHOD", name),
             )
         return None
     found = read_run(config.start)
@@ -100,18 +98,18 @@ def _check_encoder(config: RunConfig, other: SavedRun, key: str) -> None:
 
 
 def _check(config: RunConfig, parent: Parent) -> None:
-    method = config.pruning.method
-    if method == "keep" and not parent.masks:
+    method = config.pruning.how
+    if method.starts_from is StartsFrom.MASKED and not parent.masks:
         raise ConfigError("this run has no masks to keep", where=parent.folder, hint="pruning.method=none")
-    if method == "hard" and any(not _stays(name, config) for name in parent.masks):
+    if method.starts_from is StartsFrom.DENSE and any(not _stays(name, config) for name in parent.masks):
         raise ConfigError(
             "one-shot pruning starts from a dense model, and this run is sparse",
             where=parent.folder,
             hint="pruning.keep=[decoder] prunes the encoder beside a sparse decoder",
         )
-    if method not in UNCHOSEN and config.pruning.keep and not _held(parent, config.pruning.keep):
+    if method.chooses_masks and config.pruning.keep and not _held(parent, config.pruning.keep):
         raise ConfigError("this run has no masks of these layers to keep", where="pruning.keep", found=parent.folder)
-    if method == "lottery" and (parent.config.start or parent.config.training.seed != config.training.seed):
+    if _rewound(config) and (parent.config.start or parent.config.training.seed != config.training.seed):
         raise ConfigError(
             "a lottery ticket goes back to the start of its run, which has to be drawn from the same seed",
             where="training.seed",
@@ -167,7 +165,7 @@ def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tenso
                     hint="encoder.train=frozen",
                 )
         return {}
-    learned = parent is not None and config.pruning.method != "lottery"
+    learned = parent is not None and not _rewound(config)
     tensors = _encoder_tensors(parent.weights, parent.masks) if learned and parent else {}
     if encoder.start is not None:
         other = read_run(encoder.start)
@@ -191,7 +189,7 @@ def start_network(config: RunConfig) -> Encoder:
         UsageError: If there is no such run.
         BundleError: If it is broken.
     """
-    start = config.encoder.start or (None if config.pruning.method == "lottery" else config.start)
+    start = config.encoder.start or (None if _rewound(config) else config.start)
     found = None if start is None else read_run(start)
     if found is not None:
         _check_encoder(config, found, "encoder.start" if config.encoder.start else "start")
@@ -228,44 +226,39 @@ def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, s
         UnreachableTarget: If a supermask could never reach its target.
         ConfigError: If the config names layers that the model does not have.
     """
-    pruning = config.pruning
+    pruning, method = config.pruning, config.pruning.how
     _check_limits(pruning)
-    if parent is not None and pruning.method != "lottery":
+    if parent is not None and not _rewound(config):
         _load_weights(model, parent.weights)
-    masks = parent.masks if parent else {}
     frozen = _frozen(config)
-    if parent is not None and pruning.method not in UNCHOSEN and (held := _held(parent, (*pruning.keep, *frozen))):
+    if parent is not None and method.chooses_masks and (held := _held(parent, (*pruning.keep, *frozen))):
         Masks(model, [name.removesuffix(".weight") for name in held]).set(held)
     pruning = pruning.model_copy(update={"exclude": (*pruning.exclude, *frozen)})
-    match pruning.method:
-        case "supermask":
-            return SupermaskPruner(model, pruning, steps=steps)
-        case "gradual":
-            return GradualPruner(model, pruning, steps=steps, epoch=epoch)
-        case "hard":
-            return HardPruner(model, pruning)
-        case "lottery":
-            assert parent is not None
-            return LotteryPruner(model, pruning, trained=parent.weights, masks=masks)
-        case "snip":
-            return SnipPruner(model, pruning)
-        case "keep":
-            here = dict(model.named_modules())
-            own = {name: mask for name, mask in masks.items() if name.removesuffix(".weight") in here}
-            return KeptMasks(model, pruning, masks=own)
-        case "none":
-            return Pruner()
+    kind: type[Pruner] = method.load()
+    start = PrunedRun(steps, epoch, parent.weights if parent else {}, parent.masks if parent else {})
+    return kind.for_run(model, pruning, start)
+
+
+def _rewound(config: RunConfig) -> bool:
+    """Whether a run goes back to the weights that its start began with."""
+    return config.pruning.how.starts_from is StartsFrom.REWOUND
 
 
 def _check_limits(pruning: PruningConfig) -> None:
     """Only gates are pulled to a size or a time; a run that keeps masks may have its parent's limits in its config."""
+    method = pruning.how
     for key in ("bytes", "step_us"):
-        if getattr(pruning, key) is not None and pruning.method not in ("supermask", *UNCHOSEN):
+        if getattr(pruning, key) is not None and method.chooses_masks and key not in method.limits:
             raise ConfigError(
                 f"pruning.method {pruning.method} knows no such limit",
                 where=f"pruning.{key}",
-                hint="say pruning.sparsity, or pruning.method=supermask",
+                hint=f"set pruning.sparsity, or pruning.method={_able(key)}",
             )
+
+
+def _able(limit: str) -> str:
+    """Those of our methods that know a limit."""
+    return " or ".join(name for name in METHODS.own if limit in METHODS.load(name, "pruning.method").limits)
 
 
 @torch.no_grad()

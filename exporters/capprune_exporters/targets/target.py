@@ -1,0 +1,261 @@
+"""What every export target is: a class that writes the two model files of a bundle in one kind that the verifier reads.
+
+A target is one module with a subclass of `Target`, named in `capprune_exporters.targets.registry.TARGETS` or declared by another
+package under the entry point `capprune.targets`. `capprune export` uses nothing beyond this class. docs/extending.md shows one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from capprune_exporters.plan import Matrix, Plan, plan_as_given, plan_by_measurement, plan_by_size
+from capprune_exporters.rivals import Rival
+from capprune_exporters.stored import SparseModel
+from capprune_exporters.targets.registry import TARGETS
+from capprune_exporters.weight_forms import EncoderWeights, Weights
+from capprune_runtime.bundle.interface import StepInterface
+from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, DecodingSection
+from capprune_runtime.bundle.preprocessing import PreprocessingSection, RegionsSection
+from capprune_runtime.bundle.vocabulary import Vocabulary
+from capprune_runtime.errors import BadModelFile, ExportError, UsageError
+from capprune_runtime.formats import FORMATS, Call, Format
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Calibration = Callable[[], Iterable[Mapping[str, Any]]]
+Say = Callable[[str], None]
+
+SIZE, AUTO, GIVEN = "size", "auto", "given"  # plans: by a fixed rule, by measurement on this machine, by hand
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The two calls of a trained model, and what a target may need to know of them.
+
+    Attributes:
+        encode: Takes keyword tensors of one photo and returns a dictionary of tensors: what is held, and the first state.
+        encode_inputs: Example inputs of `encode`.
+        step: Takes keyword tensors and returns a dictionary: scores, the new state and, if there is one, the attention.
+        step_inputs: Example inputs of `step`.
+        interface: What `step` takes and returns.
+        matrices: The masked weight matrices of `step`, (N, K) float32, by parameter name.
+        looked_up: Names of those that are looked up by row instead of multiplied.
+        projections: The masked weight matrices of the decoder's part of `encode`.
+        filters: Returns the filters of the encoder by name, as they are after folding.
+        vocabulary: Of the decoder.
+        preprocessing: How a photo becomes the input of `encode`.
+        decoding: How captions are searched.
+        encoder: The encoder's name, for messages.
+        source: Where the encoder came from, if it has a source.
+    """
+
+    encode: nn.Module
+    encode_inputs: Mapping[str, Tensor]
+    step: nn.Module
+    step_inputs: Mapping[str, Tensor]
+    interface: StepInterface
+    matrices: Mapping[str, Matrix]
+    looked_up: tuple[str, ...]
+    projections: Mapping[str, Matrix]
+    filters: Callable[[], Mapping[str, Matrix]]
+    vocabulary: Vocabulary
+    preprocessing: PreprocessingSection | RegionsSection
+    decoding: DecodingSection
+    encoder: str
+    source: str | None = None
+
+
+class Target(ABC):
+    """The two model files of one run, for one target; each call is converted once.
+
+    Args:
+        calls: Of the run.
+
+    Attributes:
+        kind: The kind of file that it writes, a key of `capprune_runtime.formats.FORMATS`.
+        extra: The optional part of capprune that it needs, if any.
+        summary: One sentence on what a user should know of it, printed after an export.
+        weights: How the decoder's weights can be quantised.
+        encoder_weights: How the encoder's weights can be quantised.
+        plans: How the storage of the decoder's matrices can be chosen: some of `size`, `auto` and `given`.
+    """
+
+    kind: ClassVar[str]
+    extra: ClassVar[str | None] = None
+    summary: ClassVar[str] = ""
+    weights: ClassVar[tuple[str, ...]] = tuple(Weights)
+    encoder_weights: ClassVar[tuple[str, ...]] = tuple(EncoderWeights)
+    plans: ClassVar[tuple[str, ...]] = (SIZE,)
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self._encode, self._step = b"", b""
+        self._encoders: dict[str, bytes] = {}
+
+    @abstractmethod
+    def convert_encode(self) -> bytes:
+        """Return `encode` as a model file with float32 weights.
+
+        Raises:
+            MissingExtra: A converter is not installed.
+            ExportError: The graph cannot be converted.
+        """
+
+    @abstractmethod
+    def convert_step(self) -> bytes:
+        """Return `step` as a model file with float32 weights; errors as of `convert_encode`."""
+
+    @abstractmethod
+    def write_encoder(self, converted: bytes, weights: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
+        """Return the encoder's file with quantised weights.
+
+        Args:
+            converted: As of `convert_encode`.
+            weights: One of `encoder_weights`.
+            calibration: Inputs of `encode` by name; empty unless `weights` is `static_int8`.
+        """
+
+    @abstractmethod
+    def write_decoder(self, converted: bytes, plan: Plan) -> SparseModel:
+        """Return the decoder's file as a plan describes it.
+
+        Args:
+            converted: As of `convert_step`.
+            plan: As of `plan`.
+        """
+
+    def rivals(self) -> tuple[Rival, ...]:
+        """Return the decoder in every form that the target has, for a comparison; none goes into a bundle for use."""
+        return ()
+
+    @classmethod
+    def encoder_weights_beside(cls, weights: str) -> str:
+        """Return how the encoder is quantised beside a decoder's `weights` where nobody chooses."""
+        small = weights != Weights.FLOAT32 and EncoderWeights.WEIGHT_ONLY_INT8 in cls.encoder_weights
+        return EncoderWeights.WEIGHT_ONLY_INT8 if small else EncoderWeights.FLOAT32
+
+    @property
+    def format(self) -> Format:
+        """The kind of file that it writes."""
+        return FORMATS[self.kind]
+
+    @property
+    def step(self) -> bytes:
+        """`step` as it was converted."""
+        return self._step
+
+    def plan(self, weights: str, wanted: str | Mapping[str, str]) -> Plan:
+        """Return how each matrix of `step` is stored; nothing needs to be converted for it.
+
+        Args:
+            weights: One of `weights`.
+            wanted: `size`, `auto`, or forms by tensor name.
+
+        Raises:
+            UsageError: The target has no such plan, or a tensor or its form is unknown.
+        """
+        name = wanted if isinstance(wanted, str) else GIVEN
+        if name not in self.plans:
+            raise UsageError(
+                "the export target has no such plan",
+                where="--plan",
+                expected=", ".join("a file" if one == GIVEN else one for one in self.plans),
+                found=wanted if isinstance(wanted, str) else "a file",
+            )
+        matrices, looked_up = self.calls.matrices, self.calls.looked_up
+        if isinstance(wanted, str):
+            make = plan_by_size if wanted == SIZE else plan_by_measurement
+            return make(matrices, looked_up, weights)
+        return plan_as_given(matrices, looked_up, weights, wanted)
+
+    def convert(self, say: Say = lambda line: None, *, encoder: bool = True) -> None:
+        """Convert both calls.
+
+        Args:
+            say: Called with what is being done.
+            encoder: Whether `encode` is needed; it takes longer, and a sweep of decoders does without.
+
+        Raises:
+            MissingExtra: A converter is not installed.
+            ExportError: A graph cannot be converted, or the verifier refuses the encoder's.
+        """
+        if encoder:
+            say("converting the encoder")
+            self._encode = self.convert_encode()
+            self._verify_encoder()
+        say("converting the decoder")
+        self._step = self.convert_step()
+
+    def encoder(self, weights: str, calibration: Calibration | None = None) -> bytes:
+        """Return the encoder's file; made once for each kind of weights.
+
+        Args:
+            weights: One of `encoder_weights`.
+            calibration: Gives the inputs of `encode` that `static_int8` needs.
+
+        Raises:
+            UsageError: There is nothing to calibrate on.
+        """
+        check_calibration(weights, calibration)
+        if weights not in self._encoders:
+            examples = calibration() if calibration and weights == EncoderWeights.STATIC_INT8 else ()
+            self._encoders[weights] = self.write_encoder(self._encode, weights, examples)
+        return self._encoders[weights]
+
+    def decoder(self, plan: Plan) -> SparseModel:
+        """Return the decoder's file as a plan describes it."""
+        return self.write_decoder(self._step, plan)
+
+    def _verify_encoder(self) -> None:
+        """Refuse an encoder that no bundle may hold before the minutes of work that follow its conversion."""
+        calls = self.calls
+        inputs = {name: (tuple(value.shape), "float32") for name, value in calls.encode_inputs.items()}
+        call = Call(ENCODE_SIGNATURE, inputs, calls.interface.encode_outputs())
+        try:
+            self.format.verify(self._encode, self.format.encoder, call)
+        except BadModelFile as error:
+            raise ExportError(
+                f"the encoder {calls.encoder} cannot be exported to {self.kind}: {error.what}",
+                where=f"encoder.source {calls.source}" if calls.source else error.where,
+                expected=error.expected,
+                found=self.operator_of(error) or error.found,
+                hint="docs/encoders.md lists the encoders that export",
+            ) from error
+
+    def operator_of(self, error: BadModelFile) -> str | None:
+        """Return the name of the operator that the verifier refused, where its message lacks it."""
+        return None
+
+
+def find_target(name: str) -> type[Target]:
+    """Return the export target of that name.
+
+    Raises:
+        UsageError: There is none, it cannot be loaded, or it writes files that no verifier reads.
+    """
+    found = TARGETS.load(name, "--target")
+    if not (isinstance(found, type) and issubclass(found, Target)):
+        raise UsageError("this is no export target", where=name, expected=f"a subclass of {Target.__module__}.Target")
+    if (kind := getattr(found, "kind", None)) not in FORMATS:
+        raise UsageError(
+            "nothing unverified runs, and no verifier reads the files of this export target",
+            where=f"--target {name}",
+            expected=" or ".join(FORMATS),
+            found=kind,
+        )
+    return found
+
+
+def check_calibration(weights: str | None, calibration: object) -> None:
+    """Refuse static int8 without photos to calibrate on.
+
+    Raises:
+        UsageError: There is nothing to calibrate on.
+    """
+    if weights == EncoderWeights.STATIC_INT8 and calibration is None:
+        hint = "add --data FOLDER"
+        raise UsageError("static int8 needs photos to calibrate on", where="--encoder-weights", hint=hint)

@@ -1,0 +1,76 @@
+"""TFLite: small files, whose sparse matrices run in the stock runtime's sparse kernels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from capprune_exporters.plan import Plan
+from capprune_exporters.rivals import Rival, tflite_rivals
+from capprune_exporters.stored import SparseModel
+from capprune_exporters.targets.target import AUTO, GIVEN, SIZE, Target
+from capprune_exporters.tflite.convert import convert
+from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
+from capprune_exporters.tflite.sparse import add_metadata, make_sparse, stored_names
+from capprune_exporters.weight_forms import EncoderWeights
+from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE, described
+from capprune_runtime.errors import BadModelFile
+
+
+class TfliteTarget(Target):
+    """For the runtimes of TFLite files."""
+
+    kind: ClassVar[str] = "tflite"
+    extra: ClassVar[str | None] = "tflite"
+    summary: ClassVar[str] = (
+        "tflite: sparse matrices run in the stock runtime's sparse kernels, which pays from about 93 % sparsity"
+    )
+    plans: ClassVar[tuple[str, ...]] = (SIZE, AUTO, GIVEN)
+
+    def convert_encode(self) -> bytes:
+        """See `Target.convert_encode`."""
+        return convert(self.calls.encode, ENCODE_SIGNATURE, self.calls.encode_inputs)
+
+    def convert_step(self) -> bytes:
+        """See `Target.convert_step`."""
+        return convert(self.calls.step, STEP_SIGNATURE, self.calls.step_inputs)
+
+    def write_encoder(self, converted: bytes, weights: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
+        """See `Target.write_encoder`."""
+        # int8 filters stay dense in the file: 1 byte a weight is about what kept float32 ones take, and packs better
+        as_trained = weights == EncoderWeights.FLOAT32
+        names = {**self.calls.projections, **self.calls.filters()}
+        sparse = make_sparse(converted, one_row=False, names=names, filters=as_trained).data
+        if weights == EncoderWeights.STATIC_INT8:
+            return static_int8(sparse, calibration)
+        return sparse if as_trained else weight_only_int8(sparse)
+
+    def write_decoder(self, converted: bytes, plan: Plan) -> SparseModel:
+        """See `Target.write_decoder`."""
+        matrices = self.calls.matrices
+        stored = stored_names(converted, matrices)
+        forms = {name: form for name, form in plan.forms.items() if name in stored}
+        made = make_sparse(converted, one_row=True, plan=forms, weights=plan.quantised, names=matrices)
+        return SparseModel(self._with_metadata(made.data), made.tensors)
+
+    def rivals(self) -> tuple[Rival, ...]:
+        """See `Target.rivals`."""
+        matrices = self.calls.matrices
+        plan = dict.fromkeys(stored_names(self.step, matrices), "dense_float32")
+        return tflite_rivals(make_sparse(self.step, one_row=True, plan=plan, names=matrices).data)
+
+    def operator_of(self, error: BadModelFile) -> str | None:
+        """See `Target.operator_of`; the verifier has only the operator's number."""
+        number = str(error.found).rpartition("builtin code ")[2]
+        if not number.isdecimal():
+            return None
+        from ai_edge_litert.schema_py_generated import BuiltinOperator  # with the converter, which has just run
+
+        return next((name for name, code in vars(BuiltinOperator).items() if code == int(number)), None)
+
+    def _with_metadata(self, data: bytes) -> bytes:
+        """For whoever gets the file without its bundle: the words, and how to feed the model."""
+        calls = self.calls
+        text = described(calls.preprocessing, calls.decoding, calls.vocabulary.coding)
+        return add_metadata(data, calls.vocabulary.as_text().encode(), json.dumps(text).encode())

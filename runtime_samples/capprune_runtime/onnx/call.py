@@ -1,0 +1,20 @@
+"""Whether an .onnx is one of the calls of a captioning model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from capprune_runtime.formats import NEXT, Call
+from capprune_runtime.onnx.check import check_onnx
+
+
+def check_call(data: bytes, where: str, call: Call) -> Mapping[str, bytes]:
+    """Check a model file; see `Format.verify`. An .onnx has no metadata that counts.
+
+    Inputs and outputs of an ONNX graph share one space of names, so that an output whose name is also an input's has the
+    prefix `next_`.
+    """
+    both = call.inputs.keys() & call.outputs.keys()
+    outputs = {NEXT + name if name in both else name: tensor for name, tensor in call.outputs.items()}
+    check_onnx(data, where, call.inputs, outputs, rows=call.rows)
+    return {}

@@ -1,0 +1,48 @@
+"""The keys under `data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from capprune.config.tree import Tree
+from capprune_runtime.bundle.tokens import TokensSection, radix
+
+
+class DataConfig(Tree):
+    """Where photos and captions are, and which words are kept."""
+
+    folder: Path = Field(description="folder with captions and photos, in a layout that `capprune data check` knows")
+    minimum_count: int = Field(
+        default=5, ge=1, description="words that occur less often in the training captions become `<unk>`"
+    )
+    maximum_tokens: int = Field(
+        default=20,
+        ge=2,
+        le=500,
+        description="longest caption in tokens (radix: in words); longer training captions are cut",
+    )
+    tokens: Literal["words", "characters", "subwords", "radix"] = Field(
+        default="words", description="unit that the decoder generates at each step"
+    )
+    radix_base: int = Field(
+        default=768, ge=2, le=65_536, description="number of digits of radix tokens; every word is two digits"
+    )
+    subword_pieces: int = Field(default=1000, ge=20, le=100_000, description="size of the subword vocabulary")
+    subword_model: Literal["bpe", "unigram"] = Field(
+        default="unigram", description="sentencepiece's algorithm for subwords"
+    )
+    licence: str = Field(default="unknown", description="terms of the data, written into every bundle made from it")
+    limit: int | None = Field(default=None, ge=1, description="use only the first photos of each split")
+
+    @property
+    def coding(self) -> TokensSection:
+        """What a token id stands for."""
+        return radix(self.radix_base) if self.tokens == "radix" else TokensSection(self.tokens)
+
+    @property
+    def steps(self) -> int:
+        """The longest caption in tokens of the decoder."""
+        return self.maximum_tokens * self.coding.per_word

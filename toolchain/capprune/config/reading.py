@@ -1,0 +1,116 @@
+"""Reading a config: from YAML, overridden by `key=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from capprune.config.decoder import decoder_config
+from capprune.config.faults import config_error
+from capprune.config.run import RunConfig
+from capprune.plain_yaml import plain_yaml, written_text
+from capprune_runtime.errors import ConfigError, UsageError
+
+CONFIG_BYTES = 1 << 16  # a config larger than this is not one
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config and apply `key=value` overrides.
+
+    Args:
+        path: A YAML file; relative folders in it are relative to where the command runs.
+        overrides: Such as `training.epochs=3`; the value is read as YAML, and as it is where the key holds text or a path.
+
+    Raises:
+        UsageError: If the file is not there, or an override is given twice.
+        ConfigError: If it is not YAML, holds an unknown key, one key twice, or an impossible value.
+    """
+    require_single(overrides)
+    return parse_config(load_tree(path), overrides, where=str(path))
+
+
+def load_tree(path: Path) -> dict[str, Any]:
+    """Read a config file as it is, its keys not yet checked; see `load_config`."""
+    try:
+        if path.stat().st_size > CONFIG_BYTES:
+            raise ConfigError("this config is too large", where=path, expected=f"at most {CONFIG_BYTES} bytes")
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError(
+            "there is no such config", where=path, hint="capprune train configs/flickr8k_dense.yaml"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("this config cannot be read", where=path, found=error) from error
+    tree = plain_yaml(text, path, texts=_is_text)
+    if not isinstance(tree, dict):
+        raise ConfigError("a config is a tree of keys", where=path, found=type(tree).__name__)
+    return tree
+
+
+def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> RunConfig:
+    """Check a tree and apply overrides, of which a later one wins; see `load_config`."""
+    merged: dict[str, Any] = {**tree}
+    for override in overrides:
+        _override(merged, override)
+    _move_dropout(merged)
+    try:
+        if isinstance(merged.get("decoder"), dict):
+            merged["decoder"] = decoder_config(merged["decoder"], where)
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise config_error(error, where, RunConfig) from error
+
+
+def require_single(overrides: Sequence[str]) -> None:
+    """Check that overrides, as a user typed them, name each key once.
+
+    Raises:
+        UsageError: A key has two values.
+    """
+    given: dict[str, str] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if given.setdefault(key, value) != value:
+            raise UsageError("a key is given twice", where=key, found=f"{given[key]} and {value}", hint="give it once")
+
+
+def _move_dropout(tree: dict[str, Any]) -> None:
+    """`training.dropout`, as version 0.1 had it, is `decoder.dropout` now."""
+    training, decoder = tree.get("training"), tree.get("decoder", {})
+    if not isinstance(training, dict) or "dropout" not in training or not isinstance(decoder, dict):
+        return
+    if "dropout" in decoder:
+        raise ConfigError("dropout is given twice", where="training.dropout", hint="keep decoder.dropout alone")
+    tree["training"] = {key: value for key, value in training.items() if key != "dropout"}
+    tree["decoder"] = {**decoder, "dropout": training["dropout"]}
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UsageError("an override is key=value", found=override, expected="such as training.epochs=3")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.get(parent)
+        if child is not None and not isinstance(child, dict):
+            raise ConfigError(f"{parent} is no tree of keys", where=override, found=repr(child))
+        tree[parent] = {**(child or {})}
+        tree = tree[parent]
+    tree[last] = written_text(value) if _is_text(tuple(key.split("."))) else plain_yaml(value, override)
+
+
+def _is_text(key: tuple[str, ...]) -> bool:
+    """Whether a key of the tree holds a text or a path; what `stages` holds are trees too."""
+    if "stages" in key[:1]:
+        key = key[1:]
+    model: type[BaseModel] = RunConfig
+    for part in key[:-1]:
+        field = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return False
+        model = field.annotation
+    field = model.model_fields.get(key[-1]) if key else None
+    return field is not None and field.annotation in (str, Path, str | None, Path | None)

@@ -1,0 +1,56 @@
+"""The whole of a run's config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, SerializeAsAny, field_validator
+
+from capprune.config.data import DataConfig
+from capprune.config.decoder import DecoderConfig, decoder_config
+from capprune.config.encoder import EncoderConfig
+from capprune.config.pruning import PruningConfig
+from capprune.config.training import TrainingConfig
+from capprune.config.tree import Tree
+
+
+class RunConfig(Tree):
+    """Everything that makes a run."""
+
+    name: str = Field(default="run", description="name of the run, used in tables and as the name of bundles")
+    start: Path | None = Field(default=None, description="folder of a run whose weights this run starts from")
+    data: DataConfig
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    decoder: SerializeAsAny[DecoderConfig] = Field(default_factory=lambda: decoder_config({}), validate_default=True)
+    training: TrainingConfig = TrainingConfig()
+    pruning: PruningConfig = PruningConfig()
+
+    @field_validator("decoder", mode="before")
+    @classmethod
+    def _of_its_family(cls, value: Any) -> Any:
+        return decoder_config(value) if isinstance(value, dict) else value
+
+    def as_tree(self) -> dict[str, Any]:
+        """The resolved tree in plain types, as it is saved."""
+        tree: dict[str, Any] = self.model_dump(mode="json")
+        return tree
+
+    def without_places(self) -> RunConfig:
+        """The config to hand on: of a path to data or to another run only the last part, the rest is nobody's business."""
+        teaching = self.training.distillation
+        teacher = teaching.teacher and Path(teaching.teacher.name)
+        distillation = teaching.model_copy(update={"teacher": teacher})
+        return self.model_copy(
+            update={
+                "start": self.start and Path(self.start.name),
+                "data": self.data.model_copy(update={"folder": Path(self.data.folder.name)}),
+                "encoder": self.encoder.without_places(),
+                "training": self.training.model_copy(update={"distillation": distillation}),
+            }
+        )
+
+    def as_yaml(self) -> str:
+        """The resolved tree as YAML."""
+        return yaml.safe_dump(self.as_tree(), sort_keys=False)

@@ -1,0 +1,78 @@
+"""The keys under `training`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from capprune.config.tree import Tree
+
+
+class DistillationConfig(Tree):
+    """Learning from another run's scores beside the human captions (Hinton et al., 2015)."""
+
+    teacher: Path | None = Field(
+        default=None, description="folder of a run with the same vocabulary whose scores are learned; none by default"
+    )
+    weight: float = Field(default=0.5, gt=0, le=1, description="share of the teacher's scores in the loss")
+    temperature: float = Field(
+        default=1.0, gt=0, le=20, description="divisor of all scores; the loss is multiplied by its square"
+    )
+    sequences: bool = Field(
+        default=False, description="learn the teacher's own caption of a photo as one more of its captions"
+    )
+
+
+class RewardConfig(Tree):
+    """Self-critical sequence training (Rennie et al., 2017), with `<end>` as a word of the reward."""
+
+    samples: int = Field(default=5, ge=2, le=100, description="number of sampled captions per photo")
+    baseline: Literal["sample_mean", "greedy"] = Field(
+        default="sample_mean",
+        description="score that a sample must exceed: the mean of the other samples, or the greedy caption's",
+    )
+    cider: float = Field(default=1.0, ge=0, description="weight of CIDEr-D (0 to 10) in the reward")
+    bleu4: float = Field(default=1.0, ge=0, description="weight of BLEU-4 (0 to 1) in the reward")
+    cross_entropy: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the cross-entropy of human captions beside the reward; keeps captions from becoming alike",
+    )
+
+
+class TrainingConfig(Tree):
+    """Optimiser, schedule and batches. Adam; after the warm-up a cosine from `learning_rate` to `final_learning_rate`."""
+
+    objective: Literal["cross_entropy", "scst"] = Field(
+        default="cross_entropy",
+        description="loss: the next word of human captions, or the score of whole sampled captions",
+    )
+    distillation: DistillationConfig = DistillationConfig()
+    reward: RewardConfig = RewardConfig()
+
+    epochs: int = Field(default=10, ge=1, description="number of passes over the training photos")
+    photos_per_batch: int = Field(
+        default=10, ge=1, description="number of photos per batch; a batch contains all their captions"
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="learning rate of the weights after the warm-up")
+    final_learning_rate: float = Field(
+        default=1e-5, ge=0, description="learning rate at the end of the run; the rate falls along half a cosine"
+    )
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the run in which the learning rate rises from 0"
+    )
+    adam_eps: float = Field(default=1e-8, gt=0, description="epsilon of Adam for the weights")
+    weight_decay: float = Field(default=0.0, ge=0, description="weight decay of Adam")
+    gradient_clip: float = Field(
+        default=5.0, ge=0, description="largest norm of the weights' gradient; 0 means no limit"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="number format of matrix products; bfloat16 is about twice as quick where the processor supports it",
+    )
+    validation_photos: int = Field(
+        default=500, ge=1, description="number of validation photos; their greedy CIDEr-D chooses the best epoch"
+    )
+    seed: int = Field(default=8888, ge=0, lt=1 << 63, description="seed of all random numbers of the run")
