@@ -23,6 +23,7 @@ from loopback import Host, serving
 
 from capprune.devices import BenchJob, open_device, ssh
 from capprune.devices.far_end import connection_error
+from capprune_runtime.bundle.manifest import SCHEMA_VERSION
 from capprune_runtime.errors import DeviceError, LinkLost, NewerFormat, PhotoError, UsageError
 from capprune_runtime.measure.results import Measurement
 
@@ -277,18 +278,22 @@ def test_a_runtime_that_does_not_fit_the_bundle_is_said_by_the_host(tiny: Tiny, 
 def test_a_bundle_that_is_newer_than_the_runtime_there_is_refused_as_here(
     tiny: Tiny, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = ssh.archive_bytes  # a runtime of before the bundle's version: the real one with another number
+    own_archive = ssh.archive_bytes  # a runtime of before the bundle's version: the real one with another number
+    line = f"\nSCHEMA_VERSION = {SCHEMA_VERSION}\n".encode()
+    module = "capprune_runtime/bundle/manifest.py"
 
     def of_before() -> bytes:
         import io
         import zipfile
 
         out = io.BytesIO()
-        with zipfile.ZipFile(io.BytesIO(older())) as own, zipfile.ZipFile(out, "w") as made:
+        with zipfile.ZipFile(io.BytesIO(own_archive())) as own, zipfile.ZipFile(out, "w") as made:
             for name in own.namelist():
-                made.writestr(
-                    name, own.read(name).replace(b"\nSCHEMA_VERSION = 2\nRESIZE", b"\nSCHEMA_VERSION = 1\nRESIZE")
-                )
+                content = own.read(name)
+                if name == module:
+                    assert content.count(line) == 1
+                    content = content.replace(line, b"\nSCHEMA_VERSION = 1\n")
+                made.writestr(name, content)
         return out.getvalue()
 
     monkeypatch.setattr(ssh, "archive_bytes", of_before)

@@ -31,7 +31,7 @@ def test_demo_ends_with_a_report_of_one_small_file(document: dict[str, Any]) -> 
     assert page.name == "report.html" and page.stat().st_size < 3_000_000
     text = page.read_text()
     for heading in ("What it says", "Speed beside its rivals", "Where the zeros are", "Where the bytes are"):
-        assert f"<h2>{heading}</h2>" in text
+        assert f">{heading}</h2>" in text
     assert "Not on this page" not in text  # nothing is missing
 
 
