@@ -173,6 +173,14 @@ def test_checkpoint_keeps_types_shapes_and_facts(tmp_path: Path) -> None:
     assert saved.facts == {"step": "3", "cider": repr(0.1 + 0.2)}
 
 
+def test_equal_tensors_and_facts_make_equal_bytes(tmp_path: Path) -> None:
+    facts = {"step": 7, "epoch": 1, "cider": 0.5, "sparsity": 0.9, "method": "hard", "größe": "1 µm"}
+    for number in range(8):  # the library orders its header anew each time
+        save_checkpoint(tmp_path / f"{number}", {"a": torch.ones(3), "b": torch.zeros(2, 2)}, facts)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert read_checkpoint(tmp_path / "0").facts == {key: str(value) for key, value in facts.items()}
+
+
 def test_checkpoint_on_a_full_disk_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / STATE
     save_checkpoint(path, {"a": torch.ones(3)}, {"step": 1})

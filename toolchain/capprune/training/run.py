@@ -41,6 +41,7 @@ from capprune_runtime.errors import BundleError, MissingFile, UsageError
 
 CONFIG, VOCABULARY, METRICS, SUBWORDS = "config.yaml", "vocabulary.txt", "metrics.jsonl", "subwords.model"
 BEST, LAST, STATE = "weights.safetensors", "last.safetensors", "state/state.safetensors"
+FACTS = "__metadata__"  # key of the facts in the header of a safetensors file
 LOCK = "state/lock"  # held by the process that trains this run, and gone with it
 
 
@@ -127,13 +128,27 @@ class LoadedRun(Run):
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
-    """Write a checkpoint as safetensors, whole or not at all."""
+    """Write a checkpoint as safetensors, whole or not at all; equal tensors and facts make equal bytes."""
     with atomic_file(path) as temporary:
         save_file(
             {name: value.detach().contiguous() for name, value in tensors.items()},
             temporary,
             metadata={key: str(value) for key, value in facts.items()},
         )
+        _sort_facts(temporary)
+
+
+def _sort_facts(path: Path) -> None:
+    """Sort the facts in the header, which safetensors writes in another order in each process."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header[FACTS] = dict(sorted(header.get(FACTS, {}).items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) > length:
+            raise ValueError(f"the header of {path} takes {len(text)} bytes instead of {length}")
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
