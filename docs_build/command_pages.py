@@ -6,7 +6,8 @@ import click
 
 from capprune.cli.app import COMMANDS as SUMMARIES
 from capprune.cli.app import cli
-from capprune.cli.extras import COMMANDS as EXTRAS
+from capprune.extras import COMMANDS as EXTRAS
+from capprune.extras import install_command
 
 HEAD = ("| option | meaning |", "|---|---|")
 
@@ -41,17 +42,13 @@ def options_of(words: str) -> str:
 
 def extras_table() -> str:
     """Return the table of commands and of the extras that each needs."""
-    rows = [f"| `capprune {key}` | {_install(extras)} |" for key, extras in EXTRAS.items()]
+    rows = [f"| `capprune {key}` | `{install_command(extras)}` |" for key, extras in EXTRAS.items()]
     return "\n".join(["| command | install |", "|---|---|", *rows])
 
 
 def names() -> list[str]:
     """Return the names of all commands."""
     return list(SUMMARIES)
-
-
-def _install(extras: tuple[str, ...]) -> str:
-    return f"`pip install 'capprune[{','.join(extras)}]'`" if extras else "`pip install capprune`"
 
 
 def _cell(text: str) -> str:

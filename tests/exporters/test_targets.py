@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from capprune.cli.export import command
-from capprune.cli.extras import COMMANDS
+from capprune.extras import COMMANDS
 from capprune_exporters.targets.registry import TARGETS
 from capprune_exporters.targets.target import find_target
 from capprune_exporters.weight_forms import EncoderWeights, Weights

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import capprune_runtime
+from release.conftest import ROOT, install_base, run
 
-ROOT = Path(__file__).parents[2]
-SOURCES = ("toolchain", "exporters", "runtime_samples", "pyproject.toml", "README.md", "LICENSE")
 LARGEST = 5_000_000  # bytes
 PHOTO = ROOT / "docs" / "gallery" / "chelsea.jpg"
 
@@ -26,38 +22,6 @@ def other_pythons() -> list[str]:
     """Pythons of other versions that capprune supports, where pyenv keeps them."""
     folder = Path.home() / ".pyenv" / "versions"
     return sorted(str(path) for version in ("3.12", "3.13") for path in folder.glob(f"{version}*/bin/python"))
-
-
-@pytest.fixture(scope="module")
-def online(when_absent: Callable[[str, str], None], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skip where pip reaches no package index: a build needs setuptools, an install the dependencies."""
-    folder = tmp_path_factory.mktemp("probe")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-cache-dir", "-d", str(folder), "wheel"]
-    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        when_absent("packages", "pip reaches no package index")
-
-
-@pytest.fixture(scope="module")
-def wheel(online: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("build", reason="pip install build")
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    for name in SOURCES:  # a copy, so that nothing of an earlier build gets in
-        place = ROOT / name
-        if place.is_dir():
-            shutil.copytree(place, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copy(place, source)
-    run([sys.executable, "-m", "build", "--wheel", "--outdir", out, source])
-    (built,) = out.glob("*.whl")
-    return built
-
-
-def run(command: list[object], *, exits: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command in an environment that does not know this checkout."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=clean, cwd="/", check=False)
-    assert done.returncode == exits, done.stdout + done.stderr
-    return done
 
 
 def test_wheel_is_small_and_has_only_the_three_packages(wheel: Path) -> None:
@@ -83,13 +47,14 @@ def test_versions_agree() -> None:
     assert re.findall(r"^## (\d\S*)", changelog, re.MULTILINE)[0] == version
 
 
-@pytest.mark.parametrize(
-    "python", [sys.executable, *(pytest.param(path, marks=pytest.mark.slow) for path in other_pythons())]
-)
-def test_wheel_captions_a_photo_in_a_clean_environment(wheel: Path, python: str, tmp_path: Path) -> None:
-    run([python, "-m", "venv", tmp_path / "venv"])
-    programs = tmp_path / "venv" / "bin"
-    run([programs / "python", "-m", "pip", "install", "-q", wheel])
+@pytest.mark.parametrize("python", ["this", *(pytest.param(path, marks=pytest.mark.slow) for path in other_pythons())])
+def test_wheel_captions_a_photo_in_a_clean_environment(
+    wheel: Path, python: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if python == "this":
+        programs: Path = request.getfixturevalue("base_programs")
+    else:
+        programs = install_base(wheel, tmp_path / "venv", python)
     version = run([programs / "capprune", "--version"]).stdout.splitlines()
     assert version == [f"capprune, version {capprune_runtime.__version__}", "extras: none"]
     ours = subprocess.run(

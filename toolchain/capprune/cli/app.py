@@ -20,8 +20,16 @@ from typing import Any, NoReturn
 import click
 
 from capprune import __version__
-from capprune.cli.extras import extra_of_module, installed_extras, keys_of, require_extras
 from capprune.cli.repeated import refuse_repeated
+from capprune.extras import COMMANDS as COMMAND_EXTRAS
+from capprune.extras import (
+    extra_of_module,
+    install_command,
+    installed_extras,
+    keys_of,
+    keys_starting_with,
+    require_extras,
+)
 from capprune_runtime import stopping, streams
 from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory, PhotoWarning, UsageError
 from capprune_runtime.memory import check_address_space, is_short, names_memory
@@ -90,17 +98,23 @@ class LazyGroup(click.Group):
 
             @functools.wraps(work)
             def checked(*arguments: Any, **options: Any) -> Any:
-                for key in keys_of(cmd_name, options):
-                    require_extras(key)
+                require_extras(*keys_of(cmd_name, options))
                 return work(*arguments, **options)
 
             command.callback = checked
+        command.epilog = _needs(cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table of commands, without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _needs(command: str) -> str:
+    """The last lines of a command's help: what installs the packages that it needs."""
+    lines = [f"  capprune {key}: {install_command(COMMAND_EXTRAS[key])}" for key in keys_starting_with(command)]
+    return "\n".join(["\b", "Install:", *lines])
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -237,7 +251,7 @@ def _known(error: Exception, arguments: list[str]) -> CapPruneError | None:
         )
         return NotEnoughMemory("this machine has not enough memory", hint=hint)
     if isinstance(error, ModuleNotFoundError) and (extra := extra_of_module(error.name or "")) is not None:
-        return MissingExtra(f"{error.name} is not installed", hint=f"pip install 'capprune[{extra}]'")
+        return MissingExtra(f"{error.name} is not installed", hint=install_command([extra]))
     if not isinstance(error, OSError):
         return None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

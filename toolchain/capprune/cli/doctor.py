@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from capprune.cli.console import emit, json_option, table
-from capprune.cli.extras import COMMANDS, PACKAGES, installed_version, missing_packages
+from capprune.extras import COMMANDS, PACKAGES, install_command, installed_version, missing_packages
 
 
 @click.command()
@@ -31,8 +31,8 @@ def command(as_json: bool) -> None:
     def show() -> None:
         click.echo(f"{machine['system']}, Python {machine['python']}, {machine['cpus']} CPUs")
         rows = [
-            [name, found[name] or "-", purpose, "" if found[name] else _install(extra)]
-            for name, (purpose, extra) in PACKAGES.items()
+            [name, found[name] or "-", package.purpose, "" if found[name] else install_command([package.extra])]
+            for name, package in PACKAGES.items()
         ]
         rows.append(["java", java or "-", "METEOR and the PTB tokenizer", "" if java else "any Java 8 or later"])
         table("", ["package", "version", "for", "how to get it"], rows)
@@ -40,7 +40,3 @@ def command(as_json: bool) -> None:
             click.echo(f"{'yes' if can else 'no ':4} capprune {name}")
 
     emit(document, as_json, show)
-
-
-def _install(extra: str) -> str:
-    return "pip install capprune" if extra == "base" else f"pip install 'capprune[{extra}]'"

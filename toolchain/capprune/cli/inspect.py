@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capprune.cli.console import Place, emit, json_option, table
-from capprune.cli.extras import require_extras
+from capprune.extras import require_extras
 
 if TYPE_CHECKING:
     from capprune_exporters.ledger import LedgerFile, LedgerLine
