@@ -111,7 +111,9 @@ def test_one_photo_is_too_few_for_any_shares(tmp_path: Path) -> None:
 def test_missing_split_is_a_problem_and_shares_are_the_way_out(tmp_path: Path) -> None:
     found = check(make(tmp_path / "data", {k: v for k, v in plain().items() if k[0] == "t"}), tmp_path / "cache")
     assert found.problems == ("no photo in the split val",)
-    assert found.next_command.endswith("--shares 80,10,10")
+    assert found.next_command.endswith("--val 10")
+    only_val = {k: v for k, v in plain().items() if k.startswith("val")}
+    assert check(make(tmp_path / "val", only_val), tmp_path / "cache").next_command.endswith("--shares 80,10,10")
 
 
 def test_copies_across_splits_are_found_however_they_were_saved(tmp_path: Path) -> None:

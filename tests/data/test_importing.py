@@ -12,7 +12,7 @@ from PIL import Image
 from capprune.data.captions import load_caption_set
 from capprune.data.importing import ImportSettings, import_data
 from capprune.data.photos import open_photos
-from capprune.data.split_shares import parse_shares
+from capprune.data.split_shares import parse_share, parse_shares
 from capprune_runtime.errors import DataError, UsageError
 
 
@@ -137,3 +137,29 @@ def test_parquet_with_photos_inside_is_imported(tmp_path: Path) -> None:
     assert list(after.values()) == ["train"] * 5 + ["val"] * 3
     with open_photos(tmp_path / "out") as store:
         assert [store.read(name) for name in after] == [photo(number) for number in range(8)]
+
+
+def test_val_is_taken_from_train_and_test_stays(table: Path, tmp_path: Path) -> None:
+    rows = (table / "captions.csv").read_text().splitlines()
+    splits = ["split", *("test" if number >= 8 else "train" for number in range(10) for _ in range(2))]
+    text = "\n".join(f"{row},{split}" for row, split in zip(rows, splits, strict=True))
+    (table / "captions.csv").write_text(text)
+    found = imported(table, tmp_path / "out", val_share=0.25)
+    assert [name for name, split in found.items() if split == "test"] == ["photos/a/8.png", "photos/a/9.png"]
+    assert list(found.values()).count("val") in (1, 2, 3) and list(found.values()).count("train") >= 5
+    assert imported(table, tmp_path / "again", val_share=0.25) == found
+
+
+def test_val_is_not_taken_where_there_is_one_or_no_train(table: Path, tmp_path: Path) -> None:
+    imported(table, tmp_path / "three", shares=parse_shares("80,10,10"))
+    for folder in (table, tmp_path / "three"):  # splits that follow from names are no training photos of the user's
+        with pytest.raises(UsageError, match="--val") as caught:
+            imported(folder, tmp_path / "out", val_share=0.1)
+        assert "--shares" in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_share_of_val_is_a_percentage() -> None:
+    assert parse_share("10") == parse_share("10%") == 0.1
+    for text in ("0", "100", "ten", "-5", "nan"):
+        with pytest.raises(UsageError, match="--val"):
+            parse_share(text)

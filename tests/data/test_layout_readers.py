@@ -79,6 +79,11 @@ JSON_TABLES = {
     "captions_all.json": '\ufeff{"1.jpg": ["a dog", "a cat"], "2.jpg": "a bird"}',
     "dataset.json": '[{"image": "1.jpg", "sentences": [{"raw": "a dog"}, {"raw": "a cat"}]}, '
     '{"image": "2.jpg", "caption": "a bird"}]',
+    "TextCaps_0.1.json": '{"dataset_name": "textcaps", "data": [{"image_id": "1", "caption_str": "a dog", "question": ""}, '
+    '{"image_id": "1", "caption_str": "a cat"}, {"image_id": "2", "caption_str": "a bird"}]}',
+    "chat.json": '[{"id": "1", "image": "1.jpg", "conversations": [{"from": "human", "value": "<image> Describe."}, '
+    '{"from": "gpt", "value": "a dog"}]}, {"image": "1.jpg", "messages": [{"role": "assistant", "content": "a cat"}]}, '
+    '{"image": "2.jpg", "caption": "a bird"}]',
 }
 
 
@@ -86,6 +91,14 @@ JSON_TABLES = {
 def test_json_tables_are_read_by_what_they_hold(tmp_path: Path, name: str) -> None:
     folder(tmp_path, {name: JSON_TABLES[name], **photos("1.jpg", "2.jpg")})
     assert said(load_caption_set(tmp_path)) == {"1.jpg": ("a dog", "a cat"), "2.jpg": ("a bird",)}
+
+
+def test_later_answers_of_a_conversation_are_counted(tmp_path: Path) -> None:
+    turns = [{"from": who, "value": text} for who, text in (("gpt", "a dog"), ("human", "Where?"), ("gpt", "outside"))]
+    content = json.dumps([{"image": "1.jpg", "conversations": turns}])
+    captions = load_caption_set(folder(tmp_path, {**photos("1.jpg"), "chat.json": content}))
+    assert said(captions) == {"1.jpg": ("a dog",)}
+    assert left_out(captions)["captions in columns that are not read"][0].startswith("later answers of ")
 
 
 def test_captions_in_columns_that_are_not_read_are_counted(tmp_path: Path) -> None:

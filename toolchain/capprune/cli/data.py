@@ -19,6 +19,7 @@ from capprune.cli.console import (
     say,
     table,
 )
+from capprune_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from capprune.data.checking import DataCheck
@@ -119,6 +120,7 @@ def _show(found: DataCheck, report: Path | None) -> None:
 @out_option("data set")
 @layout_option
 @click.option("--shares", metavar="TRAIN,VAL,TEST", help="Make splits anew, by hashes of the photos' names: 80,10,10.")
+@click.option("--val", metavar="PERCENT", help="Take this share of train as val; other splits stay: 10.")
 @click.option("--drop-broken", is_flag=True, help="Leave out photos that are missing or cannot be decoded.")
 @click.option("--link", is_flag=True, help="Link to the photo files instead of copying them.")
 @cache_option
@@ -128,6 +130,7 @@ def import_(
     out: Path,
     layout: str | None,
     shares: str | None,
+    val: str | None,
     drop_broken: bool,
     link: bool,
     cache: Path | None,
@@ -143,9 +146,12 @@ def import_(
     """
     from capprune.data.cache_folder import default_cache
     from capprune.data.importing import ImportSettings, import_data
-    from capprune.data.split_shares import parse_shares
+    from capprune.data.split_shares import parse_share, parse_shares
 
-    settings = ImportSettings(layout, None if shares is None else parse_shares(shares), drop_broken, link)
+    if shares is not None and val is not None:
+        raise UsageError("two ways to make splits", expected="--shares or --val", found="both")
+    of_all, of_train = None if shares is None else parse_shares(shares), None if val is None else parse_share(val)
+    settings = ImportSettings(layout, of_all, drop_broken, link, of_train)
     with bar("photos") as tell:
         imported = import_data(folder, out, settings, cache=cache or default_cache(), progress=tell)
     captions = imported.captions

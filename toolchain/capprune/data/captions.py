@@ -11,7 +11,7 @@ from typing import Final
 from capprune.data.folder import FolderContents, read_folder
 from capprune.data.layouts import FoundPhoto, FoundSet, Layout, read_layout
 from capprune.data.left_out import LeftOut, LeftOutBook
-from capprune.data.split_shares import DEFAULT_SHARES, split_by_shares
+from capprune.data.split_shares import DEFAULT_SHARES, split_by_shares, take_val
 from capprune.data.words import words as words
 from capprune_runtime.errors import DataError, UsageError
 
@@ -121,7 +121,11 @@ def load_caption_set(folder: Path, layout: str | None = None) -> CaptionSet:
 
 
 def caption_set(
-    contents: FolderContents, layout: Layout, found: FoundSet, shares: Sequence[float] | None = None
+    contents: FolderContents,
+    layout: Layout,
+    found: FoundSet,
+    shares: Sequence[float] | None = None,
+    val_share: float | None = None,
 ) -> CaptionSet:
     """The captioned photos of what a layout's reader found; see `load_caption_set`.
 
@@ -130,9 +134,11 @@ def caption_set(
         layout: That was read.
         found: What its reader found.
         shares: Of train, val and test, to make the splits anew; None keeps those that the data set has.
+        val_share: Share of the training photos that become val; the other splits stay.
 
     Raises:
         DataError: No photo has captions, or two photos have one name.
+        UsageError: `val_share` is given and the data set has a val already, or no two training photos.
     """
     book = LeftOutBook()
     book.add_all(found.left_out)
@@ -141,11 +147,26 @@ def caption_set(
     _check_names(found, used, contents.folder)
     made = shares is not None or all(photo.split is None for photo in used)
     splits = split_by_shares([photo.name for photo in used], shares or DEFAULT_SHARES) if made else {}
+    if val_share is not None:
+        splits = _val_of_train(used, val_share, found)
     photos = tuple(
         CaptionedPhoto(photo.name, splits.get(photo.name) or photo.split or "no split", _spoken(photo))
         for photo in used
     )
     return CaptionSet(found.name, photos, layout.name, found.files, book.entries(), made, found.labelled_by)
+
+
+def _val_of_train(used: Sequence[FoundPhoto], share: float, found: FoundSet) -> dict[str, str]:
+    sizes = Counter(photo.split or "no split" for photo in used)
+    if sizes["val"] or sizes["train"] < 2:
+        raise UsageError(
+            "val cannot be taken from the training photos",
+            where="--val",
+            expected="a data set with training photos and without a split val",
+            found=", ".join(f"{size:,} {split}" for split, size in sizes.items()),
+            hint="--shares 80,10,10 makes all splits anew",
+        )
+    return take_val([photo.name for photo in used if photo.split == "train"], share)
 
 
 def _used(photo: FoundPhoto, book: LeftOutBook) -> bool:

@@ -105,7 +105,11 @@ class DataCheck:
         if len(self.missing) == len(self.captions.photos):
             return f"put the photos that the captions name into {folder}, then capprune data check {folder}"
         options = " --drop-broken" * bool(self.missing or self.broken)
-        options += " --shares 80,10,10" * any(split not in self.captions.splits for split in NEEDED)
+        splits = self.captions.splits
+        if "val" not in splits and splits.get("train", 0) > 1:
+            options += " --val 10"
+        elif any(split not in splits for split in NEEDED):
+            options += " --shares 80,10,10"
         return f"capprune data import {folder} --out {name}-new{options}"
 
     def as_json(self) -> dict[str, Any]:

@@ -34,12 +34,14 @@ class ImportSettings:
         shares: Of train, val and test, to make splits anew; None keeps those that there are.
         drop_broken: Leave out photos that are not there or cannot be decoded, instead of refusing the data set.
         link: Link to photo files instead of copying them; members of tar files are always copied.
+        val_share: Share of the training photos that become val, in a data set without val; the other splits stay.
     """
 
     layout: str | None = None
     shares: Sequence[float] | None = None
     drop_broken: bool = False
     link: bool = False
+    val_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def import_data(
         )
     with atomic_folder(out) as unfinished:
         layout, found = read_layout(contents, settings.layout)
-        captions = caption_set(contents, layout, found, settings.shares)
+        captions = caption_set(contents, layout, found, settings.shares, settings.val_share)
         book = LeftOutBook()
         book.add_all(captions.left_out)
         writer = _Writer(unfinished, captions, settings, book)

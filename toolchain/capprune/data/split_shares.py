@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -58,6 +59,36 @@ def split_by_shares(names: Sequence[str], shares: Sequence[float] = DEFAULT_SHAR
             nearest = min((name for name in at if chosen[name] in crowded), key=lambda name: abs(at[name] - middle))
             chosen[nearest] = split
     return chosen
+
+
+def parse_share(text: str) -> float:
+    """Read the `--val` option: a percentage such as "10" or "10%".
+
+    Raises:
+        UsageError: It is no number above 0 and below 100.
+    """
+    try:
+        percent = float(text.strip().removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not 0 < percent < 100:
+        raise UsageError(
+            "this is no share of the training photos",
+            where="--val",
+            expected="a percentage above 0 and below 100, such as 10",
+            found=repr(text),
+        )
+    return percent / 100
+
+
+def take_val(names: Sequence[str], share: float) -> dict[str, str]:
+    """Divide training photos into train and val by the hashes of their names; the same names always give the same split.
+
+    Args:
+        names: Of the training photos.
+        share: Of val, above 0 and below 1.
+    """
+    return split_by_shares(names, (1 - share, share, 0.0))
 
 
 def _fraction(name: str) -> float:

@@ -31,7 +31,7 @@ def json_kind(contents: FolderContents, name: str) -> Kind | None:
     except (OSError, ValueError, RecursionError):
         return None
     if isinstance(content, list):
-        return "records" if content and all(isinstance(row, dict) for row in content[:10]) else None
+        return "records" if _is_records(content) else None
     if not isinstance(content, dict):
         return None
     images = content.get("images")
@@ -40,11 +40,22 @@ def json_kind(contents: FolderContents, name: str) -> Kind | None:
         if isinstance(first, dict) and "sentences" in first:
             return "karpathy"
         return "coco" if _has_captions(content.get("annotations")) else None
+    if _is_records(content.get("data")):  # TextCaps, and tables that were saved as one object
+        return "records"
     names = list(content)[:10]
     photos = [
         key for key in names if ending(key) in ENDINGS or (_is_text(content[key]) and contents.names_one_photo(key))
     ]
     return "mapping" if names and photos == names else None
+
+
+def _is_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value[:10])
+
+
+def records_of(content: Any) -> list[Any]:
+    """Return the entries of a JSON file of kind "records": the list, or the list under `data`."""
+    return list(content["data"] if isinstance(content, dict) else content)
 
 
 def _is_text(value: Any) -> bool:

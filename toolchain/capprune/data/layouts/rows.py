@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +23,15 @@ IMAGE_COLUMNS: Final = (
 )  # fmt: skip
 CAPTION_COLUMNS: Final = (
     "caption", "captions", "comment", "comments", "text", "texts", "caption_text", "description", "sentence",
-    "sentences", "raw", "title",
+    "sentences", "raw", "title", "caption_str",
 )  # fmt: skip
-SPLIT_COLUMNS: Final = ("split", "set", "subset", "partition")
+SPLIT_COLUMNS: Final = ("split", "set", "subset", "partition", "set_name")
+_TURNS: Final = (
+    ("from", "value"),
+    ("role", "content"),
+)  # speaker and words of a turn, in LLaVA's files and in chat files
+_ANSWERS: Final = ("gpt", "assistant")
+CONVERSATION_KEYS: Final = ("conversations", "messages")
 _NUMBERED_CAPTION: Final = re.compile(rf"({'|'.join(CAPTION_COLUMNS)})_?\d+")  # caption_1, caption2
 _DELIMITERS: Final = ("\t", "|", ";", ",")
 UNQUOTED: Final = ("\t", "|")  # between cells that may hold lone quotes, as Flickr30k's do
@@ -214,6 +220,9 @@ def record_row(entry: Any, where: str) -> Row:
     Raises:
         DataError: It has no photo or caption.
     """
+    answers = _answers(entry) if isinstance(entry, dict) else []
+    if answers:
+        entry = {**{key: value for key, value in entry.items() if key not in CONVERSATION_KEYS}, "caption": answers[0]}
     columns = find_columns(list(entry)) if isinstance(entry, dict) else None
     if columns is None:
         raise DataError(
@@ -222,7 +231,19 @@ def record_row(entry: Any, where: str) -> Row:
             expected=f"a key such as {', '.join(IMAGE_COLUMNS[:3])}, and one such as {', '.join(CAPTION_COLUMNS[:4])}",
             found=", ".join(map(str, entry))[:100] if isinstance(entry, dict) else type(entry).__name__,
         )
-    return _made(entry, columns, where)
+    row = _made(entry, columns, where)
+    return replace(row, unread=(*row.unread, "later answers")) if len(answers) > 1 else row
+
+
+def _answers(entry: Mapping[str, Any]) -> list[str]:
+    """Return the model's answers in a conversation about a photo, as LLaVA's files have; empty for other entries."""
+    turns = next((entry[key] for key in CONVERSATION_KEYS if isinstance(entry.get(key), list)), ())
+    return [
+        turn[value]
+        for turn in turns
+        for speaker, value in _TURNS
+        if isinstance(turn, dict) and turn.get(speaker) in _ANSWERS and isinstance(turn.get(value), str)
+    ]
 
 
 def _made(entry: Mapping[str, Any], columns: Columns, where: str, mended: bool = False) -> Row:

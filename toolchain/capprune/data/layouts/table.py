@@ -12,7 +12,7 @@ from typing import Final
 
 from capprune.data.folder import FolderContents, base_name, ending, folder_of
 from capprune.data.layouts.found import FoundSet, Grouped, Layout, at_least_depth, set_name
-from capprune.data.layouts.json_files import broken_is_data_error, json_files, json_kind
+from capprune.data.layouts.json_files import broken_is_data_error, json_files, json_kind, records_of
 from capprune.data.layouts.parquet import parquet_rows
 from capprune.data.layouts.rows import Row, captions_in, csv_rows, first_line, json_rows, jsonl_rows, table_header
 from capprune.data.layouts.splits import (
@@ -110,7 +110,7 @@ def table_rows(contents: FolderContents, file: str) -> Iterator[Row]:
     if json_kind(contents, file) == "mapping":
         return _mapping_rows(contents, file)
     with broken_is_data_error(path):
-        return json_rows(contents.parsed(file), path)
+        return json_rows(records_of(contents.parsed(file)), path)
 
 
 def _mapping_rows(contents: FolderContents, file: str) -> Iterator[Row]:
