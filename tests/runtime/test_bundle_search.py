@@ -199,3 +199,27 @@ def test_scores_that_are_not_finite_are_an_error(value: float, width: int) -> No
     broken = scripted({key: [0.0, 0.0, 0.0, 0.0, value, 1.0] for key in range(6)})
     with pytest.raises(BundleError, match="not finite"):
         greedy(broken, START, decoding()) if width == 1 else beam(broken, START, decoding(), width)
+
+
+def test_scores_that_differ_in_float32_and_tie_as_log_probabilities_go_to_the_lower_token() -> None:
+    # 2e-30 is more than 1e-30 only until the largest score is taken off. Only 6 and one of 4 and 5 may stay.
+    rows = {1: [0, 0, -99, 0, 1e-30, 2e-30, 0.1], 4: [0, 0, 99, 0, 0, 0, 0], 5: [0, 0, -99, 0, 0, 0, 0]}
+    step = scripted({key: [float(x) for x in row] for key, row in (rows | {6: rows[5]}).items()})
+    found = beam(step, START, decoding(max_tokens=2), 2)
+    assert found.tokens == (4,) and found.finished
+    check_equal(found, brute_force(step, decoding(max_tokens=2), 2))
+
+
+@pytest.mark.parametrize("words", [30, 400])
+@pytest.mark.parametrize("width", [1, 3, 11, 12, 13, 40])
+def test_few_and_many_candidates_of_many_words_are_those_of_brute_force(words: int, width: int) -> None:
+    for coarse in (False, True):
+        toy, rules = ToyDecoder(width, words, coarse=coarse, end_bias=3.0), decoding(4)
+        check_equal(beam(toy, START, rules, width), brute_force(toy, rules, width))
+
+
+def test_a_search_leaves_the_scores_of_the_decoder_as_they_are() -> None:
+    kept = np.array([9.0, 0.0, 1.0, 0.0, 2.0, 3.0], np.float32)
+    before = kept.copy()
+    beam(lambda token, state, position: StepResult(kept, state, None), START, decoding(3), 2)
+    np.testing.assert_array_equal(kept, before)
