@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, so that a library in between cannot swallow them.
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR1, so that a library in between cannot swallow them.
 
 The handlers raise at once, as Python's own does for Ctrl-C. But they run wherever the interpreter happens to be, and a
 converter that catches everything, or a callback from C++, may drop what they raise or turn it into an error of its own
@@ -18,14 +18,23 @@ if TYPE_CHECKING:
 
 INTERRUPTED, TERMINATED = 130, 143
 
-_CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has no more than the first two
 _requested: int | None = None  # the exit code that a signal asked for
 
 
+def stopping_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that end a command: Ctrl-C with 130, the others with 143.
+
+    SIGHUP is left out where it is ignored, as under `nohup`.
+    """
+    known = [signal.Signals[name] for name in _ENDING if hasattr(signal, name)]
+    return tuple(one for one in known if one.name != "SIGHUP" or signal.getsignal(one) is not signal.SIG_IGN)
+
+
 def listen() -> None:
-    """Take over SIGINT and SIGTERM."""
+    """Take over the signals that end a command."""
     sys.unraisablehook = _report_unraisable
-    for number in _CODES:
+    for number in stopping_signals():
         signal.signal(number, _stop)
 
 
@@ -39,7 +48,7 @@ def raise_if_requested() -> None:
 
     Raises:
         KeyboardInterrupt: After Ctrl-C.
-        SystemExit: After SIGTERM.
+        SystemExit: After SIGTERM, SIGHUP or SIGUSR1.
     """
     if _requested == INTERRUPTED:
         raise KeyboardInterrupt
@@ -49,7 +58,7 @@ def raise_if_requested() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     global _requested
-    _requested = _CODES[signal.Signals(number)]
+    _requested = INTERRUPTED if number == signal.SIGINT else TERMINATED
     raise_if_requested()
 
 

@@ -38,12 +38,14 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143)], ids=["ctrl-c", "preempted"])
 def test_a_stopped_training_goes_on_when_typed_again(walk: Walk, tmp_path: Path, number: int, code: int) -> None:
     arguments = ("train", walk.config, "--out", tmp_path / "run", "--cache", walk.cache)
     process = start(*arguments)
     wait_for(tmp_path / "run" / "state" / "state.safetensors", process)
-    assert stop(process, number)[0] == code
+    ended, complaints = stop(process, number)
+    assert ended == code
+    assert f"go on with: capprune train {walk.config} --out {tmp_path / 'run'}" in complaints
     assert (tmp_path / "run" / "state" / "state.safetensors").is_file()
     assert capprune(*arguments).code == 0
     assert not (tmp_path / "run" / "state").exists()

@@ -1,7 +1,8 @@
 """A training of a fraction of a second: drawn feature vectors, no network, captions that the features tell.
 
 Run as a program it trains in the folder given and sends itself a signal after a step:
-`python tiny_training.py FOLDER OVERRIDE,OVERRIDE SIGINT 7`.
+`python tiny_training.py FOLDER OVERRIDE,OVERRIDE SIGINT 7`. With `0.4s` in place of the step the signal comes so long after the
+first step, whatever the program is doing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,15 +96,23 @@ def trainer(folder: Path, *overrides: str, report: Report | None = None, **chang
 
 
 def main(folder: str, overrides: str, name: str, step: str) -> int:
-    """Train, and send the signal after the step."""
+    """Train, and send the signal after the step, or some time after the first one."""
     torch.set_num_threads(1)
 
+    def send() -> None:
+        os.kill(os.getpid(), signal.Signals[name])
+
+    clock = threading.Timer(float(step.removesuffix("s")), send) if step.endswith("s") else None
+
     def report(progress: Progress) -> None:
-        if progress.cider is None and progress.step == int(step):
-            os.kill(os.getpid(), signal.Signals[name])
+        if clock is not None and not clock.is_alive():
+            clock.daemon = True
+            clock.start()
+        elif clock is None and progress.cider is None and progress.step == int(step):
+            send()
 
     try:
-        trainer(Path(folder), *overrides.split(","), report=report).run()
+        trainer(Path(folder), *overrides.split(","), report=report, note=print).run()
     except KeyboardInterrupt:
         return 130
     return 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,11 +155,13 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
         quality=lambda captions: cider_d({name: human[name] for name in captions}, captions),
         health=lambda captions: caption_health(captions.values()).as_json(),
         report=_Reporter(),
+        note=say,
         subwords=prepared.subwords,
     )
     for layer, reason in trainer.pruner.blocks.left_single.items():
         say(f"{layer} keeps single gates: {reason}")
-    outcome = trainer.run()
+    with _way_on(out):
+        outcome = trainer.run()
     if outcome.epoch < 0:
         raise DataError(
             "no epoch ended within tolerance of the target, so there is no checkpoint to export",
@@ -166,6 +170,17 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
             hint="raise training.epochs or pruning.kappa, and choose another --out",
         )
     return outcome
+
+
+@contextmanager
+def _way_on(out: Path) -> Iterator[None]:
+    """After a signal, print the command that goes on with the run."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        command = shlex.join(["capprune", *sys.argv[1:]])
+        click.echo(f"the state of {out} is saved; go on with: {command}", err=True)
+        raise
 
 
 class _Reporter:

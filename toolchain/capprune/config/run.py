@@ -15,6 +15,8 @@ from capprune.config.pruning import PruningConfig
 from capprune.config.training import TrainingConfig
 from capprune.config.tree import Tree
 
+OF_THE_MACHINE = ("save_every",)  # keys of `training` that may change when an unfinished run goes on
+
 
 class RunConfig(Tree):
     """Everything that makes a run."""
@@ -50,6 +52,14 @@ class RunConfig(Tree):
                 "training": self.training.model_copy(update={"distillation": distillation}),
             }
         )
+
+    def trains_like(self, other: RunConfig) -> bool:
+        """Whether a run of this config may go on under the other: nothing differs that decides what it computes."""
+        own = dict.fromkeys(OF_THE_MACHINE)
+        return self._with_training(**own) == other._with_training(**own)
+
+    def _with_training(self, **changed: Any) -> RunConfig:
+        return self.model_copy(update={"training": self.training.model_copy(update=changed)})
 
     def as_yaml(self) -> str:
         """The resolved tree as YAML."""

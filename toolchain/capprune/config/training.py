@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from capprune.config.tree import Tree
+
+_INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?) (steps?|minutes?)")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """So many steps or minutes."""
+
+    count: float
+    unit: Literal["steps", "minutes"]
 
 
 class DistillationConfig(Tree):
@@ -76,3 +88,25 @@ class TrainingConfig(Tree):
         default=500, ge=1, description="number of validation photos; their greedy CIDEr-D chooses the best epoch"
     )
     seed: int = Field(default=8888, ge=0, lt=1 << 63, description="seed of all random numbers of the run")
+    save_every: str = Field(
+        default="10 minutes",
+        description="how often a state to go on from is saved within an epoch, such as `10 minutes` or `500 steps`; "
+        "`epoch` saves only after each epoch",
+    )
+
+    @field_validator("save_every")
+    @classmethod
+    def _is_interval(cls, value: str) -> str:
+        found = _INTERVAL.fullmatch(value)
+        whole = found is None or found[2].startswith("minute") or "." not in found[1]
+        if value != "epoch" and not (found and float(found[1]) > 0 and whole):
+            raise ValueError("expected a number of steps or minutes, such as `500 steps` or `10 minutes`, or `epoch`")
+        return value
+
+    @property
+    def save_interval(self) -> Interval | None:
+        """`save_every` as a number and its unit; None for after each epoch only."""
+        found = _INTERVAL.fullmatch(self.save_every)
+        if found is None:
+            return None
+        return Interval(float(found[1]), "steps" if found[2].startswith("step") else "minutes")

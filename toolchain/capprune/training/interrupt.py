@@ -1,4 +1,8 @@
-"""Stopping a long loop between two steps, so that its state can be saved whole."""
+"""Stopping a long loop between two steps, so that its state can be saved whole.
+
+SIGTERM ends a process, SIGHUP tells it that its terminal is gone, and SLURM sends SIGUSR1 (`--signal`) before it takes a
+machine away. All three save the state and end with exit code 143.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from capprune_runtime.stopping import TERMINATED
+from capprune_runtime.stopping import TERMINATED, stopping_signals
 
 
 class StopRequest:
@@ -23,7 +27,7 @@ class StopRequest:
         self.signal = number
 
     def obey(self) -> None:
-        """End the command as the signal asks: Ctrl-C with 130, SIGTERM with 143."""
+        """End the command as the signal asks: Ctrl-C with 130, all others with 143."""
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         if self.signal is not None:
@@ -32,9 +36,9 @@ class StopRequest:
 
 @contextmanager
 def postponed_signals() -> Iterator[StopRequest]:
-    """Hold back SIGINT and SIGTERM while the block runs; the block asks `StopRequest.signal` when it suits."""
+    """Hold back the signals that end a command while the block runs; the block asks `StopRequest.signal` when it suits."""
     request = StopRequest()
-    before = {number: signal.signal(number, request.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request.note) for number in stopping_signals()}
     try:
         yield request
     finally:

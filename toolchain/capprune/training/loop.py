@@ -29,18 +29,18 @@ from capprune.training.health import Moment, Sign, Watch, signs_of, validation_l
 from capprune.training.interrupt import StopRequest, postponed_signals
 from capprune.training.memory import keep_freed_memory
 from capprune.training.objectives import CrossEntropy, Distillation, Objective, SelfCritical
-from capprune.training.resume import restore_state, save_state
+from capprune.training.resume import Note, Timer, is_unfinished, read_state, restore_state, save_state
 from capprune.training.reward import CaptionReward, WordIds
 from capprune.training.run import (
     BEST,
     LAST,
-    STATE,
     alone_in,
     append_metrics,
     finish_run,
     load_teacher,
     read_checkpoint,
     read_metrics,
+    remove_leftovers,
     rewind_metrics,
     save_checkpoint,
     start_run,
@@ -125,6 +125,7 @@ class Trainer:
         quality: Scores captions of `validation`.
         health: What metrics.jsonl tells of the same captions beside their score.
         report: Is told every step.
+        note: Is told in a line what the user should know, such as a damaged state.
         subwords: Content of the sentencepiece model that the run folder keeps, where tokens are subwords.
 
     Raises:
@@ -143,11 +144,12 @@ class Trainer:
         quality: Quality,
         health: Health | None = None,
         report: Report | None = None,
+        note: Note | None = None,
         subwords: bytes | None = None,
     ) -> None:
         self.config, self.folder, self.vocabulary = config, Path(folder), vocabulary
         self.train, self.validation, self.quality, self.report = train, validation, quality, report
-        self.health = health
+        self.health, self.note = health, note
         settings = config.training
         parent = read_parent(config, vocabulary)
         self.batches = Batches(train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed)
@@ -181,13 +183,14 @@ class Trainer:
             UsageError: If another process trains this run now.
             BundleError: If the saved state of an interrupted run is broken.
             CapPruneError: If the loss stops being finite or the disk is full.
-            KeyboardInterrupt, SystemExit: On Ctrl-C or SIGTERM, after the state has been saved.
+                KeyboardInterrupt, SystemExit: On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, after the state has been saved.
         """
-        if (self.folder / LAST).is_file() and not (self.folder / STATE).is_file():
+        if (self.folder / LAST).is_file() and not is_unfinished(self.folder):
             return self._finished()
         keep_freed_memory()
         with alone_in(self.folder), postponed_signals() as request, _denormals_as_zero():
-            if (self.folder / STATE).is_file():
+            remove_leftovers(self.folder)
+            if is_unfinished(self.folder):
                 self._resume()
             else:
                 self.pruner.begin(self._first_loss if self.pruner.needs_loss else None)
@@ -236,7 +239,7 @@ class Trainer:
         self, epoch: int, first: int, fabric: Any, module: Any, optimiser: Any, request: StopRequest
     ) -> None:
         self._set_training(True)
-        began, captions = time.monotonic(), 0
+        began, captions, timer = time.monotonic(), 0, Timer(self.config.training.save_interval)
         for batch in self.batches.epoch(epoch, first):
             if request.signal is not None:  # before a step: after the last one the epoch must end first
                 self._save_state()
@@ -250,6 +253,9 @@ class Trainer:
                 if sparsity is not None:
                     line |= {"sparsity": sparsity, "sparsity_loss": sparsity_loss}
                 append_metrics(self.folder, line)
+            if timer.is_due():
+                self._save_state()
+                timer.restart()
             if self.report:
                 self.report(self._progress(epoch, loss, captions / (time.monotonic() - began), len(batch.inputs)))
 
@@ -377,10 +383,11 @@ class Trainer:
             append_metrics(self.folder, {"step": 0, **asdict(self.pruner.blocks)})
 
     def _save_state(self) -> None:
-        save_state(self.folder / STATE, self.model, self.optimiser, {"step": self.step, **self._facts()})
+        save_state(self.folder, self.model, self.optimiser, {"step": self.step, **self._facts()})
 
     def _resume(self) -> None:
-        facts = restore_state(self.folder / STATE, self.model, self.optimiser)
+        saved = read_state(self.folder, self.note)
+        facts = restore_state(saved, self.folder, self.model, self.optimiser)
         self.step, self.best_epoch = int(facts["step"]), int(facts["epoch"])
         self.best, self.best_sparsity = float(facts["cider"]), float(facts["sparsity"])
         self.settled = int(facts.get("settled", 0))

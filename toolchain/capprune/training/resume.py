@@ -1,49 +1,139 @@
-"""The state of an unfinished run: all that a second start needs to go on as if there had been no interruption."""
+"""The states of an unfinished run: all that a second start needs to go on as if there had been no interruption.
+
+The last two are kept. A new one is written beside them and takes its place when it is whole, so that a kill, a full disk or
+a machine that goes down costs at most the steps since the last one. A state has a digest of its content: one that a disk
+has damaged is named, and the one before it is used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from capprune.config.training import Interval
 from capprune.pruning.state import load_plain_state, plain_state
-from capprune.training.run import read_checkpoint, save_checkpoint
-from capprune_runtime.errors import BundleError
+from capprune.training.run import NEXT_STATE, PREVIOUS_STATE, STATE, Checkpoint, read_checkpoint, save_checkpoint
+from capprune_runtime.errors import BundleError, HashMismatch
 
-MODEL, OPTIMISER, RANDOM = "model.", "optimiser.", "random"
+MODEL, OPTIMISER, RANDOM, SCALER = "model.", "optimiser.", "random", "scaler"
+DIGEST = "digest"
+
+Note = Callable[[str], None]  # is told in a line what the user should know
 
 
-def save_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, facts: Mapping[str, object]) -> None:
+@dataclass
+class Timer:
+    """When the next state within an epoch is due.
+
+    Args:
+        every: Steps or minutes between two states; None for none within an epoch.
+    """
+
+    every: Interval | None
+
+    def __post_init__(self) -> None:
+        self._saved_at = time.monotonic()
+        self._steps = 0
+
+    def is_due(self) -> bool:
+        """Count one step; whether a state should follow it."""
+        self._steps += 1
+        if self.every is None:
+            return False
+        done = self._steps if self.every.unit == "steps" else (time.monotonic() - self._saved_at) / 60
+        return done >= self.every.count
+
+    def restart(self) -> None:
+        """Count from now on, when a state has been saved."""
+        self._saved_at, self._steps = time.monotonic(), 0
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a run's folder holds a state to go on from."""
+    return any((folder / name).is_file() for name in (NEXT_STATE, STATE, PREVIOUS_STATE))
+
+
+def save_state(
+    folder: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    facts: Mapping[str, object],
+    scale: float | None = None,
+) -> None:
     """Write weights, gates, the optimiser's moments and the random state, whole or not at all.
 
     Args:
-        path: A safetensors file.
+        folder: Of the run.
         model: Being trained.
         optimiser: Of its parameters; learning rates are not saved, they follow from the step.
         facts: Whatever else the loop counts.
+        scale: What the loss is multiplied by in float16.
 
     Raises:
-        CapPruneError: If the disk is full; the state before this one is then still there.
+        CapPruneError: If the disk is full; the states before this one are then still there.
     """
     tensors = {MODEL + name: value for name, value in plain_state(model).items()}
     for index, slots in optimiser.state_dict()["state"].items():
         tensors |= {f"{OPTIMISER}{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
     tensors[RANDOM] = torch.get_rng_state()
-    save_checkpoint(path, tensors, facts)
+    if scale is not None:
+        tensors[SCALER] = torch.tensor(scale)
+    save_checkpoint(folder / NEXT_STATE, tensors, {**facts, DIGEST: _digest(tensors)})
+    _move_up(folder)
 
 
-def restore_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Mapping[str, str]:
+def read_state(folder: Path, note: Note | None = None) -> Checkpoint:
+    """Read the newest state of a run that is whole.
+
+    Args:
+        folder: Of the run.
+        note: Is told of a damaged state in whose place an older one is used.
+
+    Raises:
+        BundleError: If none is whole; names the newest.
+    """
+    there = [folder / name for name in (NEXT_STATE, STATE, PREVIOUS_STATE) if (folder / name).is_file()]
+    first: BundleError | None = None
+    for path in there:
+        try:
+            saved = _checked(path)
+        except BundleError as error:
+            first = first or error
+            continue
+        if first is not None and note is not None:
+            step = saved.facts.get("step", "?")
+            note(f"{first.where}: {first.what}; the run goes on from {path.name}, step {step}")
+        if path.name == Path(NEXT_STATE).name:
+            _move_up(folder)  # a kill came between writing it and giving it its name
+        return saved
+    assert first is not None
+    first.hint = first.hint or f"remove {(folder / STATE).parent} to start the run again"
+    raise first
+
+
+def restore_state(
+    saved: Checkpoint, where: Path, model: nn.Module, optimiser: torch.optim.Optimizer
+) -> Mapping[str, str]:
     """The way back from `save_state`, into a model and an optimiser made from the same config.
+
+    Args:
+        saved: What `read_state` returned.
+        where: The run's folder, for messages.
+        model: Gets weights, gates and masks.
+        optimiser: Gets its moments.
 
     Returns:
         The facts.
 
     Raises:
-        BundleError: If the state is broken or belongs to another config.
+        BundleError: If the state belongs to another config.
     """
-    saved = read_checkpoint(path)
     slots: dict[int, dict[str, Tensor]] = {}
     try:
         load_plain_state(model, _under(MODEL, saved.tensors))
@@ -55,11 +145,34 @@ def restore_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise BundleError(
             "the saved state does not fit this run",
-            where=path,
+            where=where / STATE,
             found=" ".join(str(error).split()),
-            hint=f"remove {path.parent} to start the run again",
+            hint=f"remove {(where / STATE).parent} to start the run again",
         ) from error
     return saved.facts
+
+
+def _checked(path: Path) -> Checkpoint:
+    saved = read_checkpoint(path)
+    wanted = saved.facts.get(DIGEST)  # states of version 0.1 have none
+    if wanted is not None and wanted != _digest(saved.tensors):
+        raise HashMismatch("this state was damaged after it was written", where=path)
+    return saved
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _move_up(folder: Path) -> None:
+    if (folder / STATE).is_file():
+        (folder / STATE).replace(folder / PREVIOUS_STATE)
+    (folder / NEXT_STATE).replace(folder / STATE)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

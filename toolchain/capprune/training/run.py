@@ -6,7 +6,7 @@ subwords.model        the sentencepiece model, where tokens are subwords
 weights.safetensors   the best checkpoint by validation CIDEr (among those at the target, when pruned)
 last.safetensors      the last one
 metrics.jsonl         one line every few steps and every epoch
-state/                all that is needed to go on; removed when the run is finished
+state/                the last two states, with all that is needed to go on; removed when the run is finished
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from capprune.pruning.state import GATE, MASK
 from capprune.pruning.supermask import hard_mask
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
 from capprune.training.slim_tensors import widened
-from capprune_runtime.atomic import atomic_file, atomic_folder, raise_if_unwritable, write_bytes, write_text
+from capprune_runtime.atomic import PARTIAL, atomic_file, atomic_folder, raise_if_unwritable, write_bytes, write_text
 from capprune_runtime.bundle.preprocessing import REGIONS, PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.vocabulary import Vocabulary, read_vocabulary
 from capprune_runtime.errors import BundleError, MissingFile, UsageError
@@ -42,6 +42,7 @@ from capprune_runtime.errors import BundleError, MissingFile, UsageError
 CONFIG, VOCABULARY, METRICS, SUBWORDS = "config.yaml", "vocabulary.txt", "metrics.jsonl", "subwords.model"
 BEST, LAST, STATE = "weights.safetensors", "last.safetensors", "state/state.safetensors"
 FACTS = "__metadata__"  # key of the facts in the header of a safetensors file
+NEXT_STATE, PREVIOUS_STATE = "state/next.safetensors", "state/previous.safetensors"
 LOCK = "state/lock"  # held by the process that trains this run, and gone with it
 
 
@@ -131,7 +132,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     """Write a checkpoint as safetensors, whole or not at all; equal tensors and facts make equal bytes."""
     with atomic_file(path) as temporary:
         save_file(
-            {name: value.detach().contiguous() for name, value in tensors.items()},
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
             temporary,
             metadata={key: str(value) for key, value in facts.items()},
         )
@@ -281,7 +282,7 @@ def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary, subwords:
         UsageError: If the folder holds something else, or a run of another config.
     """
     if (folder / CONFIG).is_file():
-        if load_config(folder / CONFIG) != config:
+        if not load_config(folder / CONFIG).trains_like(config):
             raise UsageError(
                 "this folder holds a run of another config",
                 where=folder,
@@ -313,6 +314,14 @@ def alone_in(folder: Path, doing: str = "training this run") -> Iterator[None]:
     busy = UsageError(f"another process is {doing}", where=folder, hint="wait for it, or choose another --out")
     with locked(folder / LOCK, busy=busy):
         yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process had begun to write; nobody else may be at the run."""
+    for name in (BEST, LAST, METRICS, NEXT_STATE):
+        place = folder / name
+        for path in place.parent.glob(f".{place.name}.*{PARTIAL}"):
+            path.unlink(missing_ok=True)
 
 
 def finish_run(folder: Path) -> None:
