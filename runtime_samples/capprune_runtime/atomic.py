@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -11,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from capprune_runtime.errors import CapPruneError, UsageError
-
-PARTIAL = ".partial"  # ends the name of what is not finished; only a killed process leaves one behind
+from capprune_runtime.partial import PARTIAL as PARTIAL
+from capprune_runtime.partial import partial_file, partial_folder, prefix_of
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN = frozenset(
@@ -37,6 +38,7 @@ _OF_THE_SYSTEM = frozenset({"lost+found"})  # what a new file system may hold
 def atomic_file(path: Path, *, needed_bytes: int | None = None) -> Iterator[Path]:
     """A path beside `path` to write to; it becomes `path` when the block ends well and is removed when it does not.
 
+    What a killed process left unfinished in the same folder is removed.
     Where `path` is a symbolic link, the file that it points to is written.
 
     Args:
@@ -51,14 +53,12 @@ def atomic_file(path: Path, *, needed_bytes: int | None = None) -> Iterator[Path
     try:
         place = _followed(path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_prefix(place), suffix=PARTIAL, dir=place.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())  # some disks say only now that they are full
-        temporary.replace(place)
+        with partial_file(place) as temporary:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())  # some disks say only now that they are full
+            temporary.replace(place)
     except BaseException as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -84,13 +84,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         beside = place if within else place.parent
         beside.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=PARTIAL, dir=beside))
-        yield temporary
-        if within:
-            _move_up(temporary)
-        else:
-            temporary.chmod(0o777 & ~_umask())
-            temporary.replace(place)  # refused where another has filled it in the meantime
+        with partial_folder(place, beside) as temporary:
+            yield temporary
+            if within:
+                _move_up(temporary)
+            else:
+                temporary.chmod(0o777 & ~_umask())
+                temporary.replace(place)  # refused where another has filled it in the meantime
     except BaseException as error:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -149,32 +149,47 @@ def check_folder_place(path: Path, *, new: bool = True, needed_bytes: int = _LEA
 def replaced_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path` to fill; it takes the place of the one at `path` when the block ends well.
 
-    The old one stands aside until the new one has its place: a kill between the two leaves both, under hidden names.
+    Where the system can exchange two folders at once, as Linux can, a kill leaves the old or the new one. Elsewhere the old one
+    stands aside for a moment, under a hidden name.
 
     Raises:
         UsageError: If the place cannot be written to.
         CapPruneError: If the disk is full.
     """
     place = path.resolve()
-    made: list[Path] = []
     try:
-        for _ in ("new", "aside"):
-            made.append(Path(tempfile.mkdtemp(prefix=_prefix(place), suffix=PARTIAL, dir=place.parent)))
-        new, aside = made
-        yield new
-        new.chmod(place.stat().st_mode & 0o7777)
-        place.replace(aside)
-        try:
-            new.replace(place)
-        except BaseException:
-            aside.replace(place)
-            raise
+        with partial_folder(place) as new:
+            try:
+                yield new
+                new.chmod(place.stat().st_mode & 0o7777)
+                if not _exchanged(new, place):
+                    _replace_by_way_of_another(new, place)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
     except BaseException as error:
         raise_if_unwritable(error, path)
         raise
-    finally:
-        for folder in made if place.exists() else ():
-            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exchanged(new: Path, old: Path) -> bool:
+    """Exchange two folders in one step; False where the system cannot."""
+    try:
+        exchange = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, flag = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(exchange(here, os.fsencode(new), here, os.fsencode(old), flag) == 0)
+
+
+def _replace_by_way_of_another(new: Path, place: Path) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=prefix_of(place), suffix=".aside", dir=place.parent))  # no sweep removes it
+    place.replace(aside)
+    try:
+        new.replace(place)
+    except BaseException:
+        aside.replace(place)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -227,7 +242,7 @@ def _check_place(place: Path, folder: Path, needed_bytes: int) -> None:
     except FileNotFoundError as error:  # the folder is there: /proc takes no files
         raise PermissionError(errno.EACCES, "no file can be made there", str(folder)) from error
     os.close(handle)
-    Path(name).unlink()
+    Path(name).unlink(missing_ok=True)
     if shutil.disk_usage(folder).free < needed_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
@@ -277,8 +292,3 @@ def _followed(path: Path) -> Path:
         return path.resolve()
     except RuntimeError:  # what pathlib makes of links in a circle
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
-
-
-def _prefix(place: Path) -> str:
-    """The begin of the name of what is not finished, short enough for every name that a file may have."""
-    return f".{os.fsdecode(os.fsencode(place.name)[:100])}."

@@ -19,6 +19,7 @@ from capprune.cli.console import (
     say,
     table,
 )
+from capprune.cli.data_shards import shard
 from capprune_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ layout_option = click.option("--layout", metavar="NAME", help="Read this layout 
 @click.group()
 def command() -> None:
     """Check a folder of photos and captions, convert one, or draw scenes."""
+
+
+command.add_command(shard)
 
 
 @command.command()

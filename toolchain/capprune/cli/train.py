@@ -160,8 +160,12 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
     )
     for layer, reason in trainer.pruner.blocks.left_single.items():
         say(f"{layer} keeps single gates: {reason}")
-    with _way_on(out):
-        outcome = trainer.run()
+    try:
+        with _way_on(out):
+            outcome = trainer.run()
+    finally:
+        if (skipped := prepared.skipped()) is not None:
+            click.echo(skipped, err=True)
     if outcome.epoch < 0:
         raise DataError(
             "no epoch ended within tolerance of the target, so there is no checkpoint to export",

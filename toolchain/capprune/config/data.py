@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from capprune.config.tree import Tree
 from capprune_runtime.bundle.tokens import TokensSection, radix
@@ -15,6 +15,18 @@ class DataConfig(Tree):
     """Where photos and captions are, and which words are kept."""
 
     folder: Path = Field(description="folder with captions and photos, in a layout that `capprune data check` knows")
+    shards: str | None = Field(
+        default=None,
+        description="folder or fsspec URL of shards (`capprune data shard`) to read the train and val photos from, "
+        "instead of `folder`",
+    )
+    shuffle_photos: int = Field(
+        default=4096, ge=1, description="with shards: photos from which the next batches are drawn, in whole shards"
+    )
+    broken: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="what a photo that is missing or cannot be read does: stop the training, or be skipped and counted",
+    )
     minimum_count: int = Field(
         default=5, ge=1, description="words that occur less often in the training captions become `<unk>`"
     )
@@ -37,6 +49,14 @@ class DataConfig(Tree):
     licence: str = Field(default="unknown", description="terms of the data, written into every bundle made from it")
     limit: int | None = Field(default=None, ge=1, description="use only the first photos of each split")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shards_are_a_folder(cls, tree: Any) -> Any:
+        """Where only shards are given, they stand for the folder too."""
+        if isinstance(tree, dict) and tree.get("folder") is None and isinstance(tree.get("shards"), str):
+            return {**tree, "folder": tree["shards"].partition("://")[2] or tree["shards"]}
+        return tree
+
     @property
     def coding(self) -> TokensSection:
         """What a token id stands for."""
@@ -46,3 +66,8 @@ class DataConfig(Tree):
     def steps(self) -> int:
         """The longest caption in tokens of the decoder."""
         return self.maximum_tokens * self.coding.per_word
+
+    def without_places(self) -> DataConfig:
+        """The section to hand on: only the last part of a path or a URL, so that no local path is published."""
+        shards = None if self.shards is None else PurePosixPath(self.shards).name
+        return self.model_copy(update={"folder": Path(self.folder.name), "shards": shards})

@@ -47,7 +47,7 @@ class RunConfig(Tree):
         return self.model_copy(
             update={
                 "start": self.start and Path(self.start.name),
-                "data": self.data.model_copy(update={"folder": Path(self.data.folder.name)}),
+                "data": self.data.without_places(),
                 "encoder": self.encoder.without_places(),
                 "training": self.training.model_copy(update={"distillation": distillation}),
             }

@@ -16,7 +16,7 @@ import io
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,6 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from capprune.data.photos import PhotoStore
 from capprune.file_lock import locked
 from capprune_runtime.atomic import write_bytes
 from capprune_runtime.errors import CapPruneError, PhotoError, UsageError
@@ -60,12 +59,30 @@ class FeatureEncoder(Protocol):
         """Features (B, *shape) of photos (B, size, size, 3), which are not yet normalised."""
 
 
+class Photos(Protocol):
+    """Where photos are read by name, as from `PhotoStore`."""
+
+    @property
+    def folder(self) -> Path:
+        """What messages call the data."""
+
+    def require(self, names: Sequence[str], /) -> None:
+        """Check that every photo is there."""
+
+    def fingerprint(self, names: Sequence[str], /) -> str:
+        """What changes when a photo does."""
+
+    def read(self, name: str, /) -> bytes:
+        """The bytes of a photo."""
+
+
 class Features:
     """Features, or pixels, of N photos on disk, mapped into memory as they are asked for.
 
     Attributes:
         shape: (N, R, F), (N, H, W, C) or (N, S, S, 3).
         from_cache: Photos whose values were there already, computed by an earlier command.
+        broken: Photos that cannot be read, by their position, with the reasons; their values are zeros.
     """
 
     def __init__(
@@ -74,8 +91,10 @@ class Features:
         shape: tuple[int, ...],
         dtype: type[np.generic] = np.float16,
         from_cache: int = 0,
+        broken: Mapping[int, str] | None = None,
     ) -> None:
         self.shape, self.from_cache, self._dtype = shape, from_cache, dtype
+        self.broken = dict(broken or {})
         self._shards = [np.load(path, mmap_mode="r", allow_pickle=False) for path in shards]
 
     def __len__(self) -> int:
@@ -105,13 +124,14 @@ class Features:
 
 
 def cached_features(
-    photos: PhotoStore,
+    photos: Photos,
     names: Sequence[str],
     *,
     encoder: FeatureEncoder,
     cache: Path,
     batch: int = 16,
     progress: Progress | None = None,
+    skip_broken: bool = False,
 ) -> Features:
     """Features of photos, from the cache or computed into it.
 
@@ -125,6 +145,7 @@ def cached_features(
         cache: Folder of all caches; made if it is not there.
         batch: Photos a call.
         progress: Called with the photos done and all of them.
+        skip_broken: Whether photos that cannot be read are zeros, and named in `Features.broken`, instead of an error.
 
     Returns:
         The features in the order of the names.
@@ -133,12 +154,18 @@ def cached_features(
         DataError: A photo is not there or cannot be decoded.
         CapPruneError: The disk is full, or the features do not fit float16.
     """
-    content = _Content("features", encoder.key, encoder.size, encoder.shape, np.float16, lambda p: _half(encoder(p)))
-    return _cached(photos, names, content, cache, batch, progress)
+    content = _Content("features", encoder.key, encoder.size, encoder.shape, np.float16, lambda p: half(encoder(p)))
+    return _cached(photos, names, content, cache, _How(batch, progress, skip_broken))
 
 
 def cached_pixels(
-    photos: PhotoStore, names: Sequence[str], *, size: int, cache: Path, progress: Progress | None = None
+    photos: Photos,
+    names: Sequence[str],
+    *,
+    size: int,
+    cache: Path,
+    progress: Progress | None = None,
+    skip_broken: bool = False,
 ) -> Features:
     """Pixels of photos as an encoder takes them, uint8 (N, S, S, 3), from the cache or decoded into it.
 
@@ -148,13 +175,14 @@ def cached_pixels(
         size: S, the side of the squashed photo.
         cache: Folder of all caches; made if it is not there.
         progress: Called with the photos done and all of them.
+        skip_broken: See `cached_features`.
 
     Raises:
         DataError: A photo is not there or cannot be decoded.
         CapPruneError: The disk is full.
     """
     content = _Content("pixels", "pixels", size, (size, size, 3), np.uint8, lambda pixels: pixels)
-    return _cached(photos, names, content, cache, DECODED_TOGETHER, progress)
+    return _cached(photos, names, content, cache, _How(DECODED_TOGETHER, progress, skip_broken))
 
 
 @dataclass(frozen=True)
@@ -169,19 +197,26 @@ class _Content:
     make: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 
 
-def _cached(
-    photos: PhotoStore, names: Sequence[str], content: _Content, cache: Path, batch: int, progress: Progress | None
-) -> Features:
+@dataclass(frozen=True)
+class _How:
+    """How a cache is filled."""
+
+    batch: int
+    progress: Progress | None
+    skip_broken: bool
+
+
+def _cached(photos: Photos, names: Sequence[str], content: _Content, cache: Path, how: _How) -> Features:
     photos.require(names)
     index = _index(photos, names, content)
     folder = cache / hashlib.sha256(index).hexdigest()[:24]
     with _alone_in(folder):
         _write_index(folder / "index.json", index)
-        shards, there = _fill(folder, photos, names, content, batch, progress)
-    return Features(shards, (len(names), *content.shape), content.dtype, there)
+        shards, there, broken = _fill(folder, photos, names, content, how)
+    return Features(shards, (len(names), *content.shape), content.dtype, there, broken)
 
 
-def _index(photos: PhotoStore, names: Sequence[str], content: _Content) -> bytes:
+def _index(photos: Photos, names: Sequence[str], content: _Content) -> bytes:
     """What a cache is known by: whatever its contents depend on."""
     identity = {
         "encoder": content.key,
@@ -194,59 +229,91 @@ def _index(photos: PhotoStore, names: Sequence[str], content: _Content) -> bytes
 
 
 def _fill(
-    folder: Path,
-    photos: PhotoStore,
-    names: Sequence[str],
-    content: _Content,
-    batch: int,
-    progress: Progress | None,
-) -> tuple[list[Path], int]:
-    """The files of a cache, those computed that were not there; and how many photos were."""
-    paths, there = [], 0
+    folder: Path, photos: Photos, names: Sequence[str], content: _Content, how: _How
+) -> tuple[list[Path], int, dict[int, str]]:
+    """The files of a cache, those computed that were not there; how many photos were; and what could not be read."""
+    paths, there, broken = [], 0, dict[int, str]()
     for first in range(0, len(names), SHARD):
         some = names[first : first + SHARD]
         path = folder / f"{content.name}-{first // SHARD:05}.npy"
         paths.append(path)
         shape = (len(some), *content.shape)
-        if not _is_whole(path, shape, content.dtype):
-            made = np.empty(shape, content.dtype)
-            for start, pixels in _decoded(photos, some, content.size, batch):
+        if not _is_whole(path, shape, content.dtype) or (_broken_of(path) and not how.skip_broken):
+            made, faults = np.empty(shape, content.dtype), dict[int, str]()
+            for start, pixels in _decoded(photos, some, content.size, how, faults):
                 made[start : start + len(pixels)] = content.make(pixels)
-                if progress is not None:
-                    progress(first + start + len(pixels), len(names))
+                if how.progress is not None:
+                    how.progress(first + start + len(pixels), len(names))
+            made[list(faults)] = 0
+            _write_broken(path, faults)
             _write_shard(path, made)
-            continue
-        there += len(some)
-        if progress is not None:
-            progress(first + len(some), len(names))
-    return paths, there
+        else:
+            there += len(some)
+            if how.progress is not None:
+                how.progress(first + len(some), len(names))
+        broken |= {first + place: reason for place, reason in _broken_of(path).items()}
+    return paths, there, broken
 
 
 def _decoded(
-    photos: PhotoStore, names: Sequence[str], size: int, batch: int
+    photos: Photos, names: Sequence[str], size: int, how: _How, faults: dict[int, str]
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Batches of decoded photos with the number of the first, a few batches ahead of who asks."""
+    """Batches of decoded photos with the number of the first, a few batches ahead of who asks.
 
-    def decode(name: str) -> npt.NDArray[np.uint8]:
+    A photo that cannot be read is black, and noted in `faults`, where it does not stop the command.
+    """
+
+    def decode(place: int) -> npt.NDArray[np.uint8]:
         try:
-            return resize(decode_photo(photos.read(name), name), size)
+            return resize(decode_photo(photos.read(names[place]), names[place]), size)
         except PhotoError as error:
-            error.hint = error.hint or f"capprune data check {photos.folder} lists all photos that cannot be read"
+            if how.skip_broken:
+                faults[place] = error.what
+                return np.zeros((size, size, 3), np.uint8)
+            error.hint = error.hint or (
+                f"capprune data check {photos.folder} lists all photos that cannot be read; data.broken=skip trains "
+                "without them"
+            )
             raise
 
+    batch = how.batch
     pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
     ahead: deque[Future[npt.NDArray[np.uint8]]] = deque()
-    submitted = iter(names)
+    submitted = iter(range(len(names)))
     try:
         for start in range(0, len(names), batch):
-            while len(ahead) < READ_AHEAD * batch and (name := next(submitted, None)) is not None:
-                ahead.append(pool.submit(decode, name))
+            while len(ahead) < READ_AHEAD * batch and (place := next(submitted, None)) is not None:
+                ahead.append(pool.submit(decode, place))
             yield start, np.stack([ahead.popleft().result() for _ in range(min(batch, len(names) - start))])
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _half(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+def _broken_of(path: Path) -> dict[int, str]:
+    """The photos of a file of the cache that could not be read, with the reasons."""
+    try:
+        return {int(place): str(reason) for place, reason in json.loads(_broken_path(path).read_bytes()).items()}
+    except (OSError, ValueError, AttributeError):  # there is no such list
+        return {}
+
+
+def _write_broken(path: Path, faults: Mapping[int, str]) -> None:
+    if faults:
+        write_bytes(_broken_path(path), json.dumps(dict(sorted(faults.items()))).encode())
+    else:
+        _broken_path(path).unlink(missing_ok=True)
+
+
+def _broken_path(path: Path) -> Path:
+    return path.with_suffix(".broken.json")
+
+
+def half(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Round features to float16, as caches and shards hold them.
+
+    Raises:
+        CapPruneError: They do not fit.
+    """
     largest = np.abs(features).max()
     if not largest <= np.finfo(np.float16).max:  # not ">", so that NaN fails too
         raise CapPruneError("features that do not fit float16", expected="numbers up to 65,504", found=f"{largest}")

@@ -17,7 +17,7 @@ from capprune.data.archives import unpack_command
 from capprune.data.folder import loosely, read_folder
 from capprune.data.left_out import LeftOut, LeftOutBook, first_names
 from capprune.data.tars import is_plain_member, tar_is_broken
-from capprune_runtime.errors import DataError
+from capprune_runtime.errors import DataError, PhotoError
 from capprune_runtime.photo import ENDINGS
 
 NAMED_IN_ERRORS: Final = 3  # of the photos that are not there
@@ -120,7 +120,7 @@ class PhotoStore:
                 return place.path.read_bytes()
             content = os.pread(self._tars[place.path], place.size_bytes, place.offset)
         except OSError as error:
-            raise DataError(
+            raise PhotoError(
                 "a photo cannot be read", where=f"{place.path}, photo {name}", found=error.strerror
             ) from error
         if len(content) != place.size_bytes:

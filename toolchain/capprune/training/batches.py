@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,22 @@ class Batch:
     photos: npt.NDArray[np.int64]
     inputs: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
+
+
+class BatchSource(Protocol):
+    """Where the batches of every epoch come from.
+
+    Attributes:
+        captions_per_photo: n of every batch.
+    """
+
+    captions_per_photo: int
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `first`-th on."""
 
 
 class Batches:
@@ -59,7 +76,7 @@ class Batches:
 
     def _batch(self, photos: npt.NDArray[np.int64], random: np.random.Generator) -> Batch:
         chosen = [caption for photo in photos for caption in self._choose(self._captions[photo], random)]
-        return Batch(photos, *_padded(chosen))
+        return Batch(photos, *padded(chosen))
 
     def _choose(self, own: Sequence[tuple[int, ...]], random: np.random.Generator) -> Sequence[tuple[int, ...]]:
         wanted = self.captions_per_photo
@@ -79,11 +96,11 @@ def with_captions(batch: Batch, more: Sequence[tuple[int, ...]]) -> Batch:
         for place, extra in enumerate(more)
         for caption in (*known[place * count : (place + 1) * count], tuple(extra))
     ]
-    return Batch(batch.photos, *_padded(chosen))
+    return Batch(batch.photos, *padded(chosen))
 
 
-def _padded(captions: Sequence[tuple[int, ...]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Inputs and targets of a batch."""
+def padded(captions: Sequence[tuple[int, ...]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Inputs and targets `(P * n, T)` of a batch, see `Batch`."""
     length = max(map(len, captions)) + 1
     inputs = np.full((len(captions), length), END, dtype=np.int64)
     targets = np.full((len(captions), length), IGNORED, dtype=np.int64)

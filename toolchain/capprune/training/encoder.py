@@ -6,7 +6,7 @@ runs see through the published weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +31,22 @@ class Table(Protocol):
     shape: tuple[int, ...]
 
     def __getitem__(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[Any]: ...
+
+
+class ChosenRows:
+    """Some rows of a table, under new numbers.
+
+    Attributes:
+        shape: Of these rows.
+    """
+
+    def __init__(self, table: Table, rows: Sequence[int]) -> None:
+        self._table, self._rows = table, np.asarray(rows, np.int64)
+        self.shape: tuple[int, ...] = (len(self._rows), *table.shape[1:])
+
+    def __getitem__(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """See `Table`."""
+        return self._table[self._rows[np.asarray(photos, np.int64)]]
 
 
 def of_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from capprune.pruning.blocks import Blocks
 from capprune.pruning.pruner import Pruner
 from capprune.pruning.state import plain_state
 from capprune.pruning.supermask import Supermask
-from capprune.training.batches import Batch, Batches
+from capprune.training.batches import Batch, Batches, BatchSource
 from capprune.training.encoder import Sight, Table
 from capprune.training.health import Moment, Sign, Watch, signs_of, validation_loss
 from capprune.training.interrupt import StopRequest, postponed_signals
@@ -63,12 +63,14 @@ class Split:
         features: Of the photos, in the same order, `(P, R, F)`; for an encoder that learns their pixels `(P, S, S, 3)`.
         captions: For every photo its captions as ids.
         taught: What a teacher sees of them, `(P, R, F)` of its own encoder; `features` if left out.
+        batches: Of every epoch, where they are read from shards; made of `captions` if left out.
     """
 
     names: Sequence[str]
     features: Table
     captions: Sequence[Sequence[tuple[int, ...]]]
     taught: Table | None = None
+    batches: BatchSource | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,11 @@ class Trainer:
         self.health, self.note = health, note
         settings = config.training
         parent = read_parent(config, vocabulary)
-        self.batches = Batches(train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed)
+        self.batches: BatchSource = (
+            train.batches
+            if train.batches is not None
+            else Batches(train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed)
+        )
         self.steps = settings.epochs * len(self.batches)
         self.sight = Sight(config.encoder)
         torch.manual_seed(settings.seed)  # after the encoder, which draws weights that it then replaces

@@ -11,20 +11,23 @@ from capprune.config.data import DataConfig
 from capprune.config.run import RunConfig
 from capprune.data.cache_folder import default_cache as default_cache
 from capprune.data.captions import CaptionedPhoto, load_caption_set
-from capprune.data.features import cached_features, cached_pixels
+from capprune.data.features import Features, cached_features, cached_pixels
 from capprune.data.inputs import region_store
-from capprune.data.photos import open_photos
+from capprune.data.left_out import LeftOut
+from capprune.data.photos import PhotoStore, open_photos
 from capprune.data.regions import RegionTable
 from capprune.data.vocabulary import CaptionTokens
 from capprune.data.words import require_readable
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder
 from capprune.training.caption_tokens import caption_tokens, token_notes
+from capprune.training.encoder import ChosenRows
 from capprune.training.loop import Split
 from capprune.training.run import read_run
+from capprune.training.shard_data import read_shards
 from capprune.training.start import start_network, teachers_eye
 from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
-from capprune_runtime.errors import ConfigError
+from capprune_runtime.errors import ConfigError, DataError
 
 MOST_LICENCE = 200  # characters, in a manifest
 CHECKED_TOGETHER = 64  # photos whose region features are in memory at once
@@ -44,6 +47,7 @@ class Prepared:
         notes: Lines about what was left out of the data, made, or taken from a cache, for people.
         subwords: Content of the sentencepiece model, where tokens are subwords.
         licence: Terms of the data as every bundle has them, the teacher of generated captions among them.
+        skipped: Returns a line about photos that were skipped while the run trained; None where there were none.
     """
 
     train: Split
@@ -53,6 +57,7 @@ class Prepared:
     notes: tuple[str, ...] = ()
     subwords: bytes | None = None
     licence: str = ""
+    skipped: Callable[[], str | None] = lambda: None
 
 
 def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
@@ -67,37 +72,100 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
         UsageError: If the data folder is not there.
         DataError: If a split is empty, captions name photos that are not there, or a photo cannot be read.
     """
+    if config.data.shards is not None:
+        return _prepare_shards(config, cache, bar)
     captions = load_caption_set(config.data.folder)
-    train = captions.split("train")[: config.data.limit]
-    validation = captions.split("val")[: config.data.limit][: config.training.validation_photos]
+    train: Sequence[CaptionedPhoto] = captions.split("train")[: config.data.limit]
+    validation: Sequence[CaptionedPhoto] = captions.split("val")[: config.data.limit][
+        : config.training.validation_photos
+    ]
     require_readable([text for photo in (*train, *validation) for text in photo.captions], config.data.folder)
     texts = [text for photo in train for text in photo.captions]
     tokens = caption_tokens(config, texts)
     extractor, teacher = _extractor(config), _teacher(config)
     notes = [*captions.notes(), *token_notes(tokens, texts, config.data)]
 
-    def split(photos: Sequence[CaptionedPhoto], name: str) -> Split:
-        names, taught = [photo.name for photo in photos], None
+    def split(photos: Sequence[CaptionedPhoto], name: str) -> tuple[Split, Sequence[CaptionedPhoto]]:
+        names = [photo.name for photo in photos]
         if config.encoder.name == REGIONS:
-            return Split(names, _regions(config, names), _ids(photos, tokens, config.data))
-        with (
-            open_photos(config.data.folder) as store,
-            bar(f"{'features' if extractor else 'pixels'} of {name}") as tell,
-        ):
-            if extractor is None:
-                shown = cached_pixels(store, names, size=config.encoder.size, cache=cache, progress=tell)
-            else:
-                shown = cached_features(store, names, encoder=extractor, cache=cache, batch=4, progress=tell)
-            if teacher is not None and name == "train":
-                taught = cached_features(store, names, encoder=teacher, cache=cache, batch=4, progress=tell)
+            return Split(names, _regions(config, names), _ids(photos, tokens, config.data)), photos
+        skip = config.data.broken == "skip"
+        with open_photos(config.data.folder) as store:
+            if skip and (missing := store.missing(names)):
+                notes.append(f"note: {LeftOut('skipped photos that are not there', missing)}")
+                photos = [photo for photo in photos if photo.name not in set(missing)]
+                names = [photo.name for photo in photos]
+            with bar(f"{'features' if extractor else 'pixels'} of {name}") as tell:
+                seen, common = _Seen(store, cache, tell, skip), teacher if name == "train" else None
+                shown = seen.pixels(names, config.encoder.size) if extractor is None else seen.by(extractor, names)
+                taught = None if common is None else seen.by(common, names)
         if shown.from_cache:
             notes.append(f"{name}: {shown.from_cache:,} of {len(names):,} photos from the cache {cache}")
-        return Split(names, shown, _ids(photos, tokens, config.data), taught)
+        good = _good(photos, [shown] if taught is None else [shown, taught], notes, config.data.folder)
+        if len(good) == len(photos):
+            return Split(names, shown, _ids(photos, tokens, config.data), taught), photos
+        photos = [photos[place] for place in good]
+        rows = ChosenRows(shown, good), None if taught is None else ChosenRows(taught, good)
+        return Split([photo.name for photo in photos], rows[0], _ids(photos, tokens, config.data), rows[1]), photos
 
     model = None if tokens.subwords is None else tokens.subwords.model
-    splits = split(train, "train"), split(validation, "val")
+    learned, (checked, validation) = split(train, "train")[0], split(validation, "val")
     licence = _licence(config.data.licence, captions.labelled_by)
-    return Prepared(*splits, validation, tokens.vocabulary, notes=tuple(notes), subwords=model, licence=licence)
+    return Prepared(
+        learned, checked, validation, tokens.vocabulary, notes=tuple(notes), subwords=model, licence=licence
+    )
+
+
+def _prepare_shards(config: RunConfig, cache: Path, bar: Bar) -> Prepared:
+    """The data of a run whose photos are read from shards as it trains."""
+    found = read_shards(config, cache=cache, bar=bar, extractor=_extractor(config), teacher=_teacher(config))
+    train, validation = found.train, found.validation
+    return Prepared(
+        Split(train.names, train.features, train.captions, train.taught, found.batches),
+        Split(validation.names, validation.features, validation.captions),
+        found.validation_photos,
+        found.tokens.vocabulary,
+        notes=found.notes,
+        subwords=None if found.tokens.subwords is None else found.tokens.subwords.model,
+        licence=_licence(config.data.licence, found.labelled_by),
+        skipped=found.skipped.note,
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The caches of the photos of a split."""
+
+    store: PhotoStore
+    cache: Path
+    tell: Callable[[int, int], None]
+    skip: bool
+
+    def pixels(self, names: Sequence[str], size: int) -> Features:
+        return cached_pixels(self.store, names, size=size, cache=self.cache, progress=self.tell, skip_broken=self.skip)
+
+    def by(self, extractor: FeatureExtractor | BlockExtractor, names: Sequence[str]) -> Features:
+        return cached_features(
+            self.store,
+            names,
+            encoder=extractor,
+            cache=self.cache,
+            batch=4,
+            progress=self.tell,
+            skip_broken=self.skip,
+        )
+
+
+def _good(photos: Sequence[CaptionedPhoto], seen: Sequence[Features], notes: list[str], folder: Path) -> list[int]:
+    """The positions of photos that could be read; the others are counted and named in the notes."""
+    broken = {place: reason for one in seen for place, reason in one.broken.items()}
+    if broken:
+        names = tuple(f"{photos[place].name}: {reason}" for place, reason in sorted(broken.items()))
+        notes.append(f"note: {LeftOut('skipped photos that cannot be read', names)}")
+    good = [place for place in range(len(photos)) if place not in broken]
+    if not good:
+        raise DataError("no photo of a split can be read", where=folder, expected="at least one")
+    return good
 
 
 def _licence(own: str, labelled_by: str | None) -> str:

@@ -1,0 +1,70 @@
+"""A data folder to shards of its photos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from capprune.data.captions import load_caption_set
+from capprune.data.photos import open_photos
+from capprune.data.shards.index import ShardIndex
+from capprune.data.shards.plan import PlannedShard, plan_of_folder
+from capprune.data.shards.write import Broken, Made, Output, Progress, photo_samples, write_all, write_shard
+
+PHOTOS_PER_SHARD = 1000
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """How a data folder is cut into shards.
+
+    Attributes:
+        photos_per_shard: Most photos of a shard.
+        splits: Which splits; None for all.
+        broken: Whether photos that are missing or cannot be read stop the command or are skipped.
+    """
+
+    photos_per_shard: int = PHOTOS_PER_SHARD
+    splits: tuple[str, ...] | None = None
+    broken: Broken = "stop"
+
+
+def shard_photos(
+    folder: Path, out: Path, settings: ShardSettings, *, cache: Path, progress: Progress | None = None
+) -> ShardIndex:
+    """Write the photos and captions of a data folder as WebDataset shards.
+
+    The same command continues after an interruption, and the same data makes the same bytes on every machine.
+
+    Args:
+        folder: Of the data, in any layout.
+        out: Folder of the shards, to be made.
+        settings: How.
+        cache: Folder of all caches.
+        progress: Called with the photos done and all of them.
+
+    Returns:
+        The index, which is also written.
+
+    Raises:
+        UsageError: There is no such split, or `out` holds something else.
+        DataError: A photo is missing or cannot be read.
+        CapPruneError: The disk is full.
+    """
+    captions = load_caption_set(folder)
+    with open_photos(folder) as store:
+        plan, missing = plan_of_folder(
+            captions,
+            store,
+            photos_per_shard=settings.photos_per_shard,
+            splits=settings.splits,
+            skip_missing=settings.broken == "skip",
+        )
+
+    def make(shards: Sequence[PlannedShard]) -> Iterator[Made]:
+        for planned in shards:
+            left_out: list[str] = []
+            yield write_shard(out, planned, photo_samples(planned, settings.broken, left_out, cache), left_out)
+
+    return write_all(Output(out, plan, "photos", broken=settings.broken, missing=missing), make, progress)

@@ -1,0 +1,161 @@
+"""From shards to what the loop reads; see `capprune.training.prepare` for data in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from capprune.config.run import RunConfig
+from capprune.data.captions import CaptionedPhoto
+from capprune.data.features import cached_features, cached_pixels
+from capprune.data.shards.place import ShardPlace
+from capprune.data.shards.reader import ShardPhotos, ShardTexts, SomePhotos
+from capprune.data.vocabulary import CaptionTokens
+from capprune.data.words import require_readable
+from capprune.models.caption_model import FeatureExtractor
+from capprune.training.caption_tokens import caption_tokens, token_notes
+from capprune.training.encoder import ChosenRows, Table
+from capprune.training.streamed import (
+    TOGETHER,
+    Extractor,
+    ShardBatches,
+    ShardCaptions,
+    ShardNames,
+    ShardTable,
+    Skipped,
+    require_encoder,
+)
+from capprune_runtime.bundle.preprocessing import REGIONS
+from capprune_runtime.errors import ConfigError
+
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # a label to a progress bar
+
+
+@dataclass(frozen=True)
+class ShardData:
+    """The data of a run from shards.
+
+    Attributes:
+        train: Training photos: names, features, captions, the teacher's features where they differ.
+        batches: Of every epoch.
+        validation: The same of the validation photos.
+        validation_photos: With their human captions.
+        tokens: Of the captions.
+        notes: Lines for people.
+        labelled_by: The model that generated the captions.
+        skipped: Photos that were skipped so far.
+    """
+
+    train: ShardRows
+    batches: ShardBatches
+    validation: ShardRows
+    validation_photos: Sequence[CaptionedPhoto]
+    tokens: CaptionTokens
+    notes: tuple[str, ...]
+    labelled_by: str | None
+    skipped: Skipped
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """What is known of the photos of a split, in order."""
+
+    names: Sequence[str]
+    features: Table
+    captions: Sequence[Sequence[tuple[int, ...]]]
+    taught: Table | None = None
+
+
+def read_shards(
+    config: RunConfig, *, cache: Path, bar: Bar, extractor: Extractor | None, teacher: FeatureExtractor | None
+) -> ShardData:
+    """Open the shards of a config, and build the vocabulary from their rows.
+
+    Args:
+        config: With `data.shards`.
+        cache: Folder of all caches.
+        bar: Makes a progress bar under a label.
+        extractor: Makes what the run is shown of photos; None where its encoder learns from the first block on.
+        teacher: Makes what a teacher is shown.
+
+    Raises:
+        ConfigError: The run needs region features, or other features than the shards hold.
+        DataError: A shard is missing or altered.
+    """
+    data = config.data
+    assert data.shards is not None
+    if config.encoder.name == REGIONS:
+        raise ConfigError("region features are read from a folder, not from shards", where="data.shards")
+    place = ShardPlace(data.shards, cache)
+    index = place.index
+    if index.encoder is not None:
+        require_encoder(index.encoder, extractor, data.shards)
+        require_encoder(index.encoder, teacher or extractor, data.shards)
+    train = ShardPhotos(place, index.of_split("train"), data.limit)
+    limits = [limit for limit in (data.limit, config.training.validation_photos) if limit is not None]
+    validation = ShardPhotos(place, index.of_split("val"), min(limits, default=None))
+    texts = ShardTexts(train)
+    require_readable(texts, data.folder)
+    tokens = caption_tokens(config, texts)
+    skipped = Skipped()
+
+    def table(photos: ShardPhotos, by: Extractor | None) -> ShardTable:
+        if index.encoder is not None:
+            return ShardTable(photos, size=None, stored=index.encoder.shape)
+        return ShardTable(photos, size=config.encoder.size if by is None else by.size, extractor=by)
+
+    captions = ShardCaptions(train, lambda text: tokens.encode(text, data.maximum_tokens))
+    shown = table(train, extractor)
+    taught = None
+    if teacher is not None and (extractor is None or teacher.key != extractor.key):
+        taught = table(train, teacher)
+    batches = ShardBatches(
+        train,
+        captions,
+        shown,
+        photos_per_batch=config.training.photos_per_batch,
+        shuffle_photos=data.shuffle_photos,
+        seed=config.training.seed,
+        skipped=skipped if data.broken == "skip" else None,
+    )
+    shown_val, human = _validation(config, validation, cache, bar, extractor, table)
+    ids = [[tokens.encode(text, data.maximum_tokens) for text in photo.captions] for photo in human]
+    return ShardData(
+        ShardRows(ShardNames(train), shown, captions, taught),
+        batches,
+        ShardRows([photo.name for photo in human], shown_val, ids),
+        human,
+        tokens,
+        (f"reading {len(train):,} photos from {len(train.shards):,} shards", *token_notes(tokens, texts, data)),
+        index.labelled_by,
+        skipped,
+    )
+
+
+def _validation(
+    config: RunConfig,
+    photos: ShardPhotos,
+    cache: Path,
+    bar: Bar,
+    extractor: Extractor | None,
+    table: Callable[[ShardPhotos, Extractor | None], ShardTable],
+) -> tuple[Table, list[CaptionedPhoto]]:
+    """The validation photos: a few hundred, whose features or pixels go into the cache as those of a folder do."""
+    some, skip = SomePhotos(photos), config.data.broken == "skip"
+    human = [CaptionedPhoto(name, "val", some.captions(name)) for name in some.names()]
+    if photos.place.index.encoder is not None:
+        return table(photos, extractor), human
+    with bar(f"{'features' if extractor else 'pixels'} of val") as tell:
+        if extractor is None:
+            size = config.encoder.size
+            shown = cached_pixels(some, some.names(), size=size, cache=cache, progress=tell, skip_broken=skip)
+        else:
+            shown = cached_features(
+                some, some.names(), encoder=extractor, cache=cache, batch=TOGETHER, progress=tell, skip_broken=skip
+            )
+    if not shown.broken:
+        return shown, human
+    good = [place for place in range(len(human)) if place not in shown.broken]
+    return ChosenRows(shown, good), [human[place] for place in good]
