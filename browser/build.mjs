@@ -15,6 +15,6 @@ await build({
   minify: true,
   charset: 'utf8',
   legalComments: 'none',
-  banner: {js: '/* capprune and LiteRT.js, Apache-2.0. Built by browser/build.mjs; the source is in browser/src. */'},
+  banner: {js: '/* capprune and LiteRT.js, Apache-2.0; onnxruntime-web, MIT. Built by browser/build.mjs; the source is in browser/src. */'},
 });
 copyFileSync(`${here}src/page.css`, `${out}/page.css`);

@@ -2,12 +2,11 @@
 import {Capz} from './capz';
 import {DecoderStep, type State} from './decoder';
 import {require} from './errors';
-import {Model, type Shape} from './litert';
 import {elements, parseManifest, type Manifest} from './manifest';
+import type {Model, ModelEngine, Shape} from './model';
 import {decodePhoto, normalise, resize} from './photo';
 import {search} from './search';
 import {sha256} from './sha256';
-import {checkTflite} from './tflite';
 import type {CaptionDocument} from './types';
 import {Vocabulary} from './vocabulary';
 
@@ -19,8 +18,12 @@ export class Captioner {
     private readonly step: DecoderStep,
   ) {}
 
-  /** Verify a packed bundle and load its models. `expected` is the SHA-256 that the page was written with. */
-  static async open(data: Uint8Array, expected: string): Promise<Captioner> {
+  /**
+   * Verify a packed bundle and load its models.
+   *
+   * `expected` is the SHA-256 that the page was written with; `engineOf` gives the engine for files of an ending.
+   */
+  static async open(data: Uint8Array, expected: string, engineOf: (ending: string) => Promise<ModelEngine>): Promise<Captioner> {
     const found = sha256(data);
     require(found === expected, 'the bundle is not the one that this page was written with', {expected, found});
     const capz = Capz.open(data);
@@ -36,18 +39,19 @@ export class Captioner {
     const {interface: step, preprocessing} = manifest;
     const vocabulary = Vocabulary.parse(await read('vocabulary.txt'), manifest.tokens, step.vocabulary);
     const [encoderFile, decoderFile] = [await read(manifest.encoder), await read(manifest.decoder)];
-    checkTflite(encoderFile, manifest.encoder);
-    checkTflite(decoderFile, manifest.decoder);
+    const engine = await engineOf(manifest.encoder.split('.').pop()!);
+    engine.check(encoderFile, manifest.encoder);
+    engine.check(decoderFile, manifest.decoder);
     const {size} = preprocessing;
     const state = Object.entries(step.state);
     const first = state.filter(([, spec]) => spec.first === 'encode').map(([name]) => name);
     const photo = new Map<string, Shape>([['photo', [1, size, size, 3]]]);
-    const encoder = await Model.open(encoderFile, manifest.encoder, photo, [...Object.keys(step.held), ...first]);
+    const encoder = await engine.open(encoderFile, manifest.encoder, photo, [...Object.keys(step.held), ...first]);
     const inputs = new Map<string, Shape>([['token', [1]]]);
     if (step.position) inputs.set('position', [1]);
     for (const [name, {shape}] of [...state, ...Object.entries(step.held)]) inputs.set(name, [1, ...shape]);
     const outputs = ['scores', ...state.map(([name]) => name), ...(step.regions === null ? [] : ['attention'])];
-    const decoder = await Model.open(decoderFile, manifest.decoder, inputs, outputs);
+    const decoder = await engine.open(decoderFile, manifest.decoder, inputs, outputs);
     return new Captioner(manifest, vocabulary, encoder, new DecoderStep(decoder, step));
   }
 

@@ -1,5 +1,5 @@
 // A decoder's `step` behind its interface, as capprune_runtime/caption/decoder.py has it.
-import type {Arrays, Model} from './litert';
+import type {Arrays, Model} from './model';
 import {elements, type Interface} from './manifest';
 import type {StepResult} from './search';
 

@@ -1,12 +1,11 @@
 // A model file in LiteRT.js: arrays in by name, arrays out by name.
 import {CompiledModel, Tensor, loadAndCompile, loadLiteRt} from '@litertjs/core';
 import {Refusal, require} from './errors';
-
-export type Shape = readonly number[];
-export type Arrays = Record<string, Float32Array>;
+import type {Arrays, Model, ModelEngine, Shape} from './model';
+import {checkTflite} from './tflite';
 
 /** Load the engine from a folder beside the worker. It runs on the CPU: nothing is asked of a graphics card. */
-export async function loadEngine(folder: string): Promise<void> {
+export async function loadLiteRtEngine(folder: string): Promise<ModelEngine> {
   Object.defineProperty(navigator, 'gpu', {value: undefined, configurable: true});
   const printErr = (line: string): void => {
     if (!/^(INFO|WARNING|VERBOSE):/.test(line)) console.error(line); // the engine reports its delegates as errors
@@ -21,10 +20,11 @@ export async function loadEngine(folder: string): Promise<void> {
   } finally {
     console.warn = warn;
   }
+  return {check: checkTflite, open: LiteRtModel.open};
 }
 
-/** A loaded model file. */
-export class Model {
+/** A loaded .tflite. */
+class LiteRtModel implements Model {
   private readonly held = new Map<string, Tensor>();
 
   private constructor(
@@ -34,7 +34,7 @@ export class Model {
   ) {}
 
   /** Load a verified file; `inputs` are the shapes that it must take, `outputs` the names that it must return. */
-  static async open(data: Uint8Array, where: string, inputs: Map<string, Shape>, outputs: string[]): Promise<Model> {
+  static async open(data: Uint8Array, where: string, inputs: Map<string, Shape>, outputs: string[]): Promise<LiteRtModel> {
     let model: CompiledModel;
     try {
       model = await loadAndCompile(data, {accelerator: 'wasm'});
@@ -48,10 +48,9 @@ export class Model {
     require(model.getInputDetails().length === inputs.size, 'the inputs of a model do not fit the manifest', {where});
     const found = model.getOutputDetails().map(({name}) => name).sort().join(', ');
     require(found === [...outputs].sort().join(', '), 'the outputs of a model do not fit the manifest', {where, found});
-    return new Model(model, inputs, new Set(outputs));
+    return new LiteRtModel(model, inputs, new Set(outputs));
   }
 
-  /** Set inputs that stay as they are from run to run. */
   hold(inputs: Arrays): void {
     for (const [name, array] of Object.entries(inputs)) {
       this.held.get(name)?.delete();
@@ -59,7 +58,6 @@ export class Model {
     }
   }
 
-  /** Run the model once, with an array for every input that is not held. */
   async run(inputs: Record<string, Float32Array | Int32Array>): Promise<Arrays> {
     const given: Record<string, Tensor> = {};
     for (const [name, array] of Object.entries(inputs)) given[name] = this.tensor(name, array);

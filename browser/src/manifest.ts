@@ -110,10 +110,7 @@ function check(manifest: Manifest): void {
   rule(typeof step.position === 'boolean', 'decoder.interface.position');
   checkTensors(step, decoding.max_tokens);
   const pair = [manifest.encoder, manifest.decoder].join(' ');
-  require(pair !== 'encoder.onnx decoder.onnx', 'this page runs TFLite bundles, and the bundle holds ONNX models', {
-    hint: 'capprune export --target tflite writes one',
-  });
-  rule(pair === 'encoder.tflite decoder.tflite', 'encoder.file, decoder.file');
+  rule(['encoder.tflite decoder.tflite', 'encoder.onnx decoder.onnx'].includes(pair), 'encoder.file, decoder.file');
   for (const name of [manifest.encoder, manifest.decoder, 'vocabulary.txt']) rule(name in files, `files[${name}]`);
 }
 

@@ -19,7 +19,7 @@ from browser import Tab
 from capprune.serving.models import read_models
 from capprune.serving.static import write_static
 
-ENGINE = NODE_MODULES / "@litertjs" / "core"
+PACKAGES = {"tflite": NODE_MODULES / "@litertjs" / "core", "onnx": NODE_MODULES / "onnxruntime-web"}
 CAPTION = """(async () => {
     const said = [];
     for (const photo of PHOTOS) {
@@ -50,7 +50,7 @@ class StaticSite:
 @contextmanager
 def static_site(bundles: Sequence[Path], folder: Path) -> Iterator[StaticSite]:
     """Write the page into a new folder and serve it."""
-    write_static(read_models(bundles), folder, ENGINE, lambda line: None)
+    write_static(read_models(bundles), folder, PACKAGES, lambda line: None)
     with file_server(folder) as address:
         yield StaticSite(folder, address)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -15,18 +14,18 @@ import pytest
 from axe import require_packages
 from browser import Tab, opened
 
+import onnx
 from capprune.data.scenes import draw_scenes
 from capprune.ready import READY
-from capprune.serving.models import ServedModel
-from capprune.serving.static import write_static
 from capprune_runtime.bundle.capz import MAGIC, MEMBER, PREAMBLE, VERSION, ZLIB
 from capprune_runtime.bundle.manifest import MANIFEST
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.caption.proof import read_golden
-from capprune_runtime.errors import UsageError
+from capprune_runtime.onnx.operators import OPERATORS
 from capprune_runtime.photo import read_photo
 from capprune_runtime.tflite.file import read_tflite
+from cli.conftest import capprune
 from serving.static_site import StaticSite, captions, file_server, static_site
 
 ROOT = Path(__file__).parents[2]
@@ -126,10 +125,10 @@ def sealed(content: bytes) -> bytes:
     return content[:-32] + hashlib.sha256(content[:-32]).digest()
 
 
-def repacked(changed: Callable[[bytes], bytes]) -> bytes:
-    """The package's own bundle with another decoder, all hashes right."""
-    files = dict(verify_bundle(READY).files)
-    files["decoder.tflite"] = changed(files["decoder.tflite"])
+def repacked(changed: Callable[[bytes], bytes], place: Path = READY, decoder: str = "decoder.tflite") -> bytes:
+    """A bundle, the package's own if not said otherwise, with another decoder and all hashes right."""
+    files = dict(verify_bundle(place).files)
+    files[decoder] = changed(files[decoder])
     manifest = json.loads(files[MANIFEST])
     for name, entry in manifest["files"].items():
         entry.update(sha256=hashlib.sha256(files[name]).hexdigest(), size_bytes=len(files[name]))
@@ -187,13 +186,86 @@ def test_a_bundle_that_was_changed_is_refused(chromium: str, site: StaticSite, t
             assert re.search(message, said), f"{message}: {said}"
 
 
-def test_onnx_bundles_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    bundle = verify_bundle(READY)
-    encoder = dataclasses.replace(bundle.manifest.encoder, file="encoder.onnx")
-    decoder = dataclasses.replace(bundle.manifest.decoder, file="decoder.onnx")
-    files = {name.replace(".tflite", ".onnx"): entry for name, entry in bundle.manifest.files.items()}
-    manifest = dataclasses.replace(bundle.manifest, encoder=encoder, decoder=decoder, files=files)
-    model = ServedModel("x", dataclasses.replace(bundle, manifest=manifest), None)
-    with pytest.raises(UsageError, match="ONNX"):
-        write_static([model], tmp_path / "page", None, lambda line: None)
-    assert list(tmp_path.iterdir()) == []
+def onnx_with(changed: Callable[[onnx.ModelProto], object]) -> Callable[[bytes], bytes]:
+    def change(decoder: bytes) -> bytes:
+        model = onnx.load_from_string(decoder)
+        changed(model)
+        return model.SerializeToString()
+
+    return change
+
+
+def outside(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+
+
+def random(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "RandomUniformLike"
+
+
+def short(model: onnx.ModelProto) -> None:
+    tensor = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+    tensor.raw_data = tensor.raw_data[:-4]
+
+
+# What is done to the decoder, all hashes right, and what the page says.
+ONNX_CHANGES: list[tuple[Callable[[bytes], bytes], str]] = [
+    (onnx_with(outside), "a field is not known"),
+    (onnx_with(random), "an operator that is not of the format"),
+    (onnx_with(short), "the stored bytes do not fill the shape"),
+    (onnx_with(lambda model: model.opset_import.add(domain="com.microsoft", version=1)), "standard operators only"),
+    (lambda decoder: decoder[: len(decoder) // 2], "behind the end|cut off|is broken"),
+]
+
+
+@pytest.fixture(scope="module")
+def onnx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's own model as ONNX, int8."""
+    place = tmp_path_factory.mktemp("onnx") / "own-onnx"
+    run = ROOT / "ready_model" / "runs" / "rounded"
+    done = capprune("export", run, "--target", "onnx", "--weights", "int8", "--out", place)
+    assert done.code == 0, done.err
+    return place
+
+
+def test_onnx_bundles_run_beside_tflite_and_changed_ones_are_refused(
+    chromium: str,
+    when_absent: Callable[[str, str], None],
+    onnx_bundle: Path,
+    scenes: list[Path],
+    tmp_path: Path,
+) -> None:
+    require_packages(when_absent)
+    with static_site([onnx_bundle, READY], tmp_path / "page") as site:
+        offer = json.loads((site.folder / "models.json").read_text())
+        assert {one["name"] for one in offer["models"]} == {"own-onnx", READY.stem}
+        for number, (change, _) in enumerate(ONNX_CHANGES):
+            place = site.folder / "bundles" / f"{number}.capz"
+            place.write_bytes(repacked(change, onnx_bundle, "decoder.onnx"))
+            digest = hashlib.sha256(place.read_bytes()).hexdigest()
+            offer["models"].append(
+                {**offer["models"][0], "name": str(number), "file": f"bundles/{number}.capz", "sha256": digest}
+            )
+        (site.folder / "models.json").write_text(json.dumps(offer))
+        with opened(chromium, site.address, tmp_path) as tab:
+            tab.listen(0.5)
+            names = site.add_photos(scenes[:6])
+            assert len(names) == 6
+            check_equal(tab, "own-onnx", verify_bundle(onnx_bundle), scenes[:6], 3)
+            assert tab.complaints == () and all(
+                one.startswith((site.address, "data:", "blob:")) for one in tab.requests
+            )
+            assert f"{site.address}onnxruntime/ort-wasm-simd-threaded.wasm" in tab.requests
+            assert not any("litert/" in one for one in tab.requests)  # only the engine that is needed
+            check_equal(tab, READY.stem, verify_bundle(READY), scenes[:2], 1)
+            for number, (_, message) in enumerate(ONNX_CHANGES):
+                said = refusal(tab, str(number), names[0])
+                assert re.search(message, said), f"{message}: {said}"
+
+
+def test_the_page_knows_the_operators_of_the_format() -> None:
+    source = (ROOT / "browser" / "src" / "onnx.ts").read_text()
+    listed = source.split("new Set([")[1].split("]);")[0]
+    assert re.findall(r"'(\w+)'", listed) == sorted(OPERATORS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     type=Place(file_okay=False),
     metavar="FOLDER",
     help="With --static: the unpacked npm package of LiteRT.js.  [default: fetched once by npm]",
+)
+@click.option(
+    "--onnx-engine",
+    type=Place(file_okay=False),
+    metavar="FOLDER",
+    help="The same for ONNX bundles: the package of onnxruntime-web.  [default: fetched once by npm]",
 )
 @click.option(
     "--host",
@@ -59,6 +65,7 @@ def command(
     bundles: tuple[Path, ...],
     static: Path | None,
     engine: Path | None,
+    onnx_engine: Path | None,
     host: str,
     port: int,
     max_upload: float,
@@ -89,7 +96,7 @@ def command(
 
     models = read_models(bundles or (ready_bundle(),))
     if static is not None:
-        _write(models, static, engine, as_json)
+        _write(models, static, {"tflite": engine, "onnx": onnx_engine}, as_json)
         return
     limits = Limits(
         upload_bytes=round(max_upload * 1_000_000),
@@ -132,10 +139,10 @@ def _serve(
             workers.close()
 
 
-def _write(models: Sequence[ServedModel], static: Path, engine: Path | None, as_json: bool) -> None:
+def _write(models: Sequence[ServedModel], static: Path, packages: Mapping[str, Path | None], as_json: bool) -> None:
     from capprune.serving.static import write_static
 
-    written = write_static(models, static, engine, say)
+    written = write_static(models, static, packages, say)
 
     def show() -> None:
         for name, size in written.download_bytes.items():

@@ -9,6 +9,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from capprune import __version__
+from capprune.serving.engine import Engine
 from capprune.serving.models import ServedModel
 
 TEMPLATE = "page.html.j2"
@@ -39,15 +40,18 @@ class Asset:
         return _TYPES[self.name.rpartition(".")[2]]
 
 
-def page_assets(models: Sequence[ServedModel], *, in_browser: bool) -> tuple[Asset, ...]:
+def page_assets(
+    models: Sequence[ServedModel], *, in_browser: bool, engines: Sequence[Engine] = ()
+) -> tuple[Asset, ...]:
     """Return the files of the page.
 
     Args:
         models: What it offers.
         in_browser: Whether the models run inside the browser.
+        engines: That run them there; the page names them.
     """
     names = (*_COMMON, WORKER) if in_browser else _COMMON
-    return (Asset("index.html", render(models, in_browser=in_browser).encode()), *map(built, names))
+    return (Asset("index.html", render(models, in_browser=in_browser, engines=engines).encode()), *map(built, names))
 
 
 def built(name: str) -> Asset:
@@ -55,7 +59,7 @@ def built(name: str) -> Asset:
     return Asset(name, (files("capprune.serving") / "built" / name).read_bytes())
 
 
-def render(models: Sequence[ServedModel], *, in_browser: bool) -> str:
+def render(models: Sequence[ServedModel], *, in_browser: bool, engines: Sequence[Engine] = ()) -> str:
     """Return the page as HTML; see `page_assets`."""
     environment = Environment(
         loader=PackageLoader("capprune.serving", "."),
@@ -67,5 +71,10 @@ def render(models: Sequence[ServedModel], *, in_browser: bool) -> str:
     )
     licences = dict.fromkeys(model.bundle.manifest.data.licence for model in models)
     return environment.get_template(TEMPLATE).render(
-        models=models, in_browser=in_browser, licences=licences, policy=POLICY, made_by=f"capprune {__version__}"
+        models=models,
+        in_browser=in_browser,
+        engines=engines,
+        licences=licences,
+        policy=POLICY,
+        made_by=f"capprune {__version__}",
     )

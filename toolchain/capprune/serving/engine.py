@@ -1,4 +1,4 @@
-"""LiteRT.js, which runs models inside a browser: its files, their SHA-256, and how they get here."""
+"""The engines that run models inside a browser: their files, their SHA-256, and how they get here."""
 
 from __future__ import annotations
 
@@ -9,29 +9,87 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from capprune_runtime.atomic import write_bytes
 from capprune_runtime.errors import HashMismatch, MissingExtra, UsageError
 
-PACKAGE, VERSION = "@litertjs/core", "2.5.3"
 NPM_SECONDS = 300
-FOLDER = "wasm"  # of the npm package
 
-# A browser loads the first pair, or the second one where it has no relaxed SIMD.
-FILES: Mapping[str, str] = {
-    "litert_wasm_internal.js": "68efb69f770e3f76aff36a377de629ca496c131b86ac0f0f4b592a1543a898eb",
-    "litert_wasm_internal.wasm": "7280cf4471774867e385e6c3cd53e2b45e2975b80fea338fff4ef359b0865614",
-    "litert_wasm_compat_internal.js": "4d8f894b7883654fd6e8439730aa41e79ceaab7d19184fc4f1f0b0f1a2a2c8a5",
-    "litert_wasm_compat_internal.wasm": "5255c8ad06eabdbd2522cdebf6b22fc10faf74625c23a49b9e072570cd1fa41c",
+
+@dataclass(frozen=True)
+class Engine:
+    """One npm package that runs the model files of one format.
+
+    Attributes:
+        title: Its name for people.
+        package: Its name for npm.
+        version: The one that is used.
+        licence: Of the package.
+        inner: Folder of the npm package with the files.
+        folder: Folder of the page that gets them.
+        option: Of `capprune serve`, which names the unpacked package.
+        files: SHA-256 of each file by name.
+        first_visit: The files that a browser loads at the first visit.
+    """
+
+    title: str
+    package: str
+    version: str
+    licence: str
+    inner: str
+    folder: str
+    option: str
+    files: Mapping[str, str]
+    first_visit: tuple[str, ...]
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the fetched files."""
+        home = os.environ.get("CAPPRUNE_CACHE")
+        base = Path(home) if home else Path.home() / ".cache" / "capprune"
+        return base / f"{self.title.lower().replace('.', '-')}-{self.version}"
+
+
+ENGINES: Mapping[str, Engine] = {
+    "tflite": Engine(
+        "LiteRT.js",
+        "@litertjs/core",
+        "2.5.3",
+        "Apache-2.0",
+        inner="wasm",
+        folder="litert",
+        option="--engine",
+        files={  # a browser without relaxed SIMD loads the second pair
+            "litert_wasm_internal.js": "68efb69f770e3f76aff36a377de629ca496c131b86ac0f0f4b592a1543a898eb",
+            "litert_wasm_internal.wasm": "7280cf4471774867e385e6c3cd53e2b45e2975b80fea338fff4ef359b0865614",
+            "litert_wasm_compat_internal.js": "4d8f894b7883654fd6e8439730aa41e79ceaab7d19184fc4f1f0b0f1a2a2c8a5",
+            "litert_wasm_compat_internal.wasm": "5255c8ad06eabdbd2522cdebf6b22fc10faf74625c23a49b9e072570cd1fa41c",
+        },
+        first_visit=("litert_wasm_internal.js", "litert_wasm_internal.wasm"),
+    ),
+    "onnx": Engine(
+        "onnxruntime-web",
+        "onnxruntime-web",
+        "1.27.0",
+        "MIT",
+        inner="dist",
+        folder="onnxruntime",
+        option="--onnx-engine",
+        files={
+            "ort-wasm-simd-threaded.wasm": "d1ab1b94b16a65b29d710d0b587b29e7bed336827577623913479b8afe8113e6",
+        },
+        first_visit=("ort-wasm-simd-threaded.wasm",),
+    ),
 }
-FIRST_PAIR = tuple(FILES)[:2]
 
 
-def engine_files(folder: Path | None, say: Callable[[str], None]) -> dict[str, bytes]:
-    """Return the files of the engine by name, each with the SHA-256 above.
+def engine_files(engine: Engine, folder: Path | None, say: Callable[[str], None]) -> dict[str, bytes]:
+    """Return the files of an engine by name, each with the SHA-256 above.
 
     Args:
+        engine: One of `ENGINES`.
         folder: The unpacked npm package; None for the cache, which npm fills once.
         say: Takes a line of progress.
 
@@ -41,49 +99,43 @@ def engine_files(folder: Path | None, say: Callable[[str], None]) -> dict[str, b
         MissingExtra: The cache is empty, and npm is not there or cannot fetch the package.
     """
     if folder is not None:
-        return _read(folder)
-    cache = _cache()
-    if not all((cache / FOLDER / name).is_file() for name in FILES):
-        say(f"fetching {PACKAGE} {VERSION} by npm into {cache}, once")
-        _fetch(cache)
-    return _read(cache)
+        return _read(engine, folder)
+    if not all((engine.cache / engine.inner / name).is_file() for name in engine.files):
+        say(f"fetching {engine.package} {engine.version} by npm into {engine.cache}, once")
+        _fetch(engine)
+    return _read(engine, engine.cache)
 
 
-def _cache() -> Path:
-    home = os.environ.get("CAPPRUNE_CACHE")
-    base = Path(home) if home else Path.home() / ".cache" / "capprune"
-    return base / f"litert-js-{VERSION}"
-
-
-def _read(folder: Path) -> dict[str, bytes]:
+def _read(engine: Engine, folder: Path) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    for name, digest in FILES.items():
-        place = folder / FOLDER / name
+    for name, digest in engine.files.items():
+        place = folder / engine.inner / name
         try:
             files[name] = place.read_bytes()
         except OSError as error:
             raise UsageError(
-                "this is not the npm package of LiteRT.js",
+                f"this is not the npm package of {engine.title}",
                 where=place,
                 found=error.strerror,
-                hint=f"npm pack {PACKAGE}@{VERSION}, and unpack it: --engine package",
+                hint=f"npm pack {engine.package}@{engine.version}, and unpack it: {engine.option} package",
             ) from None
         if (found := hashlib.sha256(files[name]).hexdigest()) != digest:
             raise HashMismatch(
-                f"a file is not the one of {PACKAGE} {VERSION}", where=place, expected=digest, found=found
+                f"a file is not the one of {engine.package} {engine.version}", where=place, expected=digest, found=found
             )
     return files
 
 
-def _fetch(cache: Path) -> None:
+def _fetch(engine: Engine) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise MissingExtra(
-            "LiteRT.js is not here, and npm, which fetches it, is not installed",
-            hint=f"install npm; or fetch {PACKAGE} {VERSION} elsewhere, unpack it, and name it with --engine",
+            f"{engine.title} is not here, and npm, which fetches it, is not installed",
+            hint=f"install npm; or fetch {engine.package} {engine.version} elsewhere, unpack it, and name it with "
+            f"{engine.option}",
         )
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", folder]
+        command = [npm, "pack", f"{engine.package}@{engine.version}", "--silent", "--pack-destination", folder]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=NPM_SECONDS, check=False, cwd=folder)
         except subprocess.TimeoutExpired:
@@ -91,13 +143,13 @@ def _fetch(cache: Path) -> None:
         archives = sorted(Path(folder).glob("*.tgz"))
         if done.returncode or not archives:
             raise MissingExtra(
-                "npm cannot fetch LiteRT.js",
-                where=f"{PACKAGE}@{VERSION}",
+                f"npm cannot fetch {engine.title}",
+                where=f"{engine.package}@{engine.version}",
                 found=done.stderr.strip()[-300:],
-                hint="fetch it elsewhere, unpack it, and name it with --engine",
+                hint=f"fetch it elsewhere, unpack it, and name it with {engine.option}",
             )
         with tarfile.open(archives[0]) as archive:
-            for name in FILES:
-                member = archive.extractfile(f"package/{FOLDER}/{name}")
+            for name in engine.files:
+                member = archive.extractfile(f"package/{engine.inner}/{name}")
                 assert member is not None
-                write_bytes(cache / FOLDER / name, member.read())
+                write_bytes(engine.cache / engine.inner / name, member.read())

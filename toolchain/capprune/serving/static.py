@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capprune.serving.assets import page_assets
-from capprune.serving.engine import FIRST_PAIR, engine_files
+from capprune.serving.engine import ENGINES, engine_files
 from capprune.serving.models import ServedModel
 from capprune.serving.refused import SCHEMA_VERSION
 from capprune_exporters.pack.capz import pack
 from capprune_runtime.atomic import atomic_folder, check_folder_place
 from capprune_runtime.bundle.capz import CAPZ_SUFFIX
 from capprune_runtime.bundle.verify import verify_bundle
-from capprune_runtime.errors import UsageError
 from capprune_runtime.formats import FORMATS
 
-ENGINE_FOLDER, BUNDLES_FOLDER = "litert", "bundles"
+BUNDLES_FOLDER = "bundles"
 
 
 @dataclass(frozen=True)
@@ -37,43 +36,47 @@ class WrittenPage:
 
 
 def write_static(
-    models: Sequence[ServedModel], folder: Path, engine: Path | None, say: Callable[[str], None]
+    models: Sequence[ServedModel], folder: Path, packages: Mapping[str, Path | None], say: Callable[[str], None]
 ) -> WrittenPage:
     """Write the page.
 
     Args:
         models: The bundles of the page, verified.
         folder: New or empty.
-        engine: The unpacked npm package of LiteRT.js; None to take it from the cache or by npm.
+        packages: The unpacked npm package of an engine by the format that it runs; without one it comes from the cache or by
+            npm.
         say: Takes a line of progress.
 
     Raises:
-        UsageError: A bundle holds ONNX models, or the folder cannot be written to.
-        MissingExtra: The engine cannot be fetched.
+        UsageError: The folder cannot be written to, or a package is not the engine's.
+        HashMismatch: A file of an engine is not the one of its version.
+        MissingExtra: An engine cannot be fetched.
     """
     check_folder_place(folder)
-    for model in models:
-        if model.bundle.manifest.encoder.file not in FORMATS["tflite"].files:
-            raise UsageError(
-                "a page inside the browser runs TFLite bundles, and this one holds ONNX models",
-                where=model.bundle.place,
-                hint="capprune export --target tflite writes one; capprune serve without --static runs both",
-            )
-    files = engine_files(engine, say)
+    formats = {model.name: _format_of(model) for model in models}
+    engines = {name: ENGINES[name] for name in ENGINES if name in formats.values()}
+    files = {name: engine_files(engine, packages.get(name), say) for name, engine in engines.items()}
     with atomic_folder(folder) as place:
-        (place / ENGINE_FOLDER).mkdir()
-        for name, content in files.items():
-            (place / ENGINE_FOLDER / name).write_bytes(content)
+        for name, engine in engines.items():
+            (place / engine.folder).mkdir()
+            for file, content in files[name].items():
+                (place / engine.folder / file).write_bytes(content)
         (place / BUNDLES_FOLDER).mkdir()
         facts = [{**model.facts(), **_write_bundle(model, place)} for model in models]
         offer = {"schema_version": SCHEMA_VERSION, "engine": "browser", "models": facts}
         (place / "models.json").write_text(json.dumps(offer, indent=2) + "\n", encoding="utf-8")
-        for asset in page_assets(models, in_browser=True):
+        for asset in page_assets(models, in_browser=True, engines=tuple(engines.values())):
             (place / asset.name).write_bytes(asset.content)
         page = sum(path.stat().st_size for path in place.iterdir() if path.is_file())
-        page += sum(len(files[name]) for name in FIRST_PAIR)
         total = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    return WrittenPage(total, {str(one["name"]): page + int(str(one["bytes"])) for one in facts})
+    first = {name: sum(len(files[name][file]) for file in engine.first_visit) for name, engine in engines.items()}
+    downloads = {str(one["name"]): page + int(str(one["bytes"])) + first[formats[str(one["name"])]] for one in facts}
+    return WrittenPage(total, downloads)
+
+
+def _format_of(model: ServedModel) -> str:
+    """Return the name of the format of a bundle's model files."""
+    return next(name for name, one in FORMATS.items() if model.bundle.manifest.encoder.file in one.files)
 
 
 def _write_bundle(model: ServedModel, place: Path) -> dict[str, object]:
