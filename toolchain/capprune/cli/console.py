@@ -26,6 +26,15 @@ threads_option = click.option(
     "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads of the interpreter."
 )
 
+on_option = click.option(
+    "--on", metavar="ray[:ADDRESS]", help="Run on a Ray cluster; without an address, on one of this machine's."
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    help="Processes that work at once.  [default: 1; with --on ray: all processors]",
+)
+
 
 class Place(click.Path):
     """A path on a command line: `~` is the home folder where the shell has left it, and no path is empty."""

@@ -19,7 +19,7 @@ from capprune.cli.console import (
     say,
     table,
 )
-from capprune.cli.data_shards import shard
+from capprune.cli.data_shards import features, shard
 from capprune_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def command() -> None:
 
 
 command.add_command(shard)
+command.add_command(features)
 
 
 @command.command()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import Place, bar, cache_option, emit, json_option, out_option, say
-from capprune.extras import require_extras
+from capprune.cli.console import Place, bar, cache_option, emit, json_option, on_option, out_option, say, workers_option
+from capprune.extras import keys_of, require_extras
 
 if TYPE_CHECKING:
     from capprune.data.shards.index import ShardIndex
@@ -65,6 +65,60 @@ def shard(
     with bar("photos") as tell:
         index = shard_photos(folder, out, settings, cache=cache or default_cache(), progress=tell)
     show_shards(index, out, as_json, f"next: capprune train CONFIG data.shards={out} --out RUN")
+
+
+@click.command()
+@click.argument("source", metavar="FOLDER|SHARDS")
+@click.option("--config", type=Place(dir_okay=False), required=True, help="The config whose encoder is used.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Changes a key of the config; may be repeated."
+)
+@out_option("shards")
+@per_shard_option
+@splits_option
+@broken_option
+@workers_option
+@on_option
+@cache_option
+@json_option
+def features(
+    source: str,
+    config: Path,
+    overrides: tuple[str, ...],
+    out: Path,
+    photos_per_shard: int,
+    splits: str | None,
+    broken: Any,
+    workers: int | None,
+    on: str | None,
+    cache: Path | None,
+    as_json: bool,
+) -> None:
+    """Compute what a frozen encoder sees of photos once, and write it as shards that train as shards of photos do.
+
+    Takes a data folder, or a folder or URL of shards. Any number of workers makes the same bytes. The same command continues
+    after an interruption.
+
+    \b
+    Example:
+      capprune data features coco-shards --config configs/flickr8k_dense.yaml --workers 4 --out coco-features
+      capprune train configs/flickr8k_dense.yaml data.shards=coco-features --out runs/coco
+    """
+    require_extras(*keys_of("data features", {"on": on}))
+    from capprune.config.reading import load_config
+    from capprune.data.cache_folder import default_cache
+    from capprune.data.shards.make import ShardSettings
+    from capprune.training.feature_shards import plan_features, write_features
+    from capprune.workers import parse_on
+
+    places, settings = parse_on(on, workers), ShardSettings(photos_per_shard, split_names(splits), broken)
+    cache = cache or default_cache()
+    resolved = load_config(config, ("data.folder=unused", *overrides))
+    planned = plan_features(source, out, resolved, settings, cache=cache)
+    say(f"{planned.output.plan.photos:,} photos take about {planned.size_bytes / 1e6:,.1f} MB")
+    with bar("features") as tell:
+        index = write_features(planned, settings, workers=places, cache=cache, progress=tell)
+    show_shards(index, out, as_json, f"next: capprune train {config} data.shards={out} --out RUN")
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from capprune.data.captions import load_caption_set
 from capprune.data.photos import open_photos
 from capprune.data.shards.index import ShardIndex
-from capprune.data.shards.plan import PlannedShard, plan_of_folder
+from capprune.data.shards.plan import PlannedShard, ShardPlan, plan_of_folder
 from capprune.data.shards.write import Broken, Made, Output, Progress, photo_samples, write_all, write_shard
 
 PHOTOS_PER_SHARD = 1000
@@ -28,6 +28,19 @@ class ShardSettings:
     photos_per_shard: int = PHOTOS_PER_SHARD
     splits: tuple[str, ...] | None = None
     broken: Broken = "stop"
+
+
+def plan_for(folder: Path, settings: ShardSettings) -> tuple[ShardPlan, tuple[str, ...]]:
+    """Plan the shards of a data folder; see `plan_of_folder`."""
+    captions = load_caption_set(folder)
+    with open_photos(folder) as store:
+        return plan_of_folder(
+            captions,
+            store,
+            photos_per_shard=settings.photos_per_shard,
+            splits=settings.splits,
+            skip_missing=settings.broken == "skip",
+        )
 
 
 def shard_photos(
@@ -52,15 +65,7 @@ def shard_photos(
         DataError: A photo is missing or cannot be read.
         CapPruneError: The disk is full.
     """
-    captions = load_caption_set(folder)
-    with open_photos(folder) as store:
-        plan, missing = plan_of_folder(
-            captions,
-            store,
-            photos_per_shard=settings.photos_per_shard,
-            splits=settings.splits,
-            skip_missing=settings.broken == "skip",
-        )
+    plan, missing = plan_for(folder, settings)
 
     def make(shards: Sequence[PlannedShard]) -> Iterator[Made]:
         for planned in shards:
