@@ -6,13 +6,17 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from axe import require_packages, serious_issues
+from browser import opened
 
 from doc_pages import ROOT
+from serving.static_site import file_server
 
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "use": "href"}
 
@@ -97,3 +101,18 @@ def test_markers_are_filled_and_drawings_are_in_their_pages(site: Path) -> None:
     assert "<code>training.photos_per_batch</code>" in config and "<!-- config" not in config
     assert "<title>One gate for 16 neighbouring weights</title>" in (site / "concepts" / "blocks.html").read_text()
     assert "Captioner" in (site / "api.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["index.html", "models.html", "serve.html", "api.html", "concepts/supermask.html"])
+def test_axe_finds_no_serious_issue_in_light_and_dark(
+    chromium: str, site: Path, tmp_path: Path, when_absent: Callable[[str, str], None], page: str
+) -> None:
+    require_packages(when_absent)
+    with file_server(site) as address, opened(chromium, address + page, tmp_path, 1000) as tab:
+        backs = []
+        for scheme in ("default", "slate"):  # the names of light and dark in the theme
+            change = f"document.body.setAttribute('data-md-color-scheme', '{scheme}')"
+            tab.evaluate(f"{change}; new Promise(done => setTimeout(done, 1000))")  # colours fade
+            assert serious_issues(tab) == []
+            backs.append(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert backs[0] != backs[1] and tab.complaints == ()
