@@ -65,6 +65,7 @@ PACKAGES: Mapping[str, Package] = {
 # one call name adds up.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "caption": (),
+    "caption --on": ("cluster",),
     "verify": (),
     "pack": (),
     "unpack": (),
@@ -81,6 +82,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "prune": ("train",),
     "finetune": ("train",),
     "sweep": ("train", "tflite"),
+    "sweep --on": ("cluster",),
     "export": ("train",),
     "export --target tflite": ("train", "tflite"),
     "export --target onnx": ("train", "onnx"),

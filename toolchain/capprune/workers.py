@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -56,6 +56,10 @@ class Workers:
         if self.ray is not None:
             return _on_ray(function, tasks, self.ray, self.count)
         return _here(function, tasks) if self.count == 1 else _in_processes(function, tasks, self.count)
+
+    def opened(self) -> AbstractContextManager[None]:
+        """Keep a Ray cluster through several `run`s, where there is one."""
+        return nullcontext() if self.ray is None else _cluster(_ray(), self.ray, self.count)
 
 
 def parse_on(text: str | None, workers: int | None) -> Workers:

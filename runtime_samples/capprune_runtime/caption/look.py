@@ -35,18 +35,20 @@ class Look:
     warning: str | None
 
 
-def look_at(captioner: Captioner, named: Path, beam: int | None = None) -> Look:
+def look_at(captioner: Captioner, named: Path, beam: int | None = None, *, content: bytes | None = None) -> Look:
     """Read and caption a photo.
 
     Args:
         captioner: A loaded bundle.
         named: A file, or `-` for standard input.
         beam: Beam width; None for the bundle's own.
+        content: Of the photo, where it is no file of its own.
 
     Raises:
         CapPruneError: It cannot be read or captioned.
     """
-    content, name = read_argument(named), argument_name(named)
+    name = argument_name(named)
+    content = read_argument(named) if content is None else content
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PhotoWarning)
         photo = decode_input(content, name, captioner.bundle.manifest.preprocessing)

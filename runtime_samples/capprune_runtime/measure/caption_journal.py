@@ -23,6 +23,8 @@ from capprune_runtime.errors import BundleError
 from capprune_runtime.measure.results import bundle_facts
 from capprune_runtime.streams import shown_name
 
+Key = tuple[Any, ...]
+
 _NAME_BYTES = 100  # of the table's name in the journal's; longer names are told apart by their hash
 
 
@@ -60,18 +62,23 @@ class CaptionJournal:
         """How many captions an interrupted command has left."""
         return len(self._done)
 
-    def caption(self, photo: Path) -> Caption | None:
-        """The caption that a photo has already, without its attention; None where it has none or was changed since."""
-        key = _key(photo)
+    def caption(self, photo: Path, identity: Key | None = None) -> Caption | None:
+        """The caption that a photo has already, without its attention; None where it has none or was changed since.
+
+        Args:
+            photo: A file.
+            identity: Where it is no file of its own, what tells it from others and from itself after a change.
+        """
+        key = identity or _key(photo)
         return None if key is None else self._done.get(key)
 
-    def keep(self, photo: Path, caption: Caption) -> None:
-        """Write a caption to the disk.
+    def keep(self, photo: Path, caption: Caption, identity: Key | None = None) -> None:
+        """Write a caption to the disk; see `caption`.
 
         Raises:
             CapPruneError: The disk is full.
         """
-        key = _key(photo)
+        key = identity or _key(photo)
         if self._file is not None and key is not None:
             self._write({"file": key, "said": caption.as_json()})
 

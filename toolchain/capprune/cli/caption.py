@@ -4,38 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from capprune.cli.console import Place, echo, emit, json_option, out_file_option, say, threads_option
+from capprune.cli.caption_inputs import Named, content_of, named_photos
+from capprune.cli.caption_spread import CaptionSettings, can_be_spread, caption_by_workers, places_to_caption
+from capprune.cli.console import (
+    Place,
+    bar,
+    cache_option,
+    echo,
+    emit,
+    json_option,
+    on_option,
+    out_file_option,
+    say,
+    threads_option,
+    workers_option,
+)
 from capprune_runtime.formats import RUNTIMES
 from capprune_runtime.streams import output_may_end
 
 if TYPE_CHECKING:
+    from capprune.workers import Workers
     from capprune_runtime.caption.captioner import Captioner
     from capprune_runtime.caption.said import Said
-    from capprune_runtime.errors import CapPruneError
     from capprune_runtime.measure.caption_journal import CaptionJournal
 
 
-@dataclass(frozen=True)
-class Named:
-    """A photo to caption, or what is wrong with an argument that names none.
-
-    Attributes:
-        path: As it was named, or found in a folder that was.
-        problem: Why it cannot be read.
-    """
-
-    path: Path
-    problem: CapPruneError | None = None
-
-
 @click.command()
-@click.argument("photos", nargs=-1, required=True, type=Place(), metavar="PHOTO|FOLDER|-...")
+@click.argument("photos", nargs=-1, required=True, type=Place(), metavar="PHOTO|FOLDER|SHARDS|-...")
 @click.option("--bundle", type=Place(), help="A folder or packed.  [default: the package's own]")
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept in the search.  [default: the bundle's]")
 @click.option(
@@ -52,6 +53,9 @@ class Named:
     help=f"auto, {', '.join(RUNTIMES)}.",
 )
 @threads_option
+@workers_option
+@on_option
+@cache_option
 @json_option
 def command(
     photos: tuple[Path, ...],
@@ -61,19 +65,24 @@ def command(
     out: Path | None,
     runtime: str,
     threads: int,
+    workers: int | None,
+    on: str | None,
+    cache: Path | None,
     as_json: bool,
 ) -> None:
     """Say what is in photos, or in all photos of a folder; - reads a photo from standard input.
 
     The bundle is verified before it is loaded. Works offline, on a CPU. A caption of which the model was not sure is marked
     so. A photo that cannot be read is named, and the others are captioned; the exit code is then that of the first error.
-    With --out the same command goes on where an interrupted one stopped.
+    With --out the same command goes on where an interrupted one stopped. A folder of shards counts as the photos in it. With
+    --workers or --on ray several processes caption at once, and the result is the same.
 
     \b
     Example:
       capprune caption photo.jpg
       capprune caption holiday/ --out captions.csv --explain where-it-looked
     """
+    from capprune.data.cache_folder import default_cache
     from capprune.ready import ready_bundle
     from capprune_runtime.atomic import check_folder_place
     from capprune_runtime.bundle.verify import verify_bundle
@@ -95,10 +104,14 @@ def command(
         require_explainable(verified.manifest)
     captioner = Captioner(verified, runtime=runtime, threads=threads)
     confidence = confidence_of(verified)
-    named = _named(photos, input_endings(verified.manifest.preprocessing))
+    cache = (cache or default_cache()).resolve()
+    named = named_photos(photos, input_endings(verified.manifest.preprocessing), cache)
+    spread = places_to_caption(on, workers, explain)
     pictures = _pictures(explain, [one.path for one in named if one.problem is None])
     journal = CaptionJournal(out, session_of(verified, captioner.runtime, beam))
-    work = _Work(captioner, beam, confidence, journal, pictures, as_json)
+    work = _Work(captioner, beam, confidence, journal, pictures, as_json, cache)
+    if spread is not None:
+        work.spread(named, spread, CaptionSettings(str(place.resolve()), runtime, threads, beam, confidence, cache))
     said = work.caption_all(named, out)
     document = {"bundle": str(place), "runtime": captioner.runtime, "low_confidence_below": confidence}
     with nullcontext() if out is None else output_may_end():
@@ -106,34 +119,6 @@ def command(
     failed = [one.error for one in said if one.error is not None]
     if failed:
         raise SystemExit(failed[0].exit_code)
-
-
-def _named(places: Sequence[Path], endings: frozenset[str]) -> list[Named]:
-    """The photos that the arguments name; one that names none does not stop the others.
-
-    Raises:
-        CapPruneError: There is one argument, and it names no photo.
-    """
-    from capprune_runtime.errors import DataError
-    from capprune_runtime.photo_argument import argument_problem
-    from capprune_runtime.photo_folder import find_photos
-
-    named: list[Named] = []
-    for place in places:
-        problem: CapPruneError | None = argument_problem(place)
-        if problem is None and place.is_dir():
-            try:
-                found = find_photos(place, endings)
-                named += [Named(path) for path in found.photos]
-                if (left_out := found.left_out_text()) is not None:
-                    say(f"{place}: {left_out}")
-                continue
-            except DataError as error:
-                problem = error
-        named.append(Named(place, problem))
-    if len(named) == 1 and named[0].problem is not None:
-        raise named[0].problem
-    return named
 
 
 def _pictures(explain: Path | None, photos: Sequence[Path]) -> dict[Path, Path]:
@@ -159,6 +144,21 @@ class _Work:
     journal: CaptionJournal
     pictures: Mapping[Path, Path]
     as_json: bool
+    cache: Path
+    said: dict[Named, Said] = field(default_factory=dict)
+
+    def spread(self, named: Sequence[Named], places: Workers, settings: CaptionSettings) -> None:
+        """Caption by several workers what the journal does not hold."""
+        left = [one for one in named if can_be_spread(one) and self.journal.caption(one.path, one.identity) is None]
+        try:
+            with bar("captions") as tell:
+                for one, said in caption_by_workers(left, places, settings, tell):
+                    self.said[one] = said
+                    if said.caption is not None:
+                        self.journal.keep(one.path, said.caption, one.identity)
+        except BaseException:
+            self.journal.close(finished=False)
+            raise
 
     def caption_all(self, named: Sequence[Named], out: Path | None) -> list[Said]:
         """Caption every photo and write the table; after an interruption, the table of what there is."""
@@ -192,11 +192,13 @@ class _Work:
 
         if one.problem is not None:
             return Said(one.path, None, None, one.problem)
-        done = self.journal.caption(one.path)
+        if one in self.said:
+            return self.said[one]
+        done = self.journal.caption(one.path, one.identity)
         if done is not None and (explanation is None or explanation.is_file()):
             return Said(one.path, done, self.confidence, None)
         try:
-            look = look_at(self.captioner, one.path, self.beam)
+            look = look_at(self.captioner, one.path, self.beam, content=content_of(one, self.cache))
             if explanation is not None:
                 from capprune_runtime.caption.explain import tile_of
 
@@ -207,7 +209,7 @@ class _Work:
             from capprune_runtime.caption.explain import write_explanation
 
             write_explanation(explanation, tile, look.caption)
-        self.journal.keep(one.path, look.caption)
+        self.journal.keep(one.path, look.caption, one.identity)
         return Said(one.path, look.caption, self.confidence, None, look.warning)
 
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from capprune.cli.console import Place, bar, cache_option, emit, json_option, out_option, say, table
+from capprune.cli.console import (
+    Place,
+    bar,
+    cache_option,
+    emit,
+    json_option,
+    on_option,
+    out_option,
+    say,
+    table,
+    workers_option,
+)
 
 if TYPE_CHECKING:
     from capprune.config.run import RunConfig
+    from capprune.sweeping.grid import Combination
     from capprune.sweeping.results import Document
+    from capprune.sweeping.spread import SpreadTraining, TrainTask
+    from capprune.workers import Workers
 
 TABLE = "sweep.md"
 
@@ -27,6 +42,8 @@ TABLE = "sweep.md"
     help="Values of a key, or a YAML list of products; may be repeated.",
 )
 @click.option("--split", default="test", show_default=True, help="What every run is scored on.")
+@workers_option
+@on_option
 @out_option("sweep")
 @cache_option
 @json_option
@@ -35,6 +52,8 @@ def command(
     overrides: tuple[str, ...],
     grid: tuple[str, ...],
     split: str,
+    workers: int | None,
+    on: str | None,
     out: Path,
     cache: Path | None,
     as_json: bool,
@@ -42,7 +61,8 @@ def command(
     """Train every run of a grid, score it, and put all of them into one table.
 
     Keys are those of the config, and `weights` for export formats. A run that fails is noted and does not stop the others.
-    The same command goes on where an interrupted sweep stopped.
+    The same command goes on where an interrupted sweep stopped. With --workers or --on ray several runs train at once, with one
+    thread each; scoring and timing stay in this process.
 
     \b
     Example:
@@ -55,6 +75,7 @@ def command(
     from capprune.sweeping.sweep import Place, Sweep
     from capprune.sweeping.table import markdown
     from capprune.training.prepare import default_cache
+    from capprune.workers import parse_on
     from capprune_runtime.atomic import write_text
 
     base = load_config(config, overrides)
@@ -71,10 +92,39 @@ def command(
     def wrote(document: Document) -> None:
         write_text(out / TABLE, markdown(document))
 
-    document = Sweep(base, runs, place, train=train_one, bar=bar, say=say, wrote=wrote).run()
+    spread = _spread(parse_on(on, workers), runs, out, cache)
+    try:
+        document = Sweep(base, runs, place, train=spread or train_one, bar=bar, say=say, wrote=wrote).run()
+    finally:
+        if spread is not None:
+            spread.close()
     drawn = _draw(document, out)
     emit(document.model_dump(mode="json"), as_json, lambda: _show(document, out, drawn))
     _raise_if_all_failed(document, out)
+
+
+def _spread(places: Workers, runs: Sequence[Combination], out: Path, cache: Path) -> SpreadTraining | None:
+    """Training by several workers; None where this process trains."""
+    if places.ray is None and places.count == 1:
+        return None
+    from capprune.sweeping.spread import SpreadTraining
+
+    return SpreadTraining(runs, out, places, train=train_in_worker, cache=cache, say=say)
+
+
+def train_in_worker(task: TrainTask) -> dict[str, object] | None:
+    """Train one run of a sweep; returns the user's error where it fails."""
+    import yaml
+
+    from capprune.cli.train import train
+    from capprune.config.reading import parse_config
+    from capprune_runtime.errors import CapPruneError
+
+    try:
+        train(parse_config(yaml.safe_load(task.config)), task.folder, task.cache)
+    except CapPruneError as error:
+        return error.as_json()
+    return None
 
 
 def _draw(document: Document, out: Path) -> list[Path]:
