@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,8 +118,14 @@ def test_shards_are_captioned_as_their_photos_are(ray: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_sweep_makes_the_table_of_one_process(ray: Any, tmp_path: Path) -> None:
+def test_sweep_makes_the_table_of_one_process(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
+
+    from capprune.metrics import scores
+
+    monkeypatch.setattr(
+        scores, "java_command", lambda: None
+    )  # the metrics that need no Java: it costs more than the runs
 
     run("data", "scenes", "--out", tmp_path / "scenes", "--train", 24, "--val", 6, "--test", 6, "--size", 32)
     config = tmp_path / "c.yaml"
@@ -127,7 +135,7 @@ def test_sweep_makes_the_table_of_one_process(ray: Any, tmp_path: Path) -> None:
         "training: {epochs: 1, photos_per_batch: 4, learning_rate: 0.01, validation_photos: 4}\n"
         "pruning: {sparsity: 0.8}\n"
     )
-    grid = ("--grid", "pruning.method=none,hard,gradual", "--grid", "training.seed=1,2")
+    grid = ("--grid", "pruning.method=none,hard")
     documents = []
     for name, more in (("one", ()), ("ray", ("--on", "ray", "--workers", 2))):
         run("sweep", config, *grid, "--out", tmp_path / name, *more)
@@ -135,7 +143,7 @@ def test_sweep_makes_the_table_of_one_process(ray: Any, tmp_path: Path) -> None:
         documents.append(
             [{key: row[key] for key in row if key not in ("training", "sizes")} for row in document["rows"]]
         )
-        assert all(row["status"] == "done" for row in document["rows"]) and len(document["rows"]) == 6
+        assert all(row["status"] == "done" for row in document["rows"]) and len(document["rows"]) == 2
     assert documents[0] == documents[1]
 
 
@@ -146,6 +154,7 @@ def test_place_that_is_not_known_is_a_usage_error(text: str) -> None:
 
 
 @pytest.mark.slow
-def test_cluster_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(CapPruneError, match="no Ray cluster that can be used"):
-        list(Workers(1, "127.0.0.1:1").run(tenfold, [1]))
+def test_cluster_that_is_not_there_is_an_error(photos: Path) -> None:
+    command = [sys.executable, "-m", "capprune", "caption", str(photos), "--on", "ray:127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 1 and "there is no Ray cluster that can be used: 127.0.0.1:1" in done.stderr
