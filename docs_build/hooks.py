@@ -1,7 +1,8 @@
 """Hooks that MkDocs calls while it builds the documentation; see `hooks` in mkdocs.yml.
 
 - Files outside docs/ that pages link to (the results, the Raspberry Pi walk, the configs) become pages of the site.
-- `<!-- options: COMMAND -->`, `<!-- extras -->` and `<!-- config -->` are replaced by text made from the code.
+- `<!-- options: COMMAND -->`, `<!-- extras -->`, `<!-- config -->`, `<!-- operators -->` and `<!-- limits -->` are replaced by
+  text made from the code.
 - Drawings in SVG are put into the page, so that screen readers find their titles.
 """
 
@@ -13,11 +14,12 @@ from typing import Any
 
 from command_pages import extras_table, options_of
 from config_reference import config_reference
+from operator_table import limits_table, operator_table
 from outside_files import OutsideFiles
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = OutsideFiles(ROOT)
-MARKER = re.compile(r"<!-- (options|extras|config)(?:: ([\w -]+))? -->")
+MARKER = re.compile(r"<!-- (options|extras|config|operators|limits)(?:: ([\w -]+))? -->")
 DRAWING = re.compile(r"^!\[([^\]]*)\]\(([\w/.-]+\.svg)\)$", re.MULTILINE)
 
 
@@ -42,7 +44,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
 def _made(kind: str, of: str | None) -> str:
     if kind == "options":
         return options_of(str(of))
-    return extras_table() if kind == "extras" else config_reference()
+    made = {"extras": extras_table, "config": config_reference, "operators": operator_table, "limits": limits_table}
+    return made[kind]()
 
 
 def _drawing(path: Path) -> str:

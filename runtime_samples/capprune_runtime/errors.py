@@ -26,6 +26,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+MOST_CHARACTERS = 400  # of one part of a message: what a file holds may be of any length
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
+
 
 class CapPruneError(Exception):
     """Base of all errors that are shown to the user as a message, never as a traceback.
@@ -49,11 +55,11 @@ class CapPruneError(Exception):
         found: object = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(what)
-        self.what = what
+        super().__init__(_cut(what))
+        self.what = _cut(what)
         self.where = None if where is None else str(where)
-        self.expected = None if expected is None else str(expected)
-        self.found = None if found is None else str(found)
+        self.expected = None if expected is None else _cut(str(expected))
+        self.found = None if found is None else _cut(str(found))
         self.hint = hint
 
     def __str__(self) -> str:

@@ -37,7 +37,20 @@ class Call:
     rows: bool = False
 
 
-Check = Callable[[bytes, str, Call], Mapping[str, bytes]]
+@dataclass(frozen=True)
+class Checked:
+    """What a check learnt of a model file.
+
+    Attributes:
+        metadata: The metadata in the file, by name.
+        multiply_adds: Products that one run adds up for one row, other operators included at a fixed rate.
+    """
+
+    metadata: Mapping[str, bytes]
+    multiply_adds: int
+
+
+Check = Callable[[bytes, str, Call], Checked]
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class Format:
         suffix: The ending of a file's name.
         identifier: Bytes 4 to 8 of every such file; None where the kind has none.
         check: The verifier, as "module:function". It takes a file, its name and the `Call` that it must have, raises
-            `BadModelFile`, and returns the metadata in the file.
+            `BadModelFile`, and returns what it learnt.
         max_bytes: Of one file.
     """
 
@@ -72,7 +85,7 @@ class Format:
         """The names of both files."""
         return self.encoder, self.decoder
 
-    def verify(self, data: bytes, where: str, call: Call) -> Mapping[str, bytes]:
+    def verify(self, data: bytes, where: str, call: Call) -> Checked:
         """Check a whole model file before an interpreter may see it.
 
         Args:
@@ -81,7 +94,7 @@ class Format:
             call: What it must compute.
 
         Returns:
-            The metadata in the file, by name.
+            The metadata in the file, and what a run costs.
 
         Raises:
             BadModelFile: A rule is broken, or the file computes something else.

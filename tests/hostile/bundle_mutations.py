@@ -29,6 +29,7 @@ class MemoryMembers:
 
     files: Mapping[str, bytes]
     place: Path = Path("bundle")
+    packed_bytes: int | None = None
 
     def names(self, cap: int) -> tuple[str, ...]:
         if len(self.files) > cap:

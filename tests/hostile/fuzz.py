@@ -58,13 +58,24 @@ class Report:
         return sum(n for outcome, n in self.counts.items() if outcome.startswith(start)) / max(1, self.accepted)
 
 
-def run_cases(world: Path, seed: int, first: int, count: int, runtime: str = "ai-edge-litert") -> Report:
-    """Run cases `first` to `first + count - 1` on the world of sound files that `world.write_world` wrote."""
+def run_cases(
+    world: Path, seed: int, first: int, count: int, runtime: str = "ai-edge-litert", program: Path | None = None
+) -> Report:
+    """Run cases `first` to `first + count - 1` on the world of sound files that `world.write_world` wrote.
+
+    Args:
+        world: The folder of the sound files.
+        seed: Of the cases.
+        first: The first case.
+        count: How many.
+        runtime: See `open_model`.
+        program: What makes and judges the cases; `CHILD` without it.
+    """
     counts: collections.Counter[str] = collections.Counter()
     failures = []
     number, end = first, first + count
     while number < end:
-        command = [sys.executable, str(CHILD), str(world), str(seed), str(number), str(end), runtime]
+        command = [sys.executable, str(program or CHILD), str(world), str(seed), str(number), str(end), runtime]
         with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
             for number_, subject, outcome in _results(child):
                 number = number_ + 1

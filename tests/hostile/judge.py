@@ -9,17 +9,19 @@ wrong: WHAT                     anything else: another number, another exception
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from reference import run_reference
-from reference_values import MAX_ELEMENTS, Known, OutOfRange, Unknown
+from reference_values import MAX_ELEMENTS, Known, OutOfRange, Unknown, real_numbers
 from subjects import inputs_for
 
 from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import BundleError
 from capprune_runtime.tflite.file import TfliteModel
+
+MakeInputs = Callable[[Mapping[str, tuple[tuple[int, ...], str]]], dict[str, Any]]
 
 COMPARED, INTERPRETER = "compared", "refused by the interpreter"
 FAILURES = ("wrong", "signal", "hang")
@@ -27,7 +29,9 @@ FAILURES = ("wrong", "signal", "hang")
 TELLING = 0.25
 
 
-def judged_model(data: bytes, model: TfliteModel, key: str, runtime: str = "auto") -> str:
+def judged_model(
+    data: bytes, model: TfliteModel, key: str, runtime: str = "auto", make_inputs: MakeInputs = inputs_for
+) -> str:
     """Run an accepted model in an interpreter and in the reference.
 
     Args:
@@ -35,6 +39,7 @@ def judged_model(data: bytes, model: TfliteModel, key: str, runtime: str = "auto
         model: What the verifier read in it.
         key: Its signature.
         runtime: See `open_model`.
+        make_inputs: Inputs for shapes and types by name.
     """
     signature = model.signatures[key]
     shapes = {
@@ -42,7 +47,7 @@ def judged_model(data: bytes, model: TfliteModel, key: str, runtime: str = "auto
     }
     if sum(int(np.prod(shape)) for shape, _ in shapes.values()) > MAX_ELEMENTS:
         return "not compared: large inputs"
-    inputs = inputs_for(shapes)
+    inputs = make_inputs(shapes)
     expected, why = _expected(model, {signature.inputs[name]: array for name, array in inputs.items()})
     if expected is None and why.endswith("elements"):
         return f"not compared: {why}"
@@ -52,7 +57,8 @@ def judged_model(data: bytes, model: TfliteModel, key: str, runtime: str = "auto
         return INTERPRETER
     if expected is None:
         return f"wrong: the interpreter ran, {why}" if why == "out of range" else f"not compared: {why}"
-    return compared({name: expected[index] for name, index in signature.outputs.items()}, found)
+    real = {name: real_numbers(array, model.tensors[signature.outputs[name]]) for name, array in found.items()}
+    return compared({name: expected[index] for name, index in signature.outputs.items()}, real)
 
 
 def _expected(model: TfliteModel, inputs: dict[int, Any]) -> tuple[dict[int, Known] | None, str]:

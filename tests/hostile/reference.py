@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from reference_operators import MOVES, STEPS
-from reference_values import MAX_ELEMENTS, Call, Known, Unknown, as_stored, exact, stored
+from reference_values import MAX_ELEMENTS, Call, Known, Unknown, as_stored, exact, real_numbers, stored
 
 from capprune_runtime.tflite.file import TfliteModel
 
@@ -35,7 +35,7 @@ def run_reference(model: TfliteModel, inputs: Mapping[int, NDArray[Any]]) -> dic
         Unknown: The reference cannot say what the file computes.
         OutOfRange: An index is out of range.
     """
-    known = {index: exact(array) for index, array in inputs.items()}
+    known = {index: exact(real_numbers(array, model.tensors[index])) for index, array in inputs.items()}
     for tensor in model.tensors:
         if tensor.elements > MAX_ELEMENTS:
             raise Unknown(f"{tensor.elements} elements")

@@ -90,15 +90,20 @@ def stored(model: TfliteModel, tensor: Tensor) -> Array:
     """The numbers of a stored tensor, dense and real."""
     values = model.stored_values(tensor)
     dense = values.reshape(tensor.shape) if tensor.sparsity is None else _expanded(values, tensor)
-    real: Array = dense.astype(np.float64)
+    return real_numbers(dense, tensor)
+
+
+def real_numbers(array: NDArray[Any], tensor: Tensor) -> Array:
+    """What the numbers of a tensor stand for."""
+    real: Array = array.astype(np.float64)
     if tensor.quantisation is not None:
         scales, zero_points = (
             array.astype(np.float64) for array in (tensor.quantisation.scales, tensor.quantisation.zero_points)
         )
+        along = [1] * real.ndim
         if scales.size > 1:
-            along = [1] * real.ndim
             along[tensor.quantisation.axis] = scales.size
-            scales, zero_points = scales.reshape(along), zero_points.reshape(along)
+        scales, zero_points = scales.reshape(along), zero_points.reshape(along)
         real = scales * (real - zero_points)
     return real
 

@@ -56,8 +56,8 @@ def model_subjects(models: Mapping[str, tiny_bundle.TinyModels]) -> tuple[Subjec
 
 INT8_SCALE = {"LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0)}
 INT8_OPERATORS = (
-    "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "LOGISTIC", "MAXIMUM", "MAX_POOL_2D", "MEAN", "MUL", "PAD", "RELU", "RELU6",
-    "RESHAPE", "SLICE", "SOFTMAX", "SUB", "SUM", "TANH", "TRANSPOSE",
+    "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL", "PAD", "RELU", "RELU6",
+    "RESHAPE", "SLICE", "SOFTMAX", "SUB", "TANH", "TRANSPOSE",
 )  # fmt: skip
 
 

@@ -104,8 +104,8 @@ SLICED = (ints(0, 1, 5), ints(2, 4, 9), ints(1, 2, 1))
 CASES = [
     Case("ADD", ((2, 1, 4), (3, 1)), ((2, 3, 4),)),
     Case("MUL", ((4,), (2, 3, 4)), ((2, 3, 4),)),
-    Case("MAXIMUM", ((2, 3), (2, 3)), ((2, 3),)),
-    Case("MINIMUM", ((2, 3), (1, 3)), ((2, 3),)),
+    Case("MAXIMUM", ((2, 3), weights(2, 3)), ((2, 3),)),
+    Case("MINIMUM", ((2, 3), weights(1, 3)), ((2, 3),)),
     Case("SUB", ((2, 3), (2, 3)), ((2, 3),)),
     Case("DIV", ((2, 3), weights(2, 3)), ((2, 3),)),
     Case("SQUARED_DIFFERENCE", ((1, 2, 4), (1, 2, 1)), ((1, 2, 4),)),
@@ -146,13 +146,13 @@ CASES = [
     Case("CONV_2D", ((1, 7, 9, 3), weights(5, 3, 2, 3), weights(5)), ((1, 3, 4, 5),), {**CONV, "padding": VALID}),
     Case("DEPTHWISE_CONV_2D", ((1, 8, 8, 3), weights(1, 3, 3, 6), weights(6)), ((1, 3, 3, 6),),
          {"padding": VALID, "strideW": 2, "strideH": 2, "depthMultiplier": 2}),
-    Case("AVERAGE_POOL_2D", ((1, 7, 7, 2),), ((1, 4, 3, 2),),
-         {"padding": SAME, "strideW": 3, "strideH": 2, "filterWidth": 2, "filterHeight": 3}),
-    Case("MAX_POOL_2D", ((1, 7, 7, 2),), ((1, 4, 3, 2),),
-         {"padding": SAME, "strideW": 3, "strideH": 2, "filterWidth": 2, "filterHeight": 3}),
+    Case("AVERAGE_POOL_2D", ((1, 7, 7, 2),), ((1, 4, 4, 2),),
+         {"padding": SAME, "strideW": 2, "strideH": 2, "filterWidth": 2, "filterHeight": 3}),
+    Case("MAX_POOL_2D", ((1, 7, 7, 2),), ((1, 4, 4, 2),),
+         {"padding": SAME, "strideW": 2, "strideH": 2, "filterWidth": 2, "filterHeight": 3}),
     Case("MAX_POOL_2D", ((1, 6, 6, 2),), ((1, 2, 2, 2),),
          {"padding": VALID, "strideW": 2, "strideH": 2, "filterWidth": 3, "filterHeight": 3}),
-    Case("CAST", ((2, 3),), ((2, 3),), {"inDataType": 0, "outDataType": 2}, dtype="int32"),
+    Case("CAST", (Places((2, 3)),), ((2, 3),), {"inDataType": 2, "outDataType": 0}),
 ]  # fmt: skip
 
 # Operands that do not go together.

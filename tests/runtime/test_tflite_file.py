@@ -88,16 +88,16 @@ def test_the_specification_lists_the_operators_that_are_allowed() -> None:
 
 
 KEYS = {
-    "name", "code", "versions", "inputs", "outputs", "constants", "may_omit", "types", "options_type", "needs_options", "options",
+    "name", "code", "versions", "inputs", "outputs", "constants", "may_omit", "forms", "options_type", "needs_options", "options",
 }  # fmt: skip
 
 
 def test_the_table_holds_only_keys_that_its_readers_know() -> None:
     table = json.loads(table_bytes())
-    assert table.keys() == {"about", "operators"}
+    assert table.keys() == {"about", "limits", "operators"}
     assert [entry["name"] for entry in table["operators"]] == sorted(OPERATORS)
     for entry in table["operators"]:
-        assert {"name", "code", "versions", "inputs"} <= entry.keys() <= KEYS
+        assert {"name", "code", "versions", "inputs", "forms"} <= entry.keys() <= KEYS
         assert 1 <= entry["versions"][0] <= entry["versions"][1] and 1 <= entry["inputs"][0] <= entry["inputs"][1]
         assert entry.get("outputs", "option") == "option"
         for option in entry.get("options", ()):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capprune_runtime.bundle.capz_pieces import expand_pieces, inflate
+from capprune_runtime.bundle.costs import check_expansion
 from capprune_runtime.bundle.manifest import MANIFEST, VOCABULARY, allowed
 from capprune_runtime.bundle.members import read_member
 from capprune_runtime.bundle.vocabulary import MAX_VOCABULARY_BYTES
@@ -52,6 +53,7 @@ class CapzMembers:
     """The files of a packed bundle, expanded one by one when they are read."""
 
     place: Path
+    packed_bytes: int
     _members: Mapping[str, _Member]
 
     def names(self, cap: int) -> tuple[str, ...]:
@@ -113,7 +115,7 @@ def open_capz(place: Path) -> CapzMembers:
     target = place.resolve()  # a user may keep a link to a packed bundle
     data = read_member(target.parent, target.name, MAX_CAPZ_BYTES)
     try:
-        return CapzMembers(place, _read_members(memoryview(data)))
+        return CapzMembers(place, len(data), _read_members(memoryview(data)))
     except BundleError as error:
         error.where = str(place) if error.where is None else f"{place}, {error.where}"
         raise
@@ -141,10 +143,10 @@ def _read_members(data: memoryview) -> dict[str, _Member]:
     content = content[PREAMBLE.size :]
     if not 0 < header_bytes <= min(MAX_HEADER_BYTES, len(content)):
         raise BundleError("size of the header", expected=f"at most {MAX_HEADER_BYTES} bytes", found=header_bytes)
-    return _read_header(content[:header_bytes], content[header_bytes:])
+    return _read_header(content[:header_bytes], content[header_bytes:], len(data))
 
 
-def _read_header(header: memoryview, sections: memoryview) -> dict[str, _Member]:
+def _read_header(header: memoryview, sections: memoryview, size_bytes: int) -> dict[str, _Member]:
     members: dict[str, _Member] = {}
     last, total, count = "", 0, 0
     while len(header):
@@ -165,6 +167,7 @@ def _read_header(header: memoryview, sections: memoryview) -> dict[str, _Member]
             raise BundleError("a section lies behind the end of the file", where=name, found=f"{stored} bytes")
         members[name] = _Member(name, coding, size, sections[:stored], digest)
         sections = sections[stored:]
+    check_expansion(size_bytes, total)
     if len(sections):
         raise BundleError("bytes of the packed bundle belong to no file", found=f"{len(sections)} bytes")
     return members

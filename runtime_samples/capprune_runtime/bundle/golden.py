@@ -14,7 +14,6 @@ from capprune_runtime.errors import BundleError, PhotoError
 from capprune_runtime.photo import decode_photo
 
 MAX_ENTRIES = 1024
-MAX_SIDE = 4096  # of a golden photo, in pixels; a reader decodes them all
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -65,23 +64,36 @@ def parse_golden(
     )
 
 
-def check_golden_photos(files: Mapping[str, bytes], place: Path) -> None:
+def check_golden_photos(files: Mapping[str, bytes], place: Path, size: int | None) -> None:
     """Decode every photo of a bundle.
 
+    Args:
+        files: The bytes of every file of the bundle, by name.
+        place: The bundle, for messages.
+        size: S, the side of a photo in pixels; None where the model reads no photos.
+
     Raises:
-        PhotoError: One is no PNG, cannot be decoded or is larger than `MAX_SIDE`.
+        PhotoError: One is no PNG, cannot be decoded or is not S x S.
+        BundleError: There are photos, and the model reads none.
     """
     for name, content in files.items():
         if GOLDEN_PHOTO.fullmatch(name):
-            _check_photo(content, place / name)
+            if size is None:
+                raise BundleError("a golden photo of a model that reads no photos", where=place / name)
+            _check_photo(content, place / name, size)
 
 
-def _check_photo(content: bytes, where: Path) -> None:
+def _check_photo(content: bytes, where: Path, size: int) -> None:
     if content[: len(_PNG)] != _PNG:
         raise PhotoError("a golden photo is not a PNG", where=where)
     sides = [int.from_bytes(content[place : place + 4], "big") for place in (16, 20)]
-    if max(sides) > MAX_SIDE:
-        raise PhotoError("a golden photo is too large", where=where, expected=f"sides up to {MAX_SIDE}", found=sides)
+    if sides != [size, size]:
+        raise PhotoError(
+            "a golden photo has another size than the model reads",
+            where=where,
+            expected=f"{size} x {size} pixels",
+            found=f"{sides[0]} x {sides[1]}",
+        )
     decode_photo(content, where)
 
 

@@ -29,6 +29,10 @@ class Members(Protocol):
     def place(self) -> Path:
         """Where they lie, for messages: a member's place is `place / name`."""
 
+    @property
+    def packed_bytes(self) -> int | None:
+        """The size of the file that they are packed in; None where they are not."""
+
     def names(self, cap: int) -> tuple[str, ...]:
         """Every name, sorted, with `/` between folders; an error beyond `cap` of them."""
 
@@ -41,6 +45,7 @@ class FolderMembers:
     """The files of a bundle that is a folder."""
 
     place: Path
+    packed_bytes: int | None = None
 
     def names(self, cap: int) -> tuple[str, ...]:
         """See `list_members`."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from capprune_runtime import strict_json
 from capprune_runtime.bundle.capz import open_capz
+from capprune_runtime.bundle.costs import check_costs, photo_size
 from capprune_runtime.bundle.golden import check_golden_photos, parse_golden
 from capprune_runtime.bundle.manifest import (
     GOLDEN,
@@ -112,16 +113,21 @@ def verify_members(members: Members) -> Bundle:
             expected=f"{interface.vocabulary} tokens",
             found=f"{vocabulary.decoder_size} of kind {manifest.tokens.kind}",
         )
+    multiply_adds: list[int] = []
     for section, inputs, outputs in (
         (manifest.encoder, manifest.encode_inputs(), interface.encode_outputs()),
         (manifest.decoder, interface.step_inputs(), interface.step_outputs()),
     ):
         where = place / section.file
         call = Call(section.signature, inputs, outputs, rows=section is manifest.decoder)
-        metadata = manifest.format.verify(files[section.file], str(where), call)
-        _check_metadata(metadata, where, manifest, files[VOCABULARY])
-    parse_golden(files, place, manifest, vocabulary)
-    check_golden_photos(files, place)
+        checked = manifest.format.verify(files[section.file], str(where), call)
+        multiply_adds.append(checked.multiply_adds)
+        _check_metadata(checked.metadata, where, manifest, files[VOCABULARY])
+    golden = parse_golden(files, place, manifest, vocabulary)
+    size_bytes = members.packed_bytes or sum(map(len, files.values()))
+    encode, step = multiply_adds
+    check_costs(manifest, golden, encode, step, size_bytes, place)
+    check_golden_photos(files, place, photo_size(manifest))
     return Bundle(place, manifest, vocabulary, files)
 
 

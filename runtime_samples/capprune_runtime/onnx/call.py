@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from capprune_runtime.formats import NEXT, Call
-from capprune_runtime.onnx.check import check_onnx
+from capprune_runtime.formats import NEXT, Call, Checked
+from capprune_runtime.onnx.check import check_and_count
 
 
-def check_call(data: bytes, where: str, call: Call) -> Mapping[str, bytes]:
+def check_call(data: bytes, where: str, call: Call) -> Checked:
     """Check a model file; see `Format.verify`. An .onnx has no metadata that counts.
 
     Inputs and outputs of an ONNX graph share one space of names, so that an output whose name is also an input's has the
@@ -16,5 +14,5 @@ def check_call(data: bytes, where: str, call: Call) -> Mapping[str, bytes]:
     """
     both = call.inputs.keys() & call.outputs.keys()
     outputs = {NEXT + name if name in both else name: tensor for name, tensor in call.outputs.items()}
-    check_onnx(data, where, call.inputs, outputs, rows=call.rows)
-    return {}
+    _, multiply_adds = check_and_count(data, where, call.inputs, outputs, rows=call.rows)
+    return Checked({}, multiply_adds)

@@ -9,7 +9,6 @@ the tensor or operator and its byte in the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,12 @@ from numpy.typing import NDArray
 
 from capprune_runtime.errors import BadModelFile
 from capprune_runtime.formats import Signature
-from capprune_runtime.onnx.file import Initializer, Node, OnnxModel, Value, read_onnx
+from capprune_runtime.onnx.costs import LIMITS, costs
+from capprune_runtime.onnx.file import MAX_RANK, Initializer, Node, OnnxModel, Value, read_onnx
 from capprune_runtime.onnx.operators import OPERATORS, AttributeRule, Exactly, Int, Ints, OneOf, Real, ZeroTensor
 from capprune_runtime.onnx.shapes import Call, DoesNotFit, Known, infer
 from capprune_runtime.onnx.weights import BadWeights, check_weights
 
-MAX_COMPUTED_BYTES = 1 << 30  # of all values that are computed for one row, together
 MANY_ROWS = 65_521  # a prime: no other size of a model equals it by chance
 
 
@@ -42,8 +41,15 @@ def check_onnx(data: bytes, where: str, inputs: Signature, outputs: Signature, *
     Raises:
         BadModelFile: A rule is broken.
     """
+    return check_and_count(data, where, inputs, outputs, rows=rows)[0]
+
+
+def check_and_count(
+    data: bytes, where: str, inputs: Signature, outputs: Signature, *, rows: bool
+) -> tuple[OnnxModel, int]:
+    """Check as `check_onnx` does; return the model, and the products that a run of one row adds up."""
     model = read_onnx(data, where)
-    check = _Check(model, where)
+    check = _Check(model, where, len(data))
     check.names()
     check.values()
     free = check.signature("input", model.inputs, inputs, rows=rows)
@@ -52,15 +58,17 @@ def check_onnx(data: bytes, where: str, inputs: Signature, outputs: Signature, *
     for size in (1, MANY_ROWS) if free else (1,):
         check.graph(size, outputs)
     check.weights()
-    return model
+    return model, check.multiply_adds
 
 
 class _Check:
     """One file under the rules; holds what every rule needs: the model and its name."""
 
-    def __init__(self, model: OnnxModel, where: str) -> None:
+    def __init__(self, model: OnnxModel, where: str, size_bytes: int) -> None:
         self._model = model
         self._where = where
+        self._size_bytes = size_bytes
+        self.multiply_adds = 0
 
     def names(self) -> None:
         """Each name is given once."""
@@ -106,13 +114,13 @@ class _Check:
         known = {tensor.name: _stored(tensor) for tensor in self._model.initializers.values()}
         for value in self._model.inputs:
             known[value.name] = Known(_sized(value.shape, rows), value.dtype)
-        computed_bytes = 0
         for node in self._model.nodes:
             for name, made in zip(node.outputs, self._infer(node, known), strict=True):
                 known[name] = made
-                computed_bytes += prod(made.shape) * np.dtype(made.dtype).itemsize
-            if rows == 1 and computed_bytes > MAX_COMPUTED_BYTES:
-                raise self._bad("graph: it needs too much memory", node, f"at most {MAX_COMPUTED_BYTES} bytes")
+                if len(made.shape) > MAX_RANK:
+                    raise self._bad("graph: too many dimensions", node, f"at most {MAX_RANK}", len(made.shape))
+        if rows == 1:
+            self._costs(known)
         for value in self._model.outputs:
             if value.name not in known or value.name in {one.name for one in self._model.inputs}:
                 raise self._bad("graph: an output is never computed", value)
@@ -120,6 +128,17 @@ class _Check:
             if found != (_sized(value.shape, rows), outputs[value.name][1]):
                 expected = f"{_sized(value.shape, rows)} {outputs[value.name][1]}"
                 raise self._bad("graph: an output has another shape or type than declared", value, expected, found)
+
+    def _costs(self, known: Mapping[str, Known]) -> None:
+        """A run of the model costs no more than its size allows."""
+        found = costs(self._model.nodes, known, [value.name for value in self._model.outputs])
+        self.multiply_adds = found["work"]
+        for kind, cost in found.items():
+            base, per_byte = LIMITS[kind]
+            if cost > (limit := base + per_byte * self._size_bytes):
+                what = "computes" if kind == "work" else "needs"
+                part = "much" if kind == "work" else "much memory"
+                raise self._bad(f"graph: it {what} too {part} for its size", None, f"{kind} of at most {limit}", cost)
 
     def weights(self) -> None:
         """Numbers in other forms than float32, and nothing stored in vain."""

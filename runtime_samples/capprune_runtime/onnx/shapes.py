@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from capprune_runtime.onnx.file import TENSOR_TYPES, Node
+from capprune_runtime.onnx.file import MAX_RANK, TENSOR_TYPES, Node
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -46,6 +46,7 @@ class Call:
         """The whole numbers of a stored list."""
         values = self.inputs[position]
         _require(values.stored is not None and values.dtype == "int64" and len(values.shape) == 1, "a list of int64")
+        _require(values.shape[0] <= MAX_RANK, f"a list of at most {MAX_RANK} numbers")
         return [int(value) for value in values.stored.tolist()] if values.stored is not None else []
 
     def floats(self) -> None:

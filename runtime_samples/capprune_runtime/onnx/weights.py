@@ -53,6 +53,7 @@ class _Weights:
         for node in model.nodes:
             for name in node.inputs:
                 self._readers.setdefault(name, []).append(node)
+        self._seen: dict[tuple[str, str], int] = {}
         self._inputs = {value.name for value in model.inputs}
         self._outputs = {value.name for value in model.outputs}
 
@@ -65,7 +66,7 @@ class _Weights:
             return
         if stored.dtype == "int8":
             self._only(node, ("Mul",))
-            if (stored.values == -128).any():
+            if self._once("smallest", stored, lambda: int(stored.values.min())) == -128:
                 raise BadWeights("weights: int8 codes must not hold -128", node, "-127 to 127")
         elif stored.dtype == "uint8":
             self._only(node, ("CumSum", "Gather"))
@@ -94,8 +95,9 @@ class _Weights:
         table = self._stored.get(node.inputs[0])
         if table is None:
             raise BadWeights("weights: codes need a stored table", node)
-        if int(codes.values.max()) >= len(table.values):
-            raise BadWeights("weights: a code lies outside its table", node, len(table.values), int(codes.values.max()))
+        most = self._once("largest", codes, lambda: int(codes.values.max()))
+        if most >= len(table.values):
+            raise BadWeights("weights: a code lies outside its table", node, len(table.values), most)
 
     def summed(self, node: Node) -> None:
         """CumSum: of stored gaps, for a ScatterElements."""
@@ -119,9 +121,9 @@ class _Weights:
         gaps = self._cast_of(self._makers[sums].inputs[0], "uint8")
         size = self._stored[self._makers[zeros].inputs[0]]
         assert gaps is not None  # `summed` and the order of the nodes
-        if not gaps.values[1:].all():
+        if not self._once("gaps", gaps, lambda: bool(gaps.values[1:].all())):
             raise BadWeights("gaps: two lead to one place", node, found=f"a gap of 0 at {gaps.values[1:].argmin() + 1}")
-        last, places = int(gaps.values.sum(dtype=np.int64)), int(size.values[0])
+        last, places = self._once("sum", gaps, lambda: int(gaps.values.sum(dtype=np.int64))), int(size.values[0])
         if last >= places:
             raise BadWeights("gaps: they lead out of the tensor", node, f"below {places}", last)
         self._only(node, ("Reshape",))
@@ -157,13 +159,20 @@ class _Weights:
             raise BadWeights("scale: it is not a positive number", node, f"at least {_SMALLEST_NORMAL}")
 
     def _small(self, node: Node, weights: Initializer) -> None:
-        # in 16 bits, as the size of -128 does not fit in 8
-        if (np.abs(weights.values.astype(np.int16)) > LARGEST_CODE).any():
+        largest = self._once("size", weights, lambda: max(int(weights.values.max()), -int(weights.values.min())))
+        if largest > LARGEST_CODE:
             raise BadWeights(
                 "int8: weights of products must have 7 bits, as onnxruntime saturates sums of more on some processors",
                 node,
                 f"-{LARGEST_CODE} to {LARGEST_CODE}",
             )
+
+    def _once(self, what: str, tensor: Initializer, find: Callable[[], int]) -> int:
+        """What was found of a stored tensor before: thousands of operators may read it."""
+        key = (what, tensor.name)
+        if key not in self._seen:
+            self._seen[key] = find()
+        return self._seen[key]
 
     def _maker(self, name: str) -> str:
         return self._makers[name].operator if name in self._makers else ""

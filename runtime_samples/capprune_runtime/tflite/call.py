@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from capprune_runtime.errors import BadModelFile
-from capprune_runtime.formats import Call, Signature
+from capprune_runtime.formats import Call, Checked, Signature
 from capprune_runtime.tflite.check import check_tflite
+from capprune_runtime.tflite.costs import work
 from capprune_runtime.tflite.file import TfliteModel
 
 
-def check_call(data: bytes, where: str, call: Call) -> Mapping[str, bytes]:
+def check_call(data: bytes, where: str, call: Call) -> Checked:
     """Check a model file; see `Format.verify`."""
     model = check_tflite(data, where, call.name)
     signature = model.signatures[call.name]
     _check_tensors(model, where, "input", signature.inputs, call.inputs)
     _check_tensors(model, where, "output", signature.outputs, call.outputs)
-    return {name: bytes(value) for name, value in model.metadata.items()}
+    return Checked({name: bytes(value) for name, value in model.metadata.items()}, work(model))
 
 
 def _check_tensors(model: TfliteModel, where: str, kind: str, found: Mapping[str, int], expected: Signature) -> None:

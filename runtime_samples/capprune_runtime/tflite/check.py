@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from capprune_runtime.errors import BadModelFile
+from capprune_runtime.tflite.costs import over_limit
 from capprune_runtime.tflite.file import Operator, Tensor, TfliteModel, read_tflite
+from capprune_runtime.tflite.forms import form_fits, form_of
 from capprune_runtime.tflite.operators import OPERATORS
 from capprune_runtime.tflite.quantisation import Fault, operator_fault, tensor_fault
 from capprune_runtime.tflite.shapes import DoesNotFit, infer_outputs
@@ -19,7 +21,12 @@ from capprune_runtime.tflite.sparsity import check_sparse_tensor, densified_faul
 MAX_RANK = 4  # some kernels have arrays of four sizes and do not look
 MAX_DIMENSION = 1 << 24
 MAX_TENSOR_BYTES = 256 << 20
-MAX_COMPUTED_BYTES = 1 << 30  # of all tensors that are computed, together
+_COSTS = {
+    "work": "it computes too much for its size",
+    "live_bytes": "it needs too much memory for its size",
+    "expanded_bytes": "it expands stored numbers to too many for its size",
+    "window_bytes": "the windows of a convolution need too much memory for its size",
+}
 
 
 def check_tflite(data: bytes, where: str, signature: str) -> TfliteModel:
@@ -42,6 +49,7 @@ def check_tflite(data: bytes, where: str, signature: str) -> TfliteModel:
     for tensor in model.tensors:
         check.tensor(tensor)
     check.graph()
+    check.costs()
     check.signature(signature)
     return model
 
@@ -89,26 +97,30 @@ class _Check:
             tensor = self._get(index, "model: there is no such input tensor")
             if index in ready:
                 raise self._bad("model: an input is stored in the file or stands twice", tensor)
+            if not tensor.shape:
+                raise self._bad("model: an input without dimensions, whose shape runtimes do not agree on", tensor)
             ready.add(index)
-        computed_bytes = 0
         for operator in self._model.operators:
             self._operator(operator, ready)
             for index in operator.outputs:
                 tensor = self._get(index, f"{_name(operator)}: there is no such output tensor")
                 self._written(operator, tensor, ready)
                 ready.add(index)
-                computed_bytes += tensor.elements * np.dtype(tensor.dtype).itemsize
             self._shapes(operator)
             self._fault(operator_fault(self._model, operator))
+            self._form(operator)
         self._fault(densified_fault(self._model))
-        if computed_bytes > MAX_COMPUTED_BYTES:
-            raise self._bad(
-                "model: it needs too much memory", None, f"at most {MAX_COMPUTED_BYTES} bytes", computed_bytes
-            )
         for index in self._model.outputs:
             tensor = self._get(index, "model: there is no such output tensor")
             if index not in ready or tensor.sparsity is not None:
                 raise self._bad("model: an output is never computed", tensor)
+
+    def costs(self) -> None:
+        """A run of the model costs no more than its size allows."""
+        if (over := over_limit(self._model)) is not None:
+            kind, limit, cost, operator = over
+            part = "model" if operator is None else _name(operator)
+            raise self._bad(f"{part}: {_COSTS[kind]}", None, f"{kind} of at most {limit}", cost)
 
     def signature(self, key: str) -> None:
         """The one signature names exactly the subgraph's inputs and outputs.
@@ -155,8 +167,19 @@ class _Check:
     def _written(self, operator: Operator, tensor: Tensor, ready: set[int]) -> None:
         if tensor.index in ready or tensor.sparsity is not None:
             raise self._bad(f"{_name(operator)}: it writes what is there already", tensor)
+        if not tensor.shape:
+            raise self._bad("tensor: a computed one without dimensions, whose shape runtimes do not agree on", tensor)
         if tensor.quantisation is not None and tensor.quantisation.scales.size > 1:
             raise self._bad("quantisation: computed numbers must have one scale", tensor)
+
+    def _form(self, operator: Operator) -> None:
+        if not form_fits(self._model, operator):
+            raise self._bad(
+                f"{_name(operator)}: no exporter writes this form, which runtimes may compute differently",
+                None,
+                " | ".join(OPERATORS[operator.name].forms),
+                form_of(self._model, operator),
+            )
 
     def _shapes(self, operator: Operator) -> None:
         try:

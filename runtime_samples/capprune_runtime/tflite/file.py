@@ -6,10 +6,10 @@ operators, external buffers, several subgraphs) is refused here or kept for `tfl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from capprune_runtime.errors import BadModelFile
 from capprune_runtime.formats import MAX_MODEL_BYTES
 from capprune_runtime.tflite.flatbuffer import Flatbuffer, Table
-from capprune_runtime.tflite.operators import OPERATORS, OptionField
+from capprune_runtime.tflite.operators import MAX_SIGNATURE_ENTRIES, OPERATORS, OptionField
 
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
@@ -37,6 +37,7 @@ _UNUSED_METADATA = ("CONVERSION_METADATA", "keep_stablehlo_constant", "min_runti
 _OPERATORS_BY_CODE = {operator.code: operator for operator in OPERATORS.values()}
 _INDEX_TYPES: dict[int, type[np.integer[Any]]] = {1: np.int32, 2: np.uint16, 3: np.uint8}
 
+Found = TypeVar("Found")
 Indices: TypeAlias = NDArray[np.integer[Any]]
 
 
@@ -132,6 +133,13 @@ class TfliteModel:
     signatures: Mapping[str, Signature]
     buffers: tuple[memoryview, ...]
     metadata: Mapping[str, memoryview]
+    _found: dict[tuple[object, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, find: Callable[[], Found], *key: object) -> Found:
+        """Return what was found for a key before, so that a stored tensor that many operators read is looked at once."""
+        if key not in self._found:
+            self._found[key] = find()
+        return cast(Found, self._found[key])
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether the tensor's values are stored in the file."""
@@ -364,7 +372,9 @@ def _signature(table: Table) -> Signature:
 
 def _named_tensors(table: Table, field: int, key: str) -> dict[str, int]:
     named: dict[str, int] = {}
-    for entry in table.tables(field):
+    if len(entries := table.tables(field)) > MAX_SIGNATURE_ENTRIES:
+        raise table.error("signature: it names too many tensors", f"at most {MAX_SIGNATURE_ENTRIES}", len(entries))
+    for entry in entries:
         entry.require_fields(2)
         name = entry.text(0)
         if name is None or name in named:

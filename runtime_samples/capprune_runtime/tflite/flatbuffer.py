@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune_runtime.errors import BadModelFile
+from capprune_runtime.tflite.operators import MAX_TABLES
 
 # A well-formed file is read about once; shared vtables and strings are why this is not 1.
 _PASSES = 4
 _SLACK_BYTES = 1 << 16
-_MAX_TABLES = 1 << 16  # in one vector
 
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -44,6 +44,7 @@ class Flatbuffer:
         self.where = where
         self._data = memoryview(data)
         self._budget = _PASSES * len(data) + _SLACK_BYTES
+        self._tables = 0
         if len(data) < 8:
             raise self.error("flatbuffer: the file is cut off", 0, "at least 8 bytes", len(data))
         if data[4:8] != identifier:
@@ -52,6 +53,12 @@ class Flatbuffer:
     def root(self) -> Table:
         """The table that the file starts from."""
         return Table(self, self.follow(0))
+
+    def count_table(self, offset: int) -> None:
+        """Count one table that is read: each takes some microseconds, however small it is."""
+        self._tables += 1
+        if self._tables > MAX_TABLES:
+            raise self.error("flatbuffer: too many tables", offset, f"at most {MAX_TABLES}")
 
     def error(self, rule: str, offset: int, expected: object = None, found: object = None) -> BadModelFile:
         """An error at a byte of the file."""
@@ -103,6 +110,7 @@ class Table:
     def __init__(self, buffer: Flatbuffer, position: int) -> None:
         self.position = position
         self._buffer = buffer
+        buffer.count_table(position)
         vtable = position - int(buffer.read("i", position))
         vtable_size, self._size = int(buffer.read("H", vtable)), int(buffer.read("H", vtable + 2))
         if vtable_size < 4 or vtable_size % 2 or self._size < 4:
@@ -144,8 +152,8 @@ class Table:
         if place is None:
             return ()
         first, count = self._buffer.vector(place, 4)
-        if count > _MAX_TABLES:
-            raise self.error("flatbuffer: a vector holds too many tables", f"at most {_MAX_TABLES}", count)
+        if count > MAX_TABLES:
+            raise self.error("flatbuffer: a vector holds too many tables", f"at most {MAX_TABLES}", count)
         return tuple(Table(self._buffer, self._buffer.follow(first + 4 * n)) for n in range(count))
 
     def numbers(self, field: int, dtype: type[_Number]) -> NDArray[_Number] | None:
@@ -165,7 +173,7 @@ class Table:
             return None
         if content[-1] != 0:
             raise self.error("flatbuffer: a string has no end")
-        if 0 in content[:-1]:
+        if b"\0" in bytes(content[:-1]):
             raise self.error("flatbuffer: a string ends before its end")  # where C code takes it to end
         try:
             return str(content[:-1], "utf-8")

@@ -29,6 +29,18 @@ class OptionField:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """What a file may cost of one kind, by its size."""
+
+    base: int
+    per_byte: int
+
+    def of(self, size_bytes: int) -> int:
+        """The limit for a file."""
+        return self.base + self.per_byte * size_bytes
+
+
+@dataclass(frozen=True)
 class OperatorRule:
     """One operator.
 
@@ -41,7 +53,7 @@ class OperatorRule:
         outputs: How many outputs; 0 for as many as an option says.
         constants: Inputs that decide shapes, so that they must be stored in the file.
         may_omit: The input that may be -1, if any.
-        types: Types of the inputs that are not among `constants`; empty for any.
+        forms: What it may read and give, one of them; see the table's first lines.
         options_type: The schema's number of the options; 0 when there are none.
         options: Their fields.
         needs_options: Whether the kernels divide by or index with an option.
@@ -55,7 +67,7 @@ class OperatorRule:
     outputs: int
     constants: tuple[int, ...]
     may_omit: int | None
-    types: tuple[str, ...]
+    forms: tuple[str, ...]
     options_type: int
     options: tuple[OptionField, ...]
     needs_options: bool
@@ -78,7 +90,7 @@ def _rule(entry: Mapping[str, Any]) -> OperatorRule:
         outputs=0 if entry.get("outputs") == "option" else 1,
         constants=tuple(entry.get("constants", ())),
         may_omit=entry.get("may_omit"),
-        types=tuple(entry.get("types", ())),
+        forms=tuple(entry["forms"]),
         options_type=entry.get("options_type", 0),
         options=tuple(_option(option) for option in entry.get("options", ())),
         needs_options=entry.get("needs_options", False),
@@ -90,4 +102,13 @@ def table_bytes() -> bytes:
     return importlib.resources.files("capprune_runtime.tflite").joinpath(TABLE).read_bytes()
 
 
-OPERATORS = {rule.name: rule for rule in map(_rule, json.loads(table_bytes())["operators"])}
+def _limit(name: str) -> Limit:
+    entry = _TABLE["limits"][name]
+    return Limit(entry["base"], entry["per_byte"])
+
+
+_TABLE = json.loads(table_bytes())
+OPERATORS = {rule.name: rule for rule in map(_rule, _TABLE["operators"])}
+LIMITS = {name: _limit(name) for name in ("work", "live_bytes", "expanded_bytes", "window_bytes")}
+MAX_TABLES = int(_TABLE["limits"]["tables"])  # of one file
+MAX_SIGNATURE_ENTRIES = int(_TABLE["limits"]["signature_entries"])

@@ -18,6 +18,7 @@ LARGEST_SCALE = float(2.0**64)
 # Ratios of scales that kernels turn into multipliers in fixed point.
 LEAST_RATIO, MOST_RATIO = 2.0**-20, 2.0**7
 _MOST_SUM, _MOST_INPUT = 2**31 - 1, 255
+_PIECE = 1 << 20  # weights that are worked on at once
 _BIAS_TOLERANCE = 1e-5  # of a scale, which is a product of two, rounded
 
 _ZERO_POINTS = {"int8": (-128, 127), "int32": (0, 0)}
@@ -104,7 +105,9 @@ def _weight_fault(model: TfliteModel, operator: Operator, source: Tensor, weight
         return Fault("quantisation: int8 weights must have scales and zero points of 0", weight)
     if operator.name in WEIGHTED and not model.is_constant(weight):
         return Fault(f"quantisation: int8 weights of {operator.name} must be stored", weight)
-    if model.is_constant(weight) and (model.stored_values(weight) == -128).any():
+    if model.is_constant(weight) and model.once(
+        lambda: bool((model.stored_values(weight) == -128).any()), "-128", weight.buffer
+    ):
         return Fault("quantisation: int8 weights must not hold -128", weight, "-127 to 127")
     scales = quantisation.scales.size
     if operator.name in _ONE_SCALE and scales > 1 and source.dtype != "int8":
@@ -137,14 +140,20 @@ def _bias_fault(model: TfliteModel, operator: Operator, source: Tensor, weight: 
     if scales.shape != products.shape or (np.abs(scales - products) > _BIAS_TOLERANCE * products).any():
         return Fault("quantisation: a bias has not the scales of input times weight", bias)
     axis = _channel_axis(operator)
-    weights = np.abs(np.moveaxis(_stored(model, weight), axis, 0)).reshape(weight.shape[axis], -1).sum(axis=1)
-    if (weights * _MOST_INPUT + np.abs(_stored(model, bias).ravel()) > _MOST_SUM).any():
+    weights = model.once(lambda: _channel_sums(model, weight, axis), "sums", weight.buffer, weight.shape, axis)
+    if (weights * _MOST_INPUT + np.abs(model.stored_values(bias).astype(np.int64)) > _MOST_SUM).any():
         return Fault("quantisation: a bias lets the sums of int8 products overflow", bias)
     return None
 
 
-def _stored(model: TfliteModel, tensor: Tensor) -> NDArray[np.int64]:
-    return model.stored_values(tensor).astype(np.int64).reshape(tensor.shape)
+def _channel_sums(model: TfliteModel, weight: Tensor, axis: int) -> NDArray[np.int64]:
+    """The sum of the sizes of each channel's int8 weights; a piece at a time, as the sizes need more bytes than the weights."""
+    values, last = model.stored_values(weight), axis != 0
+    rows = values.reshape(-1, weight.shape[-1]) if last else values.reshape(weight.shape[0], -1)
+    step = max(1, _PIECE // rows.shape[1])
+    pieces = (np.abs(rows[n : n + step].astype(np.int16)).sum(axis=0 if last else 1, dtype=np.int64)
+              for n in range(0, len(rows), step))  # fmt: skip
+    return np.sum(list(pieces), axis=0) if last else np.concatenate(list(pieces))
 
 
 def _whole_number_fault(operator: Operator, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Fault | None:

@@ -14,9 +14,9 @@ from math import ceil, prod
 import numpy as np
 
 from capprune_runtime.tflite.file import Operator, Tensor, TfliteModel
-from capprune_runtime.tflite.operators import OPERATORS
 
 Shape = tuple[int, ...]
+_MOST_NUMBERS = 8  # of an operand that decides a shape: two for each dimension
 
 
 class DoesNotFit(Exception):
@@ -50,6 +50,7 @@ class _Call:
         """The whole numbers of a stored operand."""
         tensor = self.inputs[position]
         _require(tensor.dtype == "int32" and len(tensor.shape) <= 2, f"input {position} must be a list of int32")
+        _require(tensor.elements <= _MOST_NUMBERS, f"input {position} must have at most {_MOST_NUMBERS} numbers")
         _require(size is None or tensor.elements == size, f"input {position} must have {size} numbers")
         return tuple(self.model.stored_values(tensor).tolist())
 
@@ -64,10 +65,6 @@ def infer_outputs(model: TfliteModel, operator: Operator) -> tuple[tuple[Shape, 
     Raises:
         DoesNotFit: The inputs or options do not go together.
     """
-    rule = OPERATORS[operator.name]
-    for position, index in enumerate(operator.inputs):
-        if rule.types and index >= 0 and position not in rule.constants:
-            _require(model.tensors[index].dtype in rule.types, f"it reads {' or '.join(rule.types)}")
     call = _Call(model, operator, tuple(model.tensors[index] for index in operator.inputs if index >= 0))
     return _RULES[operator.name](call)
 
@@ -268,7 +265,12 @@ def _window(call: _Call, size: int, axis: str, kernel: int) -> int:
     """How many places a window takes along one axis."""
     stride = call.option(f"stride_{axis}")
     span = (kernel - 1) * max(1, call.option(f"dilation_{axis}")) + 1
-    places = ceil(size / stride) if call.option("padding") == 0 else ceil((size - span + 1) / stride)
+    same = call.option("padding") == 0
+    _require(
+        not same or stride <= span,
+        f"a window of {span} that moves by {stride} and is filled up, of which runtimes make different things",
+    )
+    places = ceil(size / stride) if same else ceil((size - span + 1) / stride)
     _require(places >= 1, f"a window of {span} on {size}")
     return places
 

@@ -7,6 +7,8 @@ import java.util.Map;
 public final class CapPruneException extends RuntimeException {
     private static final long serialVersionUID = 1;
 
+    private static final int MOST_CHARACTERS = 400; // of one part: what a file holds may be of any length
+
     private final ErrorKind kind;
     private final String what;
     private String where;
@@ -21,7 +23,7 @@ public final class CapPruneException extends RuntimeException {
     public CapPruneException(ErrorKind kind, String what) {
         super(what);
         this.kind = kind;
-        this.what = what;
+        this.what = cut(what);
     }
 
     /** The same error with the file, key or option it happened at. */
@@ -37,13 +39,13 @@ public final class CapPruneException extends RuntimeException {
 
     /** The same error with what would have been right. */
     public CapPruneException expected(Object value) {
-        expected = String.valueOf(value);
+        expected = cut(String.valueOf(value));
         return this;
     }
 
     /** The same error with what was there instead. */
     public CapPruneException found(Object value) {
-        found = String.valueOf(value);
+        found = cut(String.valueOf(value));
         return this;
     }
 
@@ -97,6 +99,10 @@ public final class CapPruneException extends RuntimeException {
         facts.put("try", hint);
         facts.values().removeIf(value -> value == null);
         return facts;
+    }
+
+    private static String cut(String text) {
+        return text.length() <= MOST_CHARACTERS ? text : text.substring(0, MOST_CHARACTERS - 1) + "…";
     }
 
     private static void append(StringBuilder text, String name, String value) {

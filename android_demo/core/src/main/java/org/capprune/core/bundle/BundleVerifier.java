@@ -2,8 +2,10 @@ package org.capprune.core.bundle;
 
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.SortedSet;
 import java.util.TreeSet;
@@ -31,6 +33,7 @@ public final class BundleVerifier {
     private final Members members;
     private final Manifest manifest;
     private final Map<String, byte[]> files = new LinkedHashMap<>();
+    private final List<Long> work = new ArrayList<>(); // of encode and step: the products that one run adds up
 
     private BundleVerifier(Members members) {
         this.members = members;
@@ -62,7 +65,10 @@ public final class BundleVerifier {
         String place = members.place();
         Bundle bundle = new Bundle(place, manifest, vocabulary, files, encoder, decoder,
                 GoldenReader.read(files, place, manifest, vocabulary));
-        GoldenReader.checkPhotos(files, place);
+        long sizeBytes = members.packedBytes() > 0
+                ? members.packedBytes() : files.values().stream().mapToLong(content -> content.length).sum();
+        BundleCosts.check(manifest, bundle.golden(), work.get(0), work.get(1), sizeBytes, place);
+        GoldenReader.checkPhotos(files, place, BundleCosts.photoSize(manifest));
         return bundle;
     }
 
@@ -127,6 +133,7 @@ public final class BundleVerifier {
         checkTensors(model, where, "input", signature.inputs(), inputs);
         checkTensors(model, where, "output", signature.outputs(), outputs);
         checkMetadata(model, where);
+        work.add(TfliteCheck.work(model));
         return new ModelFile(data, key, positions(signature.inputs(), model.inputs()),
                 positions(signature.outputs(), model.outputs()));
     }

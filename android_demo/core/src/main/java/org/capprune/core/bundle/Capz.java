@@ -35,8 +35,16 @@ final class Capz implements Members {
     /** One file, packed. */
     private record Member(int coding, long size, ByteBuffer section, byte[] digest) {}
 
-    private Capz(String place) {
+    private final long packedBytes;
+
+    private Capz(String place, long packedBytes) {
         this.place = place;
+        this.packedBytes = packedBytes;
+    }
+
+    @Override
+    public long packedBytes() {
+        return packedBytes;
     }
 
     /** Read a packed bundle and check its structure; {@link BundleVerifier} checks what is in it. */
@@ -50,7 +58,7 @@ final class Capz implements Members {
 
     /** The same of bytes; {@code place} is the file's name, for messages. */
     static Capz open(byte[] data, String place) {
-        Capz capz = new Capz(place);
+        Capz capz = new Capz(place, data.length);
         try {
             capz.readContainer(data);
         } catch (CapPruneException error) {
@@ -179,6 +187,7 @@ final class Capz implements Members {
             members.put(name, new Member(coding, size, part(content, start, start + (int) stored), digest));
             section += (int) stored;
         }
+        BundleCosts.checkExpansion(packedBytes, total);
         if (section != sections.capacity()) {
             throw bad("bytes of the packed bundle belong to no file").found(sections.capacity() - section + " bytes");
         }

@@ -8,13 +8,13 @@ import java.util.Map;
 import java.util.Set;
 import org.capprune.core.CapPruneException;
 import org.capprune.core.ErrorKind;
+import org.capprune.core.Pixels;
 import org.capprune.core.Png;
 import org.capprune.core.StrictJson;
 
 /** Reads golden/golden.json: the photos that a bundle proves itself on, and what must be said of them. */
 final class GoldenReader {
     private static final int MOST_ENTRIES = 1024;
-    private static final int MOST_SIDE = 4096; // in pixels; a reader decodes them all
     private static final Set<String> KEYS = new HashSet<>(Arrays.asList("photo", "beam", "tokens", "caption"));
 
     private final Manifest manifest;
@@ -51,10 +51,19 @@ final class GoldenReader {
     }
 
     /** Decode every photo of a bundle, whether golden.json names it or not. */
-    static void checkPhotos(Map<String, byte[]> files, String place) {
+    static void checkPhotos(Map<String, byte[]> files, String place, int size) {
         files.forEach((name, content) -> {
             if (BundleFiles.isGoldenPhoto(name)) {
-                Png.decode(content, place + "/" + name, MOST_SIDE);
+                String where = place + "/" + name;
+                if (size == 0) {
+                    throw new CapPruneException(ErrorKind.BUNDLE, "a golden photo of a model that reads no photos").at(where);
+                }
+                Pixels photo = Png.decode(content, where, size);
+                if (photo.width() != size || photo.height() != size) {
+                    throw new CapPruneException(
+                            ErrorKind.PHOTO, "a golden photo has another size than the model reads").at(where)
+                            .expected(size + " x " + size + " pixels").found(photo.width() + " x " + photo.height());
+                }
             }
         });
     }

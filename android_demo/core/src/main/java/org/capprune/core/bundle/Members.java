@@ -7,6 +7,11 @@ interface Members {
     /** Where they lie, for messages. */
     String place();
 
+    /** The size of the file that they are packed in; 0 where they are not. */
+    default long packedBytes() {
+        return 0;
+    }
+
     /** Every name, with {@code /} between folders; an error beyond {@code cap} of them. */
     SortedSet<String> names(int cap);
 

@@ -10,8 +10,6 @@ import org.capprune.core.tflite.Flatbuffer.Scalar;
 
 /** One table of a flatbuffer; fields are numbered from 0 in the order of the schema. */
 final class FlatTable {
-    private static final int MOST_TABLES = 1 << 16; // in one vector
-
     final long position;
     private final Flatbuffer buffer;
     private final long size;
@@ -21,6 +19,7 @@ final class FlatTable {
     FlatTable(Flatbuffer buffer, long position) {
         this.buffer = buffer;
         this.position = position;
+        buffer.countTable(position);
         long vtable = position - buffer.read(Scalar.I32, position);
         long vtableSize = buffer.read(Scalar.U16, vtable);
         size = buffer.read(Scalar.U16, vtable + 2);
@@ -81,8 +80,9 @@ final class FlatTable {
         }
         long place = reference(field);
         long count = buffer.count(place, 4);
-        if (count > MOST_TABLES) {
-            throw error("flatbuffer: a vector holds too many tables").expected("at most " + MOST_TABLES).found(count);
+        long most = OperatorRule.limit("tables");
+        if (count > most) {
+            throw error("flatbuffer: a vector holds too many tables").expected("at most " + most).found(count);
         }
         for (long n = 0; n < count; n++) {
             tables.add(new FlatTable(buffer, buffer.follow(place + 4 + 4 * n)));

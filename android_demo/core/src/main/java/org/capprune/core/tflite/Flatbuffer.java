@@ -28,6 +28,7 @@ final class Flatbuffer {
     private final String where;
     private final ByteBuffer data;
     private long budget;
+    private int tables;
 
     /**
      * @param content the whole file
@@ -51,6 +52,15 @@ final class Flatbuffer {
     /** The table that the file starts from. */
     FlatTable root() {
         return new FlatTable(this, follow(0));
+    }
+
+    /** Count one table that is read: each takes some time, however small it is. */
+    void countTable(long offset) {
+        tables++;
+        long most = OperatorRule.limit("tables");
+        if (tables > most) {
+            throw error("flatbuffer: too many tables", offset).expected("at most " + most);
+        }
     }
 
     /** An error at a byte of the file. */

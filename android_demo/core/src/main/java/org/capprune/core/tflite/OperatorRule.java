@@ -7,11 +7,9 @@ import java.io.UncheckedIOException;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
-import java.util.Locale;
 import java.util.Map;
 import org.capprune.core.StrictJson;
 import org.capprune.core.tflite.Flatbuffer.Scalar;
-import org.capprune.core.tflite.TfliteModel.Type;
 
 /**
  * One operator that a captioning model may use, and what it may be given: what is not here is refused.
@@ -28,7 +26,7 @@ import org.capprune.core.tflite.TfliteModel.Type;
  * @param outputs how many outputs; 0 for as many as an option says
  * @param constants inputs that decide shapes, so that they must be stored in the file
  * @param mayOmit the input that may be -1; -1 for none
- * @param types types of the inputs that are not among {@code constants}; empty for any
+ * @param forms what it may read and give, one of them
  * @param optionsType the schema's number of the options; 0 when there are none
  * @param needsOptions whether the kernels divide by or index with an option
  * @param options the fields of the options, in the order of the schema
@@ -43,7 +41,7 @@ record OperatorRule(
         int outputs,
         List<Integer> constants,
         int mayOmit,
-        List<Type> types,
+        List<OperatorForm> forms,
         int optionsType,
         boolean needsOptions,
         List<Option> options) {
@@ -57,7 +55,25 @@ record OperatorRule(
     // Not below the package's own name, which a release build of the app changes.
     private static final String TABLE = "/capprune/tflite/operators.json";
     private static final int NONE = -1;
-    private static final Map<Integer, OperatorRule> BY_CODE = read();
+    private static final Map<?, ?> LIMITS;
+    private static final Map<Integer, OperatorRule> BY_CODE;
+
+    static {
+        Map<?, ?> table = tree(StrictJson.parse(content()));
+        LIMITS = tree(table.get("limits"));
+        BY_CODE = read(list(table, "operators"));
+    }
+
+    /** What a file of a size may cost of one kind. */
+    static long limit(String kind, long sizeBytes) {
+        Map<?, ?> limit = tree(LIMITS.get(kind));
+        return (Long) limit.get("base") + (Long) limit.get("per_byte") * sizeBytes;
+    }
+
+    /** A limit that does not depend on the size of a file. */
+    static long limit(String name) {
+        return (Long) LIMITS.get(name);
+    }
 
     /** The rule of the schema's number; null where the operator is not allowed. */
     static OperatorRule byCode(long code) {
@@ -73,9 +89,14 @@ record OperatorRule(
         return names.toString();
     }
 
-    private static Map<Integer, OperatorRule> read() {
+    /** Whether an operator has one of the forms. */
+    boolean fits(TfliteModel model, TfliteModel.Operator operator) {
+        return forms.stream().anyMatch(form -> form.fits(model, operator));
+    }
+
+    private static Map<Integer, OperatorRule> read(List<?> entries) {
         Map<Integer, OperatorRule> byCode = new LinkedHashMap<>();
-        for (Object entry : list(tree(StrictJson.parse(content())), "operators")) {
+        for (Object entry : entries) {
             OperatorRule rule = rule(tree(entry));
             byCode.put(rule.code, rule);
         }
@@ -101,8 +122,8 @@ record OperatorRule(
     private static OperatorRule rule(Map<?, ?> entry) {
         List<Integer> constants = new ArrayList<>();
         list(entry, "constants").forEach(position -> constants.add(((Long) position).intValue()));
-        List<Type> types = new ArrayList<>();
-        list(entry, "types").forEach(type -> types.add(Type.valueOf(((String) type).toUpperCase(Locale.ROOT))));
+        List<OperatorForm> forms = new ArrayList<>();
+        list(entry, "forms").forEach(form -> forms.add(OperatorForm.parse((String) form)));
         List<Option> options = new ArrayList<>();
         list(entry, "options").forEach(option -> options.add(option(tree(option))));
         return new OperatorRule(
@@ -115,7 +136,7 @@ record OperatorRule(
                 "option".equals(entry.get("outputs")) ? 0 : 1,
                 constants,
                 (int) whole(entry, "may_omit", NONE),
-                types,
+                forms,
                 (int) whole(entry, "options_type", 0),
                 Boolean.TRUE.equals(entry.get("needs_options")),
                 options);

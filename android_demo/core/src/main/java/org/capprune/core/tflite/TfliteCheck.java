@@ -24,7 +24,6 @@ public final class TfliteCheck {
     private static final int MOST_DIMENSIONS = 4; // some kernels have arrays of four sizes and do not look
     private static final int MOST_SIZE = 1 << 24;
     private static final long MOST_TENSOR_BYTES = 256L << 20;
-    private static final long MOST_COMPUTED_BYTES = 1L << 30; // of all tensors that are computed, together
 
     private final TfliteModel model;
     private final Set<List<Object>> finite = new HashSet<>();
@@ -47,11 +46,17 @@ public final class TfliteCheck {
             check.sizes();
             model.tensors().forEach(check::tensor);
             check.graph();
+            TfliteCosts.check(model);
             check.signature(signature);
         } catch (BrokenRule broken) {
             throw named(broken, where);
         }
         return model;
+    }
+
+    /** The products that one run of a checked model adds up. */
+    public static long work(TfliteModel model) {
+        return TfliteCosts.work(model);
     }
 
     private static CapPruneException named(BrokenRule broken, String where) {
@@ -111,24 +116,22 @@ public final class TfliteCheck {
             if (!ready.add(index)) {
                 throw new BrokenRule("model: an input is stored in the file or stands twice", tensor);
             }
+            if (tensor.shape().rank() == 0) {
+                throw new BrokenRule("model: an input without dimensions, whose shape runtimes do not agree on", tensor);
+            }
         }
-        long computedBytes = 0;
         for (Operator operator : model.operators()) {
             reads(operator, ready);
             for (int index : operator.outputs()) {
                 Tensor tensor = get(index, operator.title() + ": there is no such output tensor");
                 writes(operator, tensor, ready);
                 ready.add(index);
-                computedBytes += tensor.denseBytes();
             }
             shapes(operator);
             TfliteQuantisation.checkOperator(model, operator);
+            form(operator);
         }
         TfliteSparsity.checkDensified(model);
-        if (computedBytes > MOST_COMPUTED_BYTES) {
-            String most = "at most " + MOST_COMPUTED_BYTES + " bytes";
-            throw new BrokenRule("model: it needs too much memory", null, most, computedBytes);
-        }
         for (int index : model.outputs()) {
             Tensor tensor = get(index, "model: there is no such output tensor");
             if (!ready.contains(index) || tensor.sparsity() != null) {
@@ -197,8 +200,19 @@ public final class TfliteCheck {
         if (ready.contains(tensor.index()) || tensor.sparsity() != null) {
             throw new BrokenRule(operator.title() + ": it writes what is there already", tensor);
         }
+        if (tensor.shape().rank() == 0) {
+            throw new BrokenRule("tensor: a computed one without dimensions, whose shape runtimes do not agree on", tensor);
+        }
         if (tensor.quantisation() != null && tensor.quantisation().scales().length > 1) {
             throw new BrokenRule("quantisation: computed numbers must have one scale", tensor);
+        }
+    }
+
+    private void form(Operator operator) {
+        if (!operator.rule().fits(model, operator)) {
+            throw new BrokenRule(operator.title()
+                    + ": no exporter writes this form, which runtimes may compute differently", null, null,
+                    OperatorForm.of(model, operator));
         }
     }
 

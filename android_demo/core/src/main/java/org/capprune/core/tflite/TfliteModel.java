@@ -1,7 +1,9 @@
 package org.capprune.core.tflite;
 
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Supplier;
 
 /**
  * What stands in a .tflite file with one subgraph.
@@ -23,7 +25,18 @@ public record TfliteModel(
         int[] outputs,
         List<Signature> signatures,
         List<StoredBytes> buffers,
-        Map<String, StoredBytes> metadata) {
+        Map<String, StoredBytes> metadata,
+        Map<List<Object>, Object> found) {
+
+    /** What was found for a key before, so that a stored tensor that many operators read is looked at once. */
+    @SuppressWarnings("unchecked")
+    <T> T once(Supplier<T> find, Object... key) {
+        List<Object> keys = Arrays.asList(key);
+        if (!found.containsKey(keys)) {
+            found.put(keys, find.get());
+        }
+        return (T) found.get(keys);
+    }
 
     /** Whether the tensor's values are stored in the file. */
     boolean isConstant(Tensor tensor) {

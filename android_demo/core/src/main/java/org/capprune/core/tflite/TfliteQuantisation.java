@@ -117,11 +117,8 @@ final class TfliteQuantisation {
         if (weighted && !model.isConstant(weight)) {
             throw new BrokenRule("quantisation: int8 weights of " + name + " must be stored", weight);
         }
-        StoredBytes stored = model.stored(weight);
-        for (int n = 0; n < stored.length(); n++) {
-            if (stored.int8(n) == Byte.MIN_VALUE) {
-                throw new BrokenRule("quantisation: int8 weights must not hold -128", weight, "-127 to 127", null);
-            }
+        if (model.once(() -> holdsLowest(model.stored(weight)), "-128", weight.buffer())) {
+            throw new BrokenRule("quantisation: int8 weights must not hold -128", weight, "-127 to 127", null);
         }
         int scales = quantisation.scales().length;
         if (operator.is("FULLY_CONNECTED", "EMBEDDING_LOOKUP") && scales > 1 && !source.isInt8()) {
@@ -136,6 +133,26 @@ final class TfliteQuantisation {
         if (weighted && source.isInt8() && operator.inputs().length > 2 && operator.inputs()[2] >= 0) {
             checkBias(model, operator, source, weight);
         }
+    }
+
+    private static boolean holdsLowest(StoredBytes stored) {
+        for (int n = 0; n < stored.length(); n++) {
+            if (stored.int8(n) == Byte.MIN_VALUE) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** The sum of the sizes of each channel's weights. */
+    private static long[] channelSums(StoredBytes weights, Shape shape, int axis) {
+        int channels = shape.size(axis);
+        long inner = Shape.product(shape.sizes(axis + 1, shape.rank()));
+        long[] sums = new long[channels];
+        for (int n = 0; n < weights.length(); n++) {
+            sums[(int) (n / inner % channels)] += Math.abs(weights.int8(n));
+        }
+        return sums;
     }
 
     private static int channelAxis(Operator operator) {
@@ -159,15 +176,10 @@ final class TfliteQuantisation {
         }
         Shape shape = weight.shape();
         int axis = channelAxis(operator);
-        int channels = shape.size(axis);
-        long inner = Shape.product(shape.sizes(axis + 1, shape.rank()));
-        long[] sums = new long[channels];
-        StoredBytes weights = model.stored(weight);
-        for (int n = 0; n < weights.length(); n++) {
-            sums[(int) (n / inner % channels)] += Math.abs(weights.int8(n));
-        }
+        long[] sums = model.once(
+                () -> channelSums(model.stored(weight), shape, axis), "sums", weight.buffer(), shape, axis);
         StoredBytes added = model.stored(bias);
-        for (int channel = 0; channel < channels; channel++) {
+        for (int channel = 0; channel < sums.length; channel++) {
             if (sums[channel] * MOST_INPUT + Math.abs((long) added.int32(channel)) > MOST_SUM) {
                 throw new BrokenRule("quantisation: a bias lets the sums of int8 products overflow", bias);
             }

@@ -2,6 +2,7 @@ package org.capprune.core.tflite;
 
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -71,7 +72,7 @@ public final class TfliteReader {
         List<Operator> operators = new ArrayList<>();
         graph.tables(3).forEach(table -> operators.add(operator(operators.size(), table, codes)));
         return new TfliteModel(data.length, tensors, operators, graph.ints(1), graph.ints(2), signatures, buffers,
-                metadata);
+                metadata, new HashMap<>());
     }
 
     /** Fields that say nothing to us must lie in the file all the same: interpreters may look. */
@@ -172,7 +173,12 @@ public final class TfliteReader {
 
     private static Map<String, Long> namedTensors(FlatTable table, int field, String key) {
         Map<String, Long> named = new LinkedHashMap<>();
-        for (FlatTable entry : table.tables(field)) {
+        List<FlatTable> entries = table.tables(field);
+        long most = OperatorRule.limit("signature_entries");
+        if (entries.size() > most) {
+            throw table.error("signature: it names too many tensors").expected("at most " + most).found(entries.size());
+        }
+        for (FlatTable entry : entries) {
             entry.requireFields(2);
             String name = entry.text(0);
             if (name == null || named.containsKey(name)) {

@@ -19,6 +19,8 @@ import org.capprune.core.tflite.TfliteModel.Type;
  * declares another shape than the one its operators give. What does not fit is a {@link BrokenRule} that says how.
  */
 final class TfliteShapes {
+    private static final int MOST_NUMBERS = 8; // of an operand that decides a shape: two for each dimension
+
     /** What an operator gives. */
     record Output(Shape shape, Type type) {}
 
@@ -43,12 +45,6 @@ final class TfliteShapes {
 
     /** The outputs of an operator whose inputs exist and, where they decide a shape, are stored. */
     static List<Output> infer(TfliteModel model, Operator operator) {
-        List<Type> types = operator.rule().types();
-        for (int position = 0; position < operator.inputs().length; position++) {
-            int index = operator.inputs()[position];
-            requireFit(types.isEmpty() || index < 0 || operator.rule().constants().contains(position)
-                    || types.contains(model.tensors().get(index).type()), "it reads " + types);
-        }
         return new TfliteShapes(model, operator).infer();
     }
 
@@ -100,6 +96,8 @@ final class TfliteShapes {
         Tensor tensor = inputs.get(position);
         requireFit(tensor.type() == Type.INT32 && tensor.shape().rank() <= 2,
                 "input " + position + " must be a list of int32");
+        requireFit(tensor.shape().elements() <= MOST_NUMBERS,
+                "input " + position + " must have at most " + MOST_NUMBERS + " numbers");
         int[] numbers = new int[model.stored(tensor).length() / Integer.BYTES];
         Arrays.setAll(numbers, model.stored(tensor)::int32);
         return numbers;
@@ -365,6 +363,8 @@ final class TfliteShapes {
     private int window(int size, String axis, int kernel) {
         long stride = operator.option("stride_" + axis);
         long span = (kernel - 1L) * Math.max(1, operator.option("dilation_" + axis)) + 1;
+        requireFit(operator.option("padding") != 0 || stride <= span, "a window of " + span + " that moves by " + stride
+                + " and is filled up, of which runtimes make different things");
         long covered = operator.option("padding") == 0 ? size : size - span + 1;
         long places = covered < 1 ? 0 : (covered + stride - 1) / stride;
         requireFit(places >= 1, "a window of " + span + " on " + size);
