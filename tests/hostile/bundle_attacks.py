@@ -263,15 +263,15 @@ TOKENS: list[Entry] = [
     ("no tokens", with_files(vocabulary__txt=b""), BadVocabulary, "line feed"),
 ]  # fmt: skip
 PHOTOS: list[Entry] = [
-    ("photo of four thousand megapixels", with_files(golden___more__png=png(65_535, 65_535)), PhotoError, "too large"),
-    ("photo with a side of two thousand million", with_files(golden___more__png=png(1 << 31, 1)), PhotoError, "too large"),
-    ("photo of no size", with_files(golden___more__png=png(0, 0)), PhotoError, "not a photo"),
+    ("photo of four thousand megapixels", with_files(golden___more__png=png(65_535, 65_535)), PhotoError, "another size"),
+    ("photo with a side of two thousand million", with_files(golden___more__png=png(1 << 31, 1)), PhotoError, "another size"),
+    ("photo of no size", with_files(golden___more__png=png(0, 0)), PhotoError, "another size"),
     ("photo cut off", with_file(PHOTO, lambda photo: photo[: len(photo) // 2]), PhotoError, "cannot be decoded"),
-    ("photo with less data than its size", with_files(golden___more__png=png(64, 64)), PhotoError, "cannot be decoded"),
-    ("photo whose data is no stream", with_files(golden___more__png=png(2, 2, data=b"nonsense")), PhotoError,
+    ("photo with less data than its size", with_files(golden___more__png=png(16, 16)), PhotoError, "cannot be decoded"),
+    ("photo whose data is no stream", with_files(golden___more__png=png(16, 16, data=b"nonsense")), PhotoError,
      "cannot be decoded"),
     ("photo with a bomb of text", with_files(golden___more__png=png(
-        1, 2, (b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 27), 9)))), PhotoError, "cannot be decoded"),
+        16, 16, (b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 27), 9)))), PhotoError, "cannot be decoded"),
     ("empty photo", with_files(golden___more__png=b""), PhotoError, "not a PNG"),
     ("JPEG for a PNG", with_files(golden___more__png=in_format("JPEG")), PhotoError, "not a PNG"),
     ("TIFF for a PNG", with_files(golden___more__png=in_format("TIFF")), PhotoError, "not a PNG"),

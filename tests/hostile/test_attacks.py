@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,18 @@ from capprune_runtime import verify_bundle
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.id)
 def test_attack_is_refused_by_its_rule(attack: Attack, world: World, tmp_path: Path) -> None:
     write_files(attack.make(world), tmp_path / "hostile")
+    start = time.process_time()
     with pytest.raises(attack.error, match=attack.says) as caught:
         verify_bundle(tmp_path / "hostile" / PACKED_NAME if attack.kind == PACKED else tmp_path / "hostile")
     assert type(caught.value) is attack.error
     assert caught.value.exit_code in (4, 5)
     assert "hostile" in str(caught.value.where)
+    assert time.process_time() - start < BASE_SECONDS
+    assert len(str(caught.value)) < MOST_CHARACTERS
+
+
+BASE_SECONDS = 5.0  # of a file of any size
+MOST_CHARACTERS = 2_500  # of a message, its place included
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

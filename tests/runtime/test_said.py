@@ -13,9 +13,26 @@ from PIL import Image
 from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.caption.confidence import confidence_of, mean_log_probability
 from capprune_runtime.caption.explain import explanation, explanation_places, write_explanation
-from capprune_runtime.caption.said import Said, check_table, write_table
+from capprune_runtime.caption.said import Said, as_cell, check_table, write_table
 from capprune_runtime.errors import BundleError, DataError, PhotoError, UsageError
 from capprune_runtime.photo_folder import find_photos
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=cmd|' /C calc'!A1", "'=cmd|' /C calc'!A1"),
+        (" @SUM(A1)", "' @SUM(A1)"),
+        ("\t=1", "\\t=1"),
+        ("-2+3", "'-2+3"),
+        ("+1", "'+1"),
+        ("a dog\r\n=1", "a dog\\r\\n=1"),
+        ("a \x1b[31mred\x1b[0m \u202edog", "a \\x1b[31mred\\x1b[0m \\u202edog"),
+        ("a dog, running", "a dog, running"),
+    ],
+)
+def test_cell_of_a_table_is_no_formula_and_one_line(text: str, cell: str) -> None:
+    assert as_cell(text) == cell
 
 
 def caption(log_probability: float = -3.0, **changed: Any) -> Caption:

@@ -14,8 +14,9 @@ from capprune_runtime.atomic import check_file_place, write_text
 from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.caption.confidence import NOT_SURE, is_unsure, mean_log_probability
 from capprune_runtime.errors import CapPruneError, UsageError
-from capprune_runtime.streams import shown_name
+from capprune_runtime.streams import printable, shown_name
 
+_FORMULA = ("=", "+", "-", "@")  # how spreadsheets start one
 COLUMNS = ("photo", "caption", "mean_log_probability", "low_confidence", "error")
 
 
@@ -67,15 +68,25 @@ class Said:
             zip(
                 COLUMNS,
                 (
-                    self.name,
-                    said.text if said else "",
+                    as_cell(self.name),
+                    as_cell(said.text) if said else "",
                     f"{mean_log_probability(said):.4f}" if said else "",
                     "" if self.unsure is None else str(self.unsure).lower(),
-                    self.error.what if self.error else "",
+                    as_cell(self.error.what) if self.error else "",
                 ),
                 strict=True,
             )
         )
+
+
+def as_cell(text: str) -> str:
+    """Return text for a cell of a CSV file: a spreadsheet must not take it for a formula, and no line ends in it.
+
+    Text that starts with one of `= + - @`, also behind white space, gets a leading apostrophe. Control characters are spelled
+    out.
+    """
+    shown = printable(text).replace("\n", "\\n").replace("\t", "\\t")
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
 def check_table(path: Path) -> None:

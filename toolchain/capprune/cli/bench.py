@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import Place, bar, emit, json_option, say, table, threads_option
+from capprune.cli.console import Place, bar, echo, emit, json_option, say, table, threads_option
 from capprune.devices.schemes import LOCAL, forms, python_forms
 
 if TYPE_CHECKING:
@@ -147,9 +147,9 @@ def show(
           [_cells(row) for row in rows],
           note="step: one word, one row. bundle bytes: without golden photos")  # fmt: skip
     for text in doubts(measurements):
-        click.echo(f"do not trust these times: {text}")
+        echo(f"do not trust these times: {text}")
     if onnx_left_out:
-        click.echo("ONNX forms are made from the run: add --run RUN")
+        echo("ONNX forms are made from the run: add --run RUN")
 
 
 def _cells(row: SpeedRow) -> list[str]:

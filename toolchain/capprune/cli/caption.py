@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capprune.cli.caption_inputs import Named, content_of, named_photos
+from capprune.cli.caption_isolated import caption_isolated
 from capprune.cli.caption_spread import CaptionSettings, can_be_spread, caption_by_workers, places_to_caption
 from capprune.cli.console import (
     Place,
@@ -26,7 +27,7 @@ from capprune.cli.console import (
     workers_option,
 )
 from capprune_runtime.formats import RUNTIMES
-from capprune_runtime.streams import output_may_end
+from capprune_runtime.streams import output_may_end, printable
 
 if TYPE_CHECKING:
     from capprune.workers import Workers
@@ -56,6 +57,11 @@ if TYPE_CHECKING:
 @workers_option
 @on_option
 @cache_option
+@click.option(
+    "--isolated",
+    is_flag=True,
+    help="Decode the photos and run the models in a process of its own with a limit on memory, for files of strangers.",
+)
 @json_option
 def command(
     photos: tuple[Path, ...],
@@ -68,6 +74,7 @@ def command(
     workers: int | None,
     on: str | None,
     cache: Path | None,
+    isolated: bool,
     as_json: bool,
 ) -> None:
     """Say what is in photos, or in all photos of a folder; - reads a photo from standard input.
@@ -92,6 +99,17 @@ def command(
     from capprune_runtime.caption.said import check_table
     from capprune_runtime.measure.caption_journal import CaptionJournal, session_of
 
+    if isolated:
+        options = {
+            "bundle": bundle,
+            "beam": beam,
+            "explain": explain,
+            "out": out,
+            "runtime": runtime,
+            "threads": threads,
+        }
+        options |= {"workers": workers, "on": on, "cache": cache}
+        caption_isolated(photos, options, bundle or ready_bundle(), as_json)
     if out is not None:
         check_table(out)
     if explain is not None:
@@ -178,7 +196,9 @@ class _Work:
             if out is not None and said:
                 with suppress(CapPruneError):  # the journal has them
                     write_table(out, said)
-                    click.echo(f"{out}: {len(said)} of {len(named)} photos; the same command goes on", err=True)
+                    click.echo(
+                        printable(f"{out}: {len(said)} of {len(named)} photos; the same command goes on"), err=True
+                    )
             raise
         if out is not None:
             write_table(out, said)

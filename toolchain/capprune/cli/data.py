@@ -13,6 +13,7 @@ from capprune.cli.console import (
     Place,
     bar,
     cache_option,
+    echo,
     emit,
     json_option,
     out_option,
@@ -104,20 +105,20 @@ def _show(found: DataCheck, report: Path | None) -> None:
         rows,
     )
     if found.captions.splits_made:
-        click.echo(
+        echo(
             "it has no splits: made by hashes of the photos' names; "
             "capprune data import FOLDER --out NEW --shares 80,10,10 makes others"
         )
     for entry in found.left_out:
-        click.echo(f"note: {entry}")
+        echo(f"note: {entry}")
     for line in problem_lines(found, SHOWN):
-        click.echo(line)
+        echo(line)
     cached = f", {found.from_cache:,} unchanged since an earlier check (cache)" if found.from_cache else ""
-    click.echo(f"decoded {found.decoded:,} photos{cached}")
+    echo(f"decoded {found.decoded:,} photos{cached}")
     if report is not None:
-        click.echo(f"report: {report}")
-    click.echo(found.verdict)
-    click.echo(f"next: {found.next_command}")
+        echo(f"report: {report}")
+    echo(found.verdict)
+    echo(f"next: {found.next_command}")
 
 
 @command.command(name="import")
@@ -165,8 +166,8 @@ def import_(
 
     def show() -> None:
         sizes = ", ".join(f"{size:,} {split}" for split, size in captions.splits.items())
-        click.echo(f"imported {len(captions.photos):,} photos ({sizes}): {out}")
-        click.echo(f"next: capprune data check {out}")
+        echo(f"imported {len(captions.photos):,} photos ({sizes}): {out}")
+        echo(f"next: capprune data check {out}")
 
     notes = [entry.as_json() for entry in imported.left_out]
     document = {"folder": str(out), "layout": captions.layout, "splits": captions.splits, "notes": notes}
@@ -198,5 +199,5 @@ def scenes(out: Path, train: int, val: int, test: int, size: int, seed: int, as_
     emit(
         {"folder": str(out), "splits": drawn.splits},
         as_json,
-        lambda: click.echo(f"drew {len(drawn.photos)} scenes: {out}"),
+        lambda: echo(f"drew {len(drawn.photos)} scenes: {out}"),
     )

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import Place, bar, cache_option, emit, json_option, on_option, out_option, say, workers_option
+from capprune.cli.console import (
+    Place,
+    bar,
+    cache_option,
+    echo,
+    emit,
+    json_option,
+    on_option,
+    out_option,
+    say,
+    workers_option,
+)
 from capprune.extras import keys_of, require_extras
 
 if TYPE_CHECKING:
@@ -134,8 +145,8 @@ def show_shards(index: ShardIndex, out: Path, as_json: bool, next_command: str) 
     def show() -> None:
         sizes = ", ".join(f"{size:,} {split}" for split, size in index.splits.items())
         photos, megabytes = sum(index.splits.values()), index.size_bytes / 1e6
-        click.echo(f"{photos:,} photos ({sizes}) in {len(index.shards):,} shards, {megabytes:,.1f} MB: {out}")
-        click.echo(next_command)
+        echo(f"{photos:,} photos ({sizes}) in {len(index.shards):,} shards, {megabytes:,.1f} MB: {out}")
+        echo(next_command)
 
     document: dict[str, Any] = {"folder": str(out), "content": index.content, "splits": index.splits}
     document |= {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import Place, bar, cache_option, emit, json_option, say, table
+from capprune.cli.console import Place, bar, cache_option, echo, emit, json_option, say, table
 
 if TYPE_CHECKING:
     from capprune.config.run import RunConfig
@@ -248,11 +248,11 @@ def _show(rows: list[Row], out: Path, page: Path | None) -> None:
         ],
         note="times: median of one word, one row, one thread, on this machine",
     )
-    click.echo(f"written: {out / 'results.json'}, runs and bundles beside it")
+    echo(f"written: {out / 'results.json'}, runs and bundles beside it")
     photo = next((out / "scenes" / "photos").iterdir())
-    click.echo(f"next: capprune caption {photo} --bundle {out / 'bundles' / 'sparse'}")
+    echo(f"next: capprune caption {photo} --bundle {out / 'bundles' / 'sparse'}")
     if page is not None:
-        click.echo(f"report: {page}")
+        echo(f"report: {page}")
 
 
 @contextmanager

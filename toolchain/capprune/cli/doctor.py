@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from capprune.cli.console import emit, json_option, table
+from capprune.cli.console import echo, emit, json_option, table
 from capprune.extras import COMMANDS, PACKAGES, install_command, installed_version, missing_packages
 
 
@@ -29,7 +29,7 @@ def command(as_json: bool) -> None:
     document: dict[str, Any] = {"machine": machine, "packages": found, "java": java, "commands": able}
 
     def show() -> None:
-        click.echo(f"{machine['system']}, Python {machine['python']}, {machine['cpus']} CPUs")
+        echo(f"{machine['system']}, Python {machine['python']}, {machine['cpus']} CPUs")
         rows = [
             [name, found[name] or "-", package.purpose, "" if found[name] else install_command([package.extra])]
             for name, package in PACKAGES.items()
@@ -37,6 +37,6 @@ def command(as_json: bool) -> None:
         rows.append(["java", java or "-", "METEOR and the PTB tokenizer", "" if java else "any Java 8 or later"])
         table("", ["package", "version", "for", "how to get it"], rows)
         for name, can in able.items():
-            click.echo(f"{'yes' if can else 'no ':4} capprune {name}")
+            echo(f"{'yes' if can else 'no ':4} capprune {name}")
 
     emit(document, as_json, show)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import Place, emit, given, json_option, out_option, say, table
+from capprune.cli.console import Place, echo, emit, given, json_option, out_option, say, table
 from capprune_exporters.targets.registry import TARGETS
 from capprune_exporters.weight_forms import Weights
 
@@ -172,8 +172,8 @@ def _show(made: Exported, document: dict[str, Any], run: Path) -> None:
     bundle, sizes = made.bundle.place, document["files"]
     total = sum(sizes.values())
     decoder = sizes[made.bundle.manifest.decoder.file]
-    click.echo(find_target(document["target"]).summary)
-    click.echo(f"exported {bundle} in {document['seconds']:.0f} s: {total:,} bytes, decoder {decoder:,}")
+    echo(find_target(document["target"]).summary)
+    echo(f"exported {bundle} in {document['seconds']:.0f} s: {total:,} bytes, decoder {decoder:,}")
     if "capz" in document:
-        click.echo(f"packed {document['capz']['file']}: {document['capz']['bytes']:,} bytes")
-    click.echo(f"next: capprune validate {bundle} --data FOLDER --reference {run}")
+        echo(f"packed {document['capz']['file']}: {document['capz']['bytes']:,} bytes")
+    echo(f"next: capprune validate {bundle} --data FOLDER --reference {run}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import Place, emit, json_option, out_option, say
+from capprune.cli.console import Place, echo, emit, json_option, out_option, say
 
 if TYPE_CHECKING:
     from capprune.importing.reference import ReferenceCheckpoint
@@ -52,5 +52,5 @@ def _document(checkpoint: ReferenceCheckpoint, out: Path) -> dict[str, Any]:
 
 def _show(checkpoint: ReferenceCheckpoint, out: Path) -> None:
     sparsity = 1 - checkpoint.kept_weights / checkpoint.weights
-    click.echo(f"imported {out}: {len(checkpoint.tokens):,} tokens, {sparsity:.2%} sparse")
-    click.echo(f"next: capprune export {out} --out BUNDLE")
+    echo(f"imported {out}: {len(checkpoint.tokens):,} tokens, {sparsity:.2%} sparse")
+    echo(f"next: capprune export {out} --out BUNDLE")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import Place, emit, json_option, table
+from capprune.cli.console import Place, echo, emit, json_option, table
 from capprune.extras import require_extras
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def _inspect_run(folder: Path, as_json: bool) -> None:
         table(f"{folder}", ["weights", "shape", "gates", "kept", "sparse"], rows)
         for sign in signs:
             for line in sign.lines():
-                click.echo(line)
+                echo(line)
         if loss is not None and not signs:
-            click.echo(f"training: no warning after the last epoch, {loss:.3f} nats a word on val")
+            echo(f"training: no warning after the last epoch, {loss:.3f} nats a word on val")
 
     emit(document, as_json, show)
 
@@ -109,7 +109,7 @@ def _inspect_bundle(folder: Path, as_json: bool) -> None:
         for file in files:
             _show_ledger(file)
         dense = _dense_size(bundle, files)
-        click.echo(
+        echo(
             f"whole bundle: {_size(bundle):,} bytes; dense float32 it would take {dense:,}: {dense / _size(bundle):.1f} times"
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import bar, emit, json_option, out_option, say
+from capprune.cli.console import bar, echo, emit, json_option, out_option, say
 
 if TYPE_CHECKING:
     from capprune.labelling.filters import Filters
@@ -83,10 +83,8 @@ def command(photos: Path, teacher: str, out: Path, **options: Any) -> None:
 
 def _show(found: LabelledSet, out: Path) -> None:
     sizes = ", ".join(f"{size:,} {split}" for split, size in found.splits.items())
-    click.echo(
-        f"{found.captions:,} captions of {sum(found.splits.values()):,} photos ({sizes}) by {found.teacher}: {out}"
-    )
-    click.echo(f"next: capprune data check {out}")
+    echo(f"{found.captions:,} captions of {sum(found.splits.values()):,} photos ({sizes}) by {found.teacher}: {out}")
+    echo(f"next: capprune data check {out}")
 
 
 def _filters(options: dict[str, Any]) -> Filters:

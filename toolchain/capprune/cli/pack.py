@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from capprune.cli.console import Place, emit, json_option, out_file_option, say, table
+from capprune.cli.console import Place, echo, emit, json_option, out_file_option, say, table
 
 
 @click.command()
@@ -48,8 +48,8 @@ def command(bundle: Path, out: Path | None, as_json: bool) -> None:
         files = [[one.name, one.coding, f"{one.size_bytes:,}", f"{one.packed_bytes:,}"] for one in report.files]
         table("files", ["file", "coded as", "bytes", "packed"], files)
         share = report.packed_bytes / report.bundle_bytes
-        click.echo(f"packed {report.place}: {report.packed_bytes:,} of {report.bundle_bytes:,} bytes ({share:.1%})")
-        click.echo(f"next: capprune verify {report.place}")
+        echo(f"packed {report.place}: {report.packed_bytes:,} of {report.bundle_bytes:,} bytes ({share:.1%})")
+        echo(f"next: capprune verify {report.place}")
 
     document: dict[str, Any] = {
         "bundle": str(bundle),

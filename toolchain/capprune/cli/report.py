@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from capprune.cli.console import Place, emit, given, json_option, out_file_option, say
+from capprune.cli.console import Place, echo, emit, given, json_option, out_file_option, say
 
 DEFAULT_OUT = Path("report.html")
 
@@ -48,7 +48,7 @@ def command(
     """
     refuse_without_data(data)
     document = report(sources, out, data=data, split=split, photos=photos, title=title, command=sys.argv[1:])
-    emit(document, as_json, lambda: click.echo(f"written: {out}, {document['bytes']:,} bytes"))
+    emit(document, as_json, lambda: echo(f"written: {out}, {document['bytes']:,} bytes"))
 
 
 def refuse_without_data(data: Path | None) -> None:

@@ -12,6 +12,7 @@ from capprune.cli.console import (
     Place,
     bar,
     cache_option,
+    echo,
     emit,
     json_option,
     on_option,
@@ -155,8 +156,8 @@ def _show(document: Document, out: Path, drawn: list[Path]) -> None:
     )
     for row in document.rows:
         if row.status == "failed" and row.error:
-            click.echo(f"failed: {row.run}, {row.weights}: {row.error.get('what')}")
-    click.echo(f"table: {out / TABLE}" + "".join(f"  plot: {path}" for path in drawn))
+            echo(f"failed: {row.run}, {row.weights}: {row.error.get('what')}")
+    echo(f"table: {out / TABLE}" + "".join(f"  plot: {path}" for path in drawn))
 
 
 def _raise_if_all_failed(document: Document, out: Path) -> None:

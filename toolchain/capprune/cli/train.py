@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import CLEAR, Place, bar, cache_option, emit, json_option, out_option, say
+from capprune.cli.console import CLEAR, Place, bar, cache_option, echo, emit, json_option, out_option, say
 
 if TYPE_CHECKING:
     from capprune.config.run import RunConfig
@@ -61,19 +61,19 @@ def train_and_show(config: RunConfig, out: Path, cache: Path | None, as_json: bo
     outcome = train(config, out, cache)
 
     def show() -> None:
-        click.echo(
+        echo(
             f"trained {out}: CIDEr-D {outcome.cider:.3f} on val (greedy), best after epoch {outcome.epoch + 1}"
             + (f", {outcome.sparsity:.2%} sparse" if config.pruning.prunes else "")
         )
         if outcome.settled:
-            click.echo(
+            echo(
                 f"its gates were still on their way to the target: {outcome.settled:,} were moved after the last step; "
                 f"capprune finetune {out} --out {out.name}-tuned mends what that cost"
             )
         for sign in outcome.signs:
             for line in sign.lines():
-                click.echo(line)
-        click.echo(f"next: capprune export {out} --target tflite --out {out.name}-bundle")
+                echo(line)
+        echo(f"next: capprune export {out} --target tflite --out {out.name}-bundle")
 
     document: dict[str, Any] = {"run": str(out), "best_epoch": outcome.epoch, "cider_d_val": outcome.cider}
     document |= {

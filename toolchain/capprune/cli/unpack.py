@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capprune.cli.console import Place, emit, json_option, out_option
+from capprune.cli.console import Place, echo, emit, json_option, out_option
 
 
 @click.command()
@@ -28,7 +28,7 @@ def command(packed: Path, out: Path, as_json: bool) -> None:
     sizes = {name: len(data) for name, data in sorted(bundle.files.items())}
 
     def show() -> None:
-        click.echo(f"unpacked {out}: {len(sizes)} files, {sum(sizes.values()):,} bytes, both models pass the verifier")
-        click.echo(f"next: capprune caption photo.jpg --bundle {out}")
+        echo(f"unpacked {out}: {len(sizes)} files, {sum(sizes.values()):,} bytes, both models pass the verifier")
+        echo(f"next: capprune caption photo.jpg --bundle {out}")
 
     emit({"bundle": str(out), "file": str(packed), "files": sizes}, as_json, show)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import Place, bar, emit, json_option, say, table, threads_option
+from capprune.cli.console import Place, bar, echo, emit, json_option, say, table, threads_option
 from capprune.devices.schemes import LOCAL, forms, python_forms
 from capprune_runtime.formats import RUNTIMES
 
@@ -267,12 +267,10 @@ def show(results: Results) -> None:
     )
     _show_health(results)
     _show_times(results)
-    click.echo(f"{bundle.total_bytes:,} bytes; it keeps {bundle.kept_weights:,} of {bundle.prunable_weights:,} weights")
+    echo(f"{bundle.total_bytes:,} bytes; it keeps {bundle.kept_weights:,} of {bundle.prunable_weights:,} weights")
     for runtime, parity in results.parity.items():
         verdict = "holds" if parity.holds else "DOES NOT HOLD"
-        click.echo(
-            f"parity with torch in {runtime}: {parity.identical} of {parity.photos} captions identical, {verdict}"
-        )
+        echo(f"parity with torch in {runtime}: {parity.identical} of {parity.photos} captions identical, {verdict}")
 
 
 def _show_times(results: Results) -> None:
@@ -288,7 +286,7 @@ def _show_times(results: Results) -> None:
         ],
     )
     for reason in verdict.reasons:
-        click.echo(f"do not trust these times: {reason.text}")
+        echo(f"do not trust these times: {reason.text}")
 
 
 def _show_health(results: Results) -> None:

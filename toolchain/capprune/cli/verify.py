@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capprune.cli.console import Place, emit, json_option
+from capprune.cli.console import Place, echo, emit, json_option
 
 
 @click.command()
@@ -21,19 +21,19 @@ def command(bundle: Path, golden: bool, as_json: bool) -> None:
       capprune verify bundles/sparse
     """
     from capprune_runtime.bundle.verify import verify_bundle
-    from capprune_runtime.caption.proof import prove_golden
+    from capprune_runtime.caption.isolated import prove_isolated
 
     verified = verify_bundle(bundle)
     files = len(verified.manifest.files)
-    proof = prove_golden(verified) if golden else ()
+    proof = prove_isolated(verified) if golden else ()
     different = [one for one in proof if not one.same]
 
     def show() -> None:
-        click.echo(f"{bundle}: {files} files as written, both models pass the verifier")
+        echo(f"{bundle}: {files} files as written, both models pass the verifier")
         if golden:
-            click.echo(f"golden photos: {len(proof) - len(different)} of {len(proof)} give the trained model's tokens")
+            echo(f"golden photos: {len(proof) - len(different)} of {len(proof)} give the trained model's tokens")
         for one in different:  # shown, not refused: int8 kernels of another CPU may choose another word
-            click.echo(f"  {one.golden.name}: expected {one.golden.caption!r}, found {one.said.text!r}")
+            echo(f"  {one.golden.name}: expected {one.golden.caption!r}, found {one.said.text!r}")
 
     found = [
         {
