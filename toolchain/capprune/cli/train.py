@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capprune.cli.console import CLEAR, Place, bar, cache_option, echo, emit, json_option, out_option, say
+from capprune_runtime.streams import printable
 
 if TYPE_CHECKING:
     from capprune.config.run import RunConfig
@@ -165,7 +166,7 @@ def train(config: RunConfig, out: Path, cache: Path | None) -> Outcome:
             outcome = trainer.run()
     finally:
         if (skipped := prepared.skipped()) is not None:
-            click.echo(skipped, err=True)
+            click.echo(printable(skipped), err=True)
     if outcome.epoch < 0:
         raise DataError(
             "no epoch ended within tolerance of the target, so there is no checkpoint to export",
@@ -183,7 +184,7 @@ def _way_on(out: Path) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit):
         command = shlex.join(["capprune", *sys.argv[1:]])
-        click.echo(f"the state of {out} is saved; go on with: {command}", err=True)
+        click.echo(printable(f"the state of {out} is saved; go on with: {command}"), err=True)
         raise
 
 
