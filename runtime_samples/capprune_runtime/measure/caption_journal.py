@@ -25,6 +25,8 @@ from capprune_runtime.streams import shown_name
 
 Key = tuple[Any, ...]
 
+# A link is not followed: what it leads to is not ours.
+_OPEN_FLAGS = os.O_WRONLY | os.O_TRUNC | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _NAME_BYTES = 100  # of the table's name in the journal's; longer names are told apart by their hash
 
 
@@ -49,7 +51,7 @@ class CaptionJournal:
         try:
             self._done = _read(self.path, session)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("w", encoding="utf-8")
+            self._file = os.fdopen(os.open(self.path, _OPEN_FLAGS, 0o666), "w", encoding="utf-8")
             self._write({"session": dict(session)})
             for key, caption in self._done.items():
                 self._write({"file": key, "said": caption.as_json()})

@@ -18,11 +18,14 @@ from typing import IO, Any
 
 from capprune_runtime import strict_json, typed_json
 from capprune_runtime.atomic import raise_if_unwritable
-from capprune_runtime.errors import BundleError
+from capprune_runtime.errors import BundleError, UsageError
 from capprune_runtime.measure.environment import Moment
 from capprune_runtime.measure.results import FailedPhoto, SaidPhoto
 from capprune_runtime.typed_json import Problem
 
+_FIRST = b'{"session": '  # how every journal begins
+# A link is not followed: what it leads to is not ours.
+_OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _KINDS = {"said": SaidPhoto, "failed": FailedPhoto}
 
 
@@ -131,6 +134,12 @@ class Journal:
         except OSError as error:
             raise_if_unwritable(error, path)
             raise
+        if path.is_symlink() or (content and not _is_ours(content)):
+            raise UsageError(
+                "there is another file here already, in the place of the journal",
+                where=path,
+                hint="choose another --out, or move this file away",
+            )
         whole = 0
         for text in content.splitlines(keepends=True):
             line = parse_line(text) if text.endswith(b"\n") else None
@@ -143,11 +152,16 @@ class Journal:
     def _open(self, path: Path, whole: int) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = os.fdopen(os.open(path, _OPEN_FLAGS, 0o666), "a", encoding="utf-8")
             os.truncate(path, whole)
         except OSError as error:
             raise_if_unwritable(error, path)
             raise
+
+
+def _is_ours(content: bytes) -> bool:
+    """Whether a file begins as a journal does, also one whose first line was cut off."""
+    return content.startswith(_FIRST) or _FIRST.startswith(content)
 
 
 def _refuse(problem: Problem) -> Exception:
