@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from capprune.cli.validate import validate
+from capprune.api.validation import validate_bundle
 from capprune.config.reading import load_config
 from capprune.data.captions import load_caption_set
 from capprune.metrics.health import best_constant_caption
+from capprune.training.progress import Lines
 from capprune.training.run import CONFIG, LoadedRun, load_run, read_metrics
 from capprune.validation.validate import first_photos
 from capprune_runtime.atomic import write_text
@@ -53,8 +54,16 @@ def measure(run_folder: Path, bundle_folder: Path, data: Path, *, limit: int | N
     _check_origin(run, bundle)
     training = training_facts(run)
     first, *others = available_runtimes()
-    results, _ = validate(
-        bundle, data, SPLIT, limit=limit, reference=run_folder, beam=BEAM, runtime=first, also=tuple(others)
+    results, _ = validate_bundle(
+        bundle,
+        data,
+        SPLIT,
+        limit=limit,
+        reference=run_folder,
+        beam=BEAM,
+        runtime=first,
+        also=tuple(others),
+        progress=Lines(),
     )
     return {
         "schema_version": SCHEMA_VERSION,

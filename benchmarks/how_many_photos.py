@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from capprune.cli.console import bar
 from capprune.config.reading import parse_config
 from capprune.config.run import RunConfig
 from capprune.data.cache_folder import default_cache
@@ -30,6 +29,7 @@ from capprune.data.vocabulary import build_vocabulary, encode
 from capprune.metrics.scores import cider_d
 from capprune.models.caption_model import FeatureExtractor, GridEncoder
 from capprune.training.loop import Split, Trainer
+from capprune.training.progress import Lines
 from capprune.training.start import start_network
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import CapPruneError
@@ -122,7 +122,7 @@ def measure(
 def _features(data: Path, photos: Sequence[CaptionedPhoto], size: int, cache: Path) -> Features:
     config = config_of(data, 1, steps=1, size=size, seed=1, validation=1)
     encoder = FeatureExtractor(GridEncoder(config.encoder, start_network(config)))
-    with open_photos(data) as store, bar("features") as tell:
+    with open_photos(data) as store, Lines().bar("features") as tell:
         return cached_features(
             store, [photo.name for photo in photos], encoder=encoder, cache=cache, batch=4, progress=tell
         )

@@ -17,10 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from capprune.cli.validate import validate
+from capprune.api.validation import validate_bundle
 from capprune.devices import BenchJob, open_device
 from capprune.metrics.speed import compare
 from capprune.ready import READY
+from capprune.training.progress import Lines
 from capprune_exporters.rivals import DENSE_INT8, rival_bundle, tflite_rivals, verified
 from capprune_runtime.atomic import write_text
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
@@ -52,10 +53,14 @@ def measure(places: Mapping[str, Path], parent: Path, data: Path, *, limit: int 
         CapPruneError: If a bundle, the run or the data is broken.
     """
     load, bundles = os.getloadavg()[0], {name: verify_bundle(place) for name, place in places.items()}
-    results = {
-        name: validate(bundle, data, SPLIT, limit=limit, reference=parent, beam=BEAM, runtime=RUNTIME)[0].as_json()
-        for name, bundle in bundles.items()
-    }
+
+    def validated(bundle: Bundle) -> dict[str, Any]:
+        results, _ = validate_bundle(
+            bundle, data, SPLIT, limit=limit, reference=parent, beam=BEAM, runtime=RUNTIME, progress=Lines()
+        )
+        return results.as_json()
+
+    results = {name: validated(bundle) for name, bundle in bundles.items()}
     steps = time_steps(bundles, rounds)
     one = next(iter(results.values()))
     return {

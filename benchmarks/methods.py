@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py --data flickr8k --out sweeps/methods [KEY=VALUE]...
 
-Runs `capprune sweep`, which goes on where it stopped, and copies its sweep.json to benchmarks/results/methods.json. What is not
+Runs `capprune.sweep`, which goes on where it stopped, and copies its sweep.json to benchmarks/results/methods.json. What is not
 trained yet stands in it as such. For wider decoders and longer runs: `--grid configs/sweep_wide.yaml --results
 benchmarks/results/methods_wide.json`.
 """
@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from capprune.cli.sweep import command as sweep
+from capprune.api.sweep import sweep
 from capprune.sweeping.groups import grouped
 from capprune.sweeping.results import DOCUMENT, read_document, read_scores
+from capprune.training.progress import Lines
 from capprune_runtime.atomic import write_text
 from capprune_runtime.errors import CapPruneError, MissingFile
 from method_pairs import pairs_of
@@ -59,8 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--data is needed to train")
     try:
         if not asked.copy:
-            own = [str(CONFIG), f"data.folder={asked.data}", *asked.overrides]
-            sweep.main([*own, "--grid", str(asked.grid), "--out", str(asked.out)], standalone_mode=False)
+            own = [f"data.folder={asked.data}", *asked.overrides]
+            done = sweep(CONFIG, grid=[str(asked.grid)], out=asked.out, overrides=own, progress=Lines())
+            done.raise_if_all_failed()
         document = copied(asked.out)
         write_text(asked.results, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     except CapPruneError as error:

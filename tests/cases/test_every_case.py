@@ -292,7 +292,7 @@ def interrupted(case: Case) -> None:
             process.stdout.readline()
         process.send_signal(signal.SIGINT)
         process.stdout.read()
-        assert "the same command goes on" in process.stderr.read()
+        assert "; go on with: capprune caption " in process.stderr.read()
     assert process.returncode == 130 and out.read_text().count("\n") >= 4
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from layout_folders import COUNT, LAYOUTS, Drawn, base, draw
 
-from capprune.cli.train import train
 from capprune.config.reading import parse_config
 from capprune.data.captions import load_caption_set
 from capprune.data.checking import check_data
 from capprune.data.photos import open_photos
+from capprune.training.session import train_run
 
 SMALL = {
     "encoder": {"size": 32},
@@ -51,4 +51,4 @@ def test_layout_is_read_checked_and_trained_on_as_it_is(drawn: Drawn, tmp_path: 
             assert store.read(photo.name) == (drawn.folder / original.name).read_bytes()
     assert check_data(folder, cache=tmp_path / "cache").ready
     config = parse_config({**SMALL, "data": {"folder": str(folder), "minimum_count": 1}})
-    assert train(config, tmp_path / "run", tmp_path / "cache").epoch == 0
+    assert train_run(config, tmp_path / "run", tmp_path / "cache").epoch == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from capprune.cli.demo import COMMON, MODELS
+from capprune.api.demo import COMMON, MODELS
 from capprune.data.scenes import draw_scenes
 from capprune.training.run import read_metrics
 from cases import run

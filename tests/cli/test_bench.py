@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from capprune.cli import bench as bench_command
+from capprune.api import bench as bench_api
 from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.errors import UsageError
 from capprune_runtime.measure import bench as on_device
@@ -66,7 +66,7 @@ def test_the_rivals_of_an_onnx_bundle_need_its_run(walk: Walk) -> None:
     bundle = verify_bundle(walk.bundle)
     files = {**bundle.files, bundle.manifest.decoder.file: b"\x08\x0a no TFL3 here"}
     with pytest.raises(UsageError, match="made from its run") as refused:
-        bench_command._rivals(dataclasses.replace(bundle, files=files), None)
+        bench_api.rivals_of(dataclasses.replace(bundle, files=files), None)
     assert refused.value.hint == "add --run RUN"
 
 
@@ -82,4 +82,4 @@ def test_a_run_that_the_bundle_was_not_made_from_is_refused(walk: Walk) -> None:
 
 
 def test_the_help_names_the_rounds_that_a_device_makes() -> None:
-    assert bench_command.ROUNDS == on_device.ROUNDS
+    assert bench_api.ROUNDS == on_device.ROUNDS

@@ -15,13 +15,13 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "models"))
 import hf_networks
 
-from capprune.cli.train import train
 from capprune.config.reading import parse_config
 from capprune.data.scenes import draw_scenes
 from capprune.exporting import Wanted, export
 from capprune.models.caption_model import build_decoder
 from capprune.training.encoder import of_encoder
 from capprune.training.run import load_run, read_run
+from capprune.training.session import train_run
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import ExportError, MissingFile, UsageError
@@ -50,7 +50,7 @@ class World:
                 "decoder": {"embedding": 16, "hidden": 24, "attention": 16, "context": 16},
                 "training": {"epochs": 3, "photos_per_batch": 4, "learning_rate": 0.01},
             }
-            train(parse_config(tree, overrides), out, self.folder / "cache")
+            train_run(parse_config(tree, overrides), out, self.folder / "cache")
         return out
 
     @property
@@ -116,7 +116,7 @@ def test_run_that_pools_otherwise_is_no_start(world: World, tmp_path: Path) -> N
     tree = json.loads(json.dumps(read_run(world.run("resnet")).config.as_tree()))
     tree["start"] = str(world.run("resnet"))
     with pytest.raises(UsageError, match="another encoder") as raised:
-        train(parse_config(tree, CAPSULES), tmp_path / "run", world.folder / "cache")
+        train_run(parse_config(tree, CAPSULES), tmp_path / "run", world.folder / "cache")
     assert "capsules" in str(raised.value.expected)
 
 
@@ -166,5 +166,5 @@ def test_run_over_another_encoder_is_no_start(world: World, tmp_path: Path) -> N
     tree = json.loads(json.dumps(read_run(start).config.as_tree())) | {"start": str(start)}
     tree["encoder"] = {"size": 64}
     with pytest.raises(UsageError, match="another encoder") as raised:
-        train(parse_config(tree), tmp_path / "run", world.folder / "cache")
+        train_run(parse_config(tree), tmp_path / "run", world.folder / "cache")
     assert "hf" in str(raised.value.found)

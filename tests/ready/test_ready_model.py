@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from capprune.cli.validate import validate
+from capprune.api.validation import validate_bundle
 from capprune.config.reading import load_tree
 from capprune.data.scenes import draw_scenes
 from capprune.exporting import Wanted, export
@@ -79,7 +79,7 @@ def test_a_new_process_captions_a_photo_without_being_told_a_bundle(tmp_path: Pa
 
 
 def test_scores_measured_here_lie_in_the_recorded_interval(bundle: Bundle, data_folder: Path) -> None:
-    found, _ = validate(bundle, data_folder / "flickr8k", "test")
+    found, _ = validate_bundle(bundle, data_folder / "flickr8k", "test")
     recorded = json.loads(bundle.files["quality.json"])["quality"]
     assert found.quality.scores.photos == 1000
     assert recorded["cider_d_interval"]["low"] < found.quality.scores.cider_d < recorded["cider_d_interval"]["high"]

@@ -11,7 +11,7 @@ from measured import measurement, rounds
 
 from capprune.metrics.health import Health
 from capprune.metrics.intervals import Interval
-from capprune.report.sources import (
+from capprune.reporting.sources import (
     ChangeRead,
     ParityRead,
     QualityRead,

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from capprune.report.charts import (
+from capprune.reporting.charts import (
     MOST_SEGMENTS,
     Curve,
     Panel,

@@ -14,10 +14,10 @@ from measured import measurement, rounds
 
 from capprune.metrics.intervals import Change, Interval
 from capprune.metrics.speed import compare
-from capprune.report.contents import BAD, GOOD, PLAIN, Tile
-from capprune.report.headline import Figures, headline, warnings
-from capprune.report.sections import environment_section, health_section
-from capprune.report.sources import Sources
+from capprune.reporting.contents import BAD, GOOD, PLAIN, Tile
+from capprune.reporting.headline import Figures, headline, warnings
+from capprune.reporting.sections import environment_section, health_section
+from capprune.reporting.sources import Sources
 from capprune.validation.results import DataFacts
 from capprune_runtime.bundle.manifest import QuantisationSection, parse_manifest
 from capprune_runtime.bundle.verify import Bundle

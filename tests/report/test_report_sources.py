@@ -11,7 +11,7 @@ import pytest
 from fabricated import validated
 from measured import measurement, rounds
 
-from capprune.report.sources import Bench, Validated, read_document, read_sources
+from capprune.reporting.sources import Bench, Validated, read_document, read_sources
 from capprune_runtime.errors import CapPruneError, DataError, UsageError
 from capprune_runtime.measure.bench import bench_document
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capprune.report.words import ENDED, side_by_side
+from capprune.reporting.words import ENDED, side_by_side
 
 
 def test_each_caption_is_marked_against_the_one_before_it() -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from capprune.cli.train import train
 from capprune.config.reading import load_config
 from capprune.config.run import RunConfig
 from capprune.data.scenes import draw_scenes
 from capprune.sweeping.grid import expand
 from capprune.sweeping.results import Document
 from capprune.sweeping.sweep import Place, Sweep, Train
+from capprune.training.progress import Silent
+from capprune.training.session import train_run
 
 CONFIG = """
 name: small
@@ -27,9 +27,11 @@ pruning: {sparsity: 0.8}
 TEST_PHOTOS = 6
 
 
-@contextmanager
-def no_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    yield lambda done, total: None
+class Said(Silent):
+    """Progress that keeps its lines."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.say = said.append  # type: ignore[method-assign]
 
 
 @dataclass
@@ -50,7 +52,7 @@ class World:
 
     def train(self, config: RunConfig, folder: Path) -> None:
         self.trained.append(config.name)
-        train(config, folder, self.cache)
+        train_run(config, folder, self.cache)
 
     def sweep(
         self,
@@ -64,7 +66,7 @@ class World:
         base = load_config(self.config, overrides)
         place = Place(out, split, self.cache)
         runs = expand(base, products, out)
-        return Sweep(base, runs, place, train=train or self.train, bar=no_bar, say=self.said.append).run()
+        return Sweep(base, runs, place, train=train or self.train, progress=Said(self.said)).run()
 
 
 def make_world(folder: Path) -> World:

@@ -161,7 +161,7 @@ def test_finished_sweep_trains_nothing_and_draws_its_plots(
 def test_without_matplotlib_the_extra_is_named_and_the_table_stands(
     whole: tuple[Path, Document], world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = [name for name in sys.modules if name.startswith(("matplotlib", "capprune.report."))]
+    loaded = [name for name in sys.modules if name.startswith(("matplotlib", "capprune.reporting."))]
     for name in loaded:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)

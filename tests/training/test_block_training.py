@@ -10,12 +10,13 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from capprune.cli.inspect import command as inspect_command
-from capprune.cli.train import train
 from capprune.config.reading import parse_config
 from capprune.data.scenes import draw_scenes
 from capprune.models.efficientnet_lite import CHANNELS
 from capprune.training.loop import Progress
+from capprune.training.progress import Lines
 from capprune.training.run import BEST, LAST, METRICS, STATE, load_run, read_checkpoint, read_metrics
+from capprune.training.session import train_run
 from capprune_runtime.errors import BundleError, ConfigError
 
 WIDTH = 16
@@ -141,6 +142,6 @@ def test_layers_that_stay_single_are_named_when_training_starts(
             "pruning": {"method": "supermask", "block": "1x16", "tolerance": 100},
         }
     )
-    train(config, tmp_path / "run", tmp_path / "cache")
+    train_run(config, tmp_path / "run", tmp_path / "cache", Lines())
     told = capsys.readouterr().err
     assert "rnn keeps single gates: its rows of 72 weights are no multiple of 16" in told

@@ -10,7 +10,6 @@ import tiny_training as tiny
 import torch
 from torch import nn
 
-from capprune.cli.train import derived
 from capprune.config.encoder import EncoderConfig
 from capprune.config.pruning import PruningConfig
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder, normalised
@@ -18,6 +17,7 @@ from capprune.models.efficientnet_lite import CHANNELS, EfficientNetLite0
 from capprune.models.search import greedy
 from capprune.pruning.costs import byte_costs
 from capprune.pruning.layers import prunable_layers
+from capprune.training.derived import derived
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
 from capprune.training.loop import Split, Trainer
 from capprune.training.run import BEST, LAST, load_run, read_checkpoint, read_run

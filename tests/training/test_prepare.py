@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from capprune.cli.train import train
 from capprune.config.encoder import EncoderConfig
 from capprune.config.reading import parse_config
 from capprune.config.run import RunConfig
@@ -18,6 +17,7 @@ from capprune.models.caption_model import FeatureExtractor, GridEncoder, normali
 from capprune.models.efficientnet_lite import CHANNELS
 from capprune.training.prepare import Prepared, default_cache, prepare
 from capprune.training.run import load_run
+from capprune.training.session import train_run
 from capprune_runtime.bundle.vocabulary import UNKNOWN
 from capprune_runtime.errors import DataError, UsageError
 from capprune_runtime.photo import read_photo
@@ -95,7 +95,7 @@ def test_encoder_that_learns_in_part_gets_what_the_rest_gives(scenes: Path, tmp_
 def test_teacher_gets_the_features_of_its_own_encoder(scenes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     own = ("encoder.grid=1", "encoder.train=all", "training.epochs=1", "decoder.hidden=8")
-    train(config(scenes, *own), run, tmp_path)
+    train_run(config(scenes, *own), run, tmp_path)
     data = prepared(scenes, tmp_path, "encoder.train=all", f"training.distillation.teacher={run}")
     assert data.train.features.shape == (6, 64, 64, 3)
     assert data.train.taught is not None and data.validation.taught is None

@@ -12,6 +12,7 @@ import importlib
 import json
 import keyword
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -99,7 +100,11 @@ class LazyGroup(click.Group):
             @functools.wraps(work)
             def checked(*arguments: Any, **options: Any) -> Any:
                 require_extras(*keys_of(cmd_name, options))
-                return work(*arguments, **options)
+                try:
+                    return work(*arguments, **options)
+                except BaseException as stop:
+                    _print_notes(stop)
+                    raise
 
             command.callback = checked
         command.epilog = _needs(cmd_name)
@@ -109,6 +114,12 @@ class LazyGroup(click.Group):
         """The table of commands, without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_notes(stop: BaseException) -> None:
+    """Print what an interrupted command has written, and the command that goes on from there."""
+    for note in getattr(stop, "__notes__", ()):
+        click.echo(f"{printable(note)}; go on with: {printable(shlex.join(['capprune', *sys.argv[1:]]))}", err=True)
 
 
 def _needs(command: str) -> str:

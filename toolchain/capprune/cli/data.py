@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from capprune.cli.console import (
-    SCHEMA_VERSION,
-    Place,
-    bar,
-    cache_option,
-    echo,
-    emit,
-    json_option,
-    out_option,
-    say,
-    table,
-)
+from capprune.api.datasets import SCENES, check_data, draw_scenes, import_data
+from capprune.cli.console import Place, cache_option, echo, emit, json_option, out_option, table
 from capprune.cli.data_shards import features, shard
-from capprune_runtime.errors import UsageError
+from capprune.cli.progress import TerminalProgress
+from capprune_runtime.errors import DataError
 
 if TYPE_CHECKING:
     from capprune.data.checking import DataCheck
@@ -58,38 +48,10 @@ def check(folder: Path, layout: str | None, report: Path | None, cache: Path | N
       capprune data check flickr8k
       capprune data check coco --report coco-check.json
     """
-    from capprune.data.cache_folder import default_cache
-    from capprune.data.checking import check_data
-    from capprune_runtime.atomic import write_text
-    from capprune_runtime.errors import DataError
-
-    if report is not None:
-        _refuse_other_files(report)
-    with bar("photos") as tell:
-        found = check_data(folder, layout=layout, cache=cache or default_cache(), progress=tell)
-    document = found.as_json()
-    if report is not None:
-        write_text(report, json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2) + "\n")
-    emit(document, as_json, lambda: _show(found, report))
+    found = check_data(folder, layout=layout, report=report, cache=cache, progress=TerminalProgress())
+    emit(found.as_json(), as_json, lambda: _show(found, report))
     if not found.ready:
         raise SystemExit(DataError.exit_code)
-
-
-def _refuse_other_files(report: Path) -> None:
-    """A report may take the place of an earlier report, but of nothing else."""
-    from capprune.data.checking import KIND
-    from capprune_runtime.errors import UsageError
-
-    if report.suffix.lower() != ".json":
-        raise UsageError("a report is a .json file", where="--report", found=str(report))
-    if not report.exists():
-        return
-    try:
-        earlier = json.loads(report.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        earlier = None
-    if not isinstance(earlier, dict) or earlier.get("kind") != KIND:
-        raise UsageError("there is another file here already", where=report, hint="choose another name for --report")
 
 
 def _show(found: DataCheck, report: Path | None) -> None:
@@ -150,37 +112,38 @@ def import_(
     Example:
       capprune data import kaggle-flickr30k --out flickr30k --shares 90,5,5 --link
     """
-    from capprune.data.cache_folder import default_cache
-    from capprune.data.importing import ImportSettings, import_data
-    from capprune.data.split_shares import parse_share, parse_shares
-
-    if shares is not None and val is not None:
-        raise UsageError("two ways to make splits", expected="--shares or --val", found="both")
-    of_all, of_train = None if shares is None else parse_shares(shares), None if val is None else parse_share(val)
-    settings = ImportSettings(layout, of_all, drop_broken, link, of_train)
-    with bar("photos") as tell:
-        imported = import_data(folder, out, settings, cache=cache or default_cache(), progress=tell)
-    captions = imported.captions
-    for line in captions.notes():
-        say(line)
+    imported = import_data(
+        folder,
+        out=out,
+        layout=layout,
+        shares=shares,
+        val=val,
+        drop_broken=drop_broken,
+        link=link,
+        cache=cache,
+        progress=TerminalProgress(),
+    )
 
     def show() -> None:
+        captions = imported.captions
         sizes = ", ".join(f"{size:,} {split}" for split, size in captions.splits.items())
         echo(f"imported {len(captions.photos):,} photos ({sizes}): {out}")
         echo(f"next: capprune data check {out}")
 
-    notes = [entry.as_json() for entry in imported.left_out]
-    document = {"folder": str(out), "layout": captions.layout, "splits": captions.splits, "notes": notes}
-    emit({**document, "splits_made": captions.splits_made}, as_json, show)
+    emit(imported.as_json(), as_json, show)
 
 
 @command.command()
 @out_option("data set", new=True)
-@click.option("--train", type=click.IntRange(1), default=2000, show_default=True, help="Scenes to learn from.")
 @click.option(
-    "--val", type=click.IntRange(1), default=200, show_default=True, help="Scenes that choose the best epoch."
+    "--train", type=click.IntRange(1), default=SCENES["train"], show_default=True, help="Scenes to learn from."
 )
-@click.option("--test", type=click.IntRange(1), default=250, show_default=True, help="Scenes to validate on.")
+@click.option(
+    "--val", type=click.IntRange(1), default=SCENES["val"], show_default=True, help="Scenes that choose the best epoch."
+)
+@click.option(
+    "--test", type=click.IntRange(1), default=SCENES["test"], show_default=True, help="Scenes to validate on."
+)
 @click.option("--size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Side of a photo, pixels.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed draws the same bytes.")
 @json_option
@@ -191,13 +154,6 @@ def scenes(out: Path, train: int, val: int, test: int, size: int, seed: int, as_
     Example:
       capprune data scenes --out scenes --train 500
     """
-    from capprune.data.scenes import draw_scenes
-
-    count = {"train": train, "val": val, "test": test}
-    with bar("scenes") as tell:
-        drawn = draw_scenes(out, count=count, seed=seed, size=size, progress=tell)
-    emit(
-        {"folder": str(out), "splits": drawn.splits},
-        as_json,
-        lambda: echo(f"drew {len(drawn.photos)} scenes: {out}"),
-    )
+    drawn = draw_scenes(out=out, train=train, val=val, test=test, size=size, seed=seed, progress=TerminalProgress())
+    count = sum(drawn.splits.values())
+    emit(drawn.as_json(), as_json, lambda: echo(f"drew {count} scenes: {out}"))

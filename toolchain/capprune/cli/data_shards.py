@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from capprune.cli.console import (
-    Place,
-    bar,
-    cache_option,
-    echo,
-    emit,
-    json_option,
-    on_option,
-    out_option,
-    say,
-    workers_option,
-)
-from capprune.extras import keys_of, require_extras
-
-if TYPE_CHECKING:
-    from capprune.data.shards.index import ShardIndex
+from capprune.api.shards import Shards, compute_features, shard_data
+from capprune.cli.console import Place, cache_option, echo, emit, json_option, on_option, out_option, workers_option
+from capprune.cli.progress import TerminalProgress
 
 splits_option = click.option("--splits", metavar="NAME,NAME", help="Only these splits.  [default: all]")
 broken_option = click.option(
@@ -68,14 +55,16 @@ def shard(
       capprune data shard coco --out coco-shards
       capprune train configs/flickr8k_dense.yaml data.shards=coco-shards --out runs/coco
     """
-    require_extras("data shard")
-    from capprune.data.cache_folder import default_cache
-    from capprune.data.shards.make import ShardSettings, shard_photos
-
-    settings = ShardSettings(photos_per_shard, split_names(splits), broken)
-    with bar("photos") as tell:
-        index = shard_photos(folder, out, settings, cache=cache or default_cache(), progress=tell)
-    show_shards(index, out, as_json, f"next: capprune train CONFIG data.shards={out} --out RUN")
+    made = shard_data(
+        folder,
+        out=out,
+        photos_per_shard=photos_per_shard,
+        splits=splits,
+        broken=broken,
+        cache=cache,
+        progress=TerminalProgress(),
+    )
+    emit(made.as_json(), as_json, lambda: show_shards(made, f"next: capprune train CONFIG data.shards={out} --out RUN"))
 
 
 @click.command()
@@ -115,43 +104,27 @@ def features(
       capprune data features coco-shards --config configs/flickr8k_dense.yaml --workers 4 --out coco-features
       capprune train configs/flickr8k_dense.yaml data.shards=coco-features --out runs/coco
     """
-    require_extras(*keys_of("data features", {"on": on}))
-    from capprune.config.reading import load_config
-    from capprune.data.cache_folder import default_cache
-    from capprune.data.shards.make import ShardSettings
-    from capprune.training.feature_shards import plan_features, write_features
-    from capprune.workers import parse_on
-
-    places, settings = parse_on(on, workers), ShardSettings(photos_per_shard, split_names(splits), broken)
-    cache = cache or default_cache()
-    resolved = load_config(config, ("data.folder=unused", *overrides))
-    planned = plan_features(source, out, resolved, settings, cache=cache)
-    say(f"{planned.output.plan.photos:,} photos take about {planned.size_bytes / 1e6:,.1f} MB")
-    with bar("features") as tell:
-        index = write_features(planned, settings, workers=places, cache=cache, progress=tell)
-    show_shards(index, out, as_json, f"next: capprune train {config} data.shards={out} --out RUN")
-
-
-def split_names(text: str | None) -> tuple[str, ...] | None:
-    """The names in `--splits`."""
-    return None if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    made = compute_features(
+        source,
+        config=config,
+        overrides=overrides,
+        out=out,
+        photos_per_shard=photos_per_shard,
+        splits=splits,
+        broken=broken,
+        workers=workers,
+        on=on,
+        cache=cache,
+        progress=TerminalProgress(),
+    )
+    next_command = f"next: capprune train {config} data.shards={out} --out RUN"
+    emit(made.as_json(), as_json, lambda: show_shards(made, next_command))
 
 
-def show_shards(index: ShardIndex, out: Path, as_json: bool, next_command: str) -> None:
+def show_shards(made: Shards, next_command: str) -> None:
     """Print what a folder of shards holds."""
-    for entry in index.left_out():
-        say(f"note: {entry}")
-
-    def show() -> None:
-        sizes = ", ".join(f"{size:,} {split}" for split, size in index.splits.items())
-        photos, megabytes = sum(index.splits.values()), index.size_bytes / 1e6
-        echo(f"{photos:,} photos ({sizes}) in {len(index.shards):,} shards, {megabytes:,.1f} MB: {out}")
-        echo(next_command)
-
-    document: dict[str, Any] = {"folder": str(out), "content": index.content, "splits": index.splits}
-    document |= {
-        "shards": [{"name": one.name, "photos": one.photos, "sha256": one.sha256} for one in index.shards],
-        "size_bytes": index.size_bytes,
-        "skipped": [entry.as_json() for entry in index.left_out()],
-    }
-    emit(document, as_json, show)
+    index = made.index
+    sizes = ", ".join(f"{size:,} {split}" for split, size in index.splits.items())
+    photos, megabytes = sum(index.splits.values()), index.size_bytes / 1e6
+    echo(f"{photos:,} photos ({sizes}) in {len(index.shards):,} shards, {megabytes:,.1f} MB: {made.folder}")
+    echo(next_command)

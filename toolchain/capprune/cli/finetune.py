@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from capprune.api.run import finetune
 from capprune.cli.console import Place, cache_option, json_option, out_option
-from capprune.cli.train import derived, train_and_show
+from capprune.cli.progress import TerminalProgress
+from capprune.cli.train import show
 
-OBJECTIVES: dict[str, dict[str, Any]] = {
-    "cross_entropy": {"learning_rate": 3e-4, "final_learning_rate": 1e-6, "epochs": 5},
-    "scst": {"learning_rate": 1e-4, "final_learning_rate": 1e-6, "epochs": 5},
-}
+OBJECTIVES = (
+    "cross_entropy",
+    "scst",
+)  # written here too, so that --help imports no config; a test holds the two together
 
 
 @click.command()
@@ -21,7 +22,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--objective",
-    type=click.Choice(list(OBJECTIVES)),
+    type=click.Choice(OBJECTIVES),
     default="cross_entropy",
     show_default=True,
     help="The next word of people's captions, or the score of whole captions.",
@@ -50,10 +51,13 @@ def command(
       capprune finetune runs/sparse --teacher runs/dense --out runs/tuned
       capprune finetune runs/tuned --objective scst --out runs/scst
     """
-    training = {"objective": objective, **OBJECTIVES[objective]}
-    training["distillation"] = {"teacher": str(teacher) if teacher else None}
-    pruning = {"method": "keep", "keep": (), "exclude": ()}  # every mask that there is
-    changed = {"start": str(run), "name": f"{run.name}-tuned"}
-    dropout = 0.0 if objective == "scst" else 1.0  # captions are sampled without dropout, and learned so
-    config = derived(run, changed, pruning, training, overrides, dropout=dropout)
-    train_and_show(config, out, cache, as_json)
+    tuned = finetune(
+        run,
+        objective=objective,
+        teacher=teacher,
+        overrides=overrides,
+        out=out,
+        cache=cache,
+        progress=TerminalProgress(),
+    )
+    show(tuned, as_json)

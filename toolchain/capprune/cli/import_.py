@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import Place, echo, emit, json_option, out_option, say
-
-if TYPE_CHECKING:
-    from capprune.importing.reference import ReferenceCheckpoint
+from capprune.api.run import ImportedRun, import_
+from capprune.cli.console import Place, echo, emit, json_option, out_option
+from capprune.cli.progress import TerminalProgress
 
 
 @click.command()
@@ -27,30 +25,12 @@ def command(file: Path, out: Path, as_json: bool) -> None:
     Example:
       capprune import TINY3_UpDownLSTM.zip --out runs/tiny3
     """
-    from capprune.importing.reference import read_reference
-    from capprune.importing.run import write_run
-
-    checkpoint = read_reference(file)
-    say(f"read {checkpoint.weights_file}: {checkpoint.kept_weights:,} of {checkpoint.weights:,} weights kept")
-    write_run(checkpoint, out)
-    emit(_document(checkpoint, out), as_json, lambda: _show(checkpoint, out))
+    run = import_(file, out=out, progress=TerminalProgress())
+    emit(run.as_json(), as_json, lambda: _show(run))
 
 
-def _document(checkpoint: ReferenceCheckpoint, out: Path) -> dict[str, Any]:
-    return {
-        "run": str(out),
-        "weights_file": checkpoint.weights_file,
-        "name": checkpoint.config.name,
-        "vocabulary": len(checkpoint.tokens),
-        "weights": checkpoint.weights,
-        "kept": checkpoint.kept_weights,
-        "tensors": {
-            name: {"shape": list(mask.shape), "kept": int(mask.sum())} for name, mask in checkpoint.kept.items()
-        },
-    }
-
-
-def _show(checkpoint: ReferenceCheckpoint, out: Path) -> None:
+def _show(run: ImportedRun) -> None:
+    checkpoint = run.checkpoint
     sparsity = 1 - checkpoint.kept_weights / checkpoint.weights
-    echo(f"imported {out}: {len(checkpoint.tokens):,} tokens, {sparsity:.2%} sparse")
-    echo(f"next: capprune export {out} --out BUNDLE")
+    echo(f"imported {run.folder}: {len(checkpoint.tokens):,} tokens, {sparsity:.2%} sparse")
+    echo(f"next: capprune export {run.folder} --out BUNDLE")

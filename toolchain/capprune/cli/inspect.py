@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from capprune.api.inspection import BundleInspection, RunInspection, inspect
 from capprune.cli.console import Place, echo, emit, json_option, table
-from capprune.extras import require_extras
 
 if TYPE_CHECKING:
     from capprune_exporters.ledger import LedgerFile, LedgerLine
-    from capprune_runtime.bundle.verify import Bundle
 
 LARGEST = 8  # tensors of each model that are shown
 NAME = 24  # characters of a name that are shown, from its end
@@ -32,105 +30,31 @@ def command(folder: Path, as_json: bool) -> None:
       capprune inspect runs/sparse
       capprune inspect bundles/sparse
     """
-    from capprune_runtime.errors import UsageError
-
-    if folder.is_file() or (folder / "manifest.json").is_file():
-        _inspect_bundle(folder, as_json)
-    elif (folder / "config.yaml").is_file():
-        require_extras("inspect RUN")
-        _inspect_run(folder, as_json)
-    else:
-        raise UsageError(
-            "this is neither a run nor a bundle", where=folder, expected="a config.yaml or a manifest.json in it"
-        )
+    found = inspect(folder)
+    emit(
+        found.as_json(), as_json, lambda: _show_run(found) if isinstance(found, RunInspection) else _show_bundle(found)
+    )
 
 
-def _inspect_run(folder: Path, as_json: bool) -> None:
-    from capprune.training.health import signs_of, validation_loss
-    from capprune.training.run import load_run, read_metrics
-
-    run = load_run(folder)
-    metrics = read_metrics(folder)
-    signs, loss = signs_of(metrics), validation_loss(metrics)
-    layers: list[dict[str, Any]] = [
-        {
-            "weights": name,
-            "shape": list(mask.shape),
-            "weights_per_gate": run.widths[name],
-            "kept": int(mask.sum()),
-            "of": mask.numel(),
-        }
-        for name, mask in run.masks.items()
-    ]
-    document: dict[str, Any] = {"run": str(folder), "kept": run.kept, "prunable": run.prunable, "layers": layers}
-    document |= {"validation_loss": loss, "warnings": [sign.as_json() for sign in signs]}
-    document |= {"checkpoint": dict(run.facts), "words": len(run.vocabulary), "tokens": run.vocabulary.coding.kind}
-
-    def show() -> None:
-        rows = [
-            [
-                one["weights"],
-                "x".join(map(str, one["shape"])),
-                "single" if one["weights_per_gate"] == 1 else f"1x{one['weights_per_gate']}",
-                f"{one['kept']:,}",
-                f"{1 - one['kept'] / one['of']:.2%}",
-            ]
-            for one in layers
-        ]
-        rows.append(["all", "", "", f"{run.kept:,}", f"{1 - run.kept / run.prunable:.2%}"])
-        table(f"{folder}", ["weights", "shape", "gates", "kept", "sparse"], rows)
-        for sign in signs:
-            for line in sign.lines():
-                echo(line)
-        if loss is not None and not signs:
-            echo(f"training: no warning after the last epoch, {loss:.3f} nats a word on val")
-
-    emit(document, as_json, show)
+def _show_run(run: RunInspection) -> None:
+    table(str(run.folder), *run.cells())
+    for sign in run.signs:
+        for line in sign.lines():
+            echo(line)
+    if run.validation_loss is not None and not run.signs:
+        echo(f"training: no warning after the last epoch, {run.validation_loss:.3f} nats a word on val")
 
 
-def _inspect_bundle(folder: Path, as_json: bool) -> None:
-    from capprune_exporters.ledger import read_ledger
-    from capprune_runtime.bundle.verify import verify_bundle
-
-    bundle = verify_bundle(folder)
-    files = read_ledger(bundle)
-    manifest = bundle.manifest
-    document = {
-        "bundle": str(folder),
-        "manifest": manifest.as_json(),
-        "ledger": [_as_json(file) for file in files],
-        "total": {"bytes": _size(bundle), "dense_bytes": _dense_size(bundle, files)},
-    }
-
-    def show() -> None:
-        sizes = [[name, f"{len(data):,}"] for name, data in bundle.files.items()]
-        removed = f"{manifest.pruning.sparsity:.2%} of the prunable weights removed"
-        table(f"{folder}: {_size(bundle):,} bytes, {removed}", ["file", "bytes"], sizes)
-        for file in files:
-            _show_ledger(file)
-        dense = _dense_size(bundle, files)
-        echo(
-            f"whole bundle: {_size(bundle):,} bytes; dense float32 it would take {dense:,}: {dense / _size(bundle):.1f} times"
-        )
-
-    emit(document, as_json, show)
-
-
-def _size(bundle: Bundle) -> int:
-    return sum(len(data) for data in bundle.files.values())
-
-
-def _dense_size(bundle: Bundle, files: tuple[LedgerFile, ...]) -> int:
-    return _size(bundle) + sum(file.dense_bytes - file.size_bytes for file in files)
-
-
-def _as_json(file: LedgerFile) -> dict[str, Any]:
-    lines = [
-        asdict(line) | {"bits_per_kept": line.bits_per_kept, "ratio_to_floor": line.ratio_to_floor}
-        for line in file.lines
-    ]
-    totals = {"bytes": file.size_bytes, "packed_bytes": file.packed_bytes, "dense_bytes": file.dense_bytes}
-    return {"file": file.name, "lines": lines, **totals}
+def _show_bundle(bundle: BundleInspection) -> None:
+    sizes = [[name, f"{len(data):,}"] for name, data in bundle.bundle.files.items()]
+    removed = f"{bundle.bundle.manifest.pruning.sparsity:.2%} of the prunable weights removed"
+    table(f"{bundle.place}: {bundle.size_bytes:,} bytes, {removed}", ["file", "bytes"], sizes)
+    for file in bundle.ledger:
+        _show_ledger(file)
+    echo(
+        f"whole bundle: {bundle.size_bytes:,} bytes; dense float32 it would take {bundle.dense_bytes:,}: "
+        f"{bundle.dense_bytes / bundle.size_bytes:.1f} times"
+    )
 
 
 def _show_ledger(file: LedgerFile) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import bar, echo, emit, json_option, out_option, say
+from capprune.api.datasets import label
+from capprune.cli.console import echo, emit, json_option, out_option
+from capprune.cli.progress import TerminalProgress
 
 if TYPE_CHECKING:
-    from capprune.labelling.filters import Filters
     from capprune.labelling.label import LabelledSet
 
 
@@ -49,69 +50,12 @@ def command(photos: Path, teacher: str, out: Path, **options: Any) -> None:
       capprune label holiday-photos --teacher hf:Salesforce/blip-image-captioning-base --language en --out labelled
       capprune train configs/flickr8k_sparse.yaml data.folder=labelled --out runs/own
     """
-    from capprune.data.split_shares import parse_shares
-    from capprune.labelling.label import LabelSettings, label_photos
-    from capprune.labelling.teacher import Generation, open_teacher
-    from capprune_runtime.atomic import check_folder_place
-
-    check_folder_place(out)
-    settings = LabelSettings(
-        filters=_filters(options),
-        keep=_share(options["keep"]),
-        shares=parse_shares(options["shares"]),
-        batch=options["batch"],
-        limit=options["limit"],
-        link=options["link"],
-        licence=options["licence"],
-    )
-    say(f"opening {teacher}")
-    opened = open_teacher(teacher, Generation(options["prompt"], options["captions"], options["beam"]))
-    with bar("captions") as tell:
-        found = label_photos(photos, out, opened, settings, tell)
-    for entry in found.left_out:
-        say(f"note: {entry}")
-    if found.licence == "unknown":
-        say("note: the model states no licence of its captions; --licence TEXT records it")
-    document = {"folder": str(out), "teacher": found.teacher, "licence": found.licence, "captions": found.captions}
-    notes = [entry.as_json() for entry in found.left_out]
-    emit(
-        {**document, "splits": dict(found.splits), "generated": found.generated, "left_out": notes},
-        options["as_json"],
-        lambda: _show(found, out),
-    )
+    as_json = options.pop("as_json")
+    made = label(photos, teacher=teacher, out=out, progress=TerminalProgress(), **options)
+    emit(made.as_json(), as_json, lambda: _show(made.labelled, out))
 
 
 def _show(found: LabelledSet, out: Path) -> None:
     sizes = ", ".join(f"{size:,} {split}" for split, size in found.splits.items())
     echo(f"{found.captions:,} captions of {sum(found.splits.values()):,} photos ({sizes}) by {found.teacher}: {out}")
     echo(f"next: capprune data check {out}")
-
-
-def _filters(options: dict[str, Any]) -> Filters:
-    from capprune.labelling.filters import Filters, languages
-    from capprune_runtime.errors import UsageError
-
-    least, most, language = options["min_words"], options["max_words"], options["language"]
-    if least > most:
-        raise UsageError(
-            "no caption is that long", where="--min-words", expected=f"at most --max-words {most}", found=least
-        )
-    if language is not None and language not in languages():
-        raise UsageError(
-            "this language is not known", where="--language", expected=", ".join(languages()), found=language
-        )
-    return Filters(least, most, options["min_confidence"], language)
-
-
-def _share(text: str) -> float:
-    from capprune_runtime.errors import UsageError
-
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise UsageError(
-            "this is no share of captions", where="--keep", expected="above 0 and at most 100%", found=text
-        )
-    return share

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from capprune.cli.console import Place, echo, emit, json_option, out_file_option, say, table
+from capprune.api.bundle import pack
+from capprune.cli.console import Place, echo, emit, json_option, out_file_option, table
+from capprune.cli.progress import TerminalProgress
+
+if TYPE_CHECKING:
+    from capprune_exporters.pack.capz import PackReport
 
 
 @click.command()
@@ -28,35 +32,19 @@ def command(bundle: Path, out: Path | None, as_json: bool) -> None:
     Example:
       capprune pack bundles/sparse --out sparse.capz
     """
-    from capprune_exporters.pack.capz import pack
-    from capprune_runtime.atomic import check_file_place
-    from capprune_runtime.bundle.capz import CAPZ_SUFFIX
+    packed = pack(bundle, out=out, progress=TerminalProgress())
+    emit(packed.as_json(), as_json, lambda: _show(packed.report))
 
-    place = bundle.resolve()  # "." has no name to add an ending to
-    packed = out or place.with_name(place.name + CAPZ_SUFFIX)
-    check_file_place(packed)
-    say("packing")
-    report = pack(bundle, packed)
+
+def _show(report: PackReport) -> None:
     tensors = [one for one in report.tensors if len(one.shape) > 1]
-
-    def show() -> None:
-        rows = [
-            [one.file, "x".join(map(str, one.shape)), *(f"{n:,}" for n in (one.kept, one.file_bytes, one.coded_bytes))]
-            for one in sorted(tensors, key=lambda one: -one.coded_bytes)[:8]
-        ]
-        table("largest weights", ["file", "weights", "kept", "bytes", "packed"], rows)
-        files = [[one.name, one.coding, f"{one.size_bytes:,}", f"{one.packed_bytes:,}"] for one in report.files]
-        table("files", ["file", "coded as", "bytes", "packed"], files)
-        share = report.packed_bytes / report.bundle_bytes
-        echo(f"packed {report.place}: {report.packed_bytes:,} of {report.bundle_bytes:,} bytes ({share:.1%})")
-        echo(f"next: capprune verify {report.place}")
-
-    document: dict[str, Any] = {
-        "bundle": str(bundle),
-        "file": str(report.place),
-        "bundle_bytes": report.bundle_bytes,
-        "packed_bytes": report.packed_bytes,
-        "files": [asdict(one) for one in report.files],
-        "tensors": [asdict(one) for one in report.tensors],
-    }
-    emit(document, as_json, show)
+    rows = [
+        [one.file, "x".join(map(str, one.shape)), *(f"{n:,}" for n in (one.kept, one.file_bytes, one.coded_bytes))]
+        for one in sorted(tensors, key=lambda one: -one.coded_bytes)[:8]
+    ]
+    table("largest weights", ["file", "weights", "kept", "bytes", "packed"], rows)
+    files = [[one.name, one.coding, f"{one.size_bytes:,}", f"{one.packed_bytes:,}"] for one in report.files]
+    table("files", ["file", "coded as", "bytes", "packed"], files)
+    share = report.packed_bytes / report.bundle_bytes
+    echo(f"packed {report.place}: {report.packed_bytes:,} of {report.bundle_bytes:,} bytes ({share:.1%})")
+    echo(f"next: capprune verify {report.place}")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from capprune.api.run import prune
 from capprune.cli.console import Place, cache_option, json_option, out_option
-from capprune.cli.train import derived, train_and_show
-from capprune.config.methods import KEEP, METHODS, methods_of_trained_runs
+from capprune.cli.progress import TerminalProgress
+from capprune.cli.train import show
+from capprune.config.methods import METHODS, methods_of_trained_runs
 
 
 @click.command()
@@ -34,14 +36,5 @@ def command(run: Path, overrides: tuple[str, ...], method: str, out: Path, cache
     Example:
       capprune prune runs/dense pruning.sparsity=0.975 --method hard --out runs/hard
     """
-    from capprune_runtime.errors import UsageError
-
-    if not METHODS.load(method, "--method").prunes_trained_runs:
-        expected = ", ".join(methods_of_trained_runs())
-        hint = f"capprune train CONFIG pruning.method={method}" if method != KEEP else "capprune finetune RUN"
-        what = "this method does not prune a trained run"
-        raise UsageError(what, where="--method", expected=expected, found=method, hint=hint)
-    config = derived(
-        run, {"start": str(run), "name": f"{run.name}-{method}"}, {"method": method, "keep": ()}, {}, overrides
-    )
-    train_and_show(config, out, cache, as_json)
+    sparse = prune(run, method=method, overrides=overrides, out=out, cache=cache, progress=TerminalProgress())
+    show(sparse, as_json)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from capprune.cli.console import Place, echo, emit, json_option, say, threads_option
+from capprune.api.server import StaticPage, serve
+from capprune.cli.console import Place, echo, emit, json_option, threads_option
+from capprune.cli.progress import TerminalProgress
 from capprune_runtime.formats import RUNTIMES
-
-if TYPE_CHECKING:
-    from capprune.serving.limits import Limits
-    from capprune.serving.models import ServedModel
 
 
 @click.command()
@@ -90,68 +86,29 @@ def command(
       capprune serve bundles/sparse --static demo-page
       curl --data-binary @photo.jpg http://127.0.0.1:8000/caption
     """
-    from capprune.ready import ready_bundle
-    from capprune.serving.limits import Limits
-    from capprune.serving.models import read_models
-
-    models = read_models(bundles or (ready_bundle(),))
-    if static is not None:
-        _write(models, static, {"tflite": engine, "onnx": onnx_engine}, as_json)
-        return
-    limits = Limits(
-        upload_bytes=round(max_upload * 1_000_000),
-        pixels=round(max_pixels * 1_000_000),
-        seconds=max_seconds,
+    page = serve(
+        bundles,
+        static=static,
+        engine=engine,
+        onnx_engine=onnx_engine,
+        host=host,
+        port=port,
+        max_upload=max_upload,
+        max_pixels=max_pixels,
+        max_seconds=max_seconds,
         parallel=parallel,
         waiting=waiting,
-        connections=max(256, 2 * (parallel + waiting)),
+        runtime=runtime,
+        threads=threads,
+        progress=TerminalProgress(),
+        started=lambda serving: emit(serving.as_json(), as_json, lambda: echo(serving.address)),
     )
-    _serve(models, limits, host, port, {"runtime": runtime, "threads": threads}, as_json)
+    if page is not None:
+        emit(page.as_json(), as_json, lambda: _show(page))
 
 
-def _serve(
-    models: Sequence[ServedModel], limits: Limits, host: str, port: int, interpreter: dict[str, Any], as_json: bool
-) -> None:
-    from starlette.types import ASGIApp
-
-    from capprune.serving.app import make_app
-    from capprune.serving.assets import page_assets
-    from capprune.serving.server import LOOPBACK, listen, run
-    from capprune.serving.workers import Workers
-
-    with listen(host, port) as listening:
-        if not (local := host.lower() in LOOPBACK):
-            say(f"warning: everybody who reaches {host} can send photos to this server")
-        shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{listening.getsockname()[1]}/"
-        workers = Workers(models, limits, **interpreter)
-        app = make_app(models, workers, limits, page_assets(models, in_browser=False), LOOPBACK if local else None)
-
-        def started() -> ASGIApp:
-            document = {"address": address, "models": [model.facts() for model in models]}
-            emit(document, as_json, lambda: echo(address))
-            say("Ctrl-C ends it")
-            return app
-
-        try:
-            run(started, listening, limits)
-        finally:
-            workers.close()
-
-
-def _write(models: Sequence[ServedModel], static: Path, packages: Mapping[str, Path | None], as_json: bool) -> None:
-    from capprune.serving.static import write_static
-
-    written = write_static(models, static, packages, say)
-
-    def show() -> None:
-        for name, size in written.download_bytes.items():
-            echo(f"{name}: the first visit loads {size:,} bytes")
-        echo(f"written: {static}, {written.total_bytes:,} bytes")
-        echo(f"next: python -m http.server --directory {static} --bind 127.0.0.1")
-
-    emit(
-        {"folder": str(static), "bytes": written.total_bytes, "download_bytes": dict(written.download_bytes)},
-        as_json,
-        show,
-    )
+def _show(page: StaticPage) -> None:
+    for name, size in page.download_bytes.items():
+        echo(f"{name}: the first visit loads {size:,} bytes")
+    echo(f"written: {page.folder}, {page.total_bytes:,} bytes")
+    echo(f"next: python -m http.server --directory {page.folder} --bind 127.0.0.1")

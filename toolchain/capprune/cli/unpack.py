@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from capprune.api.bundle import unpack
 from capprune.cli.console import Place, echo, emit, json_option, out_option
 
 
@@ -22,13 +23,11 @@ def command(packed: Path, out: Path, as_json: bool) -> None:
     Example:
       capprune unpack sparse.capz --out bundles/sparse
     """
-    from capprune_exporters.pack.capz import unpack
-
-    bundle = unpack(packed, out)
-    sizes = {name: len(data) for name, data in sorted(bundle.files.items())}
+    bundle = unpack(packed, out=out)
 
     def show() -> None:
-        echo(f"unpacked {out}: {len(sizes)} files, {sum(sizes.values()):,} bytes, both models pass the verifier")
+        count, size = len(bundle.files), sum(bundle.files.values())
+        echo(f"unpacked {out}: {count} files, {size:,} bytes, both models pass the verifier")
         echo(f"next: capprune caption photo.jpg --bundle {out}")
 
-    emit({"bundle": str(out), "file": str(packed), "files": sizes}, as_json, show)
+    emit(bundle.as_json(), as_json, show)

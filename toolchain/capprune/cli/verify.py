@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from capprune.api.bundle import verify
 from capprune.cli.console import Place, echo, emit, json_option
 
 
@@ -20,29 +21,14 @@ def command(bundle: Path, golden: bool, as_json: bool) -> None:
     Example:
       capprune verify bundles/sparse
     """
-    from capprune_runtime.bundle.verify import verify_bundle
-    from capprune_runtime.caption.isolated import prove_isolated
-
-    verified = verify_bundle(bundle)
-    files = len(verified.manifest.files)
-    proof = prove_isolated(verified) if golden else ()
-    different = [one for one in proof if not one.same]
+    verified = verify(bundle, golden=golden)
 
     def show() -> None:
-        echo(f"{bundle}: {files} files as written, both models pass the verifier")
+        echo(f"{bundle}: {verified.files} files as written, both models pass the verifier")
         if golden:
-            echo(f"golden photos: {len(proof) - len(different)} of {len(proof)} give the trained model's tokens")
-        for one in different:  # shown, not refused: int8 kernels of another CPU may choose another word
+            count = len(verified.proof)
+            echo(f"golden photos: {count - len(verified.different)} of {count} give the trained model's tokens")
+        for one in verified.different:  # shown, not refused: int8 kernels of another CPU may choose another word
             echo(f"  {one.golden.name}: expected {one.golden.caption!r}, found {one.said.text!r}")
 
-    found = [
-        {
-            "photo": one.golden.name,
-            "beam": one.golden.beam,
-            "same": one.same,
-            "expected": one.golden.caption,
-            "found": one.said.text,
-        }
-        for one in proof
-    ]
-    emit({"bundle": str(bundle), "files": files, "golden": found}, as_json, show)
+    emit(verified.as_json(), as_json, show)

@@ -27,8 +27,9 @@ from capprune.sweeping.results import (
     write_scores,
 )
 from capprune.sweeping.scoring import SplitCaptions
-from capprune.training.prepare import Bar
+from capprune.training.progress import SILENT, Progress
 from capprune.training.run import LoadedRun, alone_in, finish_run, load_run, read_metrics
+from capprune.training.session import train_run
 from capprune_runtime.atomic import raise_if_unwritable, write_bytes
 from capprune_runtime.bundle.manifest import STEP_SIGNATURE
 from capprune_runtime.caption.interpreter import open_model
@@ -40,7 +41,6 @@ EXACT = "float32"
 DECODERS = "decoders"  # the folder in a sweep that holds the files that were measured
 
 Train = Callable[[RunConfig, Path], object]  # a config and the run's folder; goes on where it was interrupted
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,8 @@ class Sweep:
         base: What the grid leaves as it is.
         runs: Each after those that it needs.
         place: Where.
-        train: Trains one run.
-        bar: Makes a progress bar under a label.
-        say: Is told what is being done.
+        progress: Is told how far the work is.
+        train: Trains one run; `train_run` if left out.
         wrote: Is called with the document whenever it was written.
 
     Raises:
@@ -82,16 +81,16 @@ class Sweep:
         runs: Sequence[Combination],
         place: Place,
         *,
-        train: Train,
-        bar: Bar,
-        say: Say,
+        progress: Progress = SILENT,
+        train: Train | None = None,
         wrote: Callable[[Document], None] = lambda document: None,
     ) -> None:
         self._base, self._runs, self._place = base, runs, place
-        self._train, self._say, self._wrote = train, say, wrote
+        self._train, self._say, self._wrote = train or self._train_run, progress.say, wrote
+        self._progress = progress
         before = read_document(place.folder)
         tokenizer = before.tokenizer if before else "auto"
-        self._split = SplitCaptions(base.data, place.split, tokenizer, place.cache, bar)
+        self._split = SplitCaptions(base.data, place.split, tokenizer, place.cache, progress.bar)
         if before is not None:
             self._check(before)
         self._scores = read_scores(place.folder)
@@ -137,6 +136,9 @@ class Sweep:
                 document = self._write()
             finish_run(folder)  # the lock's folder goes
         return document
+
+    def _train_run(self, config: RunConfig, folder: Path) -> None:
+        train_run(config, folder, self._place.cache, self._progress)
 
     def _one(self, run: Combination, formats: Sequence[str]) -> None:
         for name in run.needs:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from capprune.exporting.contents import DEFAULT_BEAM
-from capprune.report.contents import Section
-from capprune.report.sources import Sources
+from capprune.reporting.contents import Section
+from capprune.reporting.sources import Sources
 from capprune.training.run import CONFIG
 from capprune_runtime.bundle.manifest import PLAN, Manifest
 from capprune_runtime.bundle.verify import Bundle

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from capprune.metrics.health import COLUMNS
-from capprune.report.charts import Curve, Panel, layer_chart, ledger_chart, training_chart
-from capprune.report.contents import Grid, PhotoRow, Section
-from capprune.report.headline import Figures
-from capprune.report.sources import Sources, Validated
+from capprune.reporting.charts import Curve, Panel, layer_chart, ledger_chart, training_chart
+from capprune.reporting.contents import Grid, PhotoRow, Section
+from capprune.reporting.headline import Figures
+from capprune.reporting.sources import Sources, Validated
 from capprune.training.run import LoadedRun, read_metrics
 from capprune_exporters.ledger import LedgerFile
 from capprune_runtime.measure.environment import Environment

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from capprune.cli.caption_inputs import Named, content_of
+from capprune.api.caption_inputs import Named, content_of
 
 if TYPE_CHECKING:
     from capprune.workers import Workers

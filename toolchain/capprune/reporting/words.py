@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capprune.report.contents import Said, Word
+from capprune.reporting.contents import Said, Word
 from capprune.validation.parity import first_difference
 
 ENDED = "∎"  # stands where a caption has ended and the one before it has not

@@ -14,9 +14,9 @@ from PIL import Image
 
 from capprune.data.captions import load_caption_set
 from capprune.data.photos import open_photos
-from capprune.report.contents import PhotoRow
-from capprune.report.sources import Sources
-from capprune.report.words import side_by_side
+from capprune.reporting.contents import PhotoRow
+from capprune.reporting.sources import Sources
+from capprune.reporting.words import side_by_side
 from capprune.trained import TrainedCaptioner
 from capprune.training.run import LoadedRun
 from capprune_runtime.caption.captioner import Captioner

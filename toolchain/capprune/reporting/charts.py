@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from capprune.report.svg import COLOURS, drawn
+from capprune.reporting.svg import COLOURS, drawn
 
 ROW_INCHES = 0.34  # of a bar and the space around it
 FRAME_INCHES = 0.9  # of axis and legend

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from capprune.metrics.speed import SpeedRow, factor
-from capprune.report.charts import Spread, latency_chart
-from capprune.report.contents import Grid, Section
-from capprune.report.sources import Sources
+from capprune.reporting.charts import Spread, latency_chart
+from capprune.reporting.contents import Grid, Section
+from capprune.reporting.sources import Sources
 from capprune_runtime.measure.results import Measurement, Percentiles
 
 BENCH_COLUMNS = (

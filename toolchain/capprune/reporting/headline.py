@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from capprune.metrics.intervals import Change, Interval
 from capprune.metrics.speed import ITSELF, SpeedRow, doubts, factor
-from capprune.report.contents import BAD, GOOD, PLAIN, Tile
-from capprune.report.sources import Sources, Validated
+from capprune.reporting.contents import BAD, GOOD, PLAIN, Tile
+from capprune.reporting.sources import Sources, Validated
 from capprune_exporters.ledger import LedgerFile
 from capprune_runtime.bundle.manifest import QuantisationSection
 

@@ -12,13 +12,13 @@ from capprune.data.captions import load_caption_set
 from capprune.metrics.intervals import Change, bootstrap_change
 from capprune.metrics.scores import score
 from capprune.metrics.speed import SpeedRow, compare
-from capprune.report.contents import Page, Section
-from capprune.report.headline import Figures, comparable, headline, warnings
-from capprune.report.latency import speed_section
-from capprune.report.page import render
-from capprune.report.photos import golden_photos, photo_rows, photos_of_split
-from capprune.report.repeat import commands_section
-from capprune.report.sections import (
+from capprune.reporting.contents import Page, Section
+from capprune.reporting.headline import Figures, comparable, headline, warnings
+from capprune.reporting.latency import speed_section
+from capprune.reporting.page import render
+from capprune.reporting.photos import golden_photos, photo_rows, photos_of_split
+from capprune.reporting.repeat import commands_section
+from capprune.reporting.sections import (
     environment_section,
     health_section,
     layer_section,
@@ -26,7 +26,7 @@ from capprune.report.sections import (
     photo_section,
     training_section,
 )
-from capprune.report.sources import Sources, Validated
+from capprune.reporting.sources import Sources, Validated
 from capprune_exporters.ledger import read_ledger
 
 MISSING = {

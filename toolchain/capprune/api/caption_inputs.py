@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capprune.cli.console import say
+from capprune.training.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from capprune.data.shards.reader import ShardPhotos
@@ -59,7 +59,9 @@ class Named:
         return None if self.inside is None else self.inside.identity
 
 
-def named_photos(places: Sequence[Path], endings: frozenset[str], cache: Path) -> list[Named]:
+def named_photos(
+    places: Sequence[Path], endings: frozenset[str], cache: Path, progress: Progress = SILENT
+) -> list[Named]:
     """The photos that the arguments name; one that names none does not stop the others.
 
     Raises:
@@ -80,7 +82,7 @@ def named_photos(places: Sequence[Path], endings: frozenset[str], cache: Path) -
                 found = find_photos(place, endings)
                 named += [Named(path) for path in found.photos]
                 if (left_out := found.left_out_text()) is not None:
-                    say(f"{place}: {left_out}")
+                    progress.say(f"{place}: {left_out}")
                 continue
             except DataError as error:
                 problem = error

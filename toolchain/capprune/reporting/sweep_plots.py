@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capprune.report.svg import COLOURS, drawn
+from capprune.reporting.svg import COLOURS, drawn
 from capprune.sweeping.results import Document, Group
 from capprune_runtime.atomic import write_text
 

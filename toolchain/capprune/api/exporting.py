@@ -1,0 +1,188 @@
+"""Export: from a run to a verified bundle."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capprune.api.arguments import Place, given_path, needs, optional_path
+from capprune.api.bundle import Bundle
+from capprune.api.html import html_table
+from capprune.training.progress import SILENT, Progress
+from capprune_runtime.errors import BundleError, UsageError
+
+if TYPE_CHECKING:
+    from capprune.exporting import Exported
+
+DEFAULT_BEAM = 3  # written here too, so that --help imports no torch; a test holds the two together
+
+
+@dataclass(frozen=True)
+class ExportedBundle(Bundle):
+    """A bundle as `export` returns it.
+
+    Attributes:
+        made: What became of each weight tensor, and why.
+        target: The export target.
+        seconds: How long the export took.
+        packed: The packed bundle beside it, if one was asked for.
+    """
+
+    made: Exported
+    target: str
+    seconds: float
+    packed: Path | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `capprune export --json` prints."""
+        document: dict[str, Any] = {
+            "bundle": str(self.place),
+            "target": self.target,
+            "seconds": self.seconds,
+            "files": {name: entry.size_bytes for name, entry in self.made.bundle.manifest.files.items()},
+            "decoder": [
+                {
+                    "tensor": t.name,
+                    "operator": t.operator,
+                    "shape": t.shape,
+                    "kept": t.kept,
+                    "form": t.form,
+                    "bytes": t.size_bytes,
+                }
+                for t in self.made.tensors
+            ],
+            "plan": json.loads(self.made.bundle.files["plan.json"]),
+        }
+        if self.packed is not None:
+            document["capz"] = {"file": str(self.packed), "bytes": self.packed.stat().st_size}
+        return document
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Return the columns and rows of the table of the decoder's weight tensors."""
+        reasons = {line.tensor: line.reason for line in self.made.plan.lines}
+        rows = [
+            [
+                t.name,
+                "x".join(map(str, t.shape)),
+                f"{t.sparsity:.2%}",
+                t.form,
+                f"{t.size_bytes:,}",
+                reasons.get(t.name, ""),
+            ]
+            for t in self.made.tensors
+        ]
+        return ["tensor", "weights", "sparse", "stored as", "bytes", "why"], rows
+
+    def _repr_html_(self) -> str:
+        return html_table(f"{self.place}: decoder", *self.cells())
+
+
+@needs("export")
+def export(
+    run: Place,
+    *,
+    out: Place,
+    target: str = "tflite",
+    weights: str = "float32",
+    encoder_weights: str | None = None,
+    plan: str | Mapping[str, str] = "size",
+    data: Place | None = None,
+    photos: int = 1000,
+    pack: bool = False,
+    beam: int = DEFAULT_BEAM,
+    progress: Progress = SILENT,
+) -> ExportedBundle:
+    """Turn a run into a bundle that a device can run; it appears once it is verified and its golden photos are proven.
+
+    Args:
+        run: The run to export.
+        out: Folder of the bundle, to be made.
+        target: `tflite`, `onnx`, or a target of another package.
+        weights: How the decoder's weights are quantised: `float32`, `int8` or `codebook4`.
+        encoder_weights: `float32`, `weight_only_int8` or `static_int8`; by default what goes with `weights`.
+        plan: `size`, `auto` (fastest as measured here), forms by tensor name, or the path of a JSON file of these.
+        data: Photos and captions to measure the cost of quantisation on; the run's own by default, where they are.
+        photos: At most this many photos of val.
+        pack: Also write `BUNDLE.capz` beside the bundle.
+        beam: The bundle's own beam width.
+        progress: Is told what is being done.
+
+    Raises:
+        UsageError: The target, a form or a tensor of the plan is unknown, or `out` exists.
+        ExportError: The graph cannot be converted, or a golden photo gives other tokens.
+        DataError: There are no photos to check on.
+    """
+    from capprune.exporting import Wanted
+    from capprune.exporting import export as export_run
+    from capprune.training.run import load_run
+    from capprune_runtime.atomic import check_file_place, check_folder_place
+
+    folder = given_path(out)
+    check_folder_place(folder, new=True)
+    if pack:
+        check_file_place(packed_place(folder))
+    began = time.monotonic()
+    loaded = load_run(given_path(run))
+    wanted = Wanted(
+        target=target,
+        weights=weights,
+        encoder_weights=encoder_weights,
+        plan=_plan(plan),
+        beam=beam,
+        data=optional_path(data) or _own_data(loaded.config.data.folder),
+        photos=photos,
+    )
+    made = export_run(loaded, folder, wanted, progress.say)
+    packed = _pack(folder) if pack else None
+    return ExportedBundle(folder, made, target, time.monotonic() - began, packed)
+
+
+def _own_data(folder: Path) -> Path | None:
+    """The data that the run was trained on, if it is still there."""
+    return folder if folder.is_dir() else None
+
+
+def _plan(plan: str | Mapping[str, str]) -> str | Mapping[str, str]:
+    return plan if isinstance(plan, Mapping) or plan in ("size", "auto") else read_plan(Path(plan))
+
+
+def read_plan(path: Path) -> dict[str, str]:
+    """Return forms by tensor name, from a file of just that or from the plan.json of a bundle.
+
+    Raises:
+        UsageError: The file is not there or is no plan.
+    """
+    from capprune_runtime import strict_json
+
+    expected = 'size, auto, or a JSON file such as {"output.weight": "dense_int8"} or a bundle\'s plan.json'
+    try:
+        tree = strict_json.parse(path.read_bytes())
+    except OSError as error:
+        raise UsageError("there is no such plan", where="--plan", expected=expected, found=path) from error
+    except BundleError as error:
+        raise UsageError("a plan cannot be read", where=path, expected=expected, found=error.what) from error
+    if isinstance(tree, dict) and isinstance(tree.get("lines"), list):
+        lines = [line for line in tree["lines"] if isinstance(line, dict)]
+        tree = {line.get("tensor"): line.get("form") for line in lines}
+    if not isinstance(tree, dict) or not all(isinstance(item, str) for pair in tree.items() for item in pair):
+        raise UsageError("a plan cannot be read", where=path, expected=expected)
+    return tree
+
+
+def _pack(bundle: Path) -> Path:
+    from capprune_exporters.pack.capz import pack
+
+    place = packed_place(bundle)
+    pack(bundle, place)
+    return place
+
+
+def packed_place(bundle: Path) -> Path:
+    """Return where `export --pack` writes the packed bundle."""
+    from capprune_runtime.bundle.capz import CAPZ_SUFFIX
+
+    return bundle.with_name(bundle.name + CAPZ_SUFFIX)

@@ -1,0 +1,316 @@
+"""Runs: trained from a config, pruned, trained further, or read from a checkpoint of other code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capprune.api.arguments import Overrides, Place, given_path, needs, optional_path, override_texts
+from capprune.api.exporting import DEFAULT_BEAM, ExportedBundle, export
+from capprune.api.inspection import RunInspection, inspect_run
+from capprune.training.progress import SILENT, Progress
+from capprune_runtime.atomic import check_folder_place
+
+if TYPE_CHECKING:
+    from capprune.config.run import RunConfig
+    from capprune.importing.reference import ReferenceCheckpoint
+    from capprune.training.health import Sign
+
+
+@dataclass(frozen=True)
+class Run(os.PathLike[str]):
+    """A trained model in its folder. A `Run` is also a path, so every function that takes a run's folder takes it.
+
+    Attributes:
+        folder: The run's folder.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", given_path(self.folder))
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def inspect(self) -> RunInspection:
+        """Describe this run layer by layer; see `capprune.inspect`."""
+        return inspect_run(self)
+
+    def prune(
+        self,
+        *,
+        out: Place,
+        method: str = "hard",
+        overrides: Overrides = (),
+        cache: Place | None = None,
+        progress: Progress = SILENT,
+    ) -> TrainedRun:
+        """Prune this run and train the kept weights; see `capprune.prune`."""
+        return prune(self, out=out, method=method, overrides=overrides, cache=cache, progress=progress)
+
+    def finetune(
+        self,
+        *,
+        out: Place,
+        objective: str = "cross_entropy",
+        teacher: Place | None = None,
+        overrides: Overrides = (),
+        cache: Place | None = None,
+        progress: Progress = SILENT,
+    ) -> TrainedRun:
+        """Train this run further with its masks as they are; see `capprune.finetune`."""
+        return finetune(
+            self,
+            out=out,
+            objective=objective,
+            teacher=teacher,
+            overrides=overrides,
+            cache=cache,
+            progress=progress,
+        )
+
+    def export(
+        self,
+        out: Place,
+        *,
+        target: str = "tflite",
+        weights: str = "float32",
+        encoder_weights: str | None = None,
+        plan: str | Mapping[str, str] = "size",
+        data: Place | None = None,
+        photos: int = 1000,
+        pack: bool = False,
+        beam: int = DEFAULT_BEAM,
+        progress: Progress = SILENT,
+    ) -> ExportedBundle:
+        """Turn this run into a bundle that a device can run; see `capprune.export`."""
+        return export(
+            self,
+            out=out,
+            target=target,
+            weights=weights,
+            encoder_weights=encoder_weights,
+            plan=plan,
+            data=data,
+            photos=photos,
+            pack=pack,
+            beam=beam,
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True)
+class TrainedRun(Run):
+    """A run as `train`, `prune` or `finetune` returns it.
+
+    Attributes:
+        best_epoch: The epoch of the best checkpoint, counted from 0.
+        cider_d_val: CIDEr-D of that checkpoint on the validation photos (greedy search).
+        sparsity: Share of closed gates, 0 to 1; 0 for a dense run.
+        prunes: Whether the run has masks.
+        seconds_per_epoch: Median time of an epoch; None if none was trained now.
+        settled: Number of gates that were changed after the last step, because no epoch had ended at the target.
+        signs: Signs that the run was not learning, after its last epoch.
+    """
+
+    best_epoch: int
+    cider_d_val: float
+    sparsity: float
+    prunes: bool
+    seconds_per_epoch: float | None
+    settled: int
+    signs: tuple[Sign, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `capprune train --json` prints."""
+        return {
+            "run": str(self.folder),
+            "best_epoch": self.best_epoch,
+            "cider_d_val": self.cider_d_val,
+            "sparsity": self.sparsity,
+            "seconds_per_epoch": self.seconds_per_epoch,
+            "settled": self.settled,
+            "warnings": [sign.as_json() for sign in self.signs],
+        }
+
+
+@dataclass(frozen=True)
+class ImportedRun(Run):
+    """A run as `import_` returns it.
+
+    Attributes:
+        checkpoint: What was read.
+    """
+
+    checkpoint: ReferenceCheckpoint
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `capprune import --json` prints."""
+        read = self.checkpoint
+        return {
+            "run": str(self.folder),
+            "weights_file": read.weights_file,
+            "name": read.config.name,
+            "vocabulary": len(read.tokens),
+            "weights": read.weights,
+            "kept": read.kept_weights,
+            "tensors": {name: {"shape": list(mask.shape), "kept": int(mask.sum())} for name, mask in read.kept.items()},
+        }
+
+
+@needs("train")
+def train(
+    config: Place | Mapping[str, Any],
+    *,
+    out: Place,
+    overrides: Overrides = (),
+    cache: Place | None = None,
+    progress: Progress = SILENT,
+) -> TrainedRun:
+    """Train a captioning model, dense or pruned while it trains. An interrupted run is resumed.
+
+    Args:
+        config: A YAML file or a tree of keys; with `stages`, one run after the other is trained in sub-folders of `out`.
+        out: Folder of the run, to be made.
+        overrides: Keys of the config with their values: `{"training.epochs": 3}` or `["training.epochs=3"]`.
+        cache: Folder for computed features; `~/.cache/capprune` by default.
+        progress: Is told how far the work is.
+
+    Returns:
+        The run; of stages, the last one.
+
+    Raises:
+        UsageError: The config is not there, an override has no effect, or `out` holds another run.
+        ConfigError: A key is unknown or has an impossible value.
+        DataError: A split is empty, a photo cannot be read, or no epoch reached the target.
+    """
+    from capprune.config.reading import load_tree, parse_config, require_single
+    from capprune.ineffective import ineffective_notes, refuse_ineffective
+    from capprune.training.stages import is_recipe, read_stages
+
+    tree = dict(config) if isinstance(config, Mapping) else load_tree(given_path(config))
+    where = "config" if isinstance(config, Mapping) else os.fspath(config)
+    texts, folder = override_texts(overrides), given_path(out)
+    check_folder_place(folder, new=False)
+    require_single(texts)
+    if not is_recipe(tree):
+        resolved = parse_config(tree, texts, where=where)
+        refuse_ineffective(resolved, texts)
+        for note in ineffective_notes(resolved, texts):
+            progress.say(note)
+        return _trained(resolved, folder, cache, progress)
+    *before, last = stages = read_stages(tree, texts, folder, where=where)
+    for number, stage in enumerate(before, 1):
+        progress.say(f"stage {number} of {len(stages)}: {stage.name}")
+        _trained(stage.config, stage.folder, cache, progress)
+    progress.say(f"stage {len(stages)} of {len(stages)}: {last.name}")
+    return _trained(last.config, last.folder, cache, progress)
+
+
+@needs("prune")
+def prune(
+    run: Place,
+    *,
+    out: Place,
+    method: str = "hard",
+    overrides: Overrides = (),
+    cache: Place | None = None,
+    progress: Progress = SILENT,
+) -> TrainedRun:
+    """Prune a trained run and train the kept weights.
+
+    Args:
+        run: The run to start from.
+        out: Folder of the sparse run, to be made.
+        method: A pruning method for trained runs, such as `hard`, `lottery`, `gradual` or `supermask`.
+        overrides: Keys of the run's config with their values.
+        cache: Folder for computed features; `~/.cache/capprune` by default.
+        progress: Is told how far the work is.
+
+    Raises:
+        UsageError: The run is not there, the method does not prune trained runs, or `out` holds another run.
+        ConfigError: A key is unknown or has an impossible value.
+    """
+    from capprune.training.derived import pruning_config
+
+    check_folder_place(given_path(out), new=False)
+    config = pruning_config(given_path(run), method, override_texts(overrides), progress)
+    return _trained(config, given_path(out), cache, progress)
+
+
+@needs("finetune")
+def finetune(
+    run: Place,
+    *,
+    out: Place,
+    objective: str = "cross_entropy",
+    teacher: Place | None = None,
+    overrides: Overrides = (),
+    cache: Place | None = None,
+    progress: Progress = SILENT,
+) -> TrainedRun:
+    """Train a run further with its masks as they are.
+
+    Args:
+        run: The run to start from.
+        out: Folder of the tuned run, to be made.
+        objective: `cross_entropy`, the next word of people's captions; or `scst`, the score of whole captions.
+        teacher: A run, usually the dense one, whose scores are learned as well.
+        overrides: Keys of the run's config with their values.
+        cache: Folder for computed features; `~/.cache/capprune` by default.
+        progress: Is told how far the work is.
+
+    Raises:
+        UsageError: A run or the objective is not there, or `out` holds another run.
+        ConfigError: A key is unknown or has an impossible value.
+    """
+    from capprune.training.derived import finetuning_config
+
+    check_folder_place(given_path(out), new=False)
+    texts = override_texts(overrides)
+    config = finetuning_config(given_path(run), objective, optional_path(teacher), texts, progress)
+    return _trained(config, given_path(out), cache, progress)
+
+
+@needs("import")
+def import_(file: Place, *, out: Place, progress: Progress = SILENT) -> ImportedRun:
+    """Turn a checkpoint of the papers' own code into a run. Nothing in the file is executed.
+
+    Args:
+        file: A `.pth` with its `config.json` and `tokenizer/` beside it, the folder of these, or the `.zip` as distributed.
+        out: Folder of the run, to be made.
+        progress: Is told what was read.
+
+    Raises:
+        UsageError: The file is not there, or `out` cannot be written to.
+        DataError: The checkpoint is damaged or of an unknown kind.
+    """
+    from capprune.importing.reference import read_reference
+    from capprune.importing.run import write_run
+
+    folder = given_path(out)
+    check_folder_place(folder, new=False)
+    checkpoint = read_reference(given_path(file))
+    progress.say(f"read {checkpoint.weights_file}: {checkpoint.kept_weights:,} of {checkpoint.weights:,} weights kept")
+    write_run(checkpoint, folder)
+    return ImportedRun(folder, checkpoint)
+
+
+def _trained(config: RunConfig, out: Path, cache: Place | None, progress: Progress) -> TrainedRun:
+    from capprune.training.session import train_run
+
+    outcome = train_run(config, out, optional_path(cache), progress)
+    return TrainedRun(
+        out,
+        best_epoch=outcome.epoch,
+        cider_d_val=outcome.cider,
+        sparsity=outcome.sparsity,
+        prunes=config.pruning.prunes,
+        seconds_per_epoch=outcome.seconds_per_epoch,
+        settled=outcome.settled,
+        signs=outcome.signs,
+    )

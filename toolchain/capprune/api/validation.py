@@ -1,0 +1,341 @@
+"""Validation: caption a split with a bundle, here or on a device, and compare it with the trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capprune.api.arguments import Place, given_path, needs, optional_path
+from capprune.api.html import html_table
+from capprune.devices.schemes import LOCAL
+from capprune.training.progress import SILENT, Progress
+from capprune_runtime.errors import GateFailed, MissingExtra, UsageError
+from capprune_runtime.formats import RUNTIMES
+
+if TYPE_CHECKING:
+    from capprune.data.inputs import Store
+    from capprune.devices import Device
+    from capprune.metrics.scores import Scores
+    from capprune.validation.parity import Parity, ScoreGap
+    from capprune.validation.results import Results
+    from capprune.validation.validate import Reference, Validation
+    from capprune_runtime.bundle.verify import Bundle
+    from capprune_runtime.measure.results import Latency
+
+CHOSEN_ON = "val"  # choices are made on val and reported on test
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """What a validation measured.
+
+    Attributes:
+        results: The document of docs/results_schema.md, typed.
+        validation: What the document was made from: every caption, and the scores of each photo.
+        checked: The gates that were checked: `max_drop`, `max_bytes`, `parity`.
+        failure: The gate that failed, as an error; None if all passed.
+    """
+
+    results: Results
+    validation: Validation
+    checked: tuple[str, ...]
+    failure: GateFailed | None
+
+    @property
+    def cider_d(self) -> float:
+        """CIDEr-D of the bundle's captions."""
+        return self.results.quality.scores.cider_d
+
+    @property
+    def parity(self) -> Mapping[str, Parity]:
+        """Agreement with the trained model, token by token, for each interpreter; empty without a reference."""
+        return self.results.parity
+
+    @property
+    def latency(self) -> Latency:
+        """Times of the encoder, of a decoder step and of a caption."""
+        return self.results.latency
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate that was checked passed."""
+        return self.failure is None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `capprune validate --json` prints."""
+        failed = {} if self.failure is None else self.failure.as_json()
+        gate = {"passed": self.passed, "checked": list(self.checked), **failed}
+        return self.results.as_json() | {"gate": gate}
+
+    def raise_if_failed(self) -> None:
+        """Raise the error of the gate that failed.
+
+        Raises:
+            GateFailed: A gate failed.
+        """
+        if self.failure is not None:
+            raise self.failure
+
+    def _repr_html_(self) -> str:
+        return html_table(*quality_table(self.results))
+
+
+@needs("validate")
+def validate(
+    bundle: Place | None = None,
+    *,
+    data: Place,
+    split: str = "test",
+    limit: int | None = None,
+    reference: Place | None = None,
+    max_drop: float | str | None = None,
+    max_bytes: int | str | None = None,
+    beam: int | None = None,
+    runtime: str = "auto",
+    also: Sequence[str] = (),
+    device: str = LOCAL,
+    python: str | None = None,
+    record: bool = False,
+    threads: int = 1,
+    progress: Progress = SILENT,
+) -> ValidationResult:
+    """Caption a split with a bundle; measure quality, parity with the trained model, size and speed.
+
+    A gate that fails is part of the result and raises nothing; see `ValidationResult.raise_if_failed`.
+
+    Args:
+        bundle: A folder or a `.capz`; the package's own if left out.
+        data: Photos and captions.
+        split: Which photos.
+        limit: Only the first photos of the split.
+        reference: The run that the bundle was exported from; its captions are compared token by token.
+        max_drop: Largest relative loss of CIDEr-D against `reference`, 0 to 1 or "2%"; 2 % by default.
+        max_bytes: Largest size of the bundle in bytes, or a text such as "4MB".
+        beam: Hypotheses kept; the bundle's own number by default.
+        runtime: An interpreter, or `auto`.
+        also: Interpreters in which parity is checked as well.
+        device: `local`, `ssh:USER@HOST[:PORT]` or `adb[:SERIAL]`.
+        python: The Python on an ssh device.
+        record: Write the results into the bundle, as `quality.json`.
+        threads: Threads of the interpreter.
+        progress: Is told how far the work is.
+
+    Raises:
+        UsageError: An option needs a reference, or names something unknown.
+        DataError: The split is empty or a photo cannot be read.
+        BundleError: The bundle or the reference cannot be run.
+        DeviceError: The device cannot be reached or used.
+    """
+    from capprune.devices import open_device
+    from capprune.ready import ready_bundle
+    from capprune.validation.gate import DEFAULT_MAX_DROP, parse_max_bytes, parse_max_drop
+    from capprune_exporters.bundle import record_quality
+    from capprune_runtime.bundle.verify import verify_bundle
+
+    if reference is None:
+        _refuse_without_reference(max_drop, also)
+    drop = DEFAULT_MAX_DROP if max_drop is None else parse_max_drop(str(max_drop))
+    size = None if max_bytes is None else parse_max_bytes(str(max_bytes))
+    opened = open_device(device, python=python)
+    place = optional_path(bundle) or ready_bundle()
+    verified = verify_bundle(place)
+    check_runtimes((*also, *(() if runtime == "auto" or device != LOCAL else (runtime,))), verified.encoder)
+    if record and not place.is_dir():
+        record_quality(verified, {})  # refused now rather than at the end
+    results, validation = validate_bundle(
+        verified,
+        given_path(data),
+        split,
+        limit=limit,
+        reference=optional_path(reference),
+        beam=beam,
+        runtime=runtime,
+        also=tuple(also),
+        threads=threads,
+        device=opened,
+        progress=progress,
+    )
+    failure = _failed_gate(verified, results, validation, None if reference is None else drop, size)
+    limits = {"max_drop": reference is not None, "max_bytes": size is not None, "parity": bool(results.parity)}
+    result = ValidationResult(results, validation, tuple(name for name, given in limits.items() if given), failure)
+    if record:
+        _record(verified, result.as_json(), validation, split, progress)
+    return result
+
+
+def _refuse_without_reference(max_drop: float | str | None, also: Sequence[str]) -> None:
+    """A limit or a comparison that cannot be checked is refused before any work, so that nothing passes unchecked."""
+    for option, given in (("--max-drop", max_drop is not None), ("--also", bool(also))):
+        if given:
+            raise UsageError(
+                "this option compares a bundle with the model it was made from, and none is given",
+                where=option,
+                hint="give the run with --reference RUN",
+            )
+
+
+def check_runtimes(names: tuple[str, ...], encoder: bytes) -> None:
+    """Check that interpreters are known, run this kind of model and are installed here, before any work.
+
+    Raises:
+        UsageError: There is no such interpreter, or it runs another kind of model.
+        MissingExtra: It is not installed.
+    """
+    from importlib.util import find_spec
+
+    from capprune_runtime.formats import model_kind, runtimes_for
+
+    able = runtimes_for(model_kind(encoder))
+    for name in names:
+        if name not in able:
+            what = "this runtime does not run such models" if name in RUNTIMES else "there is no such runtime"
+            raise UsageError(what, where="--also or --runtime", expected=", ".join(able), found=name)
+        if find_spec(RUNTIMES[name].package) is None:
+            raise MissingExtra(f"the runtime {name} is not installed", hint=RUNTIMES[name].install)
+
+
+def _failed_gate(
+    bundle: Bundle, results: Results, validation: Validation, max_drop: float | None, max_bytes: int | None
+) -> GateFailed | None:
+    """The gate that the bundle failed; captions of a float32 one must equal the trained model's, word by word."""
+    from capprune.validation.gate import check_gates
+
+    quantisation = bundle.manifest.quantisation
+    exact = quantisation.encoder == quantisation.decoder == "float32"
+    try:
+        check_gates(
+            change=validation.change,
+            max_drop=max_drop,
+            sizes=results.bundle.files,
+            max_bytes=max_bytes,
+            parity=results.parity if exact else {},
+        )
+    except GateFailed as error:
+        return error
+    return None
+
+
+def _record(
+    bundle: Bundle, document: Mapping[str, Any], validation: Validation, split: str, progress: Progress
+) -> None:
+    """Write quality.json and the model card; the limit of unsure captions is chosen on val and kept by other splits."""
+    from capprune.validation.card import model_card
+    from capprune.validation.confidence import calibrate
+    from capprune_exporters.bundle import record_quality
+    from capprune_runtime import strict_json
+    from capprune_runtime.bundle.manifest import QUALITY
+    from capprune_runtime.caption.confidence import mean_log_probability
+
+    quality = {key: document[key] for key in document if key not in ("captions", "failures")}
+    if split == CHOSEN_ON:
+        said = {one.photo: one for one in validation.measurement.captions}
+        mean = {name: mean_log_probability(one) for name, one in said.items()}
+        scores = dict(zip(sorted(said), validation.scores.per_photo_cider, strict=True))
+        quality["confidence"] = calibrate(mean, scores, split=split).as_json()
+    elif QUALITY in bundle.files:
+        quality["confidence"] = strict_json.parse(bundle.files[QUALITY]).get("confidence")
+    if quality.get("confidence") is None:
+        progress.say(f"captions of this bundle will not be marked as unsure: record a validation of {CHOSEN_ON} first")
+    record_quality(bundle, quality, model_card(bundle, quality))
+
+
+def validate_bundle(
+    bundle: Bundle,
+    folder: Path,
+    split: str,
+    *,
+    limit: int | None = None,
+    reference: Path | None = None,
+    beam: int | None = None,
+    runtime: str = "auto",
+    also: tuple[str, ...] = (),
+    threads: int = 1,
+    device: Device | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Results, Validation]:
+    """Run a validation without gates; on this machine when no device is given.
+
+    Returns:
+        The results document and what it was made from.
+
+    Raises:
+        DataError: The split is empty or a photo cannot be read.
+        BundleError: The bundle or the reference cannot be run.
+        DeviceError: The device cannot be reached or used.
+    """
+    from capprune.data.captions import load_caption_set
+    from capprune.data.inputs import open_store
+    from capprune.devices import RunJob, open_device
+    from capprune.validation.results import DataFacts
+    from capprune.validation.validate import first_photos, parity_in_runtime, results_of, score_measurement
+
+    captions = load_caption_set(folder)
+    for note in captions.notes():
+        progress.say(note)
+    photos = first_photos(captions.split(split), limit)
+    width = beam or bundle.manifest.decoding.beam
+    with open_store(folder, bundle.manifest.preprocessing) as store:
+        store.require([photo.name for photo in photos])
+        trained: dict[str, Reference] | None = None
+        gap: ScoreGap | None = None
+        if reference is not None:
+            trained, gap = _trained(reference, [photo.name for photo in photos], store, width, progress)
+        place = device or open_device(LOCAL)
+        job = RunJob(bundle, [photo.name for photo in photos], store.read, width, runtime, threads)
+        with progress.bar("captions") as tell:
+            measurement = place.run(job, tell)
+        validation = score_measurement(measurement, photos, reference=trained, score_gap=gap)
+        others = {}
+        if trained is not None and gap is not None:
+            for other in also:
+                with progress.bar(f"captions in {other}") as tell:
+                    others[other] = parity_in_runtime(
+                        bundle, photos, store, trained, gap, runtime=other, beam=width, threads=threads, progress=tell
+                    )
+    facts = DataFacts(captions.name, split, len(photos))
+    name = None if reference is None else reference.name
+    return results_of(validation, facts, reference_name=name, other_parity=others), validation
+
+
+def _trained(
+    run: Path, names: list[str], store: Store, beam: int, progress: Progress
+) -> tuple[dict[str, Reference], ScoreGap]:
+    """The trained model's captions of the photos, and how close its own choices were."""
+    from capprune.trained import TrainedCaptioner
+    from capprune.training.run import load_run
+
+    captioner = TrainedCaptioner(load_run(run))
+    progress.say(f"captioning {len(names)} photos with the trained model")
+    found = captioner.captions(names, store, beam)
+
+    def gap(name: str, reference: tuple[int, ...], other: tuple[int, ...]) -> float:
+        return captioner.score_gap(store, name, reference, other, beam)
+
+    return found, gap
+
+
+def quality_table(results: Results) -> tuple[str, list[str], list[list[str]]]:
+    """Return the title, columns and rows of the metrics of a validation."""
+    scores, interval = results.quality.scores, results.quality.cider_d
+    rows = [_quality_row("this bundle", scores, f"{interval.low:.3f} to {interval.high:.3f}")]
+    if results.reference is not None:
+        rows.insert(0, _quality_row(f"trained ({results.reference.name})", results.reference.scores))
+    title = (
+        f"{results.data.name} {results.data.split}, {results.data.photos} photos, beam {results.quality.beam}, "
+        f"{scores.tokenizer} tokens"
+    )
+    return title, ["model", "BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr-D", "95 % interval"], rows
+
+
+def _quality_row(name: str, scores: Scores, interval: str = "") -> list[str]:
+    return [
+        name,
+        f"{scores.bleu[0]:.4f}",
+        f"{scores.bleu[3]:.4f}",
+        "-" if scores.meteor is None else f"{scores.meteor:.4f}",
+        f"{scores.rouge_l:.4f}",
+        f"{scores.cider_d:.4f}",
+        interval,
+    ]

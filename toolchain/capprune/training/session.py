@@ -1,0 +1,65 @@
+"""From a config to a trained run: prepare its data, train it, refuse a run without a usable checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from capprune.config.run import RunConfig
+from capprune.metrics.health import caption_health
+from capprune.metrics.scores import cider_d
+from capprune.training.loop import Outcome, Trainer
+from capprune.training.prepare import default_cache, prepare
+from capprune.training.progress import SILENT, Progress
+from capprune_runtime.errors import DataError
+
+
+def train_run(config: RunConfig, out: Path, cache: Path | None = None, progress: Progress = SILENT) -> Outcome:
+    """Prepare the data of a config and train it, from the start or from where it was interrupted.
+
+    Args:
+        config: The run's config.
+        out: Folder of the run, to be made.
+        cache: Folder of computed features; None for the default one.
+        progress: Is told how far the work is.
+
+    Raises:
+        CapPruneError: The data cannot be read, the target cannot be reached, the folder holds another run, and so on.
+        KeyboardInterrupt, SystemExit: On a signal, with a note once the state is saved.
+    """
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it announces its precision
+    prepared = prepare(config, cache=cache or default_cache(), bar=progress.bar)
+    for note in prepared.notes:
+        progress.say(note)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"licence": prepared.licence})})
+    human = {photo.name: photo.captions for photo in prepared.validation_photos}
+    trainer = Trainer(
+        config,
+        out,
+        vocabulary=prepared.vocabulary,
+        train=prepared.train,
+        validation=prepared.validation,
+        quality=lambda captions: cider_d({name: human[name] for name in captions}, captions),
+        health=lambda captions: caption_health(captions.values()).as_json(),
+        report=progress.training(out),
+        note=progress.say,
+        subwords=prepared.subwords,
+    )
+    for layer, reason in trainer.pruner.blocks.left_single.items():
+        progress.say(f"{layer} keeps single gates: {reason}")
+    try:
+        outcome = trainer.run()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        saved = f"the state of {out} is saved"
+        stop.add_note("; ".join(filter(None, (prepared.skipped(), saved))))
+        raise
+    if (skipped := prepared.skipped()) is not None:
+        progress.say(skipped)
+    if outcome.epoch < 0:
+        raise DataError(
+            "no epoch ended within tolerance of the target, so there is no checkpoint to export",
+            where=out,
+            expected=f"{config.pruning.sparsity:.2%} sparsity",
+            hint="raise training.epochs or pruning.kappa, and choose another --out",
+        )
+    return outcome
