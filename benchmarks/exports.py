@@ -159,7 +159,7 @@ def _row(run: LoadedRun, wanted: Wanted, out: Path, test: Test) -> dict[str, Any
 
 
 def counted(parity: Parity) -> dict[str, Any]:
-    """How many captions are the same, and whether that is enough; which others there are is nobody's business."""
+    """How many captions are the same, and whether that is enough; the others are not listed."""
     return {key: value for key, value in parity.as_json().items() if key != "differences"}
 
 

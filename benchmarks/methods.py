@@ -42,7 +42,7 @@ def copied(folder: Path) -> dict[str, Any]:
     groups = grouped(found.rows, scores)
     document: dict[str, Any] = found.model_copy(update={"groups": groups}).model_dump(mode="json")
     document["pairs"] = pairs_of(groups, found.rows, scores)
-    document["config"]["data"]["folder"] = found.data  # the rest of the path is nobody's business
+    document["config"]["data"]["folder"] = found.data  # so that no local path is published
     return document
 
 

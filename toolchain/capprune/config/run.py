@@ -40,7 +40,7 @@ class RunConfig(Tree):
         return tree
 
     def without_places(self) -> RunConfig:
-        """The config to hand on: of a path to data or to another run only the last part, the rest is nobody's business."""
+        """Return the config with only the last part of each path, so that no local path is published."""
         teaching = self.training.distillation
         teacher = teaching.teacher and Path(teaching.teacher.name)
         distillation = teaching.model_copy(update={"teacher": teacher})

@@ -105,7 +105,7 @@ def unbend(bent: Tensor, gradient: Tensor, v: Tensor, of_keys: Tensor, of_weight
 
     Args:
         bent: As `bend` left it.
-        gradient: Of the scores.
+        gradient: Gradient of the scores.
         v: `(A,)`.
         of_keys: `(P, R, A)`; the gradient of the keys **before it is multiplied by v** is added to it.
         of_weight: `(A,)`; the gradient of v is added to it.

@@ -32,7 +32,7 @@ class CapsulePooling(nn.Module):
         features: F.
         capsules: N.
         channels: D.
-        rounds: Of the routing; 1 gives every capsule the mean of its votes.
+        rounds: Rounds of the routing; with 1 every capsule is the mean of its votes.
     """
 
     def __init__(self, features: int, capsules: int, channels: int, rounds: int) -> None:
@@ -67,7 +67,7 @@ def with_capsules(family: type[Decoder], encoder: EncoderConfig) -> type[Decoder
     """Return a decoder family that sees capsules: its part `pooling` stands between the grid and everything else.
 
     Args:
-        family: Of the decoder.
+        family: The decoder's family.
         encoder: With the sizes of the capsules.
     """
 

@@ -55,7 +55,7 @@ class GridEncoder(nn.Module):
     """The network and the pooling of its grid: photo `(B, 3, S, S)` to features `(B, R, F)`.
 
     Args:
-        config: Of the encoder.
+        config: The encoder's config.
         network: The network; the one that the config names, with its published weights, if left out.
 
     Raises:
@@ -207,7 +207,7 @@ def build_decoder(
     """Return the decoder of a run with weights as drawn.
 
     Args:
-        config: Of the run.
+        config: The run's config.
         vocabulary: V, number of tokens.
         features: F, channels of a region; the encoder's if left out.
         own: The decoder's config where it differs from the run's, in dropout for example.

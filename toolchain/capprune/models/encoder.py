@@ -31,14 +31,14 @@ class Encoder(nn.Module, ABC):
     Its input is `(B, 3, S, S)` float32, RGB, `(x - mean) / scale` with x from 0 to 255. Its output is `(B, F, G, G)`.
 
     Args:
-        config: Of the encoder, with `source` where the class reads one.
+        config: The encoder's config, with `source` where the class reads one.
 
     Attributes:
         native_size: Side of the photos that the published weights were trained on, pixels.
         channels: F.
         stride: Side of a grid cell, pixels.
         stages: The most that `encoder.frozen_blocks` may be; 0 for a network that cannot be cut.
-        mean: Of each channel of a photo, on the scale 0 to 255.
+        mean: Mean of each channel of a photo, on the scale 0 to 255.
         scale: What each channel is divided by after its mean was subtracted.
         published_by_package: Whether the weights come with a package of one version; if not, every checkpoint holds them.
     """

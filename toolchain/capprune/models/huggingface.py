@@ -57,7 +57,7 @@ class HuggingFaceEncoder(Encoder):
     """The vision backbone that `encoder.source` names.
 
     Args:
-        config: Of the encoder, with `source`, `mean` and `scale`.
+        config: The encoder's config, with `source`, `mean` and `scale`.
 
     Raises:
         MissingExtra: `transformers` is not installed.

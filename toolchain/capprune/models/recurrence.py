@@ -22,7 +22,7 @@ from capprune.models.unrolled import Unrolled, product
 
 
 class Weights(NamedTuple):
-    """Of the layers that run at every word."""
+    """Weights of the layers that run at every word."""
 
     query: Tensor  # (A, H)
     score: Tensor  # (1, A)
@@ -87,7 +87,7 @@ class _Cell(Protocol):
         ...
 
     def gradients(self) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """Of the words, and of rnn, its bias, candidate, its bias."""
+        """Return the gradients of the words, of rnn and its bias, and of candidate and its bias."""
         ...
 
 
@@ -128,7 +128,7 @@ class _Attention:
         keys: `(P, R, A)`.
         values: `(P, R, C)`, in the type of the products.
         dropped: What the attention is multiplied by.
-        weights: Of query and score.
+        weights: Weights of query and score.
         hidden: `(T + 1, B, H)`, filled by the run as it goes.
     """
 
@@ -168,7 +168,7 @@ class _Attention:
         return wide(self._of_query[t].copy_(of_query.view(-1, width)) @ self._query)
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of keys, values, query and score."""
+        """Return the gradients of keys, values, query and score."""
         values = torch.bmm(self._used.flatten(1, 2).transpose(1, 2), self._of_context.flatten(1, 2))
         query = self._of_query.flatten(0, 1).t() @ self._hidden[:-1].flatten(0, 1)
         return self._of_keys.mul_(self._v), values, query, self._of_v.unsqueeze(0)

@@ -102,7 +102,7 @@ def attend(
         values: `(B, M, D)`.
         heads: H.
         bias: Added to the scores, of a shape that broadcasts to `(B, H, N, M)`.
-        dropout: Of the weights.
+        dropout: Dropout rate of the attention weights.
 
     Returns:
         What the heads read, `(B, N, D)`, and their weights, `(B, H, N, M)`.
@@ -150,7 +150,7 @@ class SeeingLayer(nn.Module):
         width: D.
         feed_forward: Units of the feed-forward network.
         heads: H.
-        dropout: Of attention weights, hidden units and what is added.
+        dropout: Dropout rate of attention weights, hidden units and residual branches.
         norm: The class of the normalisation.
     """
 

@@ -66,7 +66,7 @@ class Unrolled:
         return wide(self._gradients[t].copy_(gradient) @ self._inner)
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the weight, the bias and the words, when `backward` has been called for every word."""
+        """Return the gradients of the weight, the bias and the words, once `backward` has been called for every word."""
         own = self._gradients.flatten(0, 1)
         width = self._words.shape[-1]
         weight = self.sums.new_empty(own.shape[1], width + self.inputs.shape[-1], dtype=self._weight_kind)

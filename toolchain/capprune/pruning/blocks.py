@@ -38,7 +38,7 @@ def find_blocks(model: nn.Module, config: PruningConfig) -> Blocks:
 
     Args:
         model: Its matrices that are multiplied once per word can have blocks.
-        config: Of the run.
+        config: The run's config.
 
     Raises:
         ConfigError: If a block is asked for in a layer that this model does not have.

@@ -51,10 +51,10 @@ class CostTable:
     """Measured times of a target.
 
     Attributes:
-        name: Of the table.
+        name: Name of the table.
         machine: What was measured, in words.
         runtime: The interpreter and its version.
-        fixed_us: Of a step without its products and its attention.
+        fixed_us: Time of a step without its matrix products and its attention, in µs.
         attended_ns: For every region and every channel of its key and value.
         products: By form.
     """
@@ -82,7 +82,7 @@ class Costs:
     fixed: float
 
     def total(self, kept: Mapping[str, int]) -> float:
-        """The cost of a model that keeps so many weights of each tensor."""
+        """Return the cost of a model from the number of weights that each tensor keeps."""
         return self.fixed + sum(self.weight[name] * count for name, count in kept.items())
 
     def sparsity(self, limit: float, sizes: Mapping[str, int]) -> float:
@@ -158,7 +158,7 @@ def byte_costs(model: nn.Module, layers: tuple[str, ...], widths: Mapping[str, i
     """Bytes in the files of a bundle: CSR float32 for single weights, int8 for blocks; row pointers are fixed.
 
     Args:
-        model: Whose layers are pruned.
+        model: The model whose layers are pruned.
         layers: Their names.
         widths: Weights a gate; 1 where left out.
     """
@@ -184,12 +184,12 @@ def time_costs(
     """Microseconds of one `step`, one row, one thread.
 
     Args:
-        model: Whose layers are pruned.
+        model: The model whose layers are pruned.
         layers: Their names.
         widths: Weights a gate; 1 where left out.
-        table: Of the target.
+        table: Cost table of the target.
         attended: Numbers that a step reads of the photo: regions times the channels of keys and values.
-        roles: Of the layers; only what is multiplied per word takes time.
+        roles: Roles of the layers; only layers that are multiplied per word take time.
     """
     weight, fixed = {}, table.fixed_us + table.attended_ns * attended / 1000
     for name in layers:

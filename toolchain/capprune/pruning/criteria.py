@@ -76,7 +76,7 @@ def keep_largest(
 
 
 def _kept(size: int, sparsity: float) -> int:
-    """Of `size` weights, those that are left when `int(sparsity * size)` go."""
+    """Number of weights that remain of `size` when `int(sparsity * size)` are removed."""
     return size - int(sparsity * size + 1e-6)
 
 

@@ -56,8 +56,8 @@ class Pull:
         weight: Lambda until the gates have crossed.
         held: What lambda grows to after that.
         crossed: Fraction of the run at which gates reach 0 without a caption's gradient.
-        gate_learning_rate: Of the gates' Adam.
-        gate_adam_eps: Likewise.
+        gate_learning_rate: Learning rate of the gates (Adam).
+        gate_adam_eps: Epsilon of the gates' Adam.
         ceiling: No gate rises above this.
     """
 
@@ -122,7 +122,7 @@ def pull_of(config: PruningConfig, *, steps: int, size: int) -> Pull:
     rate, but not less than holds the target. Otherwise lambda is a price, and the rate is what gives kappa.
 
     Args:
-        config: Of the run.
+        config: The run's config.
         steps: T, training steps in all.
         size: Prunable weights in all.
 

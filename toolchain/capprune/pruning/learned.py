@@ -28,7 +28,7 @@ class Goal:
     Attributes:
         sparsity: Share of the weights, or of what they cost, that goes.
         pull: Lambda, and the rate of the gates.
-        costs: Of the weights; None counts them.
+        costs: Cost of each weight; None counts weights.
     """
 
     sparsity: float
@@ -41,7 +41,7 @@ class SupermaskPruner(TargetedPruner):
 
     Args:
         model: Gets gates in place.
-        config: Of the run.
+        config: The run's config.
         steps: T, training steps in all.
         attended: Numbers that a step reads of the photo, for a limit in microseconds; the model's own if left out.
 

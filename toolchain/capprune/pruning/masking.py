@@ -34,7 +34,7 @@ def masked_weight(weight: Tensor, gate: Tensor, kind: torch.dtype | None = None)
 
 
 def kept_count(gate: Tensor, width: int) -> Tensor:
-    """The second result of `masked_weight` alone, for gates of so many weights each, without a draw."""
+    """Return the second result of `masked_weight` alone, for gates of a given number of weights, without sampling."""
     kept: Tensor = _KeptCount.apply(gate, width)  # type: ignore[no-untyped-call]
     return kept
 

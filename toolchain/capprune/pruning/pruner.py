@@ -40,8 +40,8 @@ class Pruner:
     Attributes:
         blocks: Which layers go in blocks.
         gates: What is learned beside the weights, by the name of its weight.
-        gate_learning_rate: Of Adam for the gates, constant.
-        gate_adam_eps: Likewise.
+        gate_learning_rate: Constant learning rate of the gates (Adam).
+        gate_adam_eps: Epsilon of the gates' Adam.
         needs_loss: Whether `begin` needs the caption loss of a batch.
     """
 
@@ -109,8 +109,8 @@ class TargetedPruner(Pruner):
     """What all methods share that aim at a share of the weights.
 
     Args:
-        model: Whose layers are pruned.
-        config: Of the run.
+        model: The model whose layers are pruned.
+        config: The run's config.
 
     Raises:
         ConfigError: If the config names layers that the model does not have.

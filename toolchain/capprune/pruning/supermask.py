@@ -127,8 +127,8 @@ class Supermask:
 
         Args:
             target: Share of the weights that go; with costs, of all that they cost.
-            costs: Of a kept weight of each tensor; only their ratios count, and equal ones change nothing.
-            counts: Of `counts()`, where several losses are taken.
+            costs: Cost of a kept weight of each tensor; only the ratios matter, and equal costs change nothing.
+            counts: Result of `counts()`, to be reused for several losses.
         """
         shares = self.shares(costs) if costs else {}
         own = (counts or self.counts()).items()

@@ -28,7 +28,7 @@ class MaskPruner(TargetedPruner):
 
     Args:
         model: Gets masks in place, all open.
-        config: Of the run.
+        config: The run's config.
         layers: That are masked; those of the config if left out.
     """
 
@@ -68,7 +68,7 @@ class GradualPruner(MaskPruner):
 
     Args:
         model: Gets masks in place.
-        config: Of the run.
+        config: The run's config.
         steps: T, training steps in all.
         epoch: Steps of one epoch; the first passes untouched unless `gradual.begin` says otherwise.
     """
@@ -118,7 +118,7 @@ class LotteryPruner(MaskPruner):
 
     Args:
         model: At the start of the run that it is compared with.
-        config: Of the run.
+        config: The run's config.
         trained: That run's weights by name.
         masks: That run's masks; empty if it was dense, and then its magnitudes choose.
     """
@@ -172,8 +172,8 @@ class KeptMasks(MaskPruner):
 
     Args:
         model: Gets masks in place.
-        config: Of the run; its sparsity is not used.
-        masks: Of the run that this one starts from, by the name of their weight.
+        config: The run's config; its sparsity is not used.
+        masks: Masks of the run that this one starts from, by weight name.
     """
 
     def __init__(self, model: nn.Module, config: PruningConfig, *, masks: Mapping[str, Tensor]) -> None:

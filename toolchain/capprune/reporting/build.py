@@ -46,10 +46,10 @@ def build_report(
     Args:
         sources: What is reported.
         data: Photos with captions; without them the page shows the bundle's own photos.
-        split: Of the data.
+        split: Split of the data.
         photos: How many photos are shown.
         command: The command that makes this page, for the last section.
-        title: Of the page; the run's or the bundle's name when it is not given.
+        title: Title of the page; the name of the run or the bundle by default.
 
     Raises:
         DataError: The data cannot be read.

@@ -37,7 +37,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Said:
-    """What one model says of a photo."""
+    """One model's caption of a photo."""
 
     model: str
     words: tuple[Word, ...]
@@ -49,9 +49,9 @@ class PhotoRow:
     """A photo with its captions.
 
     Attributes:
-        name: Of the photo.
+        name: Name of the photo.
         image: The photo, small, as a data URI.
-        said: What each model says of it.
+        said: Each model's caption.
         people: A caption that a person wrote, where there is one.
     """
 

@@ -1,4 +1,4 @@
-"""The headline: quality kept, bytes, speed beside the honest rivals, and whether it says what was trained."""
+"""The headline: quality kept, bytes, speed beside the dense and int8 forms, and whether captions equal the trained model's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Figures:
 
     Attributes:
         change: CIDEr-D from the dense bundle to this one on the same photos, where both were validated on them.
-        ledger: Of the bundle's encoder and decoder.
+        ledger: Ledgers of the bundle's encoder and decoder.
         speed: Rows of the bench, the bundle's own first.
     """
 

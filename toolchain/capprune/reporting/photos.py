@@ -1,4 +1,4 @@
-"""Photos with what each model says of them, chosen before anything was said: evenly over the split."""
+"""Photos with each model's caption, chosen evenly over the split before anything is captioned."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def photo_rows(sources: Sources, photos: Sequence[Shown], beam: int) -> tuple[Ph
     """Each photo with the captions of the dense model, the pruned one, the bundle here, and the bundle on a device.
 
     Args:
-        sources: Whose captions.
+        sources: The models that caption them.
         photos: What is shown.
         beam: Width of every search.
     """

@@ -42,10 +42,10 @@ def drawn(
     """Draw a chart.
 
     Args:
-        name: Of the chart, unlike that of any other on the page: letters, digits and dashes.
+        name: Name of the chart, unique on the page: letters, digits and dashes.
         label: What it shows, for those who cannot see it.
-        draw: Draws on so many axes, one above the other.
-        height_inches: Of the whole.
+        draw: Draws on the given axes, one above the other.
+        height_inches: Height of the whole drawing.
         panels: How many axes.
 
     Returns:

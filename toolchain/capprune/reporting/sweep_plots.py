@@ -23,8 +23,8 @@ def draw_sweep(document: Document, folder: Path) -> list[Path]:
     """Draw both plots as SVG: a mark for every group, a colour a method, an error bar where there are seeds.
 
     Args:
-        document: Of the sweep.
-        folder: Of the sweep.
+        document: The sweep's document.
+        folder: The sweep's folder.
 
     Returns:
         What was drawn; nothing where no row has sizes.

@@ -1,4 +1,4 @@
-"""A trained decoder in an export format: its file, what a step takes, and what that file says of photos."""
+"""A trained decoder in an export format: its file, the inputs of a step, and the captions that it generates."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Timed(NamedTuple):
     """A step that can be run again and again.
 
     Attributes:
-        step: The decoder; what stays the same for a photo is set.
+        step: The decoder, with the inputs that are constant for a photo set.
         arrays: The other inputs.
     """
 
@@ -114,7 +114,7 @@ def time_steps(timed: Mapping[str, Timed]) -> dict[str, dict[str, float]]:
 
 
 def captions_of(run: LoadedRun, form: Form, encoded: Iterable[tuple[str, Arrays]], beam: int) -> dict[str, str]:
-    """What the decoder's file says of photos, encoded in torch, by name."""
+    """Return the captions of the decoder's file by photo, with photos encoded in torch."""
     decoding, step = decoding_section(run, beam), DecoderStep(form.step, run.model.decoder.interface())
     return {
         name: run.vocabulary.caption(search(step, step.look_at(arrays), decoding, beam).tokens)

@@ -51,8 +51,8 @@ class Combination:
     """One run of a sweep.
 
     Attributes:
-        name: Of its folder; made from its keys, so that it stays when the grid grows.
-        keys: What the grid says of it, `pruning.method` included.
+        name: Name of its folder, made from its keys, so that it does not change when the grid grows.
+        keys: Its values of the grid's keys, `pruning.method` included.
         config: As it will be trained.
         start: The run of this sweep that it starts from.
         needs: The runs of this sweep that it cannot do without: its start and its teacher.
@@ -74,7 +74,7 @@ class Combination:
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Return the seed of the run."""
         return self.config.training.seed
 
 
@@ -105,7 +105,7 @@ def expand(base: RunConfig, grid: Sequence[Product], folder: Path) -> list[Combi
     Args:
         base: What the grid leaves as it is.
         grid: Products.
-        folder: Of the sweep.
+        folder: The sweep's folder.
 
     Raises:
         ConfigError: If a key is unknown or a value impossible.

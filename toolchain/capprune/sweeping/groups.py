@@ -38,7 +38,7 @@ def dense_of(row: Row, rows: Sequence[Row]) -> Row | None:
 
     Args:
         row: To compare.
-        rows: Of the sweep, in its order.
+        rows: Rows of the sweep, in its order.
     """
     if row.method == DENSE and row.weights != "float32":
         return next((one for one in rows if (one.run, one.weights) == (row.run, "float32")), None)
@@ -106,7 +106,7 @@ def _figure(values: Sequence[Any]) -> Figure | None:
 
 
 def _change(rows: Sequence[Row], scores: Scores) -> dict[str, Any] | None:
-    """Of the score of each photo averaged over the seeds, so that the interval is one over photos."""
+    """The change of each photo's score averaged over the seeds, so that the interval is one over photos."""
     pairs = [
         (scores[f"{row.against.run}|{row.against.weights}"], scores[row.key])
         for row in rows

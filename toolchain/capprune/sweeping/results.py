@@ -35,11 +35,11 @@ class Cost(_Part):
     """What training a run took.
 
     Attributes:
-        photos: Of the training split.
-        captions: Of these photos.
+        photos: Number of photos of the training split.
+        captions: Number of their captions.
         epochs: That were trained.
         best_epoch: The first is 0.
-        seconds: Of the epochs, without validation; an epoch that was interrupted counts from where it went on.
+        seconds: Time of the epochs without validation; an interrupted epoch counts from where it was resumed.
         epochs_in_all: Those of the run it starts from included.
         seconds_in_all: The same.
     """
@@ -92,18 +92,18 @@ class Row(_Part):
         run: Its name, also that of its folder under runs/.
         weights: The format.
         method: `dense` or the method of pruning.
-        seed: Of the run.
+        seed: Seed of the run.
         start: The run of this sweep that it started from.
-        keys: What the grid says of it.
+        keys: Its values of the grid's keys.
         decoder: Cell and widths.
         status: Whether the figures below are there.
         error: Why not, as `--json` shows an error.
         training: What it cost.
         sparsity: Share of the decoder's weights that are removed.
         kept_weights: How many are left.
-        prunable_weights: Of how many.
+        prunable_weights: Number of weights that could be pruned.
         layers: Sparsity of each weight tensor that was pruned.
-        cider_d_val: Of the best epoch, greedy.
+        cider_d_val: CIDEr-D of the best epoch, by greedy search.
         quality: BLEU, ROUGE-L, CIDEr-D, METEOR on the split.
         cider_d_interval: Bootstrap interval of CIDEr-D.
         health: What the captions look like; see `capprune.metrics.health`.
@@ -158,15 +158,15 @@ class Group(_Part):
     """Runs that differ in their seed alone, in one format.
 
     Attributes:
-        name: Of the runs, without the seed.
+        name: Name of the runs without the seed.
         weights: The format.
-        method: Of the runs.
+        method: Pruning method of the runs.
         runs: Their names, those that are done.
         failed: How many are not, for an error.
         waiting: How many were not begun or not finished.
         figures: By name.
-        change: Of CIDEr-D averaged over the seeds, against the dense runs of the same seeds, paired by photo.
-        keys: What the grid says of the runs, but for the seed.
+        change: Change of CIDEr-D averaged over the seeds, against the dense runs of the same seeds, paired by photo.
+        keys: The runs' values of the grid's keys, without the seed.
     """
 
     name: str
@@ -184,16 +184,16 @@ class Document(_Part):
     """A sweep.
 
     Attributes:
-        schema_version: Of this document.
+        schema_version: Version of this document's schema.
         kind: Always `sweep`.
         created_by: The program.
         config: What the grid leaves as it is.
         data: Name of the data folder.
         split: That is scored.
-        photos: Of that split.
-        beam: Of the search.
-        tokenizer: Of the scores.
-        environment: Of the last sitting.
+        photos: Number of photos of that split.
+        beam: Beam width of the search.
+        tokenizer: Tokenizer of the scores.
+        environment: Machine and versions of the last session.
         rows: In the order of the grid.
         groups: The rows, those of several seeds together.
     """

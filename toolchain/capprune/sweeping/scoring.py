@@ -34,7 +34,7 @@ class Scored:
 
     Attributes:
         quality: The metrics.
-        interval: Of CIDEr-D over photos.
+        interval: Interval of CIDEr-D over photos.
         health: What the captions look like.
         per_photo: CIDEr-D of each photo, in the order of the sorted names.
     """
@@ -49,9 +49,9 @@ class SplitCaptions:
     """Photos that every run of a sweep is scored on.
 
     Args:
-        data: Of the config that the sweep starts from; its `limit` holds here too.
+        data: Data section of the sweep's config; its `limit` applies here too.
         split: Which photos.
-        tokenizer: Of the scores; "auto" chooses one.
+        tokenizer: Tokenizer of the scores; "auto" chooses one.
         cache: Folder of feature caches.
         bar: Makes a progress bar under a label.
 
@@ -66,11 +66,11 @@ class SplitCaptions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the photos, sorted as scores of single photos are."""
+        """Return the names of the photos, sorted as the scores of single photos are."""
         return tuple(sorted(photo.name for photo in self.photos))
 
     def in_torch(self, run: LoadedRun, width: int) -> dict[str, str]:
-        """What the trained model says of every photo, by beam search."""
+        """Return the trained model's caption of every photo, by beam search."""
         said: dict[str, str] = {}
         limit = run.config.data.steps
         for names, encoded in self._encoded(run):

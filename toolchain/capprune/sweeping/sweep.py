@@ -48,8 +48,8 @@ class Place:
     """Where a sweep is, and what it is scored on.
 
     Attributes:
-        folder: Of the sweep.
-        split: Of the data.
+        folder: The sweep's folder.
+        split: Split of the data that is scored.
         cache: Folder of feature caches.
     """
 
@@ -59,7 +59,7 @@ class Place:
 
 
 class Sweep:
-    """The runs of a grid, from the first or from where an earlier sitting stopped.
+    """The runs of a grid, from the first one or from where an earlier session stopped.
 
     Args:
         base: What the grid leaves as it is.
@@ -67,11 +67,11 @@ class Sweep:
         place: Where.
         progress: Is told how far the work is.
         train: Trains one run; `train_run` if left out.
-        wrote: Is called with the document whenever it was written.
+        wrote: Called with the document each time it is written.
 
     Raises:
         UsageError: If the folder holds a sweep of something else.
-        BundleError: If what an earlier sitting left is broken.
+        BundleError: If the files of an earlier session are damaged.
         DataError: If the split is empty.
     """
 
@@ -177,7 +177,7 @@ class Sweep:
             )
 
     def _time_together(self) -> None:
-        """Time all decoders in turns: each was timed when its run had ended, beside whatever the machine did then."""
+        """Time all decoders interleaved: each was timed when its run ended, under whatever load the machine had then."""
         places = {row.key: self._decoder(row.run, row.weights) for row in self._rows.values() if row.sizes}
         places = {key: path for key, path in places.items() if path.is_file()}
         if len(places) < 2:
