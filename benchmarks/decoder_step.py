@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from capprune.cli.console import table
 from capprune.models.exportable import StepCall, exportable
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
+from capprune.tables import table
 from capprune.training.run import LoadedRun, load_run
 from capprune_runtime.caption.interpreter import Model, open_model
 from capprune_runtime.measure.environment import environment

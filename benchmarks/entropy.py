@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from capprune.cli.console import table
 from capprune.models.exportable import StepCall, exportable
 from capprune.models.family import IN_STEP
+from capprune.tables import table
 from capprune.training.run import load_run
 from capprune_exporters.pack.capz import pack, pack_file
 from capprune_exporters.pack.entropy import floor_bytes

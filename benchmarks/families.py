@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from capprune.cli.console import table
 from capprune.config.decoder import DECODERS, decoder_config
 from capprune.models.exportable import StepCall
 from capprune.models.family import IN_STEP, Decoder, Role
+from capprune.tables import table
 from capprune_exporters.onnx.convert import convert_onnx
 from capprune_exporters.onnx.weights import make_gapped
 from capprune_exporters.plan import plan_by_size

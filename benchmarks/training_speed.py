@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from capprune.cli.console import table
 from capprune.config.pruning import PruningConfig
 from capprune.data.captions import load_caption_set
 from capprune.data.vocabulary import build_vocabulary, encode
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig, SoftAttentionDropout
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.supermask import Supermask
+from capprune.tables import table
 from capprune.training.batches import Batches
 from capprune.training.memory import keep_freed_memory
 from capprune.training.objectives import CrossEntropy

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -85,3 +87,12 @@ def test_import_loads_nothing_heavy_and_captioning_loads_no_torch() -> None:
         [sys.executable, "-m", "capprune", "caption", photo], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() and ours.stdout.startswith(done.stdout.strip())
+
+
+def test_benchmarks_use_the_api_and_no_command() -> None:
+    programs = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
+    assert programs
+    using = [
+        path.name for path in programs if re.search(r"\bcapprune\.cli\b|^import click", path.read_text(), re.MULTILINE)
+    ]
+    assert using == []
