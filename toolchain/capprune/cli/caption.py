@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     "--explain",
     type=Place(file_okay=False),
     metavar="FOLDER",
-    help="Draw for every photo where the model looked for each word.",
+    help="Folder for pictures of where the model looked for each word.",
 )
 @out_file_option(help="Write all captions to a .csv or .json file as well.")
 @click.option(
@@ -72,11 +72,11 @@ def command(
     isolated: bool,
     as_json: bool,
 ) -> None:
-    """Say what is in photos, or in all photos of a folder; - reads a photo from standard input.
+    """Caption photos, or all photos of folders; - reads a photo from standard input.
 
-    The bundle is verified before it is loaded. Works offline, on a CPU. A caption of which the model was not sure is marked
-    so. A photo that cannot be read is named, and the others are captioned; the exit code is then that of the first error.
-    With --out the same command goes on where an interrupted one stopped. A folder of shards counts as the photos in it. With
+    The bundle is verified before it is loaded. Works offline, on a CPU. Captions below the bundle's confidence limit are
+    marked. A photo that cannot be read is named, and the others are captioned; the exit code is then that of the first error.
+    With --out the same command resumes an interrupted one. A folder of shards counts as the photos in it. With
     --workers or --on ray several processes caption at once, and the result is the same.
 
     \b

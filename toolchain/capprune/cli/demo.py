@@ -22,9 +22,9 @@ from capprune.cli.progress import TerminalProgress
 @cache_option
 @json_option
 def command(out: Path, cache: Path | None, as_json: bool) -> None:
-    """Draw scenes, train, prune, export, validate: the whole walk, with no data of your own.
+    """Draw scenes, train, prune, export and validate, without data of your own.
 
-    Needs nothing but the install, about five minutes on two cores. An interrupted demo goes on where it stopped.
+    Needs nothing but the install, about five minutes on two cores. The same command resumes an interrupted demo.
 
     \b
     Example:

@@ -16,7 +16,7 @@ from capprune.cli.progress import TerminalProgress
 @out_option("run")
 @json_option
 def command(file: Path, out: Path, as_json: bool) -> None:
-    """Turn a checkpoint of the papers' own code into a run.
+    """Turn a checkpoint of the published code into a run.
 
     FILE is a .pth with its config.json and tokenizer/ beside it, the folder of these, or the .zip archive as it was
     distributed. Nothing in it is run: the tensors are read, anything else in the file is refused.

@@ -26,11 +26,11 @@ from capprune.config.methods import METHODS, methods_of_trained_runs
 @cache_option
 @json_option
 def command(run: Path, overrides: tuple[str, ...], method: str, out: Path, cache: Path | None, as_json: bool) -> None:
-    """Prune a trained model and train what is left.
+    """Prune a trained model and train the kept weights.
 
     hard removes the smallest weights at once; lottery does, then goes back to the run's first weights (or takes over the
-    masks of a run that is already sparse); gradual and supermask start from the trained weights. The config is the run's
-    own, but for what KEY=VALUE says.
+    masks of a run that is already sparse); gradual and supermask start from the trained weights. The config is the
+    run's own, with the changes of KEY=VALUE.
 
     \b
     Example:

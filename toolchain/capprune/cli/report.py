@@ -17,11 +17,11 @@ from capprune.cli.progress import TerminalProgress
 @click.option("--data", type=Place(file_okay=False), help="Photos and captions, to show some of them.")
 @click.option("--split", default="test", show_default=True, help="Which photos.")
 @click.option("--photos", type=click.IntRange(0, 100), default=8, show_default=True, help="How many are shown.")
-@click.option("--title", help="Of the page.  [default: the run's or the bundle's name]")
+@click.option("--title", help="Title of the page.  [default: the run's or the bundle's name]")
 @out_file_option(
     default=Path(DEFAULT_OUT),
     show_default=True,
-    help="The page, written over.",
+    help="The page, replaced if it is there.",
 )
 @json_option
 def command(

@@ -51,7 +51,7 @@ def command(
     """Train every run of a grid, score it, and put all of them into one table.
 
     Keys are those of the config, and `weights` for export formats. A run that fails is noted and does not stop the others.
-    The same command goes on where an interrupted sweep stopped. With --workers or --on ray several runs train at once, with one
+    The same command resumes an interrupted sweep. With --workers or --on ray several runs train at once, with one
     thread each; scoring and timing stay in this process.
 
     \b

@@ -20,8 +20,7 @@ from capprune.cli.progress import TerminalProgress
 def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | None, as_json: bool) -> None:
     """Train a captioning model, dense or pruned while it trains.
 
-    The same command goes on where an interrupted run stopped. A config with stages makes one run after the other in
-    sub-folders of --out.
+    The same command resumes an interrupted run. A config with stages trains one run after the other in sub-folders of --out.
 
     \b
     Example:
