@@ -16,7 +16,9 @@ from capprune_exporters.weight_forms import Weights
 @click.command()
 @click.argument("run", type=Place(file_okay=False))
 @click.option("--target", default="tflite", show_default=True, help=f"{' or '.join(TARGETS.names())}.")
-@click.option("--weights", default="float32", show_default=True, help=f"Form of the decoder's weights: {', '.join(Weights)}.")
+@click.option(
+    "--weights", default="float32", show_default=True, help=f"Form of the decoder's weights: {', '.join(Weights)}."
+)
 @click.option(
     "--encoder-weights",
     help="float32, weight_only_int8 (a quarter of the bytes), or static_int8 (calibrated on photos of --data)."
@@ -34,7 +36,9 @@ from capprune_exporters.weight_forms import Weights
     type=Place(file_okay=False),
     help="Photos and captions to measure on what int8 costs.  [default: the run's own, where they are]",
 )
-@click.option("--photos", type=click.IntRange(1), default=1000, show_default=True, help="Most photos of val that are used.")
+@click.option(
+    "--photos", type=click.IntRange(1), default=1000, show_default=True, help="Most photos of val that are used."
+)
 @click.option("--pack", "packed", is_flag=True, help="Also write BUNDLE.capz beside the bundle.")
 @click.option(
     "--beam", type=click.IntRange(1, 100), default=DEFAULT_BEAM, show_default=True, help="The bundle's own beam."

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 @click.option("--prompt", help="What the model is asked.  [default: the model's own]")
 @click.option("--captions", type=click.IntRange(1, 20), default=1, show_default=True, help="Captions per photo.")
 @click.option("--beam", type=click.IntRange(1, 100), default=4, show_default=True, help="Hypotheses kept.")
-@click.option("--min-words", type=click.IntRange(1), default=3, show_default=True, help="Fewest words of a kept caption.")
-@click.option("--max-words", type=click.IntRange(1), default=25, show_default=True, help="Most words of a kept caption.")
+@click.option(
+    "--min-words", type=click.IntRange(1), default=3, show_default=True, help="Fewest words of a kept caption."
+)
+@click.option(
+    "--max-words", type=click.IntRange(1), default=25, show_default=True, help="Most words of a kept caption."
+)
 @click.option(
     "--min-confidence", type=click.FloatRange(0, 1), default=0.0, help="Geometric mean probability of a token."
 )

@@ -43,9 +43,15 @@ from capprune_runtime.formats import RUNTIMES
     "--max-upload", type=click.FloatRange(0.01, 256), default=20.0, show_default=True, help="Largest photo file, in MB."
 )
 @click.option(
-    "--max-pixels", type=click.FloatRange(0.01, 100), default=50.0, show_default=True, help="Largest photo, in megapixels."
+    "--max-pixels",
+    type=click.FloatRange(0.01, 100),
+    default=50.0,
+    show_default=True,
+    help="Largest photo, in megapixels.",
 )
-@click.option("--max-seconds", type=click.FloatRange(0.5, 600), default=30.0, show_default=True, help="Longest time of a request.")
+@click.option(
+    "--max-seconds", type=click.FloatRange(0.5, 600), default=30.0, show_default=True, help="Longest time of a request."
+)
 @click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Captions at the same time.")
 @click.option(
     "--waiting",
