@@ -10,6 +10,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ RAY: Final = "ray"
 RETRIES: Final = 2  # of a task whose worker died
 QUEUED: Final = 4  # tasks per worker that are handed over before one is done
 LOOK_S: Final = 0.5  # how often a waiting command looks for Ctrl-C
+CONNECT_S: Final = 10.0  # for the first byte of a cluster
 DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG
 
 Task = TypeVar("Task")
@@ -205,6 +207,7 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
     before = time.monotonic()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        _check_reachable(address)
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise CapPruneError(
@@ -219,6 +222,13 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes to reach a cluster that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 def _ray() -> Any:
