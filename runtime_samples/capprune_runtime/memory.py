@@ -14,6 +14,7 @@ _MESSAGES = (
     "bad_alloc",
     "cannot allocate memory",
     "can't allocate memory",
+    "can't start new thread",
     "failed to map segment",
     "insufficient memory",
     "not enough memory",

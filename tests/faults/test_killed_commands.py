@@ -101,7 +101,7 @@ def test_killed_features_end_with_the_same_shards(data: Path, tmp_path: Path, wo
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "scenes"
-    capprune("data", "scenes", "--out", folder, "--train", 24, "--val", 6, "--test", 6, "--size", 32)
+    capprune("data", "scenes", "--out", folder, "--train", 24, "--val", 6, "--test", 6, "--size", 64)
     return folder
 
 
@@ -109,7 +109,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(scenes: Path) -> Path:
     config = scenes.parent / "c.yaml"
     config.write_text(
-        f"data: {{folder: {scenes}, minimum_count: 1}}\nencoder: {{size: 32}}\n"
+        f"data: {{folder: {scenes}, minimum_count: 1}}\nencoder: {{size: 64}}\n"
         "decoder: {embedding: 16, hidden: 16, attention: 16, context: 16}\n"
         "training: {epochs: 1, photos_per_batch: 4, learning_rate: 0.01, validation_photos: 4}\n"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from capprune.config.run import RunConfig
@@ -84,33 +85,30 @@ def read_shards(
         ConfigError: The run needs region features, or other features than the shards hold.
         DataError: A shard is missing or altered.
     """
-    data = config.data
+    data, skipped = config.data, Skipped()
     assert data.shards is not None
     if config.encoder.name == REGIONS:
         raise ConfigError("region features are read from a folder, not from shards", where="data.shards")
-    place = ShardPlace(data.shards, cache)
-    index = place.index
+    index = (place := ShardPlace(data.shards, cache)).index
     if index.encoder is not None:
         require_encoder(index.encoder, extractor, data.shards)
         require_encoder(index.encoder, teacher or extractor, data.shards)
     train = ShardPhotos(place, index.of_split("train"), data.limit)
-    limits = [limit for limit in (data.limit, config.training.validation_photos) if limit is not None]
-    validation = ShardPhotos(place, index.of_split("val"), min(limits, default=None))
+    fewest = min(config.training.validation_photos, data.limit or config.training.validation_photos)
+    validation = ShardPhotos(place, index.of_split("val"), fewest)
     texts = ShardTexts(train)
     require_readable(texts, data.folder)
     tokens = caption_tokens(config, texts)
-    skipped = Skipped()
 
     def table(photos: ShardPhotos, by: Extractor | None) -> ShardTable:
         if index.encoder is not None:
             return ShardTable(photos, size=None, stored=index.encoder.shape)
         return ShardTable(photos, size=config.encoder.size if by is None else by.size, extractor=by)
 
-    captions = ShardCaptions(train, lambda text: tokens.encode(text, data.maximum_tokens))
+    encode = partial(tokens.encode, maximum_tokens=data.maximum_tokens)
+    captions = ShardCaptions(train, encode)
     shown = table(train, extractor)
-    taught = None
-    if teacher is not None and (extractor is None or teacher.key != extractor.key):
-        taught = table(train, teacher)
+    taught = table(train, teacher) if teacher is not None and not same_features(teacher, extractor) else None
     batches = ShardBatches(
         train,
         captions,
@@ -121,7 +119,7 @@ def read_shards(
         skipped=skipped if data.broken == "skip" else None,
     )
     shown_val, human = _validation(config, validation, cache, bar, extractor, table)
-    ids = [[tokens.encode(text, data.maximum_tokens) for text in photo.captions] for photo in human]
+    ids = [[encode(text) for text in photo.captions] for photo in human]
     return ShardData(
         ShardRows(ShardNames(train), shown, captions, taught),
         batches,
@@ -132,6 +130,11 @@ def read_shards(
         index.labelled_by,
         skipped,
     )
+
+
+def same_features(teacher: FeatureExtractor, extractor: Extractor | None) -> bool:
+    """Whether a teacher is shown what the run itself is shown."""
+    return extractor is not None and teacher.key == extractor.key
 
 
 def _validation(

@@ -355,6 +355,8 @@ def _rows(tar: Path, hashes: Sequence[tuple[str, str]], captions: Sequence[tuple
 def _tar_writer(file: Any) -> Any:
     try:
         from webdataset import TarWriter
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "webdataset":
+            raise
         raise MissingExtra("shards need webdataset", hint="pip install 'capprune[shards]'") from error
     return TarWriter(file, user="", group="", mtime=0, encoder=False)
