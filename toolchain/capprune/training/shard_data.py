@@ -107,12 +107,11 @@ def read_shards(
 
     encode = partial(tokens.encode, maximum_tokens=data.maximum_tokens)
     captions = ShardCaptions(train, encode)
-    shown = table(train, extractor)
     taught = table(train, teacher) if teacher is not None and not same_features(teacher, extractor) else None
     batches = ShardBatches(
         train,
         captions,
-        shown,
+        shown := table(train, extractor),
         photos_per_batch=config.training.photos_per_batch,
         shuffle_photos=data.shuffle_photos,
         seed=config.training.seed,
