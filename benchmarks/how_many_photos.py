@@ -28,7 +28,8 @@ from capprune.data.photos import open_photos
 from capprune.data.vocabulary import build_vocabulary, encode
 from capprune.metrics.scores import cider_d
 from capprune.models.caption_model import FeatureExtractor, GridEncoder
-from capprune.training.loop import Split, Trainer
+from capprune.training.loop import Trainer
+from capprune.training.outcome import Split
 from capprune.training.progress import Lines
 from capprune.training.start import start_network
 from capprune_runtime.bundle.vocabulary import Vocabulary

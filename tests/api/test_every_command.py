@@ -25,7 +25,8 @@ NAMES = {
     "import": "import_",
 }
 ONLY_IN_PYTHON = {"progress", "each", "started", "command"}
-ONLY_ON_THE_COMMAND_LINE = {"json", "isolated"}  # --isolated starts the command once more in a child
+# --isolated, --devices and --nodes start the command once more, in children
+ONLY_ON_THE_COMMAND_LINE = {"json", "isolated", "devices", "nodes"}
 RENAMED = {"set": "overrides"}  # an option that is the arguments of other commands
 # Defaults that the command line writes otherwise
 OTHER_DEFAULTS = {("demo", "out"), ("report", "out"), ("verify", "golden")}

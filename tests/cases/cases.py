@@ -13,7 +13,6 @@ from pathlib import Path
 
 COPIES = Path(__file__).parent / "handed_over"  # of the small ones
 HANDED_OVER = Path(os.environ.get("CAPPRUNE_CASES") or COPIES)
-SECONDS = 600  # after which a command hangs; a training takes two minutes on a busy machine
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def run(
     if limit_kib is not None:
         command = ["bash", "-c", f'ulimit -v {limit_kib}; exec "$@"', "bash", *command]
     done = subprocess.run(
-        command, input=stdin or b"", capture_output=True, env={**os.environ, **environment}, user=user, timeout=SECONDS,
+        command, input=stdin or b"", capture_output=True, env={**os.environ, **environment}, user=user, timeout=120,
         check=False,
     )  # fmt: skip
     out, err = (stream.decode("utf-8", "backslashreplace") for stream in (done.stdout, done.stderr))

@@ -5,7 +5,9 @@ import io
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,34 @@ def test_interrupted_start_leaves_whole_shards_and_the_next_computes_the_rest(
     features = cached_features(photos, names, encoder=encoder, cache=cache, batch=4)
     assert encoder.photos == 12
     assert (features[range(20)] == expected(photos, names)).all()
+
+
+class MeetingStripes(MeansOfStripes):
+    """Waits in its first call until the other one is called too."""
+
+    def __init__(self, both: threading.Barrier) -> None:
+        super().__init__()
+        self._both = both
+
+    def __call__(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        if self.photos == 0:
+            self._both.wait(60)
+        return super().__call__(photos)
+
+
+def test_two_that_want_the_same_features_share_them_out(photos: PhotoStore, tmp_path: Path) -> None:
+    both = threading.Barrier(2)
+    encoders = [MeetingStripes(both), MeetingStripes(both)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(
+            pool.map(
+                lambda one: cached_features(photos, photos.names(), encoder=one, cache=tmp_path / "cache", batch=4),
+                encoders,
+            )
+        )
+    assert sum(one.photos for one in encoders) == 20
+    assert min(one.photos for one in encoders) >= 4
+    assert all((one[range(20)] == expected(photos, photos.names())).all() for one in found)
 
 
 def test_progress_counts_photos(photos: PhotoStore, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import tiny_training as tiny
 
 from capprune.config.reading import parse_config
-from capprune.training.loop import Split, Trainer
+from capprune.training.loop import Trainer
+from capprune.training.outcome import Split
 
 SIZE = 32  # pixels: one region
 PHOTOS = 16

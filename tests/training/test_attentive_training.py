@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import tiny_training as tiny
 
-from capprune.training.loop import Split, Trainer
+from capprune.training.loop import Trainer
+from capprune.training.outcome import Split
 
 DECODERS = {
     "relation_transformer": "decoder={family: relation_transformer, width: 32, feed_forward: 32, heads: 2,"

@@ -13,7 +13,7 @@ from capprune.cli.inspect import command as inspect_command
 from capprune.config.reading import parse_config
 from capprune.data.scenes import draw_scenes
 from capprune.models.efficientnet_lite import CHANNELS
-from capprune.training.loop import Progress
+from capprune.training.outcome import Progress
 from capprune.training.progress import Lines
 from capprune.training.run import BEST, LAST, METRICS, STATE, load_run, read_checkpoint, read_metrics
 from capprune.training.session import train_run

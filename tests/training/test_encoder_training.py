@@ -19,7 +19,8 @@ from capprune.pruning.costs import byte_costs
 from capprune.pruning.layers import prunable_layers
 from capprune.training.derived import derived
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
-from capprune.training.loop import Split, Trainer
+from capprune.training.loop import Trainer
+from capprune.training.outcome import Split
 from capprune.training.run import BEST, LAST, load_run, read_checkpoint, read_run
 from capprune.training.start import start_network, teachers_eye
 from capprune_runtime.errors import ConfigError

@@ -13,7 +13,7 @@ import pytest
 import tiny_training as tiny
 
 from capprune.training.health import Sign, signs_of, validation_loss
-from capprune.training.loop import Outcome, Progress, Split
+from capprune.training.outcome import Outcome, Progress, Split
 from capprune.training.run import read_metrics
 
 Change = Callable[[Split], Split]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_scst_moves_towards_samples_above_their_baseline(baseline: str, dense: P
     batch = next(trainer.batches.epoch(0))
     features = torch.from_numpy(trainer.train.features[batch.photos].astype(np.float32))
     samples = objective.prepare(features, batch)
-    advantage = objective._advantage
+    advantage = samples.advantage
     assert len(samples.inputs) == 5 * len(batch.photos) == len(advantage)
     if baseline == "sample_mean":
         assert advantage.view(-1, 5).sum(1).abs().max() < 1e-5
@@ -245,8 +246,7 @@ def test_peoples_words_can_be_learned_beside_the_reward(dense: Path, tmp_path: P
     samples = objective.prepare(features, batch)
     trainer.decoder.eval()
     both = objective.loss(trainer.decoder.scores, features, samples)
-    objective._human = None
-    alone = objective.loss(trainer.decoder.scores, features, samples)
+    alone = objective.loss(trainer.decoder.scores, features, replace(samples, human=None))
     human = CrossEntropy().loss(trainer.decoder.scores, features, batch)
     torch.testing.assert_close(both, alone + 2 * human)
 

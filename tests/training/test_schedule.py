@@ -9,7 +9,7 @@ import pytest
 import tiny_training as tiny
 import torch
 
-from capprune.training.loop import Progress
+from capprune.training.outcome import Progress
 
 
 def test_gates_keep_their_rate_while_the_weights_follow_a_cosine(tmp_path: Path) -> None:

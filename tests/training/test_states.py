@@ -12,7 +12,7 @@ import pytest
 import tiny_training as tiny
 
 from capprune.config.training import Interval
-from capprune.training.loop import Progress
+from capprune.training.outcome import Progress
 from capprune.training.resume import is_unfinished
 from capprune.training.run import BEST, LAST, NEXT_STATE, PREVIOUS_STATE, STATE, read_checkpoint
 from capprune_runtime.errors import BundleError, ConfigError

@@ -20,7 +20,7 @@ from capprune.data.photos import open_photos
 from capprune.data.shards.make import ShardSettings, shard_photos
 from capprune.data.shards.place import ShardPlace
 from capprune.data.shards.reader import ShardPhotos
-from capprune.training.loop import Progress, Split
+from capprune.training.outcome import Progress, Split
 from capprune.training.run import BEST, LAST
 from capprune.training.streamed import ShardBatches, ShardCaptions, ShardNames, ShardTable, Skipped
 from capprune_runtime.errors import DataError, PhotoError

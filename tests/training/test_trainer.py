@@ -17,7 +17,7 @@ import tiny_training as tiny
 import torch
 
 from capprune.pruning.supermask import Gate
-from capprune.training.loop import Progress
+from capprune.training.outcome import Progress
 from capprune.training.run import (
     BEST,
     CONFIG,

@@ -8,6 +8,7 @@ first step, whatever the program is doing.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,8 +22,12 @@ import torch
 
 from capprune.config.reading import parse_config
 from capprune.config.run import RunConfig
-from capprune.training.loop import Progress, Report, Split, Trainer
+from capprune.training.batches import Batches
+from capprune.training.launch import place_of
+from capprune.training.loop import Trainer
+from capprune.training.outcome import Progress, Report, Split
 from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, Vocabulary
+from capprune_runtime.errors import CapPruneError
 
 PHOTOS, REGIONS, FEATURES, CAPTIONS = 24, 2, 16, 2
 COLOURS, SHAPES = ("red", "green", "blue"), ("disk", "square")
@@ -95,6 +100,10 @@ def trainer(folder: Path, *overrides: str, report: Report | None = None, **chang
     return Trainer(config(*overrides), folder, **{**arguments, **changed})
 
 
+def trainer_batches(photos_per_batch: int) -> Batches:
+    return Batches(split(1).captions, photos_per_batch=photos_per_batch, seed=3)
+
+
 def main(folder: str, overrides: str, name: str, step: str) -> int:
     """Train, and send the signal after the step, or some time after the first one."""
     torch.set_num_threads(1)
@@ -112,9 +121,14 @@ def main(folder: str, overrides: str, name: str, step: str) -> int:
             send()
 
     try:
-        trainer(Path(folder), *overrides.split(","), report=report, note=print).run()
+        place = place_of(os.environ)
+        given = re.split(r",(?=[a-z_.]+=)", overrides)
+        trainer(Path(folder), *given, report=report, note=print, place=place).run()
     except KeyboardInterrupt:
         return 130
+    except CapPruneError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     return 0
 
 

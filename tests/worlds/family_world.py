@@ -19,7 +19,8 @@ from capprune.config.decoder import DECODERS, decoder_config
 from capprune.config.reading import parse_config
 from capprune.config.run import RunConfig
 from capprune.models.family import IN_STEP, Decoder, Tensors
-from capprune.training.loop import Progress, Report, Split, Trainer
+from capprune.training.loop import Trainer
+from capprune.training.outcome import Progress, Report, Split
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
 import tiny_training as tiny

@@ -46,11 +46,22 @@ class Run(os.PathLike[str]):
         out: Place,
         method: str = "hard",
         overrides: Overrides = (),
+        device: str | None = None,
+        precision: str | None = None,
         cache: Place | None = None,
         progress: Progress = SILENT,
     ) -> TrainedRun:
         """Prune this run and train the kept weights; see `capprune.prune`."""
-        return prune(self, out=out, method=method, overrides=overrides, cache=cache, progress=progress)
+        return prune(
+            self,
+            out=out,
+            method=method,
+            overrides=overrides,
+            device=device,
+            precision=precision,
+            cache=cache,
+            progress=progress,
+        )
 
     def finetune(
         self,
@@ -59,6 +70,8 @@ class Run(os.PathLike[str]):
         objective: str = "cross_entropy",
         teacher: Place | None = None,
         overrides: Overrides = (),
+        device: str | None = None,
+        precision: str | None = None,
         cache: Place | None = None,
         progress: Progress = SILENT,
     ) -> TrainedRun:
@@ -69,6 +82,8 @@ class Run(os.PathLike[str]):
             objective=objective,
             teacher=teacher,
             overrides=overrides,
+            device=device,
+            precision=precision,
             cache=cache,
             progress=progress,
         )
@@ -168,6 +183,8 @@ def train(
     *,
     out: Place,
     overrides: Overrides = (),
+    device: str | None = None,
+    precision: str | None = None,
     cache: Place | None = None,
     progress: Progress = SILENT,
 ) -> TrainedRun:
@@ -177,6 +194,8 @@ def train(
         config: A YAML file or a tree of keys; with `stages`, one run after the other is trained in sub-folders of `out`.
         out: Folder of the run, to be made.
         overrides: Keys of the config with their values: `{"training.epochs": 3}` or `["training.epochs=3"]`.
+        device: Where to train: `auto`, `cpu`, `cuda` or `mps`; by default what the config says.
+        precision: `float32`, `bfloat16` or `float16`; by default what the config says.
         cache: Folder for computed features; `~/.cache/capprune` by default.
         progress: Is told how far the work is.
 
@@ -194,7 +213,7 @@ def train(
 
     tree = dict(config) if isinstance(config, Mapping) else load_tree(given_path(config))
     where = "config" if isinstance(config, Mapping) else os.fspath(config)
-    texts, folder = override_texts(overrides), given_path(out)
+    texts, folder = _texts(overrides, device, precision), given_path(out)
     check_folder_place(folder, new=False)
     require_single(texts)
     if not is_recipe(tree):
@@ -218,6 +237,8 @@ def prune(
     out: Place,
     method: str = "hard",
     overrides: Overrides = (),
+    device: str | None = None,
+    precision: str | None = None,
     cache: Place | None = None,
     progress: Progress = SILENT,
 ) -> TrainedRun:
@@ -228,6 +249,8 @@ def prune(
         out: Folder of the sparse run, to be made.
         method: A pruning method for trained runs, such as `hard`, `lottery`, `gradual` or `supermask`.
         overrides: Keys of the run's config with their values.
+        device: Where to train: `auto`, `cpu`, `cuda` or `mps`; by default what the config says.
+        precision: `float32`, `bfloat16` or `float16`; by default what the config says.
         cache: Folder for computed features; `~/.cache/capprune` by default.
         progress: Is told how far the work is.
 
@@ -238,7 +261,7 @@ def prune(
     from capprune.training.derived import pruning_config
 
     check_folder_place(given_path(out), new=False)
-    config = pruning_config(given_path(run), method, override_texts(overrides), progress)
+    config = pruning_config(given_path(run), method, _texts(overrides, device, precision), progress)
     return _trained(config, given_path(out), cache, progress)
 
 
@@ -250,6 +273,8 @@ def finetune(
     objective: str = "cross_entropy",
     teacher: Place | None = None,
     overrides: Overrides = (),
+    device: str | None = None,
+    precision: str | None = None,
     cache: Place | None = None,
     progress: Progress = SILENT,
 ) -> TrainedRun:
@@ -261,6 +286,8 @@ def finetune(
         objective: `cross_entropy`, the next word of people's captions; or `scst`, the score of whole captions.
         teacher: A run, usually the dense one, whose scores are learned as well.
         overrides: Keys of the run's config with their values.
+        device: Where to train: `auto`, `cpu`, `cuda` or `mps`; by default what the config says.
+        precision: `float32`, `bfloat16` or `float16`; by default what the config says.
         cache: Folder for computed features; `~/.cache/capprune` by default.
         progress: Is told how far the work is.
 
@@ -271,7 +298,7 @@ def finetune(
     from capprune.training.derived import finetuning_config
 
     check_folder_place(given_path(out), new=False)
-    texts = override_texts(overrides)
+    texts = _texts(overrides, device, precision)
     config = finetuning_config(given_path(run), objective, optional_path(teacher), texts, progress)
     return _trained(config, given_path(out), cache, progress)
 
@@ -298,6 +325,12 @@ def import_(file: Place, *, out: Place, progress: Progress = SILENT) -> Imported
     progress.say(f"read {checkpoint.weights_file}: {checkpoint.kept_weights:,} of {checkpoint.weights:,} weights kept")
     write_run(checkpoint, folder)
     return ImportedRun(folder, checkpoint)
+
+
+def _texts(overrides: Overrides, device: str | None, precision: str | None) -> tuple[str, ...]:
+    """Overrides as texts, with the two that have an argument of their own."""
+    own = {"training.device": device, "training.precision": precision}
+    return (*override_texts(overrides), *(f"{key}={value}" for key, value in own.items() if value is not None))
 
 
 def _trained(config: RunConfig, out: Path, cache: Place | None, progress: Progress) -> TrainedRun:

@@ -8,7 +8,7 @@ import click
 
 from capprune.api.run import finetune
 from capprune.cli.console import Place, cache_option, json_option, out_option
-from capprune.cli.progress import TerminalProgress
+from capprune.cli.machine import machine_options, placed, progress_of
 from capprune.cli.train import show
 
 OBJECTIVES = (
@@ -33,6 +33,7 @@ OBJECTIVES = (
     help="A run, mostly the dense one, whose scores are learned as well.",
 )
 @out_option("tuned run")
+@machine_options
 @cache_option
 @json_option
 def command(
@@ -41,6 +42,10 @@ def command(
     objective: str,
     teacher: Path | None,
     out: Path,
+    device: str | None,
+    precision: str | None,
+    devices: int | None,
+    nodes: int | None,
     cache: Path | None,
     as_json: bool,
 ) -> None:
@@ -51,13 +56,16 @@ def command(
       capprune finetune runs/sparse --teacher runs/dense --out runs/tuned
       capprune finetune runs/tuned --objective scst --out runs/scst
     """
+    place = placed(devices, nodes)
     tuned = finetune(
         run,
         objective=objective,
         teacher=teacher,
         overrides=overrides,
         out=out,
+        device=device,
+        precision=precision,
         cache=cache,
-        progress=TerminalProgress(),
+        progress=progress_of(place),
     )
-    show(tuned, as_json)
+    show(tuned, as_json, place)

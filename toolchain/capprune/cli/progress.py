@@ -13,7 +13,7 @@ import click
 from capprune.cli.console import CLEAR, bar, say
 
 if TYPE_CHECKING:
-    from capprune.training.loop import Progress as TrainingState
+    from capprune.training.outcome import Progress as TrainingState
 
 
 class TerminalProgress:

@@ -8,7 +8,7 @@ import click
 
 from capprune.api.run import prune
 from capprune.cli.console import Place, cache_option, json_option, out_option
-from capprune.cli.progress import TerminalProgress
+from capprune.cli.machine import machine_options, placed, progress_of
 from capprune.cli.train import show
 from capprune.config.methods import METHODS, methods_of_trained_runs
 
@@ -23,9 +23,21 @@ from capprune.config.methods import METHODS, methods_of_trained_runs
     help=f"How weights are chosen: {', '.join((*methods_of_trained_runs(), *METHODS.added()))}.",
 )
 @out_option("sparse run")
+@machine_options
 @cache_option
 @json_option
-def command(run: Path, overrides: tuple[str, ...], method: str, out: Path, cache: Path | None, as_json: bool) -> None:
+def command(
+    run: Path,
+    overrides: tuple[str, ...],
+    method: str,
+    out: Path,
+    device: str | None,
+    precision: str | None,
+    devices: int | None,
+    nodes: int | None,
+    cache: Path | None,
+    as_json: bool,
+) -> None:
     """Prune a trained model and train the kept weights.
 
     hard removes the smallest weights at once; lottery does, then goes back to the run's first weights (or takes over the
@@ -36,5 +48,15 @@ def command(run: Path, overrides: tuple[str, ...], method: str, out: Path, cache
     Example:
       capprune prune runs/dense pruning.sparsity=0.975 --method hard --out runs/hard
     """
-    sparse = prune(run, method=method, overrides=overrides, out=out, cache=cache, progress=TerminalProgress())
-    show(sparse, as_json)
+    place = placed(devices, nodes)
+    sparse = prune(
+        run,
+        method=method,
+        overrides=overrides,
+        out=out,
+        device=device,
+        precision=precision,
+        cache=cache,
+        progress=progress_of(place),
+    )
+    show(sparse, as_json, place)

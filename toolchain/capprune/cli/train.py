@@ -8,16 +8,28 @@ import click
 
 from capprune.api.run import TrainedRun, train
 from capprune.cli.console import Place, cache_option, echo, emit, json_option, out_option
-from capprune.cli.progress import TerminalProgress
+from capprune.cli.machine import machine_options, placed, progress_of
+from capprune.training.launch import Place as ProcessPlace
 
 
 @click.command()
 @click.argument("config", type=Place(dir_okay=False))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @out_option("run")
+@machine_options
 @cache_option
 @json_option
-def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | None, as_json: bool) -> None:
+def command(
+    config: Path,
+    overrides: tuple[str, ...],
+    out: Path,
+    device: str | None,
+    precision: str | None,
+    devices: int | None,
+    nodes: int | None,
+    cache: Path | None,
+    as_json: bool,
+) -> None:
     """Train a captioning model, dense or pruned while it trains.
 
     The same command resumes an interrupted run. A config with stages trains one run after the other in sub-folders of --out.
@@ -26,11 +38,18 @@ def command(config: Path, overrides: tuple[str, ...], out: Path, cache: Path | N
     Example:
       capprune train configs/flickr8k_sparse.yaml data.folder=flickr8k --out runs/sparse
     """
-    show(train(config, overrides=overrides, out=out, cache=cache, progress=TerminalProgress()), as_json)
+    place = placed(devices, nodes)
+    progress = progress_of(place)
+    run = train(
+        config, overrides=overrides, out=out, device=device, precision=precision, cache=cache, progress=progress
+    )
+    show(run, as_json, place)
 
 
-def show(run: TrainedRun, as_json: bool) -> None:
-    """Print what a training reached; `train`, `prune` and `finetune` share it."""
+def show(run: TrainedRun, as_json: bool, place: ProcessPlace) -> None:
+    """Print what a training reached, once for all of its processes; `train`, `prune` and `finetune` share it."""
+    if not place.first:
+        return
 
     def human() -> None:
         out = run.folder

@@ -15,7 +15,11 @@ from capprune.config.pruning import PruningConfig
 from capprune.config.training import TrainingConfig
 from capprune.config.tree import Tree
 
-OF_THE_MACHINE = ("save_every",)  # keys of `training` that may change when an unfinished run goes on
+OF_THE_MACHINE = (
+    "save_every",
+    "device",
+    "compile",
+)  # keys of `training` that may change when an unfinished run goes on
 
 
 class RunConfig(Tree):

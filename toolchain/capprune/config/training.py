@@ -80,9 +80,24 @@ class TrainingConfig(Tree):
     gradient_clip: float = Field(
         default=5.0, ge=0, description="largest norm of the weights' gradient; 0 means no limit"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="number of parts in which each process computes its share of a batch, one after the other; "
+        "takes less memory for the same batch",
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="where to train; `auto` takes a GPU that torch can use, otherwise the CPU"
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",
-        description="number format of matrix products; bfloat16 is about twice as quick where the processor supports it",
+        description="number format of matrix products; bfloat16 is about twice as quick where the processor supports it, "
+        "float16 is for GPUs",
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the decoder with torch.compile; for GPUs and families without fast CPU kernels",
     )
     validation_photos: int = Field(
         default=500, ge=1, description="number of validation photos; their greedy CIDEr-D chooses the best epoch"

@@ -210,9 +210,9 @@ def _cached(photos: Photos, names: Sequence[str], content: _Content, cache: Path
     photos.require(names)
     index = _index(photos, names, content)
     folder = cache / hashlib.sha256(index).hexdigest()[:24]
-    with _alone_in(folder):
+    with _alone_at(folder / "lock"):
         _write_index(folder / "index.json", index)
-        shards, there, broken = _fill(folder, photos, names, content, how)
+    shards, there, broken = _fill(folder, photos, names, content, how)
     return Features(shards, (len(names), *content.shape), content.dtype, there, broken)
 
 
@@ -231,28 +231,49 @@ def _index(photos: Photos, names: Sequence[str], content: _Content) -> bytes:
 def _fill(
     folder: Path, photos: Photos, names: Sequence[str], content: _Content, how: _How
 ) -> tuple[list[Path], int, dict[int, str]]:
-    """The files of a cache, those computed that were not there; how many photos were; and what could not be read."""
-    paths, there, broken = [], 0, dict[int, str]()
-    for first in range(0, len(names), SHARD):
-        some = names[first : first + SHARD]
-        path = folder / f"{content.name}-{first // SHARD:05}.npy"
-        paths.append(path)
-        shape = (len(some), *content.shape)
-        if not _is_whole(path, shape, content.dtype) or (_broken_of(path) and not how.skip_broken):
-            made, faults = np.empty(shape, content.dtype), dict[int, str]()
-            for start, pixels in _decoded(photos, some, content.size, how, faults):
-                made[start : start + len(pixels)] = content.make(pixels)
-                if how.progress is not None:
-                    how.progress(first + start + len(pixels), len(names))
-            made[list(faults)] = 0
-            _write_broken(path, faults)
-            _write_shard(path, made)
-        else:
-            there += len(some)
-            if how.progress is not None:
-                how.progress(first + len(some), len(names))
-        broken |= {first + place: reason for place, reason in _broken_of(path).items()}
+    """The files of a cache, those computed that were not there; how many photos were; and what could not be read.
+
+    Processes that want the same features share the files out: each first takes those that nobody is at, then waits for the
+    others.
+    """
+    firsts = range(0, len(names), SHARD)
+    paths = [folder / f"{content.name}-{first // SHARD:05}.npy" for first in firsts]
+    left, done, there, broken = list(zip(firsts, paths, strict=True)), 0, 0, dict[int, str]()
+    for busy in (UsageError("another process computes these features"), None):
+        waiting = []
+        for first, path in left:
+            some = names[first : first + SHARD]
+            try:
+                with _alone_at(path.with_suffix(".lock"), busy):
+                    there += _fill_one(path, done, photos, some, len(names), content, how)
+            except UsageError as error:
+                if error is not busy:
+                    raise
+                waiting.append((first, path))
+                continue
+            done += len(some)
+            broken |= {first + place: reason for place, reason in _broken_of(path).items()}
+        left = waiting
     return paths, there, broken
+
+
+def _fill_one(
+    path: Path, done: int, photos: Photos, some: Sequence[str], total: int, content: _Content, how: _How
+) -> int:
+    """Compute one file of a cache if it is not there; returns how many photos were."""
+    shape = (len(some), *content.shape)
+    tell = how.progress or (lambda done, total: None)
+    if _is_whole(path, shape, content.dtype) and (how.skip_broken or not _broken_of(path)):
+        tell(done + len(some), total)
+        return len(some)
+    made, faults = np.empty(shape, content.dtype), dict[int, str]()
+    for start, pixels in _decoded(photos, some, content.size, how, faults):
+        made[start : start + len(pixels)] = content.make(pixels)
+        tell(done + start + len(pixels), total)
+    made[list(faults)] = 0
+    _write_broken(path, faults)
+    _write_shard(path, made)
+    return 0
 
 
 def _decoded(
@@ -340,12 +361,13 @@ def _is_whole(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> bo
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process fills this cache; the lock ends with the process, however it ends."""
+def _alone_at(lock: Path, busy: UsageError | None = None) -> Iterator[None]:
+    """Wait until no other process holds a lock, or raise `busy`; the lock ends with the process, however it ends."""
     with ExitStack() as held:
         try:
-            held.enter_context(locked(folder / "lock"))
+            held.enter_context(locked(lock, busy=busy))
         except UsageError as unwritable:
-            unwritable.hint = "choose another place with --cache FOLDER, or set CAPPRUNE_CACHE"
+            if unwritable is not busy:
+                unwritable.hint = "choose another place with --cache FOLDER, or set CAPPRUNE_CACHE"
             raise
         yield

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from capprune.models.devices import no_autocast, on_cpu
+
 PIECE = 1 << 17  # numbers
 
 
@@ -27,10 +29,19 @@ def additive_scores(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
         weight: v, `(1, A)`.
 
     Returns:
-        `(P, n, R)`; float32 where the arguments are bfloat16.
+        `(P, n, R)`; float32 where the arguments are bfloat16 or float16.
     """
+    if not on_cpu(keys):
+        return plain_scores(keys, query, weight)
     scores: Tensor = _Scores.apply(keys, query, weight)  # type: ignore[no-untyped-call]
     return scores
+
+
+def plain_scores(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
+    """`additive_scores` in plain operators, for every device."""
+    with no_autocast(keys.device):
+        bent = torch.tanh(wide(keys).unsqueeze(1) + wide(query).unsqueeze(2))  # (P, n, R, A)
+        return bent @ wide(weight)[0]
 
 
 def attend(
@@ -130,5 +141,5 @@ def _pieces(bent: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def wide(x: Tensor) -> Tensor:
-    """In float32 what is bfloat16; anything else as it is."""
-    return x.float() if x.dtype is torch.bfloat16 else x
+    """In float32 what is bfloat16 or float16; anything else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -49,7 +49,7 @@ class CapsulePooling(nn.Module):
             self.project(features).reshape(-1, regions, self.capsules, self.channels).transpose(1, 2)
         )  # (P, N, R, D)
         pooled = _squashed(votes.mean(2))  # (P, N, D)
-        agreement = torch.zeros(1, 1, 1)
+        agreement = torch.zeros(1, 1, 1, device=features.device)
         for _ in range(self.rounds - 1):
             agreement = agreement + (votes * pooled.unsqueeze(2)).sum(-1)  # (P, N, R)
             shares = torch.softmax(agreement.transpose(1, 2), -1).transpose(1, 2)

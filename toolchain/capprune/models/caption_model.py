@@ -19,6 +19,8 @@ from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.errors import ConfigError
 from capprune_runtime.photo import DEFAULT_MEAN, DEFAULT_SCALE, normalise
 
+CPU = torch.device("cpu")
+
 
 def natural_grid(config: EncoderConfig) -> int:
     """Return the side of the grid that the network gives at the photo's size, in cells."""
@@ -110,6 +112,10 @@ class GridEncoder(nn.Module):
 class FeatureExtractor:
     """The encoder as the feature cache sees it: uint8 photos in, float32 arrays out.
 
+    Args:
+        encoder: Is moved to the device.
+        device: Where it runs. A GPU rounds otherwise than a CPU, so the key of its features names it.
+
     Attributes:
         key: Names weights, preprocessing, size and grid; a cache made under another key is another cache.
         size: The side of a photo, pixels.
@@ -118,16 +124,19 @@ class FeatureExtractor:
 
     shape: tuple[int, ...]
 
-    def __init__(self, encoder: GridEncoder) -> None:
+    def __init__(self, encoder: GridEncoder, device: torch.device = CPU) -> None:
         config = encoder.config
-        self._encoder = _for_inference(encoder)
+        digest = _digest(encoder.network)
+        self._device, self._encoder = device, _for_inference(encoder, device)
         self.size, self.shape = config.size, (region_count(config), encoder.network.channels)
-        self.key = f"{config.name}-{_digest(encoder.network)}-{config.size}px-{region_count(config)}r"
+        self.key = f"{config.name}-{digest}-{config.size}px-{region_count(config)}r{_on(device)}"
 
     @torch.inference_mode()
     def __call__(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """`(B, S, S, 3)` uint8 to `(B, R, F)` float32."""
-        features: npt.NDArray[np.float32] = self._encoder(self._encoder.normalised(photos)).numpy()
+        features: npt.NDArray[np.float32] = (
+            self._encoder(self._encoder.normalised(photos).to(self._device)).cpu().numpy()
+        )
         return features
 
 
@@ -135,7 +144,8 @@ class BlockExtractor:
     """The blocks of an encoder that never learn, as the feature cache sees them.
 
     Args:
-        encoder: With `frozen_blocks`.
+        encoder: With `frozen_blocks`; is moved to the device.
+        device: Where it runs; see `FeatureExtractor`.
 
     Attributes:
         key: Names weights, preprocessing, size and blocks.
@@ -145,21 +155,27 @@ class BlockExtractor:
 
     shape: tuple[int, ...]
 
-    def __init__(self, encoder: GridEncoder) -> None:
+    def __init__(self, encoder: GridEncoder, device: torch.device = CPU) -> None:
         config = encoder.config
-        self._encoder, self.size = _for_inference(encoder), config.size
+        digest = _digest(encoder.network)
+        self._device, self._encoder, self.size = device, _for_inference(encoder, device), config.size
         self.shape = self(np.zeros((1, config.size, config.size, 3), np.uint8)).shape[1:]
-        self.key = f"{config.name}-{_digest(encoder.network)}-{config.size}px-{config.frozen_blocks} blocks"
+        self.key = f"{config.name}-{digest}-{config.size}px-{config.frozen_blocks} blocks{_on(device)}"
 
     @torch.inference_mode()
     def __call__(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """`(B, S, S, 3)` uint8 to `(B, H, W, C)` float32."""
-        return self._encoder.below(self._encoder.normalised(photos)).permute(0, 2, 3, 1).contiguous().numpy()
+        seen = self._encoder.below(self._encoder.normalised(photos).to(self._device))
+        return seen.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def _for_inference(encoder: GridEncoder) -> GridEncoder:
+def _for_inference(encoder: GridEncoder, device: torch.device) -> GridEncoder:
     """The encoder with its channels last, which is a third faster on a CPU."""
-    return encoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return encoder.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _on(device: torch.device) -> str:
+    return "" if device.type == "cpu" else f" on {device.type}"
 
 
 def _digest(network: Encoder) -> str:

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from capprune.models.additive import bend, unbend, wide
+from capprune.models.additive import bend, plain_scores, unbend, wide
+from capprune.models.cells import lstm
+from capprune.models.devices import no_autocast, on_cpu
 from capprune.models.unrolled import Unrolled, product
 
 
@@ -46,8 +49,35 @@ def recur(words: Tensor, keys: Tensor, values: Tensor, h: Tensor, dropped: Tenso
     Returns:
         `(T, B, H)`, of the type of `words`.
     """
+    if not on_cpu(words):
+        return plain_recur(words, keys, values, h, dropped, weights)
     hidden: Tensor = _Recurrence.apply(words, keys, values, h, dropped, *weights)  # type: ignore[no-untyped-call]
     return hidden
+
+
+def plain_recur(
+    words: Tensor, keys: Tensor, values: Tensor, h: Tensor, dropped: Tensor | None, weights: Weights
+) -> Tensor:
+    """`recur` in plain operators, for every device."""
+    kind, photos = words.dtype, len(keys)
+    with no_autocast(words.device):
+        w = Weights(*(None if one is None else one.to(kind) for one in weights))  # type: ignore[arg-type]
+        values, h, hidden = values.to(kind), wide(h), []
+        c = torch.zeros_like(h)
+        for t, word in enumerate(words):
+            query = F.linear(h.to(kind), w.query).view(photos, -1, keys.shape[-1])  # (P, n, A)
+            attention = torch.softmax(plain_scores(keys, query, weights.score), -1)  # (P, n, R)
+            used = attention if dropped is None else attention * dropped[t]
+            seen = torch.cat([word, torch.bmm(used.to(kind), values).flatten(0, 1)], 1)
+            sums = wide(F.linear(torch.cat([seen, h.to(kind)], 1), w.rnn, w.rnn_bias))
+            if w.candidate is None:
+                h, c = lstm(sums, c)
+            else:
+                reset, update = torch.sigmoid(sums).chunk(2, 1)
+                inputs = torch.cat([seen, (reset * h).to(kind)], 1)
+                h = torch.lerp(torch.tanh(wide(F.linear(inputs, w.candidate, w.candidate_bias))), h, update)
+            hidden.append(h.to(kind))
+    return torch.stack(hidden)
 
 
 class _Recurrence(Function):

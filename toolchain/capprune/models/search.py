@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from capprune.models.devices import precise
 from capprune.models.family import Decoder, Tensors
 from capprune_runtime.bundle.vocabulary import END, PAD, START, UNKNOWN
 
@@ -25,8 +26,8 @@ class Captions(NamedTuple):
 
 
 def log_probabilities(scores: Tensor) -> Tensor:
-    """Float64 log-softmax of raw scores `(B, V)`, suppressed ids at minus infinity."""
-    wide = scores.double()
+    """Float64 (on Apple's GPUs float32) log-softmax of raw scores `(B, V)`, suppressed ids at minus infinity."""
+    wide = scores.to(precise(scores.device), copy=True)
     wide[:, list(SUPPRESSED)] = -torch.inf
     return torch.log_softmax(wide, -1)
 
@@ -42,7 +43,7 @@ class Walk:
 
     def __init__(self, decoder: Decoder, encoded: tuple[Tensors, Tensors], copies: int = 1) -> None:
         self._decoder, (self._held, first) = decoder, encoded
-        self.photos = photos_of(encoded)
+        self.photos, self.device = photos_of(encoded), device_of(encoded)
         self._state = decoder.begin(first, self.photos * copies)
         self._position = 0
 
@@ -65,6 +66,12 @@ def photos_of(encoded: tuple[Tensors, Tensors]) -> int:
     return len(next(iter((*held.values(), *first.values()))))
 
 
+def device_of(encoded: tuple[Tensors, Tensors]) -> torch.device:
+    """Return where this was encoded."""
+    held, first = encoded
+    return next(iter((*held.values(), *first.values()))).device
+
+
 @torch.inference_mode()
 def greedy(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int) -> Captions:
     """Take the likeliest word at every step, for every photo of `encoded`."""
@@ -82,12 +89,12 @@ def beam(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int, wi
         width: K hypotheses; 1 is greedy search.
     """
     walk = Walk(decoder, encoded, width)
-    photos, vocabulary = walk.photos, decoder.vocabulary
-    total = torch.full((photos, width), -torch.inf, dtype=torch.float64)
+    photos, vocabulary, device = walk.photos, decoder.vocabulary, walk.device
+    total = torch.full((photos, width), -torch.inf, dtype=precise(device), device=device)
     total[:, 0] = 0.0  # the first step expands one hypothesis only
-    finished = torch.zeros(photos, width, dtype=torch.bool)
-    words = torch.full((photos, width, max_tokens), END)
-    token = torch.full((photos * width,), START)
+    finished = torch.zeros(photos, width, dtype=torch.bool, device=device)
+    words = torch.full((photos, width, max_tokens), END, device=device)
+    token = torch.full((photos * width,), START, device=device)
     for t in range(max_tokens):
         following = log_probabilities(walk.step(token)).view(photos, width, vocabulary)
         following[finished] = -torch.inf
@@ -99,11 +106,11 @@ def beam(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int, wi
         finished = finished.gather(1, parent) | (token_grid == END)
         if bool(finished.all()):
             break
-        walk.choose((parent + torch.arange(photos).unsqueeze(1) * width).flatten())
+        walk.choose((parent + torch.arange(photos, device=device).unsqueeze(1) * width).flatten())
         token = token_grid.flatten()
     ranked = torch.where(finished | ~finished.any(1, keepdim=True), total, -torch.inf)
     best = ranked.argmax(1)
-    chosen = words[torch.arange(photos), best].tolist()
+    chosen = words[torch.arange(photos, device=device), best].tolist()
     tokens = [tuple(row[: row.index(END)] if END in row else row) for row in chosen]
     return Captions(tokens, ranked.gather(1, best.unsqueeze(1)).squeeze(1).tolist())
 

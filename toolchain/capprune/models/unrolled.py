@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from capprune.models.additive import wide
+from capprune.models.devices import on_cpu
 
 Product = Callable[[Tensor], Tensor]
 
@@ -30,7 +31,7 @@ def product(weight: Tensor, rows: int) -> Product:
     # what torch's own compiler uses, and no promise: hence the second way
     laid_out = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
     fused = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    fits = weight.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    fits = on_cpu(weight) and weight.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if fits and laid_out is not None and fused is not None:
         packed = laid_out(weight, rows)
         return lambda x: fused(x.contiguous(), packed, None, "none", [], "")

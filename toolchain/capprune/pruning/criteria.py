@@ -66,7 +66,12 @@ def keep_largest(
     if all(sizes.get(name, 1) == 1 for name in saliency):
         kept = _largest(ranks, max(wanted, least))
     else:
-        weights = torch.cat([torch.full((value.numel(),), sizes.get(name, 1)) for name, value in saliency.items()])
+        weights = torch.cat(
+            [
+                ranks.new_full((value.numel(),), sizes.get(name, 1), dtype=torch.int64)
+                for name, value in saliency.items()
+            ]
+        )
         order = torch.argsort(ranks, descending=True, stable=True)
         affordable = int((weights[order].cumsum(0) <= wanted).sum())
         kept = torch.zeros_like(ranks, dtype=torch.bool)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config.pruning import PruningConfig
+from capprune.models.devices import precise
 from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_costs
 from capprune.pruning.dynamics import Pull, pull_of
 from capprune.pruning.layers import roles_of
@@ -135,8 +136,10 @@ class SupermaskPruner(TargetedPruner):
         values = torch.cat([gate.flatten() for gate in self.gates.values()])
         costs = torch.cat(
             [
-                torch.full(
-                    (gate.numel(),), share[name] * widths.get(name.removesuffix(".weight"), 1), dtype=torch.float64
+                gate.new_full(
+                    (gate.numel(),),
+                    share[name] * widths.get(name.removesuffix(".weight"), 1),
+                    dtype=precise(gate.device),
                 )
                 for name, gate in self.gates.items()
             ]

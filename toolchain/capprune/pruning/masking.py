@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from capprune.models.chance import Draws
+from capprune.models.devices import on_cpu, precise
 
 PIECE = (
     1 << 16
@@ -28,19 +29,52 @@ def masked_weight(weight: Tensor, gate: Tensor, kind: torch.dtype | None = None)
     Returns:
         The masked weight and, float64, how many weights lie behind open gates.
     """
+    if not on_cpu(weight):
+        return plain_masked_weight(weight, gate, torch.bernoulli(torch.sigmoid(gate.detach())), kind)
     function = _MaskedWeight if gate.shape == weight.shape else _MaskedBlocks
     masked, kept = function.apply(weight, gate, kind or weight.dtype)  # type: ignore[no-untyped-call]
     return masked, kept
 
 
+def plain_masked_weight(
+    weight: Tensor, gate: Tensor, mask: Tensor, kind: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """`masked_weight` in plain operators, for every device.
+
+    Args:
+        weight: `(N, K)`.
+        gate: `(N, K / B)`.
+        mask: As drawn, zeros and ones of the gate's shape.
+        kind: As there.
+    """
+    width = weight.shape[-1] // gate.shape[-1]
+    probability = torch.sigmoid(gate)
+    straight = (
+        mask + (probability - probability.detach()) / width
+    )  # of a block's weights the mean gradient, not the sum
+    spread = straight if width == 1 else straight.repeat_interleave(width, -1)
+    return (weight * spread).to(kind or weight.dtype), plain_kept_count(gate, width)
+
+
+def plain_kept_count(gate: Tensor, width: int) -> Tensor:
+    """`kept_count` in plain operators, for every device."""
+    probability = torch.sigmoid(gate)
+    kind = precise(gate.device)
+    return width * (gate > 0).sum(dtype=kind) + (probability - probability.detach()).sum(dtype=kind)
+
+
 def kept_count(gate: Tensor, width: int) -> Tensor:
     """Return the second result of `masked_weight` alone, for gates of a given number of weights, without sampling."""
+    if not on_cpu(gate):
+        return plain_kept_count(gate, width)
     kept: Tensor = _KeptCount.apply(gate, width)  # type: ignore[no-untyped-call]
     return kept
 
 
 def open_gates(gate: Tensor) -> int:
-    """How many gates are above 0; NumPy compares several times as fast as torch does."""
+    """How many gates are above 0; on a CPU NumPy compares several times as fast as torch does."""
+    if not on_cpu(gate):
+        return int((gate.detach() > 0).sum())
     return int(np.count_nonzero(gate.detach().numpy() > 0))
 
 

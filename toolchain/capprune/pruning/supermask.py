@@ -51,8 +51,9 @@ class Gate(nn.Module):
         """A sampled mask in training, the hard mask in evaluation."""
         if not self.training:
             return weight * hard_mask(self.gate, weight, self.width)
-        narrow = self.multiplied and torch.is_autocast_enabled("cpu")
-        masked, kept = masked_weight(weight, self.gate, torch.get_autocast_dtype("cpu") if narrow else None)
+        device = weight.device.type
+        narrow = self.multiplied and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        masked, kept = masked_weight(weight, self.gate, torch.get_autocast_dtype(device) if narrow else None)
         self._counted = (self.gate._version, kept) if kept.requires_grad else None
         return masked
 

@@ -86,6 +86,22 @@ class Batches:
         return [own[pick] for pick in picks]
 
 
+def parts_of(batch: Batch, count: int) -> list[Batch | None]:
+    """A batch in parts of whole photos, as equal as can be; None where there are fewer photos than parts."""
+    if count == 1:
+        return [batch]
+    own = len(batch.inputs) // len(batch.photos)
+    found: list[Batch | None] = []
+    for places in np.array_split(np.arange(len(batch.photos)), count):
+        if not len(places):
+            found.append(None)
+            continue
+        rows = slice(places[0] * own, (places[-1] + 1) * own)
+        length = int((batch.targets[rows] >= 0).sum(1).max())
+        found.append(Batch(batch.photos[places], batch.inputs[rows, :length], batch.targets[rows, :length]))
+    return found
+
+
 def with_captions(batch: Batch, more: Sequence[tuple[int, ...]]) -> Batch:
     """A batch whose photos have one caption more each."""
     spoken = (batch.targets >= 0).sum(1) - 1  # `<end>` is one of them

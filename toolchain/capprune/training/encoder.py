@@ -132,9 +132,11 @@ class Sight:
 
     Attributes:
         encoder: That learns; None where features come from a cache.
+        device: Where features are wanted.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
+        self.device = torch.device("cpu")
         self.encoder = None if config.train == "frozen" else GridEncoder(config)
         self._learns = config.train
         self._frozen = () if self.encoder is None else self.encoder.network.frozen_layers(config.frozen_blocks)
@@ -147,13 +149,19 @@ class Sight:
         """
         shown = table[photos]
         if self.encoder is None:
-            return torch.from_numpy(shown.astype(np.float32))
+            return torch.from_numpy(shown.astype(np.float32)).to(self.device)
         # channels last is a third faster on a CPU; weights stay as they are, for an optimiser that reads them in one run
         pixels = not self._frozen
         seen = (
             self.encoder.normalised(shown) if pixels else torch.from_numpy(shown.astype(np.float32)).permute(0, 3, 1, 2)
         )
-        return self.encoder.above(seen.contiguous(memory_format=torch.channels_last)).float()
+        return self.encoder.above(seen.to(self.device).contiguous(memory_format=torch.channels_last)).float()
+
+    def move_to(self, device: torch.device) -> None:
+        """Give features on this device from now on."""
+        self.device = device
+        if self.encoder is not None:
+            self.encoder.to(device)
 
     def joined(self, decoder: Decoder) -> Joined:
         """Return the decoder and, where it learns, the encoder's network as one module."""

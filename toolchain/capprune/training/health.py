@@ -157,16 +157,16 @@ class Watch:
     @torch.inference_mode()
     def probe(self) -> Probe:
         """Score the first validation photos; the decoder must be in evaluation mode."""
-        count = len(self._captions)
+        count, device = len(self._captions), self._sight.device
         own, other, words, seen = np.zeros(count), np.zeros(count), np.zeros(count), []
         for batch in Batches(self._captions, photos_per_batch=TOGETHER, seed=0).epoch(0):
-            targets = torch.from_numpy(batch.targets)
+            targets = torch.from_numpy(batch.targets).to(device)
             for losses, photos in ((own, batch.photos), (other, (batch.photos + (count + 1) // 2) % count)):
                 with Supermask.one_sample():
                     features = self._sight(self._photos, photos)
-                    scores = self._decoder.scores(features, torch.from_numpy(batch.inputs), targets)
+                    scores = self._decoder.scores(features, torch.from_numpy(batch.inputs).to(device), targets)
                 losses[batch.photos] = _summed(scores, targets, len(photos))
-                seen += [features] if losses is own else []
+                seen += [features.cpu()] if losses is own else []
             words[batch.photos] = (batch.targets >= 0).reshape(len(batch.photos), -1).sum(1)
         total = words.sum()
         return Probe(
@@ -272,9 +272,9 @@ class Watch:
 
 def _summed(scores: Tensor, targets: Tensor, photos: int) -> npt.NDArray[np.float64]:
     """Cross-entropy of the captions of each photo, summed over words."""
-    rows = torch.zeros(targets.shape, dtype=torch.float32)
+    rows = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
     rows[targets >= 0] = nn.functional.cross_entropy(scores.float(), targets[targets >= 0], reduction="none")
-    found: npt.NDArray[np.float64] = rows.view(photos, -1).sum(1).double().numpy()
+    found: npt.NDArray[np.float64] = rows.view(photos, -1).sum(1).cpu().double().numpy()
     return found
 
 

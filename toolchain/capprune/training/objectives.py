@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,19 @@ from capprune.training.word_loss import word_loss
 from capprune_runtime.bundle.vocabulary import END, PAD, START, UNKNOWN
 
 Scores = Callable[[Tensor, Tensor, Tensor], Tensor]  # features, inputs, targets to the scores (words, V) of all targets
+
+
+@dataclass(frozen=True)
+class Sampled(Batch):
+    """Sampled captions, n of each photo.
+
+    Attributes:
+        advantage: `(P * n,)`, how much more reward than its baseline each has.
+        human: The batch that they were sampled for; None where people's words are not learned beside them.
+    """
+
+    advantage: Tensor
+    human: Batch | None
 
 
 class Objective(Protocol):
@@ -49,8 +64,8 @@ class CrossEntropy:
 
     def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
         """In nats a word."""
-        targets = torch.from_numpy(batch.targets)
-        return word_loss(scores(features, torch.from_numpy(batch.inputs), targets), targets[targets >= 0])
+        targets = _beside(features, batch.targets)
+        return word_loss(scores(features, _beside(features, batch.inputs), targets), targets[targets >= 0])
 
     def facts(self) -> dict[str, float]:
         """None."""
@@ -70,14 +85,21 @@ class Distillation(CrossEntropy):
         seen: The features of the training photos that the teacher reads, of its own encoder.
         config: Weight, temperature, sequences.
         max_tokens: The teacher's longest caption, in words.
-        bfloat16: Whether the teacher's products may be of that type.
+        products: Type of the teacher's products; None for that of its weights.
     """
 
     def __init__(
-        self, teacher: Decoder, seen: Table, config: DistillationConfig, max_tokens: int, *, bfloat16: bool
+        self,
+        teacher: Decoder,
+        seen: Table,
+        config: DistillationConfig,
+        max_tokens: int,
+        *,
+        products: torch.dtype | None = None,
     ) -> None:
         self._teacher, self._seen = teacher, seen
-        self._config, self._max_tokens, self._bfloat16 = config, max_tokens, bfloat16
+        self._device = next(teacher.parameters()).device
+        self._config, self._max_tokens, self._products = config, max_tokens, products
         self._said: dict[int, tuple[int, ...]] = {}  # by photo
 
     def prepare(self, features: Tensor, batch: Batch) -> Batch:
@@ -86,7 +108,7 @@ class Distillation(CrossEntropy):
             return batch
         new = [row for row, photo in enumerate(batch.photos.tolist()) if photo not in self._said]
         if new:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+            with torch.inference_mode(), _autocast(self._device, self._products):
                 encoded = self._teacher.encode(self._features(batch.photos[new]))
                 tokens = beam(self._teacher, encoded, self._max_tokens).tokens
             self._said |= dict(zip(batch.photos[new].tolist(), tokens, strict=True))
@@ -95,10 +117,10 @@ class Distillation(CrossEntropy):
 
     def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
         """In nats a word; the soft part is a divergence, 0 where both agree."""
-        inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+        inputs, targets = _beside(features, batch.inputs), _beside(features, batch.targets)
         heat, share = self._config.temperature, self._config.weight
         with torch.no_grad():
-            with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+            with _autocast(self._device, self._products):
                 taught = self._teacher.scores(self._features(batch.photos), inputs, targets)
             taught = torch.log_softmax(taught.float() / heat, -1)
         found = scores(features, inputs, targets).float()
@@ -107,7 +129,7 @@ class Distillation(CrossEntropy):
         return share * heat**2 * soft + (1 - share) * hard
 
     def _features(self, photos: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self._seen[photos].astype(np.float32))
+        return torch.from_numpy(self._seen[photos].astype(np.float32)).to(self._device)
 
 
 class SelfCritical:
@@ -121,21 +143,24 @@ class SelfCritical:
         config: Of the reward.
         reward: Of captions as ids, `<end>` not included.
         max_tokens: The longest sample, in words.
-        bfloat16: Whether the products of sampling may be of that type.
+        products: Type of the products of sampling; None for that of the weights.
     """
 
     def __init__(
-        self, decoder: Decoder, config: RewardConfig, reward: CaptionReward, max_tokens: int, *, bfloat16: bool
+        self,
+        decoder: Decoder,
+        config: RewardConfig,
+        reward: CaptionReward,
+        max_tokens: int,
+        *,
+        products: torch.dtype | None = None,
     ) -> None:
         self._decoder, self._config, self._reward, self._max_tokens = decoder, config, reward, max_tokens
-        self._bfloat16 = bfloat16
-        self._advantage = torch.zeros(0)
-        self._human: Batch | None = None
+        self._products = products
         self.mean_reward = math.nan
 
-    def prepare(self, features: Tensor, batch: Batch) -> Batch:
+    def prepare(self, features: Tensor, batch: Batch) -> Sampled:
         """Sample captions of the batch's photos and weigh them against their baseline."""
-        self._human = batch
         count = self._config.samples
         words = self._sample(features, count)  # (P * n, T)
         captions = [_spoken(row) for row in words]
@@ -147,21 +172,23 @@ class SelfCritical:
             baseline = self._reward(batch.photos, greedy)[:, None]
         else:
             baseline = (rewards.sum(1, keepdims=True) - rewards) / (count - 1)
-        self._advantage = torch.from_numpy((rewards - baseline).reshape(-1)).float()
-        return _as_batch(batch.photos, captions, self._max_tokens)
+        advantage = torch.from_numpy((rewards - baseline).reshape(-1)).float().to(features.device)
+        human = batch if self._config.cross_entropy else None
+        return Sampled(batch.photos, *_padded(captions, self._max_tokens), advantage, human)
 
     def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
         """-sum(log p * (reward - baseline)) / words, and the cross-entropy of people's words where that has a weight."""
-        targets = torch.from_numpy(batch.targets)
+        assert isinstance(batch, Sampled)
+        targets = _beside(features, batch.targets)
         spoken = targets >= 0
-        found = scores(features, torch.from_numpy(batch.inputs), targets).float()
-        found = found.index_fill(1, torch.tensor((PAD, START, UNKNOWN)), -torch.inf)
+        found = scores(features, _beside(features, batch.inputs), targets).float()
+        found = found.index_fill(1, _suppressed(features), -torch.inf)
         picked = -nn.functional.cross_entropy(found, targets[spoken], reduction="none")
-        weights = self._advantage.unsqueeze(1).expand_as(targets)[spoken]
+        weights = batch.advantage.unsqueeze(1).expand_as(targets)[spoken]
         criticised = -(picked * weights).sum() / len(picked)
-        if not self._config.cross_entropy or self._human is None:
+        if batch.human is None:
             return criticised
-        return criticised + self._config.cross_entropy * CrossEntropy().loss(scores, features, self._human)
+        return criticised + self._config.cross_entropy * CrossEntropy().loss(scores, features, batch.human)
 
     def facts(self) -> dict[str, float]:
         """The mean reward of the samples."""
@@ -171,13 +198,14 @@ class SelfCritical:
     def _sample(self, features: Tensor, count: int, *, greedy: bool = False) -> npt.NDArray[np.int64]:
         was_training = self._decoder.training
         self._decoder.eval()
-        with Supermask.one_sample(), torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+        device = features.device
+        with Supermask.one_sample(), _autocast(device, self._products):
             walk = Walk(self._decoder, self._decoder.encode(features), count)
-            token = torch.full((len(features) * count,), START)
-            over = torch.zeros(len(token), dtype=torch.bool)
-            words = torch.full((len(token), self._max_tokens), END)
+            token = torch.full((len(features) * count,), START, device=device)
+            over = torch.zeros(len(token), dtype=torch.bool, device=device)
+            words = torch.full((len(token), self._max_tokens), END, device=device)
             for t in range(self._max_tokens):
-                scores = walk.step(token).float().index_fill(1, torch.tensor((PAD, START, UNKNOWN)), -torch.inf)
+                scores = walk.step(token).float().index_fill(1, _suppressed(features), -torch.inf)
                 likely = torch.softmax(scores, -1)
                 token = likely.argmax(-1) if greedy else torch.multinomial(likely, 1).squeeze(1)
                 token = torch.where(over, END, token)
@@ -186,7 +214,7 @@ class SelfCritical:
                 if bool(over.all()):
                     break
         self._decoder.train(was_training)
-        found: npt.NDArray[np.int64] = words.numpy()
+        found: npt.NDArray[np.int64] = words.cpu().numpy()
         return found
 
 
@@ -196,7 +224,22 @@ def _spoken(row: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], bool]:
     return (tuple(ids[: ids.index(END)]), True) if END in ids else (tuple(ids), False)
 
 
-def _as_batch(photos: npt.NDArray[np.int64], captions: list[tuple[tuple[int, ...], bool]], max_tokens: int) -> Batch:
+def _beside(features: Tensor, ids: npt.NDArray[np.int64]) -> Tensor:
+    """Ids on the device of the features."""
+    return torch.from_numpy(ids).to(features.device)
+
+
+def _suppressed(features: Tensor) -> Tensor:
+    return torch.tensor((PAD, START, UNKNOWN), device=features.device)
+
+
+def _autocast(device: torch.device, products: torch.dtype | None) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, products, enabled=products is not None)
+
+
+def _padded(
+    captions: list[tuple[tuple[int, ...], bool]], max_tokens: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     length = min(max_tokens, max(len(ids) for ids, _ in captions) + 1)
     inputs = np.full((len(captions), length), END, dtype=np.int64)
     targets = np.full((len(captions), length), IGNORED, dtype=np.int64)
@@ -205,4 +248,4 @@ def _as_batch(photos: npt.NDArray[np.int64], captions: list[tuple[tuple[int, ...
         words = (*ids, END) if ended else ids
         inputs[row, 1 : len(words)] = words[: length - 1][: len(words) - 1]
         targets[row, : len(words)] = words
-    return Batch(photos, inputs, targets)
+    return inputs, targets

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from capprune.config.data import DataConfig
 from capprune.config.run import RunConfig
 from capprune.data.cache_folder import default_cache as default_cache
@@ -18,10 +20,10 @@ from capprune.data.photos import PhotoStore, open_photos
 from capprune.data.regions import RegionTable
 from capprune.data.vocabulary import CaptionTokens
 from capprune.data.words import require_readable
-from capprune.models.caption_model import BlockExtractor, FeatureExtractor, GridEncoder
+from capprune.models.caption_model import CPU, BlockExtractor, FeatureExtractor, GridEncoder
 from capprune.training.caption_tokens import caption_tokens, token_notes
 from capprune.training.encoder import ChosenRows
-from capprune.training.loop import Split
+from capprune.training.outcome import Split
 from capprune.training.run import read_run
 from capprune.training.shard_data import read_shards
 from capprune.training.start import start_network, teachers_eye
@@ -60,20 +62,21 @@ class Prepared:
     skipped: Callable[[], str | None] = lambda: None
 
 
-def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
+def prepare(config: RunConfig, *, cache: Path, bar: Bar, device: torch.device = CPU) -> Prepared:
     """Read captions, build the vocabulary, compute what is not cached yet: features, or pixels if the encoder learns.
 
     Args:
         config: Of the run.
         cache: Folder of all caches.
         bar: Makes a progress bar under a label.
+        device: Where features are computed.
 
     Raises:
         UsageError: If the data folder is not there.
         DataError: If a split is empty, captions name photos that are not there, or a photo cannot be read.
     """
     if config.data.shards is not None:
-        return _prepare_shards(config, cache, bar)
+        return _prepare_shards(config, cache, bar, device)
     captions = load_caption_set(config.data.folder)
     train: Sequence[CaptionedPhoto] = captions.split("train")[: config.data.limit]
     validation: Sequence[CaptionedPhoto] = captions.split("val")[: config.data.limit][
@@ -82,7 +85,7 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
     require_readable([text for photo in (*train, *validation) for text in photo.captions], config.data.folder)
     texts = [text for photo in train for text in photo.captions]
     tokens = caption_tokens(config, texts)
-    extractor, teacher = _extractor(config), _teacher(config)
+    extractor, teacher = _extractor(config, device), _teacher(config, device)
     notes = [*captions.notes(), *token_notes(tokens, texts, config.data)]
 
     def split(photos: Sequence[CaptionedPhoto], name: str) -> tuple[Split, Sequence[CaptionedPhoto]]:
@@ -116,9 +119,10 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar) -> Prepared:
     )
 
 
-def _prepare_shards(config: RunConfig, cache: Path, bar: Bar) -> Prepared:
+def _prepare_shards(config: RunConfig, cache: Path, bar: Bar, device: torch.device) -> Prepared:
     """The data of a run whose photos are read from shards as it trains."""
-    found = read_shards(config, cache=cache, bar=bar, extractor=_extractor(config), teacher=_teacher(config))
+    extractor, teacher = _extractor(config, device), _teacher(config, device)
+    found = read_shards(config, cache=cache, bar=bar, extractor=extractor, teacher=teacher)
     train, validation = found.train, found.validation
     return Prepared(
         Split(train.names, train.features, train.captions, train.taught, found.batches),
@@ -194,20 +198,21 @@ def _regions(config: RunConfig, names: Sequence[str]) -> RegionTable:
     return table
 
 
-def _extractor(config: RunConfig) -> FeatureExtractor | BlockExtractor | None:
+def _extractor(config: RunConfig, device: torch.device) -> FeatureExtractor | BlockExtractor | None:
     """What is computed of a photo once: features if nothing learns, else what the frozen blocks give, if there are any."""
     if config.encoder.name == REGIONS:
         return None
     if config.encoder.train != "frozen" and not config.encoder.frozen_blocks:
         return None
     encoder = GridEncoder(config.encoder, start_network(config))
-    return FeatureExtractor(encoder) if config.encoder.train == "frozen" else BlockExtractor(encoder)
+    kind = FeatureExtractor if config.encoder.train == "frozen" else BlockExtractor
+    return kind(encoder, device)
 
 
-def _teacher(config: RunConfig) -> FeatureExtractor | None:
+def _teacher(config: RunConfig, device: torch.device) -> FeatureExtractor | None:
     """What a teacher sees through; where that is what the run sees through, the cache has its features already."""
     folder = config.training.distillation.teacher
-    return None if folder is None else FeatureExtractor(teachers_eye(folder))
+    return None if folder is None else FeatureExtractor(teachers_eye(folder), device)
 
 
 def _ids(photos: Sequence[CaptionedPhoto], tokens: CaptionTokens, settings: DataConfig) -> list[list[tuple[int, ...]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from capprune.training.loop import Progress as TrainingState
+    from capprune.training.outcome import Progress as TrainingState
 
 Advance = Callable[[int, int], None]  # how much is done, and of how much
 

@@ -64,7 +64,7 @@ def save_state(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     facts: Mapping[str, object],
-    scale: float | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Write weights, gates, the optimiser's moments and the random state, whole or not at all.
 
@@ -73,7 +73,7 @@ def save_state(
         model: Being trained.
         optimiser: Of its parameters; learning rates are not saved, they follow from the step.
         facts: Whatever else the loop counts.
-        scale: What the loss is multiplied by in float16.
+        scaler: Of the loss, in float16.
 
     Raises:
         CapPruneError: If the disk is full; the states before this one are then still there.
@@ -82,8 +82,9 @@ def save_state(
     for index, slots in optimiser.state_dict()["state"].items():
         tensors |= {f"{OPTIMISER}{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
     tensors[RANDOM] = torch.get_rng_state()
-    if scale is not None:
-        tensors[SCALER] = torch.tensor(scale)
+    if scaler is not None:
+        own = scaler.state_dict()
+        tensors[SCALER] = torch.tensor([own["scale"], own["_growth_tracker"]], dtype=torch.float64)
     save_checkpoint(folder / NEXT_STATE, tensors, {**facts, DIGEST: _digest(tensors)})
     _move_up(folder)
 
@@ -118,7 +119,11 @@ def read_state(folder: Path, note: Note | None = None) -> Checkpoint:
 
 
 def restore_state(
-    saved: Checkpoint, where: Path, model: nn.Module, optimiser: torch.optim.Optimizer
+    saved: Checkpoint,
+    where: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Mapping[str, str]:
     """The way back from `save_state`, into a model and an optimiser made from the same config.
 
@@ -127,6 +132,7 @@ def restore_state(
         where: The run's folder, for messages.
         model: Gets weights, gates and masks.
         optimiser: Gets its moments.
+        scaler: Gets its scale.
 
     Returns:
         The facts.
@@ -142,6 +148,9 @@ def restore_state(
             slots.setdefault(int(index), {})[slot] = value
         optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
         torch.set_rng_state(saved.tensors[RANDOM])
+        if scaler is not None:
+            scale, tracker = saved.tensors[SCALER].tolist()
+            scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise BundleError(
             "the saved state does not fit this run",

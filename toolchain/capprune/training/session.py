@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import logging
+import os
 from pathlib import Path
 
 from capprune.config.run import RunConfig
 from capprune.metrics.health import caption_health
 from capprune.metrics.scores import cider_d
-from capprune.training.loop import Outcome, Trainer
+from capprune.training.hardware import chosen_device
+from capprune.training.launch import place_of
+from capprune.training.loop import Trainer
+from capprune.training.outcome import Outcome
 from capprune.training.prepare import default_cache, prepare
 from capprune.training.progress import SILENT, Progress
 from capprune_runtime.errors import DataError
@@ -16,6 +19,9 @@ from capprune_runtime.errors import DataError
 
 def train_run(config: RunConfig, out: Path, cache: Path | None = None, progress: Progress = SILENT) -> Outcome:
     """Prepare the data of a config and train it, from the start or from where it was interrupted.
+
+    Where `torchrun`, SLURM or `capprune train --devices` has started several processes, each makes this call; the first writes
+    the run and reports.
 
     Args:
         config: The run's config.
@@ -27,8 +33,10 @@ def train_run(config: RunConfig, out: Path, cache: Path | None = None, progress:
         CapPruneError: The data cannot be read, the target cannot be reached, the folder holds another run, and so on.
         KeyboardInterrupt, SystemExit: On a signal, with a note once the state is saved.
     """
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # it announces its precision
-    prepared = prepare(config, cache=cache or default_cache(), bar=progress.bar)
+    place = place_of(os.environ)
+    progress = progress if place.first else SILENT
+    device = chosen_device(config.training, place)  # before minutes of features
+    prepared = prepare(config, cache=cache or default_cache(), bar=progress.bar, device=device)
     for note in prepared.notes:
         progress.say(note)
     config = config.model_copy(update={"data": config.data.model_copy(update={"licence": prepared.licence})})
@@ -44,6 +52,7 @@ def train_run(config: RunConfig, out: Path, cache: Path | None = None, progress:
         report=progress.training(out),
         note=progress.say,
         subwords=prepared.subwords,
+        place=place,
     )
     for layer, reason in trainer.pruner.blocks.left_single.items():
         progress.say(f"{layer} keeps single gates: {reason}")

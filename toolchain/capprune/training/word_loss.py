@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional as F
+
+from capprune.models.devices import no_autocast, on_cpu
 
 PIECE = 1 << 17  # scores that are worked on at a time, so that they stay in the cache
 
@@ -22,10 +25,18 @@ def word_loss(scores: Tensor, targets: Tensor) -> Tensor:
         targets: Ids, `(words,)`.
 
     Returns:
-        A scalar, float32 for bfloat16 scores.
+        A scalar, float32 for bfloat16 and float16 scores.
     """
+    if not on_cpu(scores):
+        return plain_word_loss(scores, targets)
     loss: Tensor = _WordLoss.apply(scores, targets)  # type: ignore[no-untyped-call]
     return loss
+
+
+def plain_word_loss(scores: Tensor, targets: Tensor) -> Tensor:
+    """`word_loss` in plain operators, for every device."""
+    with no_autocast(scores.device):
+        return F.cross_entropy(scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores, targets)
 
 
 class _WordLoss(Function):

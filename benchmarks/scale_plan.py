@@ -1,0 +1,161 @@
+"""What COCO and CC12M would take: shards, disk for features, hours, and where the bottleneck is.
+
+    python benchmarks/scale_plan.py
+    python benchmarks/scale_plan.py --rates benchmarks/results/scaling.json --workers 64 --gpu-captions 20000 --gpus 8
+
+All rates come from a file that `benchmarks/scaling.py --json` wrote, or from an option. Sizes of the data sets are the
+constants below. The model of costs is:
+
+    features       photos / (workers * min(decoded, encoded) a second); stored once, or computed in every epoch
+    training       captions * epochs / captions a second of one process / processes, plus for each step its all-reduce
+    all-reduce     4 bytes for each weight and gate, twice over the slowest link, whatever the number of processes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capprune.cli.console import table
+
+RATES = Path(__file__).parent / "results" / "scaling.json"
+SHARD_PHOTOS = 1000
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set.
+
+    Attributes:
+        name: For people.
+        photos: With captions, for training.
+        captions: Of each photo.
+        photo_kb: Mean size of a photo's file, an assumption.
+        epochs: Of a usual recipe, an assumption.
+    """
+
+    name: str
+    photos: int
+    captions: int
+    photo_kb: float
+    epochs: int
+
+
+DATA_SETS = (DataSet("COCO 2017", 118_287, 5, 160, 8), DataSet("CC12M", 12_000_000, 1, 100, 3))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What trains.
+
+    Attributes:
+        workers: Processor cores that decode and encode.
+        processes: Training processes.
+        captions: A second, of one process.
+        link_gbit: Speed of the slowest link between processes; 0 takes the measured all-reduce.
+    """
+
+    workers: int
+    processes: int
+    captions: float
+    link_gbit: float
+
+
+def plan(data: DataSet, rates: dict[str, Any], machine: Machine) -> dict[str, float | str]:
+    """The costs of one data set on one machine, in GB and hours."""
+    rate, reduced = rates["photos_per_second"], rates["all_reduce"]
+    slowest = min(rate["decoded"], rate["encoded"])
+    once = data.photos / (machine.workers * slowest) / HOUR
+    every = data.captions * data.photos * data.epochs
+    steps = every / rates["captions_per_batch"] / machine.processes  # a batch grows with the processes
+    seconds = 2 * 4 * reduced["numbers"] * 8 / (machine.link_gbit * 1e9) if machine.link_gbit else reduced["ms"] / 1000
+    computing, reducing = every / (machine.captions * machine.processes) / HOUR, 0.0
+    if machine.processes > 1:
+        reducing = steps * seconds / HOUR
+    training = computing + reducing
+    parts = {"the encoder" if rate["encoded"] < rate["decoded"] else "decoding": once, "the decoder": computing,
+             "the all-reduce": reducing}  # fmt: skip
+    return {
+        "shards": float(-(-data.photos // SHARD_PHOTOS)),
+        "photos_gb": data.photos * data.photo_kb / 1e6,
+        "features_gb": data.photos * rate["feature_bytes"] / 1e9,
+        "features_hours": once,
+        "features_hours_every_epoch": once * data.epochs,
+        "training_hours": training,
+        "all_reduce_hours": reducing,
+        "bottleneck": max(parts, key=lambda part: parts[part]),
+    }  # fmt: skip
+
+
+def machines(rates: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Machine]:
+    """The machines of the table, by their name."""
+    own = rates["captions_per_processor_second"]["1 process, 1 thread"]
+    found = {
+        "1 core": Machine(1, 1, own, 0),
+        f"{chosen.workers} cores, {chosen.workers} processes": Machine(
+            chosen.workers, chosen.workers, own, chosen.link_gbit
+        ),
+    }
+    if chosen.gpu_captions:
+        name = f"{chosen.workers} cores, {chosen.gpus} GPUs at {chosen.gpu_captions:,.0f} captions/s"
+        found[name] = Machine(chosen.workers, chosen.gpus, chosen.gpu_captions, chosen.link_gbit)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rates", type=Path, default=RATES, help="JSON of benchmarks/scaling.py")
+    parser.add_argument("--workers", type=int, default=64, help="processor cores")
+    parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument(
+        "--gpu-captions",
+        type=float,
+        help="captions/s of one GPU, from benchmarks/gpu_training.py; none is measured here",
+    )
+    parser.add_argument("--link-gbit", type=float, default=10.0, help="speed of the slowest link between processes")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    rates = json.loads(chosen.rates.read_text())
+    found = {
+        (data.name, name): plan(data, rates, one) for data in DATA_SETS for name, one in machines(rates, chosen).items()
+    }
+    if chosen.json:
+        print(json.dumps([{"data": data, "machine": name, **costs} for (data, name), costs in found.items()], indent=1))
+        return
+    columns = [
+        "data, machine",
+        "shards",
+        "photos GB",
+        "features GB",
+        "features h",
+        "h if every epoch",
+        "training h",
+        "all-reduce h",
+        "bottleneck",
+    ]
+    keys = [
+        "photos_gb",
+        "features_gb",
+        "features_hours",
+        "features_hours_every_epoch",
+        "training_hours",
+        "all_reduce_hours",
+    ]
+    rows = [
+        [
+            f"{data}, {name}",
+            f"{costs['shards']:,.0f}",
+            *(f"{costs[key]:,.1f}" for key in keys),
+            str(costs["bottleneck"]),
+        ]
+        for (data, name), costs in found.items()
+    ]
+    table("", columns, rows)
+
+
+if __name__ == "__main__":
+    main()

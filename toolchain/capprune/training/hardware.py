@@ -1,0 +1,73 @@
+"""The device of a training: what a config asks for, against what this machine has."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from capprune.config.training import TrainingConfig
+from capprune.training.launch import Place
+from capprune_runtime.errors import UsageError
+
+INSTALL = "https://pytorch.org/get-started/locally has torch for GPUs"
+FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+PRODUCTS = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}  # type of matrix products under autocast
+
+
+def found_devices() -> dict[str, int]:
+    """Return how many devices of each kind torch can use here."""
+    mps = torch.backends.mps.is_available()
+    return {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}
+
+
+def chosen_device(config: TrainingConfig, place: Place) -> torch.device:
+    """Return the device of this process.
+
+    Raises:
+        UsageError: The machine has no such device, fewer than processes, or the device cannot take the precision.
+    """
+    there = found_devices()
+    best = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    kind = best if config.device == "auto" else config.device
+    if not there[kind]:
+        raise UsageError(
+            "this machine has no such device that torch can use",
+            where="training.device",
+            expected=kind,
+            found=f"{_listed(there)}; torch {torch.__version__}",
+            hint=f"training.device=cpu, or another torch: {INSTALL}",
+        )
+    most = (os.cpu_count() or 1) if kind == "cpu" else there[kind]
+    if place.local_world > most:
+        raise UsageError(
+            "there are fewer devices than processes on this machine",
+            where="--devices",
+            expected=f"at most {most}" + (" (processor cores)" if kind == "cpu" else f" ({kind})"),
+            found=place.local_world,
+        )
+    _check_precision(config.precision, kind)
+    return torch.device(kind, place.local) if kind == "cuda" else torch.device(kind)
+
+
+def _check_precision(precision: str, kind: str) -> None:
+    refused = {("float16", "cpu"): "bfloat16", ("float16", "mps"): "float32", ("bfloat16", "mps"): "float32"}
+    instead = refused.get((precision, kind))
+    if kind == "cuda" and precision == "bfloat16" and not torch.cuda.is_bf16_supported():
+        instead = "float16"
+    if instead is not None:
+        raise UsageError(
+            "this device does not train in this precision",
+            where="training.precision",
+            expected=f"{instead} on {kind}",
+            found=precision,
+            hint=f"training.precision={instead}",
+        )
+
+
+def _listed(there: dict[str, int]) -> str:
+    return ", ".join(kind if count == 1 else f"{count} x {kind}" for kind, count in there.items() if count)

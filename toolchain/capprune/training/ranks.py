@@ -1,0 +1,187 @@
+"""The processes of a training as the loop sees them: what they add up, agree on, and leave to the first.
+
+Every process holds the whole model and computes its share of each batch; gradients are added up. Nothing here is used by a
+training of one process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import lightning_fabric as lightning
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.precision.amp import MixedPrecision
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor, nn
+
+from capprune.config.training import TrainingConfig
+from capprune.training.hardware import FABRIC_PRECISION, chosen_device
+from capprune.training.launch import PORT, Place
+from capprune.training.pulse import Pulse, lost_error, name_of, open_store
+from capprune_runtime.errors import CapPruneError, error_from_json
+
+Value = TypeVar("Value")
+
+
+class _Added(DDPStrategy):
+    """Processes whose gradients the loop adds up itself: gates get theirs outside of any module's call."""
+
+    def setup_module(self, module: nn.Module) -> Any:
+        """Leave the module as it is."""
+        return module
+
+
+class Ranks:
+    """The processes of one training.
+
+    Args:
+        config: The keys under `training`: device and precision.
+        place: Which process this is.
+
+    Attributes:
+        place: Which process this is.
+        device: Of this process.
+        scaler: Of the loss, in float16.
+        fabric: Moves, casts and goes backwards.
+
+    Raises:
+        UsageError: The machine has no such device.
+    """
+
+    def __init__(self, config: TrainingConfig, place: Place) -> None:
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision and its processes
+        self.place, self.device = place, chosen_device(config, place)
+        self.scaler = torch.amp.GradScaler(self.device.type) if config.precision == "float16" else None
+        own: dict[str, Any] = {"precision": FABRIC_PRECISION[config.precision]}
+        if self.scaler is not None:
+            own = {"plugins": [MixedPrecision("16-mixed", self.device.type, scaler=self.scaler)]}
+        devices: int | list[int] = [place.local] if self.device.type == "cuda" else 1
+        if place.world > 1:
+            devices = place.local_world
+            own["strategy"] = _Added()
+            own["plugins"] = [*own.get("plugins", ()), LightningEnvironment()]
+            _complete(place)
+        self.fabric = lightning.Fabric(accelerator=self.device.type, devices=devices, num_nodes=place.nodes, **own)
+        self._pulse: Pulse | None = None
+        if place.world > 1:
+            self.fabric.launch()
+            self._start_pulse()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the run."""
+        return self.place.first
+
+    def share(self, value: Value) -> Value:
+        """Return the first process's value in all of them."""
+        if self.place.world == 1:
+            return value
+        shared: Value = self.fabric.broadcast(value)
+        return shared
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes, by rank."""
+        if self.place.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.place.world
+        dist.all_gather_object(found, value)
+        return found
+
+    def first_does(self, work: Callable[[], Value]) -> Value | None:
+        """Let the first process do something; an error of it is raised in all of them. Others return None."""
+        if self.place.world == 1:
+            return work()
+        found, error = None, None
+        if self.first:
+            try:
+                found = work()
+            except CapPruneError as raised:
+                error = raised
+        told = self.share(None if error is None else error.as_json())
+        if error is not None:
+            raise error
+        if told is not None:
+            raise error_from_json(told)
+        return found
+
+    def highest(self, value: int) -> int:
+        """Return the highest value of all processes."""
+        if self.place.world == 1:
+            return value
+        number = torch.tensor(value, device=self.device)
+        dist.all_reduce(number, dist.ReduceOp.MAX)
+        return int(number)
+
+    def add(self, *tensors: Tensor) -> None:
+        """Add tensors of one type up over all processes, in place."""
+        if self.place.world == 1:
+            return
+        flat = torch.cat([one.reshape(-1) for one in tensors])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [one.numel() for one in tensors])
+        for one, part in zip(tensors, parts, strict=True):
+            one.copy_(part.view_as(one))
+
+    def check_equal(self, digest: str) -> None:
+        """Check that all processes have the same, such as a digest of their gates.
+
+        Raises:
+            CapPruneError: They differ.
+        """
+        if len(set(found := self.gather(digest))) > 1:
+            raise CapPruneError("the processes of this training have come apart", found=", ".join(found))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """While open, the end of another process ends this one with its name, and this one's end reaches the others."""
+        reason: str | None = "an error"
+        try:
+            yield
+            reason = None
+        except CapPruneError as error:
+            reason = error.what
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            reason = None
+            raise
+        except RuntimeError as error:  # what torch.distributed raises when a connection breaks
+            if self._pulse is None or not _broken(error):
+                raise
+            raise lost_error(self._pulse.wait_for_loss()) from error
+        finally:
+            if self._pulse is not None:
+                self._pulse.stop(reason)
+
+    def _start_pulse(self) -> None:
+        host = os.environ["MASTER_ADDR"]
+        store = open_store(0, self.place.world, host, 0) if self.first else None
+        port = self.share(None if store is None else store.port)
+        store = store or open_store(self.place.rank, self.place.world, host, int(port or 0))
+        names = self.gather(name_of(self.place.rank, self.place.world, str(self.device)))
+        self._pulse = Pulse(store, self.place.rank, names)
+        self._pulse.start()
+
+
+def _complete(place: Place) -> None:
+    """Give the environment the names that Lightning reads, where SLURM has set its own."""
+    os.environ.update({"LOCAL_RANK": str(place.local), "NODE_RANK": str(place.node)})
+    if "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = SLURMEnvironment().main_address
+    os.environ.setdefault("MASTER_PORT", str(PORT))
+
+
+def own_share(items: Sequence[Value], place: Place) -> Sequence[Value]:
+    """What of some pieces of work falls to a process."""
+    return items[place.rank :: place.world]
+
+
+def _broken(error: RuntimeError) -> bool:
+    words = ("onnection", "gloo", "NCCL", "socket", "peer", "timed out", "Timed out")
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
