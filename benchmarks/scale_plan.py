@@ -96,9 +96,7 @@ def machines(rates: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Mac
     own = rates["captions_per_processor_second"]["1 process, 1 thread"]
     found = {
         "1 core": Machine(1, 1, own, 0),
-        f"{chosen.workers} cores, {chosen.workers} processes": Machine(
-            chosen.workers, chosen.workers, own, chosen.link_gbit
-        ),
+        f"{chosen.workers} cores": Machine(chosen.workers, chosen.workers, own, chosen.link_gbit),
     }
     if chosen.gpu_captions:
         name = f"{chosen.workers} cores, {chosen.gpus} GPUs at {chosen.gpu_captions:,.0f} captions/s"
@@ -106,55 +104,53 @@ def machines(rates: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Mac
     return found
 
 
-def main() -> None:
+COLUMNS = ("data", "machine", "shards", "photos GB", "features GB", "features h", "in every epoch h", "training h",
+           "of it all-reduce h", "bottleneck")  # fmt: skip
+FIGURES = (
+    "photos_gb",
+    "features_gb",
+    "features_hours",
+    "features_hours_every_epoch",
+    "training_hours",
+    "all_reduce_hours",
+)
+
+
+def rows(costs: dict[tuple[str, str], dict[str, float | str]]) -> list[list[str]]:
+    """The table's cells as texts."""
+    return [
+        [*names, f"{one['shards']:,.0f}", *(f"{one[key]:,.1f}" for key in FIGURES), str(one["bottleneck"])]
+        for names, one in costs.items()
+    ]
+
+
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rates", type=Path, default=RATES, help="JSON of benchmarks/scaling.py")
     parser.add_argument("--workers", type=int, default=64, help="processor cores")
     parser.add_argument("--gpus", type=int, default=8)
-    parser.add_argument(
-        "--gpu-captions",
-        type=float,
-        help="captions/s of one GPU, from benchmarks/gpu_training.py; none is measured here",
-    )
+    parser.add_argument("--gpu-captions", type=float, help="captions/s of one GPU, from benchmarks/gpu_training.py")
     parser.add_argument("--link-gbit", type=float, default=10.0, help="speed of the slowest link between processes")
     parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def plans(chosen: argparse.Namespace) -> dict[tuple[str, str], dict[str, float | str]]:
+    """The costs of each data set on each machine."""
     rates = json.loads(chosen.rates.read_text())
-    found = {
+    return {
         (data.name, name): plan(data, rates, one) for data in DATA_SETS for name, one in machines(rates, chosen).items()
     }
+
+
+def main() -> None:
+    chosen = options()
+    found = plans(chosen)
     if chosen.json:
-        print(json.dumps([{"data": data, "machine": name, **costs} for (data, name), costs in found.items()], indent=1))
+        print(json.dumps([{"data": data, "machine": name, **one} for (data, name), one in found.items()], indent=1))
         return
-    columns = [
-        "data, machine",
-        "shards",
-        "photos GB",
-        "features GB",
-        "features h",
-        "h if every epoch",
-        "training h",
-        "all-reduce h",
-        "bottleneck",
-    ]
-    keys = [
-        "photos_gb",
-        "features_gb",
-        "features_hours",
-        "features_hours_every_epoch",
-        "training_hours",
-        "all_reduce_hours",
-    ]
-    rows = [
-        [
-            f"{data}, {name}",
-            f"{costs['shards']:,.0f}",
-            *(f"{costs[key]:,.1f}" for key in keys),
-            str(costs["bottleneck"]),
-        ]
-        for (data, name), costs in found.items()
-    ]
-    table("", columns, rows)
+    table("", list(COLUMNS), rows(found))
 
 
 if __name__ == "__main__":
