@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from capprune.cli.console import table
 from capprune.data.captions import load_caption_set
+from capprune.tables import table
 from capprune.training.hardware import found_devices
 from capprune_runtime.measure.environment import environment
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capprune.cli.console import table
+from capprune.tables import table
 
 RATES = Path(__file__).parent / "results" / "scaling.json"
 SHARD_PHOTOS = 1000

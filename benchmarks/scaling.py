@@ -31,9 +31,9 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from capprune.cli.console import table
 from capprune.config.encoder import EncoderConfig
 from capprune.models.caption_model import FeatureExtractor, GridEncoder
+from capprune.tables import table
 from capprune_runtime.measure.environment import environment
 from capprune_runtime.photo import decode_photo, resize
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
 import scale_plan
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_table_of_the_page_is_what_the_script_prints() -> None:
