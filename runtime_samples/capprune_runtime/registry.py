@@ -8,10 +8,8 @@ A part is written as "module:attribute". Other packages add parts through an ent
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Generic, TypeVar, cast
 
 from capprune_runtime.errors import ConfigError, UsageError
@@ -44,6 +42,8 @@ class Registry(Generic[Part]):
 
     def added(self) -> dict[str, str]:
         """Return the parts of other packages as "module:attribute", by name; none can replace one of `own`."""
+        from importlib.metadata import entry_points  # it loads modules of email, which most commands do without
+
         found = {point.name: point.value for point in entry_points(group=self.group)}
         return {name: place for name, place in sorted(found.items()) if name not in self.own}
 
@@ -66,6 +66,8 @@ class Registry(Generic[Part]):
             own = self.own[name]
             return cast(Part, imported(own)) if isinstance(own, str) else own
         if (place := self.added().get(name)) is None:
+            import difflib
+
             near = difflib.get_close_matches(name, self.names(), n=1)
             raise self._error(
                 f"there is no such {self.what}",

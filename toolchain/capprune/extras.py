@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -163,7 +162,9 @@ def extra_of_module(module: str) -> str | None:
 
 def installed_version(package: str) -> str | None:
     """Return the version of a package; None where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to load, and most commands ask for nothing
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return version(package)
+    except PackageNotFoundError:
         return None

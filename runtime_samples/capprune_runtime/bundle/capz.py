@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from capprune_runtime.bundle.capz_pieces import expand_pieces, inflate
 from capprune_runtime.bundle.costs import check_expansion
+from capprune_runtime.bundle.inflate import inflate
 from capprune_runtime.bundle.manifest import MANIFEST, VOCABULARY, allowed
 from capprune_runtime.bundle.members import read_member
 from capprune_runtime.bundle.vocabulary import MAX_VOCABULARY_BYTES
@@ -87,6 +87,8 @@ class CapzMembers:
             if member.coding == ZLIB:
                 content = inflate(member.section, member.size, "zlib")
             else:
+                from capprune_runtime.bundle.capz_pieces import expand_pieces  # only where no cache has the file
+
                 content = expand_pieces(member.section, member.size, self._words)
         except BundleError as error:
             error.where = str(where) if error.where is None else f"{where}, {error.where}"
@@ -94,6 +96,11 @@ class CapzMembers:
         if hashlib.sha256(content).digest() != member.digest:
             raise HashMismatch("a file of the packed bundle does not expand to what was packed", where=where)
         return content
+
+    def slow_digest(self, name: str) -> bytes | None:
+        """Return the SHA-256 of an expanded file that takes long to expand; None for the others."""
+        member = self._members.get(name)
+        return member.digest if member is not None and member.coding == PIECES else None
 
     def _words(self) -> bytes:
         if (

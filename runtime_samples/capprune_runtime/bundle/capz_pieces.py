@@ -13,7 +13,6 @@ be possible.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -30,29 +29,11 @@ from capprune_runtime.bundle.capz_plan import (
     WordsPiece,
     read_plan,
 )
+from capprune_runtime.bundle.inflate import inflate
 from capprune_runtime.bundle.rans import LOW, MOST_LANES, SYMBOLS, Symbols, decode_runs
 from capprune_runtime.errors import BundleError
 
 SECTION = struct.Struct("<6I")  # plan coded, plan, literals coded, low bits, words, lanes
-
-
-def inflate(data: memoryview, size: int, what: str) -> bytes:
-    """Expand one zlib stream that must fill `data` and give exactly `size` bytes.
-
-    Raises:
-        BundleError: It does not.
-    """
-    stream = zlib.decompressobj()
-    try:
-        content = stream.decompress(data, size + 1)
-    except zlib.error as error:
-        raise BundleError(f"{what}: this is no zlib stream", found=error) from None
-    if len(content) != size:
-        found = f"{len(content)} bytes" if len(content) < size else "more"
-        raise BundleError(f"{what}: the stream has another length", expected=f"{size} bytes", found=found)
-    if not stream.eof or stream.unused_data:
-        raise BundleError(f"{what}: the stream ends early, or bytes follow it")
-    return content
 
 
 def expand_pieces(section: memoryview, size: int, words: Callable[[], bytes] = bytes) -> bytes:

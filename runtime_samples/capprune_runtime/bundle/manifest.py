@@ -16,7 +16,6 @@ from typing import Any
 from capprune_runtime import strict_json
 from capprune_runtime.bundle.interface import StepInterface
 from capprune_runtime.bundle.preprocessing import PreprocessingSection, RegionsSection
-from capprune_runtime.bundle.schema1 import lifted
 from capprune_runtime.bundle.sections import read_section
 from capprune_runtime.bundle.tokens import WORDS, TokensSection
 from capprune_runtime.bundle.vocabulary import END, START
@@ -211,7 +210,11 @@ def parse_manifest(text: str | bytes, where: object) -> Manifest:
         tree = strict_json.parse(text)
         version = _check_version(tree)
         body = {key: tree[key] for key in tree if key not in ("format", "schema_version")}
-        return read_section(Manifest, lifted(body) if version == 1 else body, "")
+        if version == 1:
+            from capprune_runtime.bundle.schema1 import lifted
+
+            body = lifted(body)
+        return read_section(Manifest, body, "")
     except BundleError as error:
         error.where = str(where) if error.where is None else f"{where}, {error.where}"
         raise

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capprune_runtime import strict_json
+from capprune_runtime.bundle.cache import CachedMembers
 from capprune_runtime.bundle.capz import open_capz
 from capprune_runtime.bundle.costs import check_costs, photo_size
 from capprune_runtime.bundle.golden import check_golden_photos, parse_golden
@@ -74,11 +75,12 @@ class Bundle:
         return self.files[self.manifest.decoder.file]
 
 
-def verify_bundle(place: Path) -> Bundle:
+def verify_bundle(place: Path, cache: Path | None = None) -> Bundle:
     """Check a whole bundle and read it.
 
     Args:
         place: The bundle's folder, or a packed bundle.
+        cache: Folder where the expanded files of packed bundles are kept; they are checked like those of the bundle.
 
     Raises:
         UsageError: There is no such bundle.
@@ -91,7 +93,8 @@ def verify_bundle(place: Path) -> Bundle:
         PhotoError: A golden photo cannot be read.
     """
     if place.is_file():
-        return verify_members(open_capz(place))
+        packed = open_capz(place)
+        return verify_members(packed if cache is None else CachedMembers(packed, cache))
     if not place.is_dir():
         raise UsageError("there is no such bundle", where=place, hint="give the folder that holds manifest.json")
     return verify_members(FolderMembers(place))

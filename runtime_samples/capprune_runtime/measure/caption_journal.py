@@ -20,7 +20,6 @@ from capprune_runtime.atomic import raise_if_unwritable
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.errors import BundleError
-from capprune_runtime.measure.results import bundle_facts
 from capprune_runtime.streams import shown_name
 
 Key = tuple[Any, ...]
@@ -112,6 +111,8 @@ def journal_path(table: Path) -> Path:
 
 def session_of(bundle: Bundle, runtime: str, beam: int | None) -> dict[str, Any]:
     """What must be the same for the captions of an interrupted command to count."""
+    from capprune_runtime.measure.results import bundle_facts
+
     width = bundle.manifest.decoding.beam if beam is None else beam
     return {"manifest_sha256": bundle_facts(bundle).manifest_sha256, "runtime": runtime, "beam": width}
 

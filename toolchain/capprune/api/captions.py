@@ -82,7 +82,7 @@ def caption(
         threads: Threads of the interpreter.
         workers: Processes that work at once; 1 by default, all processors with `on="ray"`.
         on: `ray[:ADDRESS]` to run on a Ray cluster.
-        cache: Folder of shards that were fetched; `~/.cache/capprune` by default.
+        cache: Folder of shards that were fetched and of expanded bundles; `~/.cache/capprune` by default.
         progress: Is told what is being done.
         each: Called with every caption when it is there, and with whether there is only one photo.
 
@@ -94,6 +94,7 @@ def caption(
     from capprune.data.cache_folder import default_cache
     from capprune.ready import ready_bundle
     from capprune_runtime.atomic import check_folder_place
+    from capprune_runtime.bundle.cache import expanded_cache
     from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.caption.captioner import Captioner
     from capprune_runtime.caption.confidence import confidence_of
@@ -107,7 +108,7 @@ def caption(
     if pictures is not None:
         check_folder_place(pictures, new=False)
     place = optional_path(bundle) or ready_bundle()
-    verified = verify_bundle(place)
+    verified = verify_bundle(place, expanded_cache(optional_path(cache)))
     if pictures is not None:
         from capprune_runtime.caption.explain import require_explainable
 
@@ -120,7 +121,7 @@ def caption(
     named = named_photos(tuple(map(given_path, given)), endings, folder, progress)
     spread = places_to_caption(on, workers, pictures)
     explained = _pictures(pictures, [one.path for one in named if one.problem is None], progress)
-    journal = CaptionJournal(table, session_of(verified, captioner.runtime, beam))
+    journal = CaptionJournal(table, {} if table is None else session_of(verified, captioner.runtime, beam))
     work = _Work(captioner, beam, confidence, journal, explained, progress, each, folder)
     if spread is not None:
         work.spread(named, spread, CaptionSettings(str(place.resolve()), runtime, threads, beam, confidence, folder))
