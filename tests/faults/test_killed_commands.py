@@ -17,7 +17,7 @@ from PIL import Image
 from capprune.ready import ready_bundle
 from capprune_runtime.bundle.verify import verify_bundle
 
-OF_THE_MACHINE = ("created", "created_by", "environment", "latency", "times", "load")
+OF_THE_MACHINE = ("created", "created_by", "environment", "latency", "memory", "times", "load", "verdict")
 
 
 @pytest.fixture(scope="module")
