@@ -9,6 +9,7 @@ from capprune_runtime.bundle.manifest import QUALITY
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import BundleError
 
+LARGEST = 1e30  # of a limit that a file gives
 NOT_SURE = "  (not sure)"  # stands behind a printed caption
 
 
@@ -51,7 +52,8 @@ def confidence_of(bundle: Bundle) -> float | None:
     if confidence is None:
         return None
     limit = confidence.get("low_below") if isinstance(confidence, dict) else "no tree"
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+    number = isinstance(limit, int | float) and not isinstance(limit, bool) and abs(limit) <= LARGEST
+    if limit is not None and not number:
         raise BundleError(
             "the limit of unsure captions is no number",
             where=f"{QUALITY}: confidence.low_below",

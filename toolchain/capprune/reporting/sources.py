@@ -245,6 +245,8 @@ def recorded(bundle: Bundle) -> Validated | None:
         tree = strict_json.parse(bundle.files[QUALITY])
     except BundleError as error:
         raise DataError("this is not a results document", where=path, found=error.found or error.what) from error
+    if not isinstance(tree, dict):
+        raise DataError("this is not a results document", where=path, expected="an object")
     return _validated({**tree, "captions": [], "failures": []}, path)
 
 

@@ -33,6 +33,7 @@ from capprune.pruning.blocks import find_blocks
 from capprune.pruning.state import GATE, MASK
 from capprune.pruning.supermask import hard_mask
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
+from capprune.training.run_checks import check_facts, check_sizes, metrics_lines
 from capprune.training.slim_tensors import widened
 from capprune_runtime.atomic import PARTIAL, atomic_file, atomic_folder, raise_if_unwritable, write_bytes, write_text
 from capprune_runtime.bundle.preprocessing import REGIONS, PreprocessingSection, RegionsSection
@@ -171,6 +172,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             facts = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise BundleError("this checkpoint cannot be read", where=path, found=error) from error
+    check_facts(facts, path)
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise BundleError("this checkpoint holds values that are not finite", where=f"{path}: {name}")
@@ -190,9 +192,10 @@ def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
         BundleError: If a file is missing, broken, or does not fit the others.
     """
     found = read_run(folder, checkpoint)
-    decoder = build_decoder(found.config, found.vocabulary.decoder_size)
     tensors = {**found.weights, **found.pruned()}
     try:
+        check_sizes(found.config, found.vocabulary.decoder_size, of_decoder(tensors))
+        decoder = build_decoder(found.config, found.vocabulary.decoder_size)
         decoder.load_state_dict(of_decoder(tensors))
         encoder = _encoder(found.config.encoder, tensors)
     except (KeyError, ValueError, RuntimeError) as error:
@@ -226,7 +229,7 @@ def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
         blocks = find_blocks(shape, config.pruning).widths if gates or masks else {}
         widths = {name: blocks.get(name.removesuffix(".weight"), 1) for name in (*gates, *masks)}
         masks |= {name: hard_mask(gate, weights[name], widths[name]) for name, gate in gates.items()}
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, RuntimeError) as error:
         raise _unfit(folder / checkpoint, config, vocabulary, error) from error
     return SavedRun(folder, config, vocabulary, masks, saved.facts, widths, weights)
 
@@ -261,9 +264,11 @@ def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> Decoder
             expected=f"{len(vocabulary)} {vocabulary.coding.kind} of the same captions",
             found=f"{len(found.vocabulary)} {found.vocabulary.coding.kind}",
         )
-    decoder = build_decoder(found.config, vocabulary.decoder_size, features=features)
+    tensors = of_decoder({**found.weights, **found.pruned()})
     try:
-        decoder.load_state_dict(of_decoder({**found.weights, **found.pruned()}))
+        check_sizes(found.config, vocabulary.decoder_size, tensors, features)
+        decoder = build_decoder(found.config, vocabulary.decoder_size, features=features)
+        decoder.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise _unfit(folder, found.config, vocabulary, error) from error
     return decoder.eval()
@@ -345,18 +350,11 @@ def append_metrics(folder: Path, line: Mapping[str, object]) -> None:
 
 def read_metrics(folder: Path) -> list[dict[str, object]]:
     """The lines of metrics.jsonl, up to the first that a killed process or a full disk cut off."""
-    lines: list[dict[str, object]] = []
-    if (folder / METRICS).is_file():
-        for line in (folder / METRICS).read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-    return lines
+    return metrics_lines(folder / METRICS) if (folder / METRICS).is_file() else []
 
 
 def rewind_metrics(folder: Path, step: int) -> None:
     """Drop the lines after `step`, which a resumed run will write again."""
     if (folder / METRICS).is_file():
-        kept = [line for line in read_metrics(folder) if int(str(line["step"])) <= step]
+        kept = [line for line in read_metrics(folder) if int(str(line.get("step", 0))) <= step]
         write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
