@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,13 @@ class Report:
 
 
 def run_cases(
-    world: Path, seed: int, first: int, count: int, runtime: str = "ai-edge-litert", program: Path | None = None
+    world: Path,
+    seed: int,
+    first: int,
+    count: int,
+    runtime: str = "ai-edge-litert",
+    program: Path | None = None,
+    keep: Callable[[int, str, str], None] | None = None,
 ) -> Report:
     """Run cases `first` to `first + count - 1` on the world of sound files that `world.write_world` wrote.
 
@@ -70,6 +76,7 @@ def run_cases(
         count: How many.
         runtime: See `open_model`.
         program: What makes and judges the cases; `CHILD` without it.
+        keep: Is given the number, the subject and the outcome of each.
     """
     counts: collections.Counter[str] = collections.Counter()
     failures = []
@@ -79,6 +86,8 @@ def run_cases(
         with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as child:
             for number_, subject, outcome in _results(child):
                 number = number_ + 1
+                if keep is not None:
+                    keep(number_, subject, outcome)
                 failed = outcome.startswith("wrong")
                 counts["wrong" if failed else outcome] += 1
                 if failed:
@@ -86,6 +95,8 @@ def run_cases(
             if number < end:
                 outcome = _ended(child)
                 counts[outcome] += 1
+                if keep is not None:
+                    keep(number, "", outcome)
                 failures.append(Failure(seed, number, "", outcome))
                 number += 1
     return Report(dict(sorted(counts.items())), tuple(failures))
