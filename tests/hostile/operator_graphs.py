@@ -16,6 +16,7 @@ import tflite_edit as edit
 from numpy.typing import NDArray
 from subjects import INT8_SCALE
 
+from capprune_runtime.errors import BadModelFile
 from capprune_runtime.tflite.file import read_tflite
 from capprune_runtime.tflite.operators import OPERATORS
 from capprune_runtime.tflite.shapes import DoesNotFit, infer_outputs
@@ -77,10 +78,10 @@ def random_graph(seed: int, number: int) -> Graph:
 def graph_file(graph: Graph) -> bytes:
     """The graph as a .tflite with the signature `run`; its outputs are declared as they follow from its inputs."""
     draft = _pack(graph, [((1,), "float32")] * graph.outputs)
-    model = read_tflite(draft, "draft")
     try:
+        model = read_tflite(draft, "draft")
         inferred = infer_outputs(model, model.operators[0])
-    except (DoesNotFit, IndexError):
+    except (BadModelFile, DoesNotFit, IndexError):
         return draft
     declared = [(shape, graph.cast_to or dtype) for shape, dtype in inferred]
     return _pack(graph, declared)
@@ -383,7 +384,12 @@ def fully_connected(g: Generator, name: str) -> Graph:
         source, weight, version = sparse_weight(g, source, rows)
     bias = bias_of(g, source, weight, rows)
     inputs = (source, weight, bias) if bias is not None or chance(g, 0.9) else (source, weight)
-    options = {"keepNumDims": chance(g, 0.5), "asymmetricQuantizeInputs": chance(g, 0.1), **activation(g)}
+    options = {
+        "quantizedBiasType": pick(g, *[0] * 9, 2),
+        "keepNumDims": chance(g, 0.5),
+        "asymmetricQuantizeInputs": chance(g, 0.1),
+        **activation(g),
+    }
     return Graph(name, inputs, options, version, scale=(float(g.uniform(0.05, 0.5)), int(g.integers(-128, 128))))
 
 

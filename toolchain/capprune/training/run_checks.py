@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,6 +83,7 @@ def metrics_lines(path: Path) -> list[dict[str, object]]:
 
 def _is_number(text: str) -> bool:
     try:
-        return len(text) <= _LONGEST and not math.isnan(float(text))
+        float(text)  # not a number is one, too: an imported run was never scored
     except ValueError:
         return False
+    return len(text) <= _LONGEST
