@@ -235,7 +235,8 @@ def _record(
         scores = dict(zip(sorted(said), validation.scores.per_photo_cider, strict=True))
         quality["confidence"] = calibrate(mean, scores, split=split).as_json()
     elif QUALITY in bundle.files:
-        quality["confidence"] = strict_json.parse(bundle.files[QUALITY]).get("confidence")
+        before = strict_json.parse(bundle.files[QUALITY])
+        quality["confidence"] = before.get("confidence") if isinstance(before, dict) else None
     if quality.get("confidence") is None:
         progress.say(f"captions of this bundle will not be marked as unsure: record a validation of {CHOSEN_ON} first")
     record_quality(bundle, quality, model_card(bundle, quality))
