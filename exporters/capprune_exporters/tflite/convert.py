@@ -34,6 +34,9 @@ def convert(module: nn.Module, signature: str, inputs: Mapping[str, Tensor]) -> 
     try:
         with quiet():
             import litert_torch
+            from litert_torch import progress
+
+            progress.console.quiet = True  # in a notebook it would write past stdout
     except ImportError as error:
         raise MissingExtra(
             "the TFLite converter is not installed",
