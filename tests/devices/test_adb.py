@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 from device_parts import Phone, Tiny
 from stand_in_adb import SERIAL, STAND_IN
 
-from capprune.devices import adb, open_device
+from capprune.devices import BenchJob, adb, open_device
 from capprune.devices.adb_program import chosen, listed
+from capprune.metrics.speed import compare
 from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra, NewerFormat, PhotoError, UsageError
-from capprune_runtime.measure.results import Measurement
+from capprune_runtime.measure.bench import bench_bundles, bench_document
+from capprune_runtime.measure.results import Measurement, parse_measurements
 
 
 @pytest.fixture(autouse=True)
@@ -102,11 +105,27 @@ def test_without_adb_its_package_is_named(tiny: Tiny, tmp_path: Path, monkeypatc
         run(tiny, tmp_path)
 
 
-def test_a_bench_over_adb_is_refused_with_the_way_that_there_is() -> None:
-    from capprune.devices import BenchJob
+def test_a_phone_times_bundles_on_their_golden_photos(tiny: Tiny, phone: Phone, tmp_path: Path) -> None:
+    bundle, told = tiny.job().bundle, list[tuple[int, int]]()
+    job = BenchJob([bundle, bundle], rounds=5, beam=1)
+    found = open_device("adb", cache=tmp_path).bench(job, lambda *done: told.append(done))
+    assert [one.kind for one in found] == ["bench", "bench"] and told == [(2, 5), (4, 5), (5, 5)]
+    here = bench_bundles([bundle], rounds=5, beam=1)[0]
+    for one in found:
+        assert [said.tokens for said in one.captions] == [said.tokens for said in here.captions]
+        assert [said.photo for said in one.captions] == [said.photo for said in here.captions]
+        assert one.settings.beam == 1 and one.settings.sessions >= 3 and one.golden == here.golden
+        assert one.environment.stand_in == STAND_IN and not one.verdict.trusted
+        assert one.latency.step.count == sum(len(said.step_us) for said in one.captions)
+    text = json.dumps(bench_document(found))
+    assert [one.captions for one in parse_measurements(text, "here")] == [one.captions for one in found]
+    assert {row.reason for row in compare(found, ["a", "b"])} == {"the bundle itself", "a stand-in tells no speed"}
+    assert phone.left_behind() == [] and [*tmp_path.glob("devices/*")] == []
 
-    with pytest.raises(UsageError, match="capprune validate"):
-        open_device("adb").bench(BenchJob(()), lambda done, total: None)
+
+def test_a_bench_over_adb_takes_one_number_of_threads(tiny: Tiny) -> None:
+    with pytest.raises(UsageError, match="one number of threads"):
+        open_device("adb").bench(BenchJob([tiny.job().bundle] * 2, threads=[1, 2]), lambda done, total: None)
 
 
 # What adb printed on real machines: version 28 to 36, on Linux.

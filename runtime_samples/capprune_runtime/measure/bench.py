@@ -34,7 +34,7 @@ def bench_bundles(
     warm_up: int = WARM_UP,
     beam: int | None = None,
     runtime: str = "auto",
-    threads: int = 1,
+    threads: int | Sequence[int] = 1,
     progress: Progress | None = None,
 ) -> tuple[Measurement, ...]:
     """Time bundles on their golden photos, a caption of each bundle in every round.
@@ -45,7 +45,7 @@ def bench_bundles(
         warm_up: Rounds before them.
         beam: Beam width; None for each bundle's own.
         runtime: See `interpreter.open_model`.
-        threads: Threads of the interpreter.
+        threads: Threads of the interpreter, of all bundles or of each.
         progress: Told after each round that counts.
 
     Returns:
@@ -57,7 +57,8 @@ def bench_bundles(
     """
     if not bundles or rounds < 1 or warm_up < 0:
         raise UsageError("there is nothing to time", expected="a bundle and at least one round")
-    sessions = [Session(bundle, runtime, threads) for bundle in bundles]
+    each = [threads] * len(bundles) if isinstance(threads, int) else threads
+    sessions = [Session(bundle, runtime, count) for bundle, count in zip(bundles, each, strict=True)]
     golden = [_golden(session) for session in sessions]
     said = _rounds(sessions, rounds, warm_up, beam, progress)
     return tuple(
@@ -77,7 +78,7 @@ def _rounds(
     sessions: Sequence[Session], rounds: int, warm_up: int, beam: int | None, progress: Progress | None
 ) -> list[list[SaidPhoto]]:
     """For each session what it said, a caption a round."""
-    photos = [_photos(session) for session in sessions]
+    photos = [bench_photos(session.bundle) for session in sessions]
     said: list[list[SaidPhoto]] = [[] for _ in sessions]
     for number in range(-warm_up, rounds):
         for session, own, kept in zip(sessions, photos, said, strict=True):
@@ -101,10 +102,11 @@ def bench_document(measurements: Sequence[Measurement]) -> dict[str, Any]:
     }
 
 
-def _photos(session: Session) -> list[tuple[str, NDArray[Any]]]:
-    if golden := read_golden(session.bundle):
+def bench_photos(bundle: Bundle) -> list[tuple[str, NDArray[Any]]]:
+    """Return what a bundle is timed on, by name: its golden photos, or one of noise where it has none."""
+    if golden := read_golden(bundle):
         return [(photo.name, photo.photo) for photo in golden]
-    preprocessing, random = session.bundle.manifest.preprocessing, np.random.default_rng(0)
+    preprocessing, random = bundle.manifest.preprocessing, np.random.default_rng(0)
     if isinstance(preprocessing, RegionsSection):
         regions = random.standard_normal((preprocessing.regions, preprocessing.channels))
         return [(DRAWN, np.maximum(regions, 0).astype(np.float32))]

@@ -14,20 +14,26 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from capprune.devices.adb_program import Adb
 from capprune.devices.job import BenchJob, Progress, RunJob, RunJournal, device_error, photo_number
 from capprune.devices.schemes import DeviceOptions
+from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.caption.proof import read_golden
 from capprune_runtime.errors import DeviceError, LinkLost, UsageError
 from capprune_runtime.formats import model_kind
+from capprune_runtime.measure.bench import bench_photos
 from capprune_runtime.measure.journal import parse_line
-from capprune_runtime.measure.results import Measurement, bundle_facts
+from capprune_runtime.measure.results import BENCH, Golden, Measurement, bundle_facts
+from capprune_runtime.measure.session import judged
 from capprune_runtime.photo import decode_photo, resize
 
 PACKAGE = "org.capprune.demo"
@@ -41,6 +47,7 @@ LOOK_EVERY_S = 1.0
 SILENCE_S = 180.0  # without a line, after which the app counts as stuck
 GONE_S = 60.0  # how long a phone that is gone is waited for
 SPARE_BYTES = 8 << 20
+BLOCKS = 3  # of rounds in a bench: the app starts once for each bundle in each
 
 
 @dataclass(frozen=True)
@@ -101,13 +108,46 @@ class AdbDevice:
                 _remove(adb, places)
 
     def bench(self, job: BenchJob, progress: Progress) -> tuple[Measurement, ...]:
-        """The app has a screen for this; over adb it only runs photos.
+        """Time bundles on their golden photos, in the app's own runs.
 
-        Raises:
-            UsageError: Always.
+        The app loads one bundle at a time, so that bundles are interleaved in a few blocks of rounds instead of every round.
         """
-        raise UsageError("a phone times bundles on the photos of validate, not in a bench of its own", where="--device",
-                         hint="capprune validate BUNDLE --data FOLDER --device adb")  # fmt: skip
+        threads = job.one_number(self.name)
+        blocks = [block for block in np.array_split(np.arange(job.rounds), min(BLOCKS, job.rounds)) if len(block)]
+        found: list[list[Measurement]] = [[] for _ in job.bundles]
+        for block in blocks:
+            for bundle, own in zip(job.bundles, found, strict=True):
+                own.append(self.run(_rounds_as_photos(bundle, block, job.beam, threads), lambda *_: None))
+            progress(int(block[-1]) + 1, job.rounds)
+        return tuple(_as_bench(bundle, own) for bundle, own in zip(job.bundles, found, strict=True))
+
+
+def _rounds_as_photos(bundle: Bundle, rounds: NDArray[np.int64], beam: int | None, threads: int) -> RunJob:
+    """The photos that a bundle is timed on, one a round, as photos to caption."""
+    photos = bench_photos(bundle)
+    files = {f"{number:05d}": photos[number % len(photos)][1] for number in rounds.tolist()}
+    width = bundle.manifest.decoding.beam if beam is None else beam
+    return RunJob(bundle, tuple(files), lambda name: _png(files[name]), width, threads=threads)
+
+
+def _as_bench(bundle: Bundle, runs: Sequence[Measurement]) -> Measurement:
+    """One measurement of all rounds, with the golden photos compared where their beam was used."""
+    names, golden = [name for name, _ in bench_photos(bundle)], read_golden(bundle)
+    first, captions = runs[0], [caption for run in runs for caption in run.captions]
+    named = [replace(caption, photo=names[number % len(names)]) for number, caption in enumerate(captions)]
+    tokens = {one.photo: one.tokens for one in named}
+    proven = [
+        tokens[one.name] == one.tokens for one in golden if one.beam == first.settings.beam and one.name in tokens
+    ]
+    return judged(
+        replace(
+            first,
+            kind=BENCH,
+            captions=tuple(named),
+            settings=replace(first.settings, sessions=sum(run.settings.sessions for run in runs)),
+            golden=Golden(len(proven), sum(proven)) if proven else None,
+        )
+    )
 
 
 def _check_phone(adb: Adb) -> None:
@@ -229,6 +269,10 @@ def _free_bytes(adb: Adb) -> int | None:
 def prepared(job: RunJob, name: str) -> bytes:
     """A photo as the bundle wants it, in PNG, which every decoder gives back to the bit."""
     square = resize(decode_photo(job.read(name), name), job.bundle.manifest.photo_size)
+    return _png(square)
+
+
+def _png(square: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(square).save(buffer, "PNG")
     return buffer.getvalue()

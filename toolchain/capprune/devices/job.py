@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from capprune_runtime.bundle.verify import Bundle
-from capprune_runtime.errors import CapPruneError, DeviceError, PhotoError, error_from_json
+from capprune_runtime.errors import CapPruneError, DeviceError, PhotoError, UsageError, error_from_json
 from capprune_runtime.measure.bench import ROUNDS
 from capprune_runtime.measure.bench import WARM_UP as WARM_UP_ROUNDS
 from capprune_runtime.measure.journal import Journal, Line, parse_line
@@ -64,14 +64,29 @@ class RunJob:
 
 @dataclass(frozen=True)
 class BenchJob:
-    """Verified bundles to time side by side, each once a round; the rest as of `RunJob`."""
+    """Verified bundles to time side by side, each once a round; the rest as of `RunJob`.
+
+    Attributes:
+        threads: Of the interpreter, of all bundles or of each; devices that are not `local` take one number.
+    """
 
     bundles: Sequence[Bundle]
     rounds: int = ROUNDS
     warm_up: int = WARM_UP_ROUNDS
     beam: int | None = None
     runtime: str = "auto"
-    threads: int = 1
+    threads: int | Sequence[int] = 1
+
+    def one_number(self, device: str) -> int:
+        """Return the number of threads of all bundles, for a device that takes one.
+
+        Raises:
+            UsageError: They have several.
+        """
+        if isinstance(self.threads, int):
+            return self.threads
+        raise UsageError("this device takes one number of threads", where="--threads", expected=f"one number for {device}",
+                         found=", ".join(map(str, self.threads)))  # fmt: skip
 
 
 class RunJournal:

@@ -74,7 +74,6 @@ SCHEMES: Final = Registry[Scheme](
             "adb[:SERIAL]",
             re.compile(r"adb(?::(?P<serial>[A-Za-z0-9][\w.:-]*))?", re.ASCII),
             "capprune.devices.adb:open_adb",
-            benches=False,
         ),
     },
     "device",

@@ -309,7 +309,8 @@ class SshDevice:
 
 def _settings(job: RunJob | BenchJob) -> str:
     beam = "" if job.beam is None else f" --beam {job.beam}"
-    return f"--runtime {shlex.quote(job.runtime)} --threads {job.threads}{beam}"
+    threads = job.one_number("ssh") if isinstance(job, BenchJob) else job.threads
+    return f"--runtime {shlex.quote(job.runtime)} --threads {threads}{beam}"
 
 
 def _free_bytes(line: str) -> int | None:

@@ -3,11 +3,8 @@ package org.capprune.core.caption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
-import java.util.Comparator;
 import java.util.List;
 import java.util.function.BooleanSupplier;
-import org.capprune.core.CapPruneException;
-import org.capprune.core.ErrorKind;
 import org.capprune.core.bundle.Manifest;
 import org.capprune.core.bundle.Vocabulary;
 
@@ -56,15 +53,6 @@ final class Search<S> {
     record Hypothesis<S>(
             int[] tokens, double logProbability, List<float[]> attention, boolean finished, S state) {}
 
-    /** A next word for a hypothesis, with the sum that it would have. */
-    private record Candidate(double sum, int hypothesis, int token) {}
-
-    // Best first; ties go to the lower hypothesis, then to the lower token id.
-    private static final Comparator<Candidate> BEST_FIRST = Comparator
-            .comparingDouble((Candidate candidate) -> -candidate.sum)
-            .thenComparingInt(Candidate::hypothesis)
-            .thenComparingInt(Candidate::token);
-
     /** The best word at every step, the lower id on a tie, until {@code <end>} or as many words as are allowed. */
     Hypothesis<S> greedy(S startState) {
         return beam(startState, 1);
@@ -72,6 +60,7 @@ final class Search<S> {
 
     /** The {@code width} best hypotheses at every step; finished ones stay with their sum. */
     Hypothesis<S> beam(S startState, int width) {
+        Ranking ranking = new Ranking(width, decoding.suppress());
         List<Hypothesis<S>> kept = Collections.singletonList(
                 new Hypothesis<>(new int[0], 0, Collections.emptyList(), false, startState));
         for (int word = 0; word < decoding.maxTokens(); word++) {
@@ -81,7 +70,7 @@ final class Search<S> {
             if (stopped.getAsBoolean()) {
                 throw new Stopped();
             }
-            kept = advance(kept, width);
+            kept = advance(kept, ranking);
         }
         boolean anyFinished = kept.stream().anyMatch(Hypothesis::finished);
         Hypothesis<S> best = null;
@@ -95,89 +84,39 @@ final class Search<S> {
     }
 
     /** The best of all continuations, best first. */
-    private List<Hypothesis<S>> advance(List<Hypothesis<S>> hypotheses, int width) {
-        List<Candidate> candidates = new ArrayList<>();
-        List<Result<S>> results = new ArrayList<>(); // of each hypothesis, null where it is finished
-        double[][] logProbabilities = new double[hypotheses.size()][];
+    private List<Hypothesis<S>> advance(List<Hypothesis<S>> hypotheses, Ranking ranking) {
+        List<Result<S>> results = new ArrayList<>(hypotheses.size()); // of each hypothesis, null where it is finished
+        ranking.clear();
         for (int index = 0; index < hypotheses.size(); index++) {
             Hypothesis<S> hypothesis = hypotheses.get(index);
             if (hypothesis.finished) {
                 results.add(null);
-                candidates.add(new Candidate(hypothesis.logProbability, index, Vocabulary.END));
+                ranking.addFinished(hypothesis.logProbability, index);
                 continue;
             }
             int last = hypothesis.tokens.length - 1;
             int token = last < 0 ? Vocabulary.START : hypothesis.tokens[last];
             Result<S> result = step.run(token, hypothesis.state, hypothesis.tokens.length);
             results.add(result);
-            logProbabilities[index] = logSoftmax(result.scores, decoding.suppress());
-            candidates.addAll(best(logProbabilities[index], hypothesis.logProbability, index, width));
+            ranking.add(result.scores, hypothesis.logProbability, index);
         }
-        candidates.sort(BEST_FIRST);
-        List<Hypothesis<S>> kept = new ArrayList<>();
-        for (Candidate candidate : candidates.subList(0, Math.min(width, candidates.size()))) {
-            Hypothesis<S> hypothesis = hypotheses.get(candidate.hypothesis);
+        List<Hypothesis<S>> kept = new ArrayList<>(ranking.count());
+        for (int place = 0; place < ranking.count(); place++) {
+            Hypothesis<S> hypothesis = hypotheses.get(ranking.hypothesis(place));
             kept.add(hypothesis.finished ? hypothesis
-                    : continued(hypothesis, candidate, results.get(candidate.hypothesis)));
+                    : continued(hypothesis, ranking.token(place), ranking.sum(place), results.get(ranking.hypothesis(place))));
         }
         return kept;
     }
 
-    /** The {@code width} best next words of one hypothesis; none that is never said. */
-    private static List<Candidate> best(double[] logProbabilities, double before, int hypothesis, int width) {
-        List<Candidate> best = new ArrayList<>(); // best first
-        for (int token = 0; token < logProbabilities.length; token++) {
-            double sum = logProbabilities[token] + before;
-            if (sum == Double.NEGATIVE_INFINITY || (best.size() == width && sum <= best.get(width - 1).sum)) {
-                continue;
-            }
-            int place = best.size();
-            while (place > 0 && best.get(place - 1).sum < sum) {
-                place--;
-            }
-            best.add(place, new Candidate(sum, hypothesis, token));
-            if (best.size() > width) {
-                best.remove(width);
-            }
-        }
-        return best;
-    }
-
-    private static <S> Hypothesis<S> continued(Hypothesis<S> hypothesis, Candidate candidate, Result<S> result) {
-        if (candidate.token == Vocabulary.END) {
-            return new Hypothesis<>(hypothesis.tokens, candidate.sum, hypothesis.attention, true, result.state);
+    private static <S> Hypothesis<S> continued(Hypothesis<S> hypothesis, int token, double sum, Result<S> result) {
+        if (token == Vocabulary.END) {
+            return new Hypothesis<>(hypothesis.tokens, sum, hypothesis.attention, true, result.state);
         }
         int[] tokens = Arrays.copyOf(hypothesis.tokens, hypothesis.tokens.length + 1);
-        tokens[tokens.length - 1] = candidate.token;
+        tokens[tokens.length - 1] = token;
         List<float[]> attention = new ArrayList<>(hypothesis.attention);
         attention.add(result.attention);
-        return new Hypothesis<>(tokens, candidate.sum, attention, false, result.state);
-    }
-
-    static double[] logSoftmax(float[] scores, int[] suppress) {
-        double[] values = new double[scores.length];
-        for (int n = 0; n < values.length; n++) {
-            values[n] = scores[n];
-        }
-        for (int id : suppress) {
-            values[id] = Double.NEGATIVE_INFINITY;
-        }
-        double largest = Double.NEGATIVE_INFINITY;
-        for (double value : values) {
-            largest = Math.max(largest, value); // NaN if one of them is
-        }
-        if (Double.isNaN(largest) || Double.isInfinite(largest)) {
-            throw new CapPruneException(ErrorKind.BUNDLE, "the decoder gave scores that are not finite numbers")
-                    .found(largest);
-        }
-        double sum = 0;
-        for (double value : values) {
-            sum += Math.exp(value - largest);
-        }
-        double logSum = Math.log(sum);
-        for (int n = 0; n < values.length; n++) {
-            values[n] = values[n] - largest - logSum;
-        }
-        return values;
+        return new Hypothesis<>(tokens, sum, attention, false, result.state);
     }
 }

@@ -58,6 +58,26 @@ public class SearchTest {
     }
 
     @Test
+    public void scoresThatTieOnlyAsLogProbabilitiesGoToTheLowerId() {
+        Ranking ranking = new Ranking(2, new int[] {0});
+        float[] scores = {9, 1e-30f, 2e-30f, 0.1f, -3}; // 2e-30 is more only until the largest score is taken off
+        ranking.add(scores, 0, 0);
+        assertEquals(2, ranking.count());
+        assertArrayEquals(new int[] {3, 1}, new int[] {ranking.token(0), ranking.token(1)});
+        assertArrayEquals(new float[] {9, 1e-30f, 2e-30f, 0.1f, -3}, scores, 0);
+    }
+
+    @Test
+    public void tiesGoToTheLowerHypothesis() {
+        Ranking ranking = new Ranking(3, new int[0]);
+        ranking.addFinished(-Math.log(2), 0);
+        ranking.add(new float[] {1, 1}, 0, 1);
+        assertArrayEquals(new int[] {0, 1, 1},
+                new int[] {ranking.hypothesis(0), ranking.hypothesis(1), ranking.hypothesis(2)});
+        assertEquals(1, ranking.token(2));
+    }
+
+    @Test
     public void aSearchThatNobodyWantsEnds() {
         Search<List<float[]>> search = new Search<>((token, state, position) -> {
             throw new AssertionError("a step was made");
