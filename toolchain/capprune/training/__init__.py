@@ -1,1 +1,1 @@
-"""The training loop, its batches and the run folder that it leaves behind."""
+"""The training loop, its batches and the run folder that it writes."""

@@ -1,4 +1,7 @@
-"""Batches of whole photos: a photo's captions share one encoder pass, and photos of like length share a batch."""
+"""Batches of whole photos.
+
+The captions of a photo share one encoder pass. Photos with captions of similar length share a batch.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import numpy.typing as npt
 
 from capprune_runtime.bundle.vocabulary import END, START
 
-IGNORED = -1  # a target past the end of its caption
-BUCKET_NOISE = 1.0  # words: photos of nearly equal length still meet new neighbours every epoch
+IGNORED = -1  # target after the end of a caption
+BUCKET_NOISE = 1.0  # words; random offset of a photo's length, so that batches differ between epochs
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Batch:
 
     Attributes:
         photos: `(P,)` indices into the split.
-        inputs: `(P * n, T)` ids, `<start>` first, the captions of a photo side by side.
-        targets: `(P * n, T)` ids, `<end>` last, then `IGNORED`.
+        inputs: `(P * n, T)` ids, starting with `<start>`. The captions of a photo are adjacent.
+        targets: `(P * n, T)` ids, ending with `<end>` and padded with `IGNORED`.
     """
 
     photos: npt.NDArray[np.int64]
@@ -32,7 +35,7 @@ class Batch:
 
 
 class BatchSource(Protocol):
-    """Where the batches of every epoch come from.
+    """Source of the batches of every epoch.
 
     Attributes:
         captions_per_photo: n of every batch.
@@ -41,19 +44,19 @@ class BatchSource(Protocol):
     captions_per_photo: int
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the `first`-th on."""
+        """Yield the batches of an epoch, starting at index `first`."""
 
 
 class Batches:
     """The batches of every epoch, the same for the same seed.
 
     Args:
-        captions: For every photo its captions as ids, without `<start>` and `<end>`.
+        captions: The captions of every photo as ids, without `<start>` and `<end>`.
         photos_per_batch: P; the last batch may be smaller.
-        seed: Of the order and of the choice where photos have unequal numbers of captions.
+        seed: Seed of the order, and of the choice of captions where photos have unequal numbers of them.
     """
 
     def __init__(self, captions: Sequence[Sequence[tuple[int, ...]]], *, photos_per_batch: int, seed: int) -> None:
@@ -65,7 +68,7 @@ class Batches:
         return -(-len(self._captions) // self._size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the `first`-th on."""
+        """Yield the batches of an epoch, starting at index `first`."""
         random = np.random.default_rng([self._seed, number])
         keys = self._longest + random.uniform(-BUCKET_NOISE, BUCKET_NOISE, len(self._longest))
         buckets = np.array_split(np.argsort(keys), np.arange(self._size, len(keys), self._size))
@@ -87,7 +90,7 @@ class Batches:
 
 
 def parts_of(batch: Batch, count: int) -> list[Batch | None]:
-    """A batch in parts of whole photos, as equal as can be; None where there are fewer photos than parts."""
+    """Split a batch into parts of whole photos, as equal as possible; None for parts without a photo."""
     if count == 1:
         return [batch]
     own = len(batch.inputs) // len(batch.photos)
@@ -103,8 +106,8 @@ def parts_of(batch: Batch, count: int) -> list[Batch | None]:
 
 
 def with_captions(batch: Batch, more: Sequence[tuple[int, ...]]) -> Batch:
-    """A batch whose photos have one caption more each."""
-    spoken = (batch.targets >= 0).sum(1) - 1  # `<end>` is one of them
+    """Return the batch with one more caption for each photo."""
+    spoken = (batch.targets >= 0).sum(1) - 1  # `<end>` is counted too
     known = [tuple(row[:length].tolist()) for row, length in zip(batch.targets, spoken, strict=True)]
     count = len(known) // len(batch.photos)
     chosen = [
@@ -116,7 +119,7 @@ def with_captions(batch: Batch, more: Sequence[tuple[int, ...]]) -> Batch:
 
 
 def padded(captions: Sequence[tuple[int, ...]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Inputs and targets `(P * n, T)` of a batch, see `Batch`."""
+    """Return the inputs and targets `(P * n, T)` of a batch; see `Batch`."""
     length = max(map(len, captions)) + 1
     inputs = np.full((len(captions), length), END, dtype=np.int64)
     targets = np.full((len(captions), length), IGNORED, dtype=np.int64)

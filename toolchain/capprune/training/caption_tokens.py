@@ -1,4 +1,4 @@
-"""The tokens of a run's captions: chosen from its training captions, or those of the run that it starts from."""
+"""The tokens of a run's captions, chosen from its training captions or taken from the run that it starts from."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def caption_tokens(config: RunConfig, captions: Sequence[str]) -> CaptionTokens:
     """Choose the tokens of a run.
 
     Args:
-        config: Of the run.
+        config: The run's config.
         captions: The training captions.
 
     Raises:
-        ConfigError: Most captions are longer than `data.maximum_tokens` allows, or radix tokens cannot number the words.
+        ConfigError: Most captions are longer than `data.maximum_tokens`, or radix tokens cannot number the words.
         DataError: The captions hold no frequent word, or too many different characters.
-        MissingFile: The run to start from keeps no sentencepiece model.
+        MissingFile: The run to start from has no sentencepiece model.
         MissingExtra: sentencepiece is needed and not installed.
     """
     data = config.data
@@ -44,7 +44,7 @@ def caption_tokens(config: RunConfig, captions: Sequence[str]) -> CaptionTokens:
 
 
 def token_notes(tokens: CaptionTokens, captions: Sequence[str], data: DataConfig) -> tuple[str, ...]:
-    """Return lines about what of the training captions no model can generate: rare words, and what is cut."""
+    """Return lines about the parts of the training captions that no model can generate: rare words and cut captions."""
     notes = []
     kind = tokens.vocabulary.coding.kind
     if kind in ("words", "radix"):

@@ -1,4 +1,4 @@
-"""Configs of runs that start from another run: pruned once more, or trained further with the same masks."""
+"""Configs of runs that start from another run: pruned again, or trained further with the same masks."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def pruning_config(run: Path, method: str, overrides: Sequence[str], progress: P
     Args:
         run: The run to start from.
         method: A pruning method for trained runs.
-        overrides: `key=value`, which win.
-        progress: Is told of overrides that change nothing.
+        overrides: `key=value`, applied last.
+        progress: Receives a line about overrides that change nothing.
 
     Raises:
-        UsageError: The run is not there, the method does not prune trained runs, or an override has no effect.
+        UsageError: The run does not exist, the method does not prune trained runs, or an override has no effect.
     """
     if not METHODS.load(method, "--method").prunes_trained_runs:
         expected = ", ".join(methods_of_trained_runs())
@@ -45,26 +45,26 @@ def pruning_config(run: Path, method: str, overrides: Sequence[str], progress: P
 def finetuning_config(
     run: Path, objective: str, teacher: Path | None, overrides: Sequence[str], progress: Progress = SILENT
 ) -> RunConfig:
-    """Return the config that trains a run further with its masks as they are.
+    """Return the config that trains a run further with unchanged masks.
 
     Args:
         run: The run to start from.
         objective: A key of `OBJECTIVES`.
-        teacher: A run whose scores are learned as well.
-        overrides: `key=value`, which win.
-        progress: Is told of overrides that change nothing.
+        teacher: A run whose scores are learned too.
+        overrides: `key=value`, applied last.
+        progress: Receives a line about overrides that change nothing.
 
     Raises:
-        UsageError: The run or the objective is not there, or an override has no effect.
+        UsageError: The run or the objective does not exist, or an override has no effect.
     """
     if objective not in OBJECTIVES:
         expected = ", ".join(OBJECTIVES)
         raise UsageError("there is no such objective", where="--objective", expected=expected, found=objective)
     training = {"objective": objective, **OBJECTIVES[objective]}
     training["distillation"] = {"teacher": str(teacher) if teacher else None}
-    pruning = {"method": KEEP, "keep": (), "exclude": ()}  # every mask that there is
+    pruning = {"method": KEEP, "keep": (), "exclude": ()}  # keeps every existing mask
     changed = {"start": str(run), "name": f"{run.name}-tuned"}
-    dropout = 0.0 if objective == "scst" else 1.0  # captions are sampled without dropout, and learned so
+    dropout = 0.0 if objective == "scst" else 1.0  # captions are sampled and learned without dropout
     return derived(run, changed, pruning, training, overrides, dropout=dropout, progress=progress)
 
 
@@ -78,26 +78,26 @@ def derived(
     dropout: float = 1.0,
     progress: Progress = SILENT,
 ) -> RunConfig:
-    """Return the config of a run that starts from another: the other's own, changed, then overridden.
+    """Return the config of a run that starts from another one: the other run's config with changes and overrides.
 
     Args:
         run: The run to start from.
-        changed: Keys of the tree's top.
-        pruning: Keys of `pruning`; a run without masks has none to keep and stays dense.
+        changed: Keys of the top level.
+        pruning: Keys of `pruning`. A run without masks has none to keep and stays dense.
         training: Keys of `training`.
-        overrides: `key=value`, which win.
+        overrides: `key=value`, applied last.
         dropout: Factor of every dropout rate of the decoder.
-        progress: Is told of overrides that change nothing.
+        progress: Receives a line about overrides that change nothing.
 
     Raises:
-        UsageError: The run is not there, or an override has no effect.
+        UsageError: The run does not exist, or an override has no effect.
     """
     require_single(overrides)
     parent = read_run(run)
     tree = parent.config.as_tree()
     method = NONE if pruning["method"] == KEEP and not parent.masks else pruning["method"]
     own = {**tree["training"], "objective": "cross_entropy", "distillation": {}, **training}
-    seen = {**tree["encoder"], "start": None}  # the run holds the encoder that it was given
+    seen = {**tree["encoder"], "start": None}  # the run already contains the encoder that it started with
     decoder = parent.config.decoder.with_dropout(dropout).model_dump(mode="json")
     pruned = {**tree["pruning"], **pruning, "method": method}
     changes = {"encoder": seen, "decoder": decoder, **changed, "pruning": pruned, "training": own}

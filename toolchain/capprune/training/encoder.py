@@ -1,7 +1,7 @@
-"""The encoder of a run: its weights among the decoder's, and how a training step sees photos through it.
+"""The encoder of a run: its weights beside the decoder's, and how a training step gets features from photos.
 
-A checkpoint holds the encoder's tensors under `encoder.`, where the run or one that it started from changed them; other
-runs see through the published weights.
+A checkpoint holds the encoder's tensors under `encoder.` if the run, or one that it started from, changed them. Other
+runs use the published weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INT8 = 127  # the largest integer of a filter
 
 
 class Table(Protocol):
-    """What a model is shown of a split's photos: indices `(P,)` in, a row each out; memory-mapped or not."""
+    """The model's input for the photos of a split, memory-mapped or not: takes indices `(P,)`, returns one row each."""
 
     shape: tuple[int, ...]
 
@@ -34,10 +34,10 @@ class Table(Protocol):
 
 
 class ChosenRows:
-    """Some rows of a table, under new numbers.
+    """Some rows of a table, renumbered from 0.
 
     Attributes:
-        shape: Of these rows.
+        shape: Shape of the chosen rows.
     """
 
     def __init__(self, table: Table, rows: Sequence[int]) -> None:
@@ -50,24 +50,24 @@ class ChosenRows:
 
 
 def of_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's tensors of a checkpoint, under the names that the network has for them."""
+    """Return the encoder's tensors of a checkpoint, under the names that they have in the network."""
     return {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
 
 
 def of_decoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The decoder's tensors of a checkpoint."""
+    """Return the decoder's tensors of a checkpoint."""
     return {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}
 
 
 def encoder_network(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Encoder:
-    """The network that a run sees through.
+    """Return the network of a run's encoder.
 
     Args:
-        config: Of the encoder.
-        tensors: Of its checkpoint, masks applied.
+        config: The encoder's config.
+        tensors: The encoder's tensors of the checkpoint, masks applied.
 
     Raises:
-        RuntimeError: If they do not fit the network.
+        RuntimeError: The tensors do not fit the network.
     """
     own = of_encoder(tensors)
     if not own:
@@ -79,10 +79,9 @@ def encoder_network(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> Enc
 
 @torch.no_grad()
 def rounded_filters(network: Encoder) -> Encoder:
-    """The network with every filter rounded to 255 steps between plus and minus its largest weight, as int8 stores it.
+    """Return the network with every filter rounded to 255 steps between plus and minus its largest weight, as in int8.
 
-    A batch norm that is multiplied into a filter scales the steps with it, so that the filter is rounded to the same
-    steps when it is exported.
+    A batch norm that is multiplied into a filter scales the steps too. So export rounds the filter to the same steps.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -92,16 +91,16 @@ def rounded_filters(network: Encoder) -> Encoder:
 
 
 class Joined(nn.Module):
-    """A decoder and the encoder's network beside it: one thing to prune, to optimise and to save.
+    """A decoder and its encoder's network in one module, to be pruned, optimised and saved together.
 
-    Everything of the decoder keeps its name; the network's parameters stand under `encoder.`.
+    The decoder's parameters keep their names; the network's parameters are under `encoder.`.
 
     Args:
         decoder: The decoder.
-        network: The encoder's network where it learns.
+        network: The encoder's network, if it is trained.
 
     Raises:
-        ValueError: The decoder has a part that is called `encoder` itself.
+        ValueError: The decoder has a part called `encoder`.
     """
 
     def __init__(self, decoder: Decoder, network: nn.Module | None = None) -> None:
@@ -125,14 +124,14 @@ class Joined(nn.Module):
 
 
 class Sight:
-    """From photos to features: the rows of a cache, or an encoder that learns, from its first block or a later one.
+    """Computes features of photos: from cached rows, or with an encoder trained from its first or a later block on.
 
     Args:
-        config: Of the encoder.
+        config: The encoder's config.
 
     Attributes:
-        encoder: That learns; None where features come from a cache.
-        device: Where features are wanted.
+        encoder: The trained encoder; None if features come from a cache.
+        device: Device of the returned features.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -142,15 +141,15 @@ class Sight:
         self._frozen = () if self.encoder is None else self.encoder.network.frozen_layers(config.frozen_blocks)
 
     def __call__(self, table: Table, photos: npt.NDArray[np.int64]) -> Tensor:
-        """Features `(P, R, F)` of some photos.
+        """Return the features `(P, R, F)` of some photos.
 
-        The table holds such features; or, for an encoder that learns, pixels `(S, S, 3)` or what its frozen blocks give,
+        The table holds features. For a trained encoder it holds pixels `(S, S, 3)` or the output of the frozen blocks
         `(H, W, C)`.
         """
         shown = table[photos]
         if self.encoder is None:
             return torch.from_numpy(shown.astype(np.float32)).to(self.device)
-        # channels last is a third faster on a CPU; weights stay as they are, for an optimiser that reads them in one run
+        # channels last is a third faster on a CPU; weights keep their layout as the optimiser needs them contiguous
         pixels = not self._frozen
         seen = (
             self.encoder.normalised(shown) if pixels else torch.from_numpy(shown.astype(np.float32)).permute(0, 3, 1, 2)
@@ -158,17 +157,17 @@ class Sight:
         return self.encoder.above(seen.to(self.device).contiguous(memory_format=torch.channels_last)).float()
 
     def move_to(self, device: torch.device) -> None:
-        """Give features on this device from now on."""
+        """Return features on this device from now on."""
         self.device = device
         if self.encoder is not None:
             self.encoder.to(device)
 
     def joined(self, decoder: Decoder) -> Joined:
-        """Return the decoder and, where it learns, the encoder's network as one module."""
+        """Return the decoder, joined with the encoder's network if it is trained."""
         return Joined(decoder, None if self.encoder is None else self.encoder.network)
 
     def settle(self) -> list[nn.Parameter]:
-        """Fix what does not learn, once gates and masks are in place; returns the weights that do."""
+        """Freeze what is not trained, after gates and masks are added. Returns the trained weights of the encoder."""
         if self.encoder is None:
             return []
         learn = []

@@ -1,4 +1,7 @@
-"""Photos to shards of features, by any number of workers: each makes whole shards, and the index is made of their rows."""
+"""Computes shards of features from photos with any number of workers.
+
+Each worker writes whole shards. The index is made of their rows.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,16 @@ from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.errors import ConfigError
 
 HALF_BYTES = 2
-OVERHEAD_BYTES = 3072  # of a photo in a tar file: two headers, the captions, and what fills their blocks
+OVERHEAD_BYTES = 3072  # of a photo in a tar file: two headers, the captions and padding of their blocks
 
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """What `write_features` will make.
+    """What `write_features` will write.
 
     Attributes:
         output: The shards.
-        config: Whose encoder computes the features.
+        config: Config of the encoder that computes the features.
     """
 
     output: Output
@@ -42,14 +45,14 @@ class FeaturePlan:
 
     @property
     def size_bytes(self) -> int:
-        """About how much the shards will take on the disk."""
+        """Estimated size of the shards on disk, in bytes."""
         assert self.output.encoder is not None
         return self.output.plan.photos * (prod(self.output.encoder.shape) * HALF_BYTES + OVERHEAD_BYTES)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One shard to make, as a worker gets it."""
+    """One shard to make, as sent to a worker."""
 
     out: Path
     planned: PlannedShard
@@ -59,17 +62,18 @@ class _Task:
 
 
 def plan_features(source: str, out: Path, config: RunConfig, settings: ShardSettings, *, cache: Path) -> FeaturePlan:
-    """Decide which shards to make, and load the encoder once to see that it can be.
+    """Choose the shards to make, and load the encoder once to check it.
 
     Args:
-        source: A data folder in any layout, or a folder or URL of shards of photos, each of which gives one of features.
+        source: A data folder in any layout, or a folder or URL of photo shards. Each photo shard becomes one
+            feature shard.
         out: Folder of the shards, to be made.
-        config: Whose encoder is used.
-        settings: How a data folder is cut; of shards, which splits, and what to do about broken photos.
+        config: Config of the encoder.
+        settings: How a data folder is split into shards. For shards: which splits, and how broken photos are handled.
         cache: Folder of all caches.
 
     Raises:
-        ConfigError: The encoder learns from its first block on, so that there is nothing to compute once.
+        ConfigError: The encoder is trained from its first block on, so no features can be precomputed.
         UsageError: There is no such split, or `out` holds something else.
         DataError: A photo is missing.
         CapPruneError: The disk is too small.
@@ -92,13 +96,13 @@ def write_features(
     cache: Path,
     progress: Progress | None = None,
 ) -> ShardIndex:
-    """Compute the features, and write the index when all shards are there; the same bytes from any workers.
+    """Compute the features, and write the index when all shards exist. The bytes do not depend on the workers.
 
     Raises:
         DataError: A photo cannot be read.
         CapPruneError: The disk is full, or a worker died.
     """
-    out = planned.output.folder.resolve()  # workers may run elsewhere
+    out = planned.output.folder.resolve()  # workers may have another working directory
 
     def make(shards: Sequence[PlannedShard]) -> Iterator[Made]:
         tasks = [_Task(out, one, planned.config.as_yaml(), settings, cache.resolve()) for one in shards]
@@ -125,7 +129,7 @@ def _plan(source: str, settings: ShardSettings, cache: Path) -> tuple[ShardPlan,
 
 @lru_cache(maxsize=1)
 def _extractor(text: str) -> FeatureExtractor | BlockExtractor:
-    """The network of a config, loaded once in each process."""
+    """Return the network of a config, loaded once in each process."""
     config = parse_config(yaml.safe_load(text))
     encoder = config.encoder
     if encoder.name == REGIONS or (encoder.train != "frozen" and not encoder.frozen_blocks):

@@ -1,4 +1,4 @@
-"""The device of a training: what a config asks for, against what this machine has."""
+"""The device of a training run: checks the requested device against those of this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRODUCTS = {
 
 
 def found_devices() -> dict[str, int]:
-    """Return how many devices of each kind torch can use here."""
+    """Return the number of devices of each kind that torch can use here."""
     mps = torch.backends.mps.is_available()
     return {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}
 
@@ -29,7 +29,7 @@ def chosen_device(config: TrainingConfig, place: Place) -> torch.device:
     """Return the device of this process.
 
     Raises:
-        UsageError: The machine has no such device, fewer than processes, or the device cannot take the precision.
+        UsageError: The device does not exist, there are fewer than processes, or it does not support the precision.
     """
     there = found_devices()
     best = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])

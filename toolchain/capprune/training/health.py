@@ -1,8 +1,8 @@
-"""Signs that a training is not learning: equal captions, a loss that stands still, photos that make no difference.
+"""Signs that a model does not learn: equal captions, a constant loss, no use of the photos.
 
 After every epoch a few validation photos are scored under teacher forcing, once with their own features and once with
-those of another photo. A model that looks at photos finds its own captions likelier. The loss is compared with that of
-word frequencies alone, which any model beats after some hundred steps.
+those of another photo. A model that uses the photos gives its captions a higher likelihood with the right features. The
+loss is also compared with that of word frequencies alone, which any model beats after some hundred steps.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from capprune.training.batches import Batches
 from capprune.training.encoder import Sight, Table
 from capprune_runtime.bundle.vocabulary import END
 
-PROBED = 128  # validation photos that are scored with features of their own and of another photo
-TOGETHER = 16  # photos a batch of the probe
-FEWEST = 8  # photos, below which equal captions or equal losses may be chance
-EQUAL_SHARE = 0.9  # share of photos with one caption, from which all count as equal
-LEAST_SPREAD = 1e-3  # of the features over photos, relative to their size; EfficientNet-Lite0's is about 1
+PROBED = 128  # validation photos that are scored with their own features and with those of another photo
+TOGETHER = 16  # photos per batch of the probe
+FEWEST = 8  # photos; with fewer, equal captions or equal losses may be chance
+EQUAL_SHARE = 0.9  # share of photos with the same caption from which all captions count as equal
+LEAST_SPREAD = 1e-3  # of the features over photos, relative to their size; about 1 for EfficientNet-Lite0
 SURE = 2.0  # standard errors by which the own features must be better
-LEAST_GAIN = 1e-3  # of the loss, below which a difference is none
-STILL = 1e-4  # of the loss: less change from one epoch to the next is none
-ONLY_WORDS = 0.98  # of the loss of word frequencies: above, nothing but these is learned
-WORSE = 1.1  # of the loss of a guess at random: above, a model is worse than before it learned anything
-EARLY_STEPS = 500  # in which a run on real photos may learn little but words
-FEW_STEPS = 100  # below which no model can have learned much
-HARDLY = 0.8  # of the same: above, little else is
-HIGH_RATE, LOW_RATE, USUAL_RATE = 2e-2, 1e-5, 1e-3  # of Adam; the usual one is the default
+LEAST_GAIN = 1e-3  # of the loss; smaller differences are ignored
+STILL = 1e-4  # of the loss; smaller changes between epochs count as none
+ONLY_WORDS = 0.98  # of the loss of word frequencies; above it the model has learned only these
+WORSE = 1.1  # of the loss of a random guess; above it the model is worse than an untrained one
+EARLY_STEPS = 500  # number of first steps in which a run on real photos may learn little but word frequencies
+FEW_STEPS = 100  # with fewer steps no model can have learned much
+HARDLY = 0.8  # of the loss of word frequencies; above it the model has learned little more than these
+HIGH_RATE, LOW_RATE, USUAL_RATE = 2e-2, 1e-5, 1e-3  # of Adam; the usual rate is the default
 
 
 @dataclass(frozen=True)
 class Sign:
-    """A sign that a training is not learning.
+    """A sign that a model does not learn.
 
     Attributes:
         kind: `same_features`, `same_captions`, `loss_stands_still` or `photos_unused`.
-        found: What was measured.
+        found: The measured values.
         cause: The likely cause.
         hint: What to try.
     """
@@ -57,22 +57,22 @@ class Sign:
     hint: str
 
     def as_json(self) -> dict[str, object]:
-        """All attributes by name."""
+        """Return all attributes by name."""
         return asdict(self)
 
     def lines(self) -> tuple[str, str, str]:
-        """Return what people are shown."""
+        """Return the lines to print."""
         return f"warning: {self.found}", f"  likely cause: {self.cause}", f"  try: {self.hint}"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the decoder makes of some validation photos.
+    """The decoder's losses on some validation photos.
 
     Attributes:
-        loss: Mean cross-entropy of a word with the photos' own features, in nats.
+        loss: Mean cross-entropy per word with the photos' own features, in nats.
         swapped_loss: The same with the features of other photos.
-        gains: For every photo how much likelier its captions are with its own features, in nats a word.
+        gains: For every photo, the decrease of its captions' cross-entropy with its own features, in nats per word.
         spread: Standard deviation of the features over photos, relative to their mean size.
     """
 
@@ -82,24 +82,24 @@ class Probe:
     spread: float
 
     def looks(self) -> bool:
-        """Whether photos make a difference."""
+        """Whether the loss depends on the photos."""
         error = float(self.gains.std(ddof=1)) / math.sqrt(len(self.gains)) if len(self.gains) > 1 else 0.0
         return float(self.gains.mean()) > max(SURE * error, LEAST_GAIN * self.loss)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run is when it is judged.
+    """State of a run when it is judged.
 
     Attributes:
-        epoch: Of the run, from 0.
-        last: Whether the run ends with it.
+        epoch: Epoch of the run, from 0.
+        last: Whether this is the last epoch.
         step: Steps so far.
-        learning_rate: The highest of the run.
-        previous_loss: `Probe.loss` after the epoch before; None after the first.
-        sparsity: Share of weights that pruning has removed; None for a dense run.
-        started: Whether the run began with the weights of another one.
-        likelihood: Whether the run learns by likelihood, not by a reward.
+        learning_rate: The highest learning rate of the run.
+        previous_loss: `Probe.loss` after the previous epoch; None after the first.
+        sparsity: Share of weights that are pruned; None for a dense run.
+        started: Whether the run began with the weights of another run.
+        likelihood: Whether the objective is likelihood, not a reward.
     """
 
     epoch: int
@@ -113,7 +113,7 @@ class Moment:
 
     @property
     def young(self) -> bool:
-        """Whether a healthy run may have learned nothing yet, and goes on."""
+        """Whether a healthy run may have learned nothing yet, and training continues."""
         return self.step < FEW_STEPS and not self.last
 
 
@@ -124,7 +124,7 @@ def signs_of(metrics: Sequence[Mapping[str, Any]]) -> tuple[Sign, ...]:
 
 
 def validation_loss(metrics: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the loss on validation photos after the last epoch; None before the first, and for runs of before."""
+    """Return the validation loss after the last epoch; None before the first epoch and for runs of older versions."""
     found = [float(line["validation_loss"]) for line in metrics if "validation_loss" in line]
     return found[-1] if found else None
 
@@ -133,11 +133,11 @@ class Watch:
     """Judges a run after each of its epochs.
 
     Args:
-        decoder: Of the run.
-        sight: How it sees photos.
-        train: Captions of the training photos as ids, which give the frequencies of words.
+        decoder: The run's decoder.
+        sight: Computes features of photos.
+        train: Captions of the training photos as ids, for the word frequencies.
         photos: The validation photos, as `Sight` takes them.
-        captions: Their captions as ids.
+        captions: Captions of the validation photos as ids.
     """
 
     def __init__(
@@ -174,15 +174,15 @@ class Watch:
         )
 
     def signs(self, probe: Probe, captions: Mapping[str, str], moment: Moment) -> tuple[Sign, ...]:
-        """Return what is wrong with a run, most likely nothing.
+        """Return the signs that the run does not learn; empty for a healthy run.
 
-        Equal features are certain after the first epoch; all else is judged from the second one on, or at the end. What
-        a healthy run shows in its first steps as well is judged after `FEW_STEPS`.
+        Equal features are certain after the first epoch. All others are judged from the second epoch on, or at the end.
+        Signs that a healthy run also shows in its first steps are judged after `FEW_STEPS`.
 
         Args:
-            probe: After this epoch.
-            captions: Of the validation photos, by name.
-            moment: Where the run is.
+            probe: The probe after this epoch.
+            captions: Generated captions of the validation photos, by name.
+            moment: State of the run.
         """
         count = len(self._captions)
         found = []
@@ -217,7 +217,7 @@ class Watch:
         return found
 
     def _early(self, probe: Probe, moment: Moment) -> bool:
-        """Whether a run at a usual rate still learns which words follow one another, before it turns to the photos."""
+        """Whether a run with a usual learning rate may still be learning word order, before it uses the photos."""
         usual = LOW_RATE < moment.learning_rate < HIGH_RATE
         return usual and moment.step < EARLY_STEPS and probe.loss >= HARDLY * self._words_loss
 
@@ -234,7 +234,7 @@ class Watch:
         return None
 
     def _reason(self, kind: str, probe: Probe, moment: Moment) -> tuple[str, str]:
-        """The likely cause, the surest first, and what to try."""
+        """Return the most certain likely cause, and what to try."""
         rate = moment.learning_rate
         hardly = probe.loss >= HARDLY * self._words_loss
         stuck = kind == "loss_stands_still" or probe.loss >= ONLY_WORDS * self._words_loss
@@ -271,7 +271,7 @@ class Watch:
 
 
 def _summed(scores: Tensor, targets: Tensor, photos: int) -> npt.NDArray[np.float64]:
-    """Cross-entropy of the captions of each photo, summed over words."""
+    """Return the cross-entropy of the captions of each photo, summed over words."""
     rows = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
     rows[targets >= 0] = nn.functional.cross_entropy(scores.float(), targets[targets >= 0], reduction="none")
     found: npt.NDArray[np.float64] = rows.view(photos, -1).sum(1).cpu().double().numpy()
@@ -279,7 +279,7 @@ def _summed(scores: Tensor, targets: Tensor, photos: int) -> npt.NDArray[np.floa
 
 
 def _spread(features: Tensor) -> float:
-    """Standard deviation of features `(P, ...)` over photos, relative to their mean size."""
+    """Return the standard deviation of features `(P, ...)` over photos, relative to their mean size."""
     size = float(features.abs().mean())
     return float(features.std(0, unbiased=False).mean()) / size if size else 0.0
 
@@ -287,7 +287,7 @@ def _spread(features: Tensor) -> float:
 def _frequency_loss(
     train: Sequence[Sequence[tuple[int, ...]]], captions: Sequence[Sequence[tuple[int, ...]]], vocabulary: int
 ) -> float:
-    """Cross-entropy of a word under the frequencies of words in the training captions, each counted once more."""
+    """Return the cross-entropy per word under the word frequencies of the training captions, with add-one smoothing."""
     counts = np.ones(vocabulary)
     words = [word for own in train for caption in own for word in (*caption, END)]
     np.add.at(counts, words, 1)

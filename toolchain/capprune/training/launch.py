@@ -1,7 +1,7 @@
-"""The processes of one training: which one this is, and how one command becomes several.
+"""The processes of one training run: which one this is, and how one command starts several.
 
-A training of N processes is N times the same command. `torchrun` and SLURM's `srun` start them; without these,
-`supervise` does, on one machine. Each process learns from its environment which one it is. The names are those of
+A training run with N processes is the same command N times. `torchrun` and SLURM's `srun` start them. Without these,
+`supervise` starts them on one machine. Each process reads its rank from environment variables, which have the names of
 `torchrun`.
 """
 
@@ -24,23 +24,23 @@ from capprune_runtime.errors import CapPruneError, UsageError
 from capprune_runtime.stopping import INTERRUPTED, TERMINATED, stopping_signals
 
 STARTED_BY = "CAPPRUNE_STARTED_BY"  # id of the process that started this one and ends with it
-PATIENCE = 45.0  # seconds that processes have to end by themselves after one has died
+PATIENCE = 45.0  # seconds that processes have to end after one has died
 POLL = 0.1  # seconds
-PORT = 29500  # that torchrun takes where MASTER_PORT is not set
+PORT = 29500  # default of torchrun if MASTER_PORT is not set
 LOST_HINT = "the same command goes on from the last saved state"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which process of a training this is.
+    """Position of this process among those of a training run.
 
     Attributes:
-        rank: From 0, over all machines; rank 0 writes the run and talks to people.
-        world: Processes in all.
+        rank: From 0, over all machines. Rank 0 writes the run and prints messages.
+        world: Number of all processes.
         local: From 0, on this machine; also the number of its GPU.
-        local_world: Processes on this machine.
-        node: From 0, this machine among all.
-        nodes: Machines.
+        local_world: Number of processes on this machine.
+        node: Number of this machine, from 0.
+        nodes: Number of machines.
     """
 
     rank: int = 0
@@ -57,7 +57,7 @@ class Place:
 
 
 def place_of(environment: Mapping[str, str]) -> Place:
-    """Read from the environment which process this is; the only one where nobody has started several.
+    """Read the position of this process from the environment; a single process if no variables are set.
 
     Raises:
         UsageError: The environment contradicts itself.
@@ -85,10 +85,10 @@ def place_of(environment: Mapping[str, str]) -> Place:
 
 
 def check_counts(place: Place, devices: int | None, nodes: int | None) -> None:
-    """Compare `--devices` and `--nodes` with the processes that there are.
+    """Compare `--devices` and `--nodes` with the existing processes.
 
     Raises:
-        UsageError: They differ, or other machines are asked for where nobody has started their processes.
+        UsageError: They differ, or other machines are requested and nothing has started their processes.
     """
     if place.world == 1 and (nodes or 1) > 1:
         raise UsageError(
@@ -109,17 +109,17 @@ def check_counts(place: Place, devices: int | None, nodes: int | None) -> None:
 def supervise(count: int) -> int:
     """Run this command in several processes on this machine, and wait for all of them.
 
-    Signals are handed on. Where a process dies, the others stop by themselves, as `capprune.training.pulse` sees to; after
-    `PATIENCE` they are killed.
+    Signals are forwarded. If a process dies, the others stop by themselves (see `capprune.training.pulse`). They are
+    killed after `PATIENCE` seconds.
 
     Args:
-        count: Processes.
+        count: Number of processes.
 
     Returns:
         The exit code of the command.
 
     Raises:
-        CapPruneError: A process died; names it.
+        CapPruneError: A process died; the message names it.
     """
     with ExitStack() as stack:
         told = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
@@ -154,14 +154,14 @@ def _start(rank: int, count: int, port: int, told: IO[bytes]) -> subprocess.Pope
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     command = [sys.executable, "-m", "capprune", *sys.argv[1:]]
     quiet = None if rank == 0 else told
-    # a group of its own: Ctrl-C on a terminal would reach it twice, and the second one ends at once
+    # its own process group: Ctrl-C on a terminal would reach it twice, and the second signal ends it at once
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=quiet, stderr=quiet, start_new_session=True
     )
 
 
 def _wait(processes: list[subprocess.Popen[bytes]]) -> list[int]:
-    """Wait until all have ended; returns their ranks in the order in which they did."""
+    """Wait until all have ended; returns their ranks in the order in which they ended."""
     ended: list[int] = []
     deadline: float | None = None
     while len(ended) < len(processes):
@@ -190,7 +190,7 @@ def _verdict(ended: list[int], processes: list[subprocess.Popen[bytes]], told: S
     if not failed:
         return 0
     if len(failed) == len(codes) and len(set(codes)) == 1 and codes[0] > 0:
-        return codes[0]  # the same error in all of them, which rank 0 has printed
+        return codes[0]  # the same error in all of them, printed by rank 0
     culprit = (killed or failed)[0]
     if culprit == 0 and codes[0] > 0:
         return codes[0]

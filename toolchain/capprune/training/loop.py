@@ -1,4 +1,4 @@
-"""The training loop: captions of photos, by cached features or an encoder that learns, dense or pruned on the way."""
+"""The training loop: captions of photos, from cached features or a trained encoder, dense or with pruning."""
 
 from __future__ import annotations
 
@@ -51,28 +51,28 @@ from capprune.training.step import Stepper, make_optimiser
 from capprune_runtime.bundle.vocabulary import Vocabulary
 
 LOG_EVERY = 50  # steps between two lines of metrics.jsonl
-CAPTION_BATCH = 64  # photos that are captioned together in validation
+CAPTION_BATCH = 64  # photos per batch of captions in validation
 
 
 class Trainer:
     """One run, from its first step or from where it was interrupted.
 
     Args:
-        config: Of the run.
-        folder: Of the run; made if it is not there, resumed if it is unfinished.
-        vocabulary: Of the captions.
-        train: What is learned from.
-        validation: What chooses the best epoch.
+        config: The run's config.
+        folder: The run's folder. It is made if missing, and an unfinished run in it is resumed.
+        vocabulary: Vocabulary of the captions.
+        train: The training photos.
+        validation: The validation photos, which decide the best epoch.
         quality: Scores captions of `validation`.
-        health: What metrics.jsonl tells of the same captions beside their score.
-        report: Is told every step.
-        note: Is told in a line what the user should know, such as a damaged state.
-        subwords: Content of the sentencepiece model that the run folder keeps, where tokens are subwords.
-        place: Which process of the training this is; all of them make a trainer of the same data.
+        health: Returns more facts about the same captions for metrics.jsonl.
+        report: Called after every step.
+        note: Called with lines for the user, such as about a damaged state.
+        subwords: Content of the sentencepiece model for the run folder, if tokens are subwords.
+        place: Position of this process. All processes make a trainer of the same data.
 
     Raises:
-        UnreachableTarget: Before anything is written, if the run could never reach its sparsity.
-        UsageError: If the folder holds something else.
+        UnreachableTarget: The run can never reach its sparsity. Raised before anything is written.
+        UsageError: The folder holds something else.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Trainer:
         )
         self.steps = settings.epochs * len(self.batches)
         self.sight = Sight(config.encoder)
-        torch.manual_seed(settings.seed)  # after the encoder, which draws weights that it then replaces
+        torch.manual_seed(settings.seed)  # after the encoder, which draws random weights before it loads its own
         self.decoder = build_decoder(
             config,
             vocabulary.decoder_size,
@@ -115,7 +115,7 @@ class Trainer:
         self.carried = carried_encoder(config, parent)
         keeps = parent is not None and config.pruning.how.starts_from is StartsFrom.MASKED
         self.method = parent.method if parent and keeps else config.pruning.method
-        for module in (self.model, self.decoder):  # buffers of the decoder itself stand in both
+        for module in (self.model, self.decoder):  # buffers of the decoder are part of both
             module.to(self.ranks.device)
         self.sight.move_to(self.ranks.device)
         self.objective = self._objective()
@@ -128,13 +128,13 @@ class Trainer:
         """Train to the end.
 
         Returns:
-            What the best checkpoint reached.
+            The results of the best checkpoint.
 
         Raises:
-            UsageError: If another process trains this run now.
-            BundleError: If the saved state of an interrupted run is broken.
-            CapPruneError: If the loss stops being finite or the disk is full.
-                KeyboardInterrupt, SystemExit: On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, after the state has been saved.
+            UsageError: Another process trains this run now.
+            BundleError: The saved state of an interrupted run is broken.
+            CapPruneError: The loss is no longer finite, or the disk is full.
+            KeyboardInterrupt, SystemExit: On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, after the state has been saved.
         """
         if self.ranks.share((self.folder / LAST).is_file() and not is_unfinished(self.folder)):
             return self._finished()
@@ -154,7 +154,7 @@ class Trainer:
         return Outcome(self.best_epoch, self.best, self.best_sparsity, usual, self.settled, signs)
 
     def _begin(self) -> None:
-        """Go on from the saved state, or choose what can be chosen before the first step."""
+        """Resume from the saved state, or make the choices that are possible before the first step."""
         if self.ranks.share(is_unfinished(self.folder)):
             self._resume()
         else:
@@ -167,7 +167,7 @@ class Trainer:
         self._note_blocks()
 
     def _train(self, request: StopRequest) -> list[float]:
-        """Run the epochs that are left; the seconds of those that were run from their start."""
+        """Run the remaining epochs. Returns the seconds of each epoch that was run completely."""
         stepper = Stepper(
             self.config,
             self.folder,
@@ -190,7 +190,7 @@ class Trainer:
         return durations
 
     def captions(self, split: Split, limit: int | None = None) -> dict[str, str]:
-        """Greedy captions of a split's first photos, each batch by one of the processes."""
+        """Generate greedy captions of a split's first photos. The processes share the batches."""
         self._set_training(False)
         names = list(split.names[:limit])
         found = {}
@@ -224,7 +224,7 @@ class Trainer:
                 self.report(self._progress(epoch, loss, captions / (time.monotonic() - began), len(batch.inputs)))
 
     def _stops(self, request: StopRequest) -> bool:
-        """Whether a signal has asked one of the processes to stop; all of them then do, at the same step."""
+        """Whether any process received a stop signal; if so, all processes stop at the same step."""
         asked = self.ranks.highest(request.signal or 0)
         request.signal = request.signal or asked or None
         return request.signal is not None
@@ -238,7 +238,7 @@ class Trainer:
         )
 
     def _end_epoch(self, epoch: int, seconds: float) -> None:
-        if self.step == self.steps and self.best_epoch < 0:  # a run ends with a model
+        if self.step == self.steps and self.best_epoch < 0:  # every run ends with a model
             self.settled = self.pruner.settle()
         self.ranks.check_equal(self._digest() if self.ranks.place.world > 1 else "")
         captions = self.captions(self.validation, self.config.training.validation_photos)
@@ -252,7 +252,7 @@ class Trainer:
         self._save_state()
 
     def _judge(self, epoch: int, seconds: float, captions: Mapping[str, str]) -> tuple[float, tuple[Sign, ...]]:
-        """Score the validation captions and write an epoch's line of the metrics."""
+        """Score the validation captions and write the epoch's line of the metrics."""
         cider = self.quality(captions)
         sparsity = self.pruner.sparsity()
         line: dict[str, object] = {"step": self.step, "epoch": epoch, "cider": cider, "seconds": seconds}
@@ -264,7 +264,7 @@ class Trainer:
         return cider, signs
 
     def _signs(self, epoch: int, captions: Mapping[str, str]) -> tuple[dict[str, float], tuple[Sign, ...]]:
-        """The losses on validation photos after an epoch, and signs that the run is not learning."""
+        """Return the losses on validation photos after an epoch, and the signs that the model does not learn."""
         self._set_training(False)
         probe = self.watch.probe()
         self._set_training(True)
@@ -300,7 +300,7 @@ class Trainer:
         return CrossEntropy()
 
     def _first_loss(self) -> torch.Tensor:
-        """The caption loss of the first batch, with a gradient."""
+        """Return the caption loss of the first batch, with a gradient."""
         batch = next(self.batches.epoch(0))
         features = self.sight(self.train.features, batch.photos)
         return CrossEntropy().loss(self.decoder.scores, features, batch)
@@ -317,7 +317,7 @@ class Trainer:
         self.ranks.first_does(save)
 
     def _digest(self) -> str:
-        """What tells the weights and gates of two processes apart."""
+        """Return a digest of the weights and gates, to compare processes."""
         digest = hashlib.sha256()
         for value in plain_state(self.model).values():
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -334,7 +334,7 @@ class Trainer:
         return Progress(epoch, epochs, self.step, self.steps, loss, speed, left, sparsity, cider)
 
     def _learning_rate(self, step: int) -> float:
-        """Of the weights, for the step that follows so many: up a line, then down half a cosine."""
+        """Return the learning rate of the weights after `step` steps: linear warm-up, then half a cosine."""
         settings, done = self.config.training, step / self.steps
         rise, final = settings.warmup, settings.final_learning_rate
         if done < rise:
@@ -343,12 +343,12 @@ class Trainer:
         return final + (settings.learning_rate - final) * (1 + math.cos(math.pi * fallen)) / 2
 
     def _note_blocks(self) -> None:
-        """Where gates stand for blocks and where they could not, as the first line of the metrics."""
+        """Write where gates are for blocks, and where that was not possible, as the first line of the metrics."""
         if self.pruner.blocks != Blocks() and not read_metrics(self.folder):
             append_metrics(self.folder, {"step": 0, **asdict(self.pruner.blocks)})
 
     def _save_state(self) -> None:
-        """Write the state; it is the same in every process, but for noise that follows from seed and step."""
+        """Write the state. It is the same in every process, except noise that follows from seed and step."""
         if self.ranks.first:
             facts = {"step": self.step, **self._facts(), "processes": self.ranks.place.world}
             save_state(self.folder, self.model, self.optimiser, facts, self.ranks.scaler)
@@ -375,7 +375,7 @@ class Trainer:
 
 @contextmanager
 def _denormals_as_zero() -> Iterator[None]:
-    """Numbers under 1e-38, of which saturated gates make many, cost a processor many times what others do."""
+    """Flush numbers below 1e-38 to zero. Saturated gates make many of them, and they slow a processor down greatly."""
     torch.set_flush_denormal(True)
     try:
         yield

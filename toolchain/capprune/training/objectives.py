@@ -1,4 +1,4 @@
-"""What a step minimises: people's words, a teacher's scores beside them, or the reward of whole captions."""
+"""Training objectives: human captions, a teacher's scores besides them, or the reward of whole captions."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Sampled(Batch):
     """Sampled captions, n of each photo.
 
     Attributes:
-        advantage: `(P * n,)`, how much more reward than its baseline each has.
-        human: The batch that they were sampled for; None where people's words are not learned beside them.
+        advantage: `(P * n,)`, reward of each caption minus its baseline.
+        human: The batch of human captions of the same photos; None if they are not part of the loss.
     """
 
     advantage: Tensor
@@ -40,18 +40,18 @@ class Sampled(Batch):
 
 
 class Objective(Protocol):
-    """Anything that a step can minimise."""
+    """Interface of objectives that a training step minimises."""
 
     def prepare(self, features: Tensor, batch: Batch) -> Batch:
-        """What is learned from in this step: the batch, or captions of the objective's own."""
+        """Return the captions of this step: the batch itself, or captions that the objective generates."""
         ...
 
     def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
-        """A scalar with a gradient, for the batch that `prepare` gave."""
+        """Return the loss, a scalar with a gradient, of a batch from `prepare`."""
         ...
 
     def facts(self) -> dict[str, float]:
-        """What the metrics should hold of the last step beside its loss."""
+        """Return facts about the last step for the metrics, besides its loss."""
         ...
 
 
@@ -59,33 +59,33 @@ class CrossEntropy:
     """Mean cross-entropy of the next word, in nats."""
 
     def prepare(self, features: Tensor, batch: Batch) -> Batch:
-        """The batch as it is."""
+        """Return the batch unchanged."""
         return batch
 
     def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
-        """In nats a word."""
+        """Return the loss in nats per word."""
         targets = _beside(features, batch.targets)
         return word_loss(scores(features, _beside(features, batch.inputs), targets), targets[targets >= 0])
 
     def facts(self) -> dict[str, float]:
-        """None."""
+        """Return no facts."""
         return {}
 
 
 class Distillation(CrossEntropy):
-    """Cross-entropy with people's words and with a teacher's scores, under teacher forcing of the same captions.
+    """Cross-entropy with human captions and with a teacher's scores, under teacher forcing of the same captions.
 
-    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015): the soft part is taken at a
-    temperature and multiplied by its square, so that its gradient keeps its size. With `sequences` the caption that the
-    teacher's beam search finds for a photo is one more of its captions (Kim, Rush, "Sequence-Level Knowledge
-    Distillation", 2016); it is searched when the photo comes up for the first time.
+    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015): the soft part uses a temperature and
+    is multiplied by its square, so that the gradient keeps its size. With `sequences`, the teacher's beam-search
+    caption of a photo is added to its captions (Kim, Rush, "Sequence-Level Knowledge Distillation", 2016). It is
+    generated when the photo is used for the first time.
 
     Args:
-        teacher: In evaluation mode, of the same vocabulary.
-        seen: The features of the training photos that the teacher reads, of its own encoder.
+        teacher: The teacher in evaluation mode, with the same vocabulary.
+        seen: The teacher's features of the training photos, from its own encoder.
         config: Weight, temperature, sequences.
         max_tokens: The teacher's longest caption, in words.
-        products: Type of the teacher's products; None for that of its weights.
+        products: Type of the teacher's matrix products; None for the type of its weights.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Distillation(CrossEntropy):
         self._said: dict[int, tuple[int, ...]] = {}  # by photo
 
     def prepare(self, features: Tensor, batch: Batch) -> Batch:
-        """The batch, with the teacher's captions where they are learned too."""
+        """Return the batch, with the teacher's captions if they are learned too."""
         if not self._config.sequences:
             return batch
         new = [row for row, photo in enumerate(batch.photos.tolist()) if photo not in self._said]
@@ -116,7 +116,7 @@ class Distillation(CrossEntropy):
         return with_captions(batch, own)
 
     def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
-        """In nats a word; the soft part is a divergence, 0 where both agree."""
+        """Return the loss in nats per word; its soft part is a divergence, 0 for equal distributions."""
         inputs, targets = _beside(features, batch.inputs), _beside(features, batch.targets)
         heat, share = self._config.temperature, self._config.weight
         with torch.no_grad():
@@ -133,17 +133,18 @@ class Distillation(CrossEntropy):
 
 
 class SelfCritical:
-    """Policy gradient on sampled captions: those that score above their baseline become likelier.
+    """Policy gradient on sampled captions: it raises the likelihood of captions with more reward than their baseline.
 
-    Rennie et al. (2017), with the mean of a photo's other samples as the baseline or the greedy caption. `<end>` is a
-    word of sample and references alike: without it a caption is rewarded for stopping at "in front of a".
+    Rennie et al. (2017). The baseline is the mean reward of the photo's other samples, or the reward of the greedy
+    caption. `<end>` counts as a word of samples and references. Without it, captions that stop at "in front of a" are
+    rewarded.
 
     Args:
-        decoder: That samples; its masks are its own.
-        config: Of the reward.
-        reward: Of captions as ids, `<end>` not included.
+        decoder: Decoder that generates the samples, with its own masks.
+        config: The reward's config.
+        reward: Returns the rewards of captions as ids, without `<end>`.
         max_tokens: The longest sample, in words.
-        products: Type of the products of sampling; None for that of the weights.
+        products: Type of the matrix products of sampling; None for the type of the weights.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class SelfCritical:
         self.mean_reward = math.nan
 
     def prepare(self, features: Tensor, batch: Batch) -> Sampled:
-        """Sample captions of the batch's photos and weigh them against their baseline."""
+        """Sample captions of the batch's photos and compute their advantages over the baseline."""
         count = self._config.samples
         words = self._sample(features, count)  # (P * n, T)
         captions = [_spoken(row) for row in words]
@@ -177,7 +178,7 @@ class SelfCritical:
         return Sampled(batch.photos, *_padded(captions, self._max_tokens), advantage, human)
 
     def loss(self, scores: Scores, features: Tensor, batch: Batch) -> Tensor:
-        """-sum(log p * (reward - baseline)) / words, and the cross-entropy of people's words where that has a weight."""
+        """Return -sum(log p * (reward - baseline)) / words, plus the weighted cross-entropy of human captions."""
         assert isinstance(batch, Sampled)
         targets = _beside(features, batch.targets)
         spoken = targets >= 0
@@ -191,7 +192,7 @@ class SelfCritical:
         return criticised + self._config.cross_entropy * CrossEntropy().loss(scores, features, batch.human)
 
     def facts(self) -> dict[str, float]:
-        """The mean reward of the samples."""
+        """Return the mean reward of the samples."""
         return {"reward": self.mean_reward}
 
     @torch.no_grad()
@@ -219,13 +220,13 @@ class SelfCritical:
 
 
 def _spoken(row: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], bool]:
-    """A sampled caption and whether it ended by itself."""
+    """Return a sampled caption, and whether it ended with `<end>`."""
     ids = row.tolist()
     return (tuple(ids[: ids.index(END)]), True) if END in ids else (tuple(ids), False)
 
 
 def _beside(features: Tensor, ids: npt.NDArray[np.int64]) -> Tensor:
-    """Ids on the device of the features."""
+    """Return ids on the device of the features."""
     return torch.from_numpy(ids).to(features.device)
 
 

@@ -1,4 +1,4 @@
-"""What goes into a training and what comes out of it: a split, where a run is, what it reached."""
+"""Inputs and results of a training run: splits, progress and the outcome."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from capprune.training.health import Sign
 
 @dataclass(frozen=True)
 class Split:
-    """One split as training needs it.
+    """One split of the training data.
 
     Attributes:
-        names: Of the photos.
-        features: Of the photos, in the same order, `(P, R, F)`; for an encoder that learns their pixels `(P, S, S, 3)`.
+        names: Names of the photos.
+        features: Features of the photos in the same order, `(P, R, F)`; pixels `(P, S, S, 3)` for a trained encoder.
         captions: For every photo its captions as ids.
-        taught: What a teacher sees of them, `(P, R, F)` of its own encoder; `features` if left out.
-        batches: Of every epoch, where they are read from shards; made of `captions` if left out.
+        taught: The teacher's features `(P, R, F)` from its own encoder; `features` if left out.
+        batches: The batches of every epoch if they are read from shards; made of `captions` if left out.
     """
 
     names: Sequence[str]
@@ -31,7 +31,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is, for whoever shows it."""
+    """Progress of a run, to be displayed."""
 
     epoch: int
     epochs: int
@@ -42,20 +42,20 @@ class Progress:
     seconds_left: float
     sparsity: float | None
     cider: float | None
-    signs: tuple[Sign, ...] = ()  # that it is not learning, after an epoch
+    signs: tuple[Sign, ...] = ()  # signs that the model does not learn, after an epoch
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run reached.
+    """Results of a finished run.
 
     Attributes:
-        epoch: Of the best checkpoint.
-        cider: Its CIDEr-D on the validation photos, greedy.
+        epoch: Epoch of the best checkpoint.
+        cider: CIDEr-D of its greedy captions of the validation photos.
         sparsity: Its share of closed gates; 0 for a dense run.
-        seconds_per_epoch: Median, of this sitting.
-        settled: Gates that were moved after the last step, because no epoch had ended at the target.
-        signs: That it was not learning, after the last epoch.
+        seconds_per_epoch: Median over the epochs since the last start of the run.
+        settled: Number of gates changed after the last step, because no epoch had ended at the target.
+        signs: Signs after the last epoch that the model does not learn.
     """
 
     epoch: int
@@ -66,6 +66,6 @@ class Outcome:
     signs: tuple[Sign, ...] = ()
 
 
-Quality = Callable[[Mapping[str, str]], float]  # captions of the validation photos to their CIDEr-D
-Health = Callable[[Mapping[str, str]], Mapping[str, object]]  # the same captions to signs of sick ones
+Quality = Callable[[Mapping[str, str]], float]  # from captions of the validation photos to their CIDEr-D
+Health = Callable[[Mapping[str, str]], Mapping[str, object]]  # from the same captions to facts about their health
 Report = Callable[[Progress], None]

@@ -1,4 +1,4 @@
-"""From a config to what the loop reads: captions as ids, cached features or pixels, the vocabulary."""
+"""Prepares the loop's inputs from a config: captions as ids, cached features or pixels, the vocabulary."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, DataError
 
 MOST_LICENCE = 200  # characters, in a manifest
-CHECKED_TOGETHER = 64  # photos whose region features are in memory at once
+CHECKED_TOGETHER = 64  # photos whose region features are in memory at the same time
 
-Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # a label to a progress bar
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # from a label to a progress bar
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Prepared:
     """The data of a run.
 
     Attributes:
-        train: What is learned from.
-        validation: What chooses the best epoch.
-        validation_photos: The same photos with their human captions.
-        vocabulary: Of the training captions.
-        notes: Lines about what was left out of the data, made, or taken from a cache, for people.
-        subwords: Content of the sentencepiece model, where tokens are subwords.
-        licence: Terms of the data as every bundle has them, the teacher of generated captions among them.
-        skipped: Returns a line about photos that were skipped while the run trained; None where there were none.
+        train: The training photos.
+        validation: The validation photos, which decide the best epoch.
+        validation_photos: The validation photos with their human captions.
+        vocabulary: Vocabulary of the training captions.
+        notes: Lines for the user about data that was left out, made, or taken from a cache.
+        subwords: Content of the sentencepiece model, if tokens are subwords.
+        licence: Terms of the data for every bundle, including the teacher of generated captions.
+        skipped: Returns a line about photos that were skipped during training; None if there were none.
     """
 
     train: Split
@@ -63,17 +63,17 @@ class Prepared:
 
 
 def prepare(config: RunConfig, *, cache: Path, bar: Bar, device: torch.device = CPU) -> Prepared:
-    """Read captions, build the vocabulary, compute what is not cached yet: features, or pixels if the encoder learns.
+    """Read captions, build the vocabulary, and compute the features that are not cached (pixels for a trained encoder).
 
     Args:
-        config: Of the run.
+        config: The run's config.
         cache: Folder of all caches.
-        bar: Makes a progress bar under a label.
-        device: Where features are computed.
+        bar: Makes a progress bar with a label.
+        device: Device that computes the features.
 
     Raises:
-        UsageError: If the data folder is not there.
-        DataError: If a split is empty, captions name photos that are not there, or a photo cannot be read.
+        UsageError: The data folder does not exist.
+        DataError: A split is empty, captions name missing photos, or a photo cannot be read.
     """
     if config.data.shards is not None:
         return _prepare_shards(config, cache, bar, device)
@@ -120,7 +120,7 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar, device: torch.device = 
 
 
 def _prepare_shards(config: RunConfig, cache: Path, bar: Bar, device: torch.device) -> Prepared:
-    """The data of a run whose photos are read from shards as it trains."""
+    """Return the data of a run that reads photos from shards during training."""
     extractor, teacher = _extractor(config, device), _teacher(config, device)
     found = read_shards(config, cache=cache, bar=bar, extractor=extractor, teacher=teacher)
     train, validation = found.train, found.validation
@@ -161,7 +161,7 @@ class _Seen:
 
 
 def _good(photos: Sequence[CaptionedPhoto], seen: Sequence[Features], notes: list[str], folder: Path) -> list[int]:
-    """The positions of photos that could be read; the others are counted and named in the notes."""
+    """Return the positions of readable photos. The others are counted and named in the notes."""
     broken = {place: reason for one in seen for place, reason in one.broken.items()}
     if broken:
         names = tuple(f"{photos[place].name}: {reason}" for place, reason in sorted(broken.items()))
@@ -173,7 +173,7 @@ def _good(photos: Sequence[CaptionedPhoto], seen: Sequence[Features], notes: lis
 
 
 def _licence(own: str, labelled_by: str | None) -> str:
-    """The terms of the data, and of the model that generated its captions."""
+    """Return the terms of the data, and of the model that generated its captions."""
     if labelled_by is None or labelled_by in own:
         return own
     credit = f"captions by {labelled_by}"
@@ -181,7 +181,7 @@ def _licence(own: str, labelled_by: str | None) -> str:
 
 
 def _regions(config: RunConfig, names: Sequence[str]) -> RegionTable:
-    """The region features of photos; every file's size is checked now, not in the middle of an epoch."""
+    """Return the region features of photos. The size of every file is checked here, before training."""
     teacher = config.training.distillation.teacher
     if teacher is not None and (other := read_run(teacher).config.encoder.name) != REGIONS:
         raise ConfigError(
@@ -199,7 +199,7 @@ def _regions(config: RunConfig, names: Sequence[str]) -> RegionTable:
 
 
 def _extractor(config: RunConfig, device: torch.device) -> FeatureExtractor | BlockExtractor | None:
-    """What is computed of a photo once: features if nothing learns, else what the frozen blocks give, if there are any."""
+    """Return what computes cached values: features of a frozen encoder, else the output of frozen blocks, if any."""
     if config.encoder.name == REGIONS:
         return None
     if config.encoder.train != "frozen" and not config.encoder.frozen_blocks:
@@ -210,7 +210,7 @@ def _extractor(config: RunConfig, device: torch.device) -> FeatureExtractor | Bl
 
 
 def _teacher(config: RunConfig, device: torch.device) -> FeatureExtractor | None:
-    """What a teacher sees through; where that is what the run sees through, the cache has its features already."""
+    """Return the teacher's feature extractor. If the run has the same encoder, the cache already holds its features."""
     folder = config.training.distillation.teacher
     return None if folder is None else FeatureExtractor(teachers_eye(folder), device)
 

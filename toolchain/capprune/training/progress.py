@@ -1,4 +1,4 @@
-"""Where long work reports how far it is: one protocol for all of it, and a silent default."""
+"""Progress reports of long work: one protocol for all of it, and a silent default."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from capprune.training.outcome import Progress as TrainingState
 
-Advance = Callable[[int, int], None]  # how much is done, and of how much
+Advance = Callable[[int, int], None]  # amount done, total amount
 
 
 class Progress(Protocol):
-    """What long work calls while it runs. An error that a method raises ends the work."""
+    """Interface for progress reports of long work. An error that a method raises ends the work."""
 
     def say(self, message: str, /) -> None:
-        """Show a line about what is being done, or what was noticed."""
+        """Show a line about the current work or a finding."""
 
     def bar(self, label: str, /) -> AbstractContextManager[Advance]:
-        """Show a progress bar until the context ends; it is told how much is done."""
+        """Show a progress bar until the context ends; the context's value is called with the amount done."""
 
     def training(self, run: Path, /) -> Callable[[TrainingState], None]:
-        """Begin to show the training of a run; what is returned is called after every step and every epoch."""
+        """Start to show the training of a run. The returned function is called after every step and every epoch."""
 
 
 class Silent:

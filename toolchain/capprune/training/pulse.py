@@ -1,7 +1,8 @@
-"""How the processes of a training notice that one of them has died or hangs, whatever they are waiting for.
+"""Detects that another process of a training run died or hangs.
 
-Each process counts up a number in a store of rank 0 every second, from a thread. A number that stands still for `SILENT`
-seconds belongs to a process that is gone. A process that ends with an error leaves its reason in the store first.
+A thread of each process increments a number in the store of rank 0 every second. If a number does not change for
+`SILENT` seconds, its process is considered lost. A process that ends with an error first writes its reason to the
+store.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from capprune.training.launch import LOST_HINT, STARTED_BY
 from capprune_runtime.errors import CapPruneError
 
 BEAT = 1.0  # seconds
-SILENT = 20.0  # seconds; longer than any pause of a process that is alive
-GRACE = 15.0  # seconds that the main thread has to end with a message after a process was lost
+SILENT = 20.0  # seconds; longer than any pause of a live process
+GRACE = 15.0  # seconds in which the main thread can end with a message after a process was lost
 STORE_TIMEOUT = 10.0  # seconds
 
 
 class Pulse(threading.Thread):
-    """The pulse of this process, and an eye on the others'.
+    """Heartbeat of this process, and monitor of the others.
 
     Args:
-        store: Of all processes; used by this thread alone.
-        rank: Of this process.
-        names: Of all processes, for people.
+        store: Store of all processes; only this thread uses it.
+        rank: Rank of this process.
+        names: Names of all processes, for messages.
 
     Attributes:
-        lost: The process that has ended and why; None while all are alive.
+        lost: Name of the process that ended, and the reason; None while all are alive.
     """
 
     def __init__(self, store: Store, rank: int, names: list[str]) -> None:
@@ -52,7 +53,7 @@ class Pulse(threading.Thread):
             try:
                 self._beat(beats)
                 self.lost = self._silent(seen)
-            except (RuntimeError, OSError):  # the store has gone with rank 0
+            except (RuntimeError, OSError):  # the store ended with rank 0
                 self.lost = f"{self._names[0]} has ended"
             if self._parent is not None and os.getppid() != self._parent:
                 self.lost = "the process that started this one has ended"
@@ -66,13 +67,13 @@ class Pulse(threading.Thread):
                 return
 
     def stop(self, reason: str | None) -> None:
-        """End the pulse, and leave the reason for the others: an empty one if this process ends well."""
+        """Stop the heartbeat and write the reason for the other processes; an empty one if this process succeeded."""
         self._farewell = reason or "."
         self._over.set()
         self.join(STORE_TIMEOUT)
 
     def wait_for_loss(self) -> str | None:
-        """Wait until the process is known whose end has broken a connection."""
+        """Wait until the process that broke a connection is known."""
         deadline = time.monotonic() + SILENT + GRACE / 2
         while self.lost is None and time.monotonic() < deadline:
             time.sleep(BEAT / 4)
@@ -98,14 +99,14 @@ class Pulse(threading.Thread):
         return None
 
     def _end_late(self) -> None:
-        """End the process where its main thread hangs in a call that nobody will answer."""
+        """End the process if its main thread hangs in a call that will never return."""
         if not self._over.wait(GRACE):
             print(f"error: {lost_error(self.lost)}", file=sys.stderr, flush=True)
             os._exit(1)
 
 
 def lost_error(lost: str | None) -> CapPruneError:
-    """The message about a process that is gone."""
+    """Return the error about a lost process."""
     return CapPruneError("a process of this training is gone", found=lost or "a connection broke", hint=LOST_HINT)
 
 
@@ -113,10 +114,10 @@ def open_store(rank: int, world: int, host: str, port: int) -> TCPStore:
     """Return the store of all processes; rank 0 serves it.
 
     Args:
-        rank: Of this process.
-        world: Processes in all.
-        host: Of rank 0.
-        port: 0 lets rank 0 choose; the others need its choice.
+        rank: Rank of this process.
+        world: Number of all processes.
+        host: Host of rank 0.
+        port: Port of the store. With 0, rank 0 chooses one, which the others must be given.
     """
     return TCPStore(
         host, port, world, is_master=rank == 0, timeout=timedelta(seconds=STORE_TIMEOUT), wait_for_workers=False
@@ -124,5 +125,5 @@ def open_store(rank: int, world: int, host: str, port: int) -> TCPStore:
 
 
 def name_of(rank: int, world: int, device: str) -> str:
-    """A process's name, for people."""
+    """Return the name of a process for messages."""
     return f"rank {rank} of {world} ({socket.gethostname()}, process {os.getpid()}, {device})"

@@ -1,7 +1,7 @@
-"""The processes of a training as the loop sees them: what they add up, agree on, and leave to the first.
+"""Communication between the processes of a training run: sums, agreement, and work of the first process only.
 
-Every process holds the whole model and computes its share of each batch; gradients are added up. Nothing here is used by a
-training of one process.
+Every process holds the whole model and computes its share of each batch; gradients are summed. A training run with one
+process uses none of it.
 """
 
 from __future__ import annotations
@@ -31,32 +31,35 @@ Value = TypeVar("Value")
 
 
 class _Added(DDPStrategy):
-    """Processes whose gradients the loop adds up itself: gates get theirs outside of any module's call."""
+    """DDP without gradient hooks.
+
+    The loop sums gradients itself, because gates get theirs outside of any module's call.
+    """
 
     def setup_module(self, module: nn.Module) -> Any:
-        """Leave the module as it is."""
+        """Return the module unchanged."""
         return module
 
 
 class Ranks:
-    """The processes of one training.
+    """The processes of one training run.
 
     Args:
         config: The keys under `training`: device and precision.
-        place: Which process this is.
+        place: Position of this process.
 
     Attributes:
-        place: Which process this is.
-        device: Of this process.
-        scaler: Of the loss, in float16.
-        fabric: Moves, casts and goes backwards.
+        place: Position of this process.
+        device: Device of this process.
+        scaler: Scaler of the loss, in float16.
+        fabric: Moves and casts tensors and runs the backward pass.
 
     Raises:
         UsageError: The machine has no such device.
     """
 
     def __init__(self, config: TrainingConfig, place: Place) -> None:
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision and its processes
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its precision and its processes
         self.place, self.device = place, chosen_device(config, place)
         self.scaler = torch.amp.GradScaler(self.device.type) if config.precision == "float16" else None
         own: dict[str, Any] = {"precision": FABRIC_PRECISION[config.precision]}
@@ -80,7 +83,7 @@ class Ranks:
         return self.place.first
 
     def share(self, value: Value) -> Value:
-        """Return the first process's value in all of them."""
+        """Return the first process's value in all processes."""
         if self.place.world == 1:
             return value
         shared: Value = self.fabric.broadcast(value)
@@ -95,7 +98,7 @@ class Ranks:
         return found
 
     def first_does(self, work: Callable[[], Value]) -> Value | None:
-        """Let the first process do something; an error of it is raised in all of them. Others return None."""
+        """Run `work` in the first process only. Its error is raised in all processes; the others return None."""
         if self.place.world == 1:
             return work()
         found, error = None, None
@@ -112,7 +115,7 @@ class Ranks:
         return found
 
     def highest(self, value: int) -> int:
-        """Return the highest value of all processes."""
+        """Return the highest value over all processes."""
         if self.place.world == 1:
             return value
         number = torch.tensor(value, device=self.device)
@@ -120,7 +123,7 @@ class Ranks:
         return int(number)
 
     def add(self, *tensors: Tensor) -> None:
-        """Add tensors of one type up over all processes, in place."""
+        """Sum tensors of one type over all processes, in place."""
         if self.place.world == 1:
             return
         flat = torch.cat([one.reshape(-1) for one in tensors])
@@ -130,7 +133,7 @@ class Ranks:
             one.copy_(part.view_as(one))
 
     def check_equal(self, digest: str) -> None:
-        """Check that all processes have the same, such as a digest of their gates.
+        """Check that all processes have the same digest, such as one of their gates.
 
         Raises:
             CapPruneError: They differ.
@@ -140,7 +143,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """While open, the end of another process ends this one with its name, and this one's end reaches the others."""
+        """While open, raise an error that names another process if it ends, and report this one's end to the others."""
         reason: str | None = "an error"
         try:
             yield
@@ -151,7 +154,7 @@ class Ranks:
         except (KeyboardInterrupt, SystemExit):
             reason = None
             raise
-        except RuntimeError as error:  # what torch.distributed raises when a connection breaks
+        except RuntimeError as error:  # raised by torch.distributed when a connection breaks
             if self._pulse is None or not _broken(error):
                 raise
             raise lost_error(self._pulse.wait_for_loss()) from error
@@ -170,7 +173,7 @@ class Ranks:
 
 
 def _complete(place: Place) -> None:
-    """Give the environment the names that Lightning reads, where SLURM has set its own."""
+    """Set the environment variables that Lightning reads from those of SLURM."""
     os.environ.update({"LOCAL_RANK": str(place.local), "NODE_RANK": str(place.node)})
     if "MASTER_ADDR" not in os.environ:
         os.environ["MASTER_ADDR"] = SLURMEnvironment().main_address
@@ -178,7 +181,7 @@ def _complete(place: Place) -> None:
 
 
 def own_share(items: Sequence[Value], place: Place) -> Sequence[Value]:
-    """What of some pieces of work falls to a process."""
+    """Return the share of this process in some items."""
     return items[place.rank :: place.world]
 
 

@@ -1,8 +1,8 @@
-"""The states of an unfinished run: all that a second start needs to go on as if there had been no interruption.
+"""Saved states of an unfinished run, from which it resumes exactly.
 
-The last two are kept. A new one is written beside them and takes its place when it is whole, so that a kill, a full disk or
-a machine that goes down costs at most the steps since the last one. A state has a digest of its content: one that a disk
-has damaged is named, and the one before it is used.
+The last two states are kept. A new one is written to a temporary name and renamed when complete. So a kill, a full disk
+or a machine failure costs at most the steps since the last state. Each state has a digest of its content. If the disk
+has damaged a state, it is reported by name and the previous one is used.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from capprune_runtime.errors import BundleError, HashMismatch
 MODEL, OPTIMISER, RANDOM, SCALER = "model.", "optimiser.", "random", "scaler"
 DIGEST = "digest"
 
-Note = Callable[[str], None]  # is told in a line what the user should know
+Note = Callable[[str], None]  # called with a line for the user
 
 
 @dataclass
 class Timer:
-    """When the next state within an epoch is due.
+    """Decides when to save a state within an epoch.
 
     Args:
-        every: Steps or minutes between two states; None for none within an epoch.
+        every: Steps or minutes between two states; None for no states within an epoch.
     """
 
     every: Interval | None
@@ -42,7 +42,7 @@ class Timer:
         self._steps = 0
 
     def is_due(self) -> bool:
-        """Count one step; whether a state should follow it."""
+        """Count one step. Returns whether to save a state now."""
         self._steps += 1
         if self.every is None:
             return False
@@ -50,12 +50,12 @@ class Timer:
         return done >= self.every.count
 
     def restart(self) -> None:
-        """Count from now on, when a state has been saved."""
+        """Restart the count after a state has been saved."""
         self._saved_at, self._steps = time.monotonic(), 0
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a run's folder holds a state to go on from."""
+    """Whether a run's folder holds a state to resume from."""
     return any((folder / name).is_file() for name in (NEXT_STATE, STATE, PREVIOUS_STATE))
 
 
@@ -66,17 +66,17 @@ def save_state(
     facts: Mapping[str, object],
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Write weights, gates, the optimiser's moments and the random state, whole or not at all.
+    """Write weights, gates, the optimiser's moments and the random state, atomically.
 
     Args:
-        folder: Of the run.
-        model: Being trained.
-        optimiser: Of its parameters; learning rates are not saved, they follow from the step.
-        facts: Whatever else the loop counts.
-        scaler: Of the loss, in float16.
+        folder: The run's folder.
+        model: The model in training.
+        optimiser: Optimiser of its parameters. Learning rates are not saved because they follow from the step.
+        facts: The other values that the loop counts.
+        scaler: Scaler of the loss, in float16.
 
     Raises:
-        CapPruneError: If the disk is full; the states before this one are then still there.
+        CapPruneError: The disk is full; the earlier states still exist.
     """
     tensors = {MODEL + name: value for name, value in plain_state(model).items()}
     for index, slots in optimiser.state_dict()["state"].items():
@@ -90,14 +90,14 @@ def save_state(
 
 
 def read_state(folder: Path, note: Note | None = None) -> Checkpoint:
-    """Read the newest state of a run that is whole.
+    """Read the newest intact state of a run.
 
     Args:
-        folder: Of the run.
-        note: Is told of a damaged state in whose place an older one is used.
+        folder: The run's folder.
+        note: Called with a line about a damaged state if an older one is used instead.
 
     Raises:
-        BundleError: If none is whole; names the newest.
+        BundleError: No state is intact; names the newest.
     """
     there = [folder / name for name in (NEXT_STATE, STATE, PREVIOUS_STATE) if (folder / name).is_file()]
     first: BundleError | None = None
@@ -111,7 +111,7 @@ def read_state(folder: Path, note: Note | None = None) -> Checkpoint:
             step = saved.facts.get("step", "?")
             note(f"{first.where}: {first.what}; the run goes on from {path.name}, step {step}")
         if path.name == Path(NEXT_STATE).name:
-            _move_up(folder)  # a kill came between writing it and giving it its name
+            _move_up(folder)  # the process was killed between writing and renaming it
         return saved
     assert first is not None
     first.hint = first.hint or f"remove {(folder / STATE).parent} to start the run again"
@@ -125,20 +125,20 @@ def restore_state(
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Mapping[str, str]:
-    """The way back from `save_state`, into a model and an optimiser made from the same config.
+    """Restore a saved state into a model and an optimiser made from the same config; the inverse of `save_state`.
 
     Args:
-        saved: What `read_state` returned.
+        saved: Result of `read_state`.
         where: The run's folder, for messages.
-        model: Gets weights, gates and masks.
-        optimiser: Gets its moments.
-        scaler: Gets its scale.
+        model: Receives weights, gates and masks.
+        optimiser: Receives its moments.
+        scaler: Receives its scale.
 
     Returns:
         The facts.
 
     Raises:
-        BundleError: If the state belongs to another config.
+        BundleError: The state belongs to another config.
     """
     slots: dict[int, dict[str, Tensor]] = {}
     try:

@@ -1,7 +1,7 @@
 """The reward of a caption: CIDEr-D and BLEU-4 against its photo's captions, as ids, with `<end>` as a word.
 
-Thousands of captions are rewarded a minute, so that n-grams stay ids and every photo's references are counted once.
-A test holds CIDEr-D equal to pycocoevalcap's.
+Thousands of captions are rewarded per minute. So n-grams are kept as ids, and the n-grams of every photo's references
+are counted once. A test compares CIDEr-D with pycocoevalcap's.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from capprune.data.words import words as split_words
 from capprune_runtime.bundle.vocabulary import END, SPECIAL_TOKENS, UNKNOWN, Vocabulary
 
 N = 4  # the longest n-gram, for both
-SIGMA = 6.0  # of CIDEr-D's penalty on length
+SIGMA = 6.0  # of CIDEr-D's length penalty
 CIDER_SCALE = 10.0
-_NO_WORD, _FIRST_WORD = -1, 4  # beside `END`
-TINY, SMALL = 1e-15, 1e-9  # BLEU of a caption without a 4-gram is small, not undefined
+_NO_WORD, _FIRST_WORD = -1, 4  # besides `END`
+TINY, SMALL = 1e-15, 1e-9  # keep BLEU of a caption without a 4-gram small, but defined
 
 Ngrams = Counter[tuple[int, ...]]
 Caption = tuple[tuple[int, ...], bool]  # ids, and whether `<end>` follows
 
 
 class WordIds:
-    """Captions as numbers of their words, whatever the tokens are: n-grams of words are rewarded, not of digits or pieces.
+    """Maps captions to numbers of their words for any kind of tokens, so that n-grams of words are rewarded.
 
     Args:
-        vocabulary: Of the captions; where its tokens are words, they are the numbers.
+        vocabulary: Vocabulary of the captions. If its tokens are words, the ids are the numbers.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -38,14 +38,14 @@ class WordIds:
         self._numbers: dict[str, int] = {}
 
     def reference(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """The words of a human caption."""
+        """Return the word numbers of a human caption."""
         if self._vocabulary.coding.kind == "words":
             return ids
         texts = self._texts(ids)
         return tuple(self._numbers.setdefault(text, _FIRST_WORD + len(self._numbers)) for text in texts)
 
     def sample(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """The words of a sampled caption; one that no human caption has, or digits of no word, match nothing."""
+        """Return the word numbers of a sampled caption. Words of no human caption and invalid digits match nothing."""
         if self._vocabulary.coding.kind == "words":
             return ids
         return tuple(
@@ -60,13 +60,13 @@ class WordIds:
 
 
 class CaptionReward:
-    """Rewards captions of photos whose references it knows.
+    """Computes rewards of captions from the references of their photos.
 
     Args:
         references: For every photo its captions as ids, without `<end>`.
         cider: Weight of CIDEr-D.
-        bleu4: Weight of BLEU-4, of single captions.
-        words: How token ids become words; None where they are words.
+        bleu4: Weight of BLEU-4 of single captions.
+        words: Maps token ids to words; None if tokens are words.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class CaptionReward:
         self._lengths = [[len(ids) + 1 for ids in own] for own in references]
 
     def __call__(self, photos: npt.NDArray[np.int64], captions: Sequence[Caption]) -> npt.NDArray[np.float64]:
-        """The rewards `(B,)` of captions of the photos `(B,)`."""
+        """Return the rewards `(B,)` of captions of the photos `(B,)`."""
         found = [self._reward(int(photo), caption) for photo, caption in zip(photos, captions, strict=True)]
         return np.array(found, dtype=np.float64)
 
@@ -108,7 +108,7 @@ class CaptionReward:
         return reward
 
     def cider_d(self, photo: int, counts: Ngrams, length: int) -> float:
-        """CIDEr-D (0 to 10) of one caption's n-grams."""
+        """Return CIDEr-D (0 to 10) of one caption's n-grams."""
         vector, norms = self._vector(counts)
         total = 0.0
         for (reference, reference_norms), words in zip(self._vectors[photo], self._lengths[photo], strict=True):
@@ -126,7 +126,7 @@ class CaptionReward:
         return CIDER_SCALE / N * total / len(self._vectors[photo])
 
     def bleu(self, photo: int, counts: Ngrams, length: int) -> float:
-        """BLEU-4 (0 to 1) of one caption's n-grams, against the reference of the closest length."""
+        """Return BLEU-4 (0 to 1) of one caption's n-grams, against the reference of the closest length."""
         most, matched, guessed = self._most[photo], [0] * N, [max(0, length - n) for n in range(N)]
         for ngram, count in counts.items():
             matched[len(ngram) - 1] += min(count, most.get(ngram, 0))
@@ -136,7 +136,7 @@ class CaptionReward:
         return product ** (1 / N) * (math.exp(1 - 1 / ratio) if ratio < 1 else 1.0)
 
     def _vector(self, counts: Ngrams) -> tuple[dict[tuple[int, ...], float], list[float]]:
-        """Weights of n-grams by frequency and rarity, and their norms for each n."""
+        """Return the weights of n-grams by frequency and rarity, and their norms for each n."""
         idf, unseen = self._idf, self._log_photos
         vector = {ngram: count * idf.get(ngram, unseen) for ngram, count in counts.items()}
         squares = [0.0] * N
@@ -146,13 +146,13 @@ class CaptionReward:
 
 
 def ngrams(words: Sequence[int]) -> Ngrams:
-    """How often every n-gram of 1 to 4 ids stands in a caption."""
+    """Count every n-gram of 1 to 4 ids in a caption."""
     ids = tuple(words)
     return Counter(ids[i : i + n] for n in range(1, N + 1) for i in range(len(ids) - n + 1))
 
 
 def _at_most(references: Sequence[Ngrams]) -> Ngrams:
-    """The largest count of every n-gram in any one reference."""
+    """Return the largest count of every n-gram in any one reference."""
     most: Ngrams = Counter()
     for counts in references:
         most |= counts

@@ -1,12 +1,12 @@
-"""The run folder: what training leaves behind, and the way back from it to a model.
+"""The run folder: the files that training writes, and how they are read back into a model.
 
 config.yaml           the resolved config
-vocabulary.txt        one word or piece of a word a line
-subwords.model        the sentencepiece model, where tokens are subwords
+vocabulary.txt        one word or piece of a word per line
+subwords.model        the sentencepiece model, if tokens are subwords
 weights.safetensors   the best checkpoint by validation CIDEr (among those at the target, when pruned)
-last.safetensors      the last one
+last.safetensors      the last checkpoint
 metrics.jsonl         one line every few steps and every epoch
-state/                the last two states, with all that is needed to go on; removed when the run is finished
+state/                the last two states, from which the run resumes; removed when the run is finished
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ CONFIG, VOCABULARY, METRICS, SUBWORDS = "config.yaml", "vocabulary.txt", "metric
 BEST, LAST, STATE = "weights.safetensors", "last.safetensors", "state/state.safetensors"
 FACTS = "__metadata__"  # key of the facts in the header of a safetensors file
 NEXT_STATE, PREVIOUS_STATE = "state/next.safetensors", "state/previous.safetensors"
-LOCK = "state/lock"  # held by the process that trains this run, and gone with it
+LOCK = "state/lock"  # held by the process that trains this run, and released when it ends
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name and a few facts about them, as strings."""
+    """Tensors by name and facts about them, as strings."""
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, str]
@@ -57,15 +57,15 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run however much of it is read.
+    """The common part of runs that were read with or without a model.
 
     Attributes:
-        folder: The run.
-        config: As resolved when it was trained.
-        vocabulary: Of the decoder.
+        folder: The run's folder.
+        config: The resolved config of its training.
+        vocabulary: The decoder's vocabulary.
         masks: For every pruned weight which entries are kept; empty for a dense run.
-        facts: Of the checkpoint: epoch, step, CIDEr.
-        widths: For every pruned weight how many neighbours in a row share a gate.
+        facts: Facts of the checkpoint: epoch, step, CIDEr.
+        widths: For every pruned weight how many adjacent entries of a row share a gate.
     """
 
     folder: Path
@@ -77,31 +77,31 @@ class Run:
 
     @property
     def method(self) -> str:
-        """The method that made the masks; a run that keeps another's remembers it."""
+        """The method that made the masks, also for a run that kept those of another run."""
         return self.facts.get("method", self.config.pruning.method)
 
 
 @dataclass(frozen=True)
 class SavedRun(Run):
-    """A run as its files have it.
+    """A run with the content of its files.
 
     Attributes:
-        weights: As trained: what masks remove is still there. The encoder's, under `encoder.`, where it has learned.
+        weights: The trained weights, masks not applied. Includes the encoder's, under `encoder.`, if it was trained.
     """
 
     weights: Mapping[str, Tensor]
 
     def pruned(self) -> dict[str, Tensor]:
-        """The weights that have masks, with zeros where these are closed."""
+        """Return the weights that have masks, with zeros in the pruned entries."""
         return {name: self.weights[name] * mask for name, mask in self.masks.items()}
 
 
 @dataclass(frozen=True)
 class LoadedRun(Run):
-    """A trained model, masks applied, ready to caption or to export.
+    """A trained model with masks applied, ready to generate captions or to export.
 
     Attributes:
-        model: In evaluation mode, on the CPU; closed gates are zeros.
+        model: The model in evaluation mode, on the CPU; pruned weights are zeros.
     """
 
     model: CaptionModel
@@ -113,24 +113,24 @@ class LoadedRun(Run):
         if encoder.name == REGIONS:
             return RegionsSection(encoder.regions, encoder.channels)
         seen = self.model.encoder
-        assert isinstance(seen, GridEncoder)  # all else has its regions given
+        assert isinstance(seen, GridEncoder)  # all other encoders have precomputed regions
         return PreprocessingSection(size=encoder.size, mean=seen.network.mean, scale=seen.network.scale)
 
     @property
     def prunable(self) -> int:
-        """Weights that pruning could remove: every matrix of the decoder, and what is masked of the encoder."""
+        """Number of prunable weights: every matrix of the decoder, and the masked matrices of the encoder."""
         decoder = self.model.decoder
         own = sum(decoder.get_submodule(name).get_parameter("weight").numel() for name in decoder.roles())
         return own + sum(mask.numel() for mask in of_encoder(self.masks).values())
 
     @property
     def kept(self) -> int:
-        """Weights that are left of them."""
+        """Number of prunable weights that are kept."""
         return self.prunable - sum(mask.numel() - int(mask.sum()) for mask in self.masks.values())
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
-    """Write a checkpoint as safetensors, whole or not at all; equal tensors and facts make equal bytes."""
+    """Write a checkpoint as safetensors, atomically. Equal tensors and facts give equal bytes."""
     with atomic_file(path) as temporary:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
@@ -141,7 +141,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
 
 
 def _sort_facts(path: Path) -> None:
-    """Sort the facts in the header, which safetensors writes in another order in each process."""
+    """Sort the facts in the header; safetensors writes them in a different order in each process."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -157,8 +157,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        MissingFile: If it is not there.
-        BundleError: If it is not safetensors, is cut short or holds values that are not finite.
+        MissingFile: It does not exist.
+        BundleError: It is not safetensors, is truncated or holds values that are not finite.
     """
     if not path.is_file():
         raise MissingFile(
@@ -180,16 +180,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_run(folder: Path, checkpoint: str = BEST) -> LoadedRun:
-    """Read a run back into a model.
+    """Read a run into a model.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         checkpoint: `BEST` or `LAST`.
 
     Raises:
-        UsageError: If there is no such folder.
-        ConfigError: If its config is broken.
-        BundleError: If a file is missing, broken, or does not fit the others.
+        UsageError: There is no such folder.
+        ConfigError: Its config is broken.
+        BundleError: A file is missing or broken, or does not fit the others.
     """
     found = read_run(folder, checkpoint)
     tensors = {**found.weights, **found.pruned()}
@@ -209,7 +209,7 @@ def _encoder(config: EncoderConfig, tensors: Mapping[str, Tensor]) -> GridEncode
 
 
 def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
-    """Read a run's files, without a model; see `load_run`."""
+    """Read a run's files without making a model; see `load_run`."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError("there is no such run", where=folder, hint="capprune train CONFIG --out RUN makes one")
@@ -245,16 +245,16 @@ def _unfit(path: Path, config: RunConfig, vocabulary: Vocabulary, error: Excepti
 
 
 def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> Decoder:
-    """The decoder of a run that another one learns from, masks applied, in evaluation mode.
+    """Return the decoder of a teacher's run with masks applied, in evaluation mode.
 
     Args:
-        folder: Of the teacher's run.
-        vocabulary: Of the run that learns.
+        folder: The teacher's run.
+        vocabulary: Vocabulary of the student's run.
         features: F, channels of a region.
 
     Raises:
-        UsageError: If there is no such run, or it has other words.
-        BundleError: If it is broken.
+        UsageError: There is no such run, or its vocabulary is different.
+        BundleError: It is broken.
     """
     found = read_run(folder)
     if found.vocabulary != vocabulary:
@@ -275,16 +275,16 @@ def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> Decoder
 
 
 def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary, subwords: bytes | None = None) -> None:
-    """Write config and vocabulary of a new run; an unfinished run of the same config is left to be resumed.
+    """Write config and vocabulary of a new run. An unfinished run of the same config is left as it is, to be resumed.
 
     Args:
-        folder: Of the run.
-        config: Of the run.
-        vocabulary: Of its captions.
-        subwords: Content of the sentencepiece model, where tokens are subwords.
+        folder: The run's folder.
+        config: The run's config.
+        vocabulary: Vocabulary of its captions.
+        subwords: Content of the sentencepiece model, if tokens are subwords.
 
     Raises:
-        UsageError: If the folder holds something else, or a run of another config.
+        UsageError: The folder holds something else, or a run of another config.
     """
     if (folder / CONFIG).is_file():
         if not load_config(folder / CONFIG).trains_like(config):
@@ -307,14 +307,14 @@ def start_run(folder: Path, config: RunConfig, vocabulary: Vocabulary, subwords:
 
 @contextmanager
 def alone_in(folder: Path, doing: str = "training this run") -> Iterator[None]:
-    """Keep other processes from a run, or a folder of runs, while the block runs.
+    """Lock a run, or a folder of runs, against other processes while the block runs.
 
     Args:
-        folder: That must be there.
-        doing: What another process would be at, for the message.
+        folder: An existing folder.
+        doing: What the process does, for the message to others.
 
     Raises:
-        UsageError: If another process is at it now.
+        UsageError: Another process holds the lock.
     """
     busy = UsageError(f"another process is {doing}", where=folder, hint="wait for it, or choose another --out")
     with locked(folder / LOCK, busy=busy):
@@ -322,7 +322,7 @@ def alone_in(folder: Path, doing: str = "training this run") -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process had begun to write; nobody else may be at the run."""
+    """Remove incomplete files of a killed process; no other process may use the run."""
     for name in (BEST, LAST, METRICS, NEXT_STATE):
         place = folder / name
         for path in place.parent.glob(f".{place.name}.*{PARTIAL}"):
@@ -330,15 +330,15 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def finish_run(folder: Path) -> None:
-    """Remove what only an unfinished run needs."""
+    """Remove the files that only an unfinished run needs."""
     shutil.rmtree((folder / STATE).parent, ignore_errors=True)
 
 
 def append_metrics(folder: Path, line: Mapping[str, object]) -> None:
-    """Add one line to metrics.jsonl.
+    """Append one line to metrics.jsonl.
 
     Raises:
-        CapPruneError: If the disk is full.
+        CapPruneError: The disk is full.
     """
     try:
         with (folder / METRICS).open("a", encoding="utf-8") as file:
@@ -349,12 +349,12 @@ def append_metrics(folder: Path, line: Mapping[str, object]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, object]]:
-    """The lines of metrics.jsonl, up to the first that a killed process or a full disk cut off."""
+    """Return the lines of metrics.jsonl, up to the first that a killed process or a full disk truncated."""
     return metrics_lines(folder / METRICS) if (folder / METRICS).is_file() else []
 
 
 def rewind_metrics(folder: Path, step: int) -> None:
-    """Drop the lines after `step`, which a resumed run will write again."""
+    """Remove the lines after `step`, which a resumed run writes again."""
     if (folder / METRICS).is_file():
         kept = [line for line in read_metrics(folder) if int(str(line.get("step", 0))) <= step]
         write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in kept))

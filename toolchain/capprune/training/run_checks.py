@@ -1,4 +1,4 @@
-"""What the files of a run may say before anything is made of it: facts, sizes of the model, lines of the metrics."""
+"""Checks of a run's files before they are used: facts, sizes of the model, lines of the metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_facts(facts: Mapping[str, str], path: Path) -> None:
     """Check the numbers among the facts of a checkpoint.
 
     Raises:
-        BundleError: One is no number, or of hundreds of digits.
+        BundleError: One is not a number, or has hundreds of digits.
     """
     for name, text in facts.items():
         whole = name not in _FACTS or _FACTS[name].fullmatch(text)
@@ -34,12 +34,12 @@ def check_facts(facts: Mapping[str, str], path: Path) -> None:
 
 
 def check_sizes(config: RunConfig, vocabulary: int, tensors: Mapping[str, Tensor], features: int | None = None) -> None:
-    """Check that a decoder of a config has exactly the stored tensors, before memory is taken for it.
+    """Check that the stored tensors are exactly those of a config's decoder, before memory is allocated for it.
 
     Args:
-        config: Of the run; a file of a kilobyte may ask for any width.
+        config: The run's config; a file of a kilobyte may ask for any width.
         vocabulary: V.
-        tensors: Those of the decoder, by name.
+        tensors: The decoder's tensors, by name.
         features: F, channels of a region; None for those of the config.
 
     Raises:
@@ -55,7 +55,7 @@ def check_sizes(config: RunConfig, vocabulary: int, tensors: Mapping[str, Tensor
 
 
 def metrics_lines(path: Path) -> list[dict[str, object]]:
-    """Return the lines of metrics.jsonl, up to the first that was cut off or is no line of ours.
+    """Return the lines of metrics.jsonl, up to the first that is truncated or invalid.
 
     Raises:
         BundleError: The file is too large, or is not UTF-8.
@@ -83,7 +83,7 @@ def metrics_lines(path: Path) -> list[dict[str, object]]:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)  # not a number is one, too: an imported run was never scored
+        float(text)  # NaN is valid: an imported run was never scored
     except ValueError:
         return False
     return len(text) <= _LONGEST

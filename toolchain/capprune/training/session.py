@@ -1,4 +1,4 @@
-"""From a config to a trained run: prepare its data, train it, refuse a run without a usable checkpoint."""
+"""Trains a run from its config: prepares its data, trains it, and fails if it has no usable checkpoint."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from capprune_runtime.errors import DataError
 def train_run(config: RunConfig, out: Path, cache: Path | None = None, progress: Progress = SILENT) -> Outcome:
     """Prepare the data of a config and train it, from the start or from where it was interrupted.
 
-    Where `torchrun`, SLURM or `capprune train --devices` has started several processes, each makes this call; the first writes
-    the run and reports.
+    If `torchrun`, SLURM or `capprune train --devices` started several processes, each of them makes this call. The
+    first one writes the run and reports progress.
 
     Args:
         config: The run's config.
-        out: Folder of the run, to be made.
+        out: The run's folder, to be made.
         cache: Folder of computed features; None for the default one.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
         CapPruneError: The data cannot be read, the target cannot be reached, the folder holds another run, and so on.
@@ -35,7 +35,7 @@ def train_run(config: RunConfig, out: Path, cache: Path | None = None, progress:
     """
     place = place_of(os.environ)
     progress = progress if place.first else SILENT
-    device = chosen_device(config.training, place)  # before minutes of features
+    device = chosen_device(config.training, place)  # checked before minutes of feature computation
     prepared = prepare(config, cache=cache or default_cache(), bar=progress.bar, device=device)
     for note in prepared.notes:
         progress.say(note)

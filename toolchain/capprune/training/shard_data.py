@@ -1,4 +1,4 @@
-"""From shards to what the loop reads; see `capprune.training.prepare` for data in a folder."""
+"""Prepares the loop's inputs from shards; see `capprune.training.prepare` for data in a folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from capprune.training.streamed import (
 from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.errors import ConfigError
 
-Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # a label to a progress bar
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]  # from a label to a progress bar
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class ShardData:
     """The data of a run from shards.
 
     Attributes:
-        train: Training photos: names, features, captions, the teacher's features where they differ.
-        batches: Of every epoch.
-        validation: The same of the validation photos.
-        validation_photos: With their human captions.
-        tokens: Of the captions.
-        notes: Lines for people.
+        train: Training photos: names, features, captions, and the teacher's features if they differ.
+        batches: The batches of every epoch.
+        validation: Names, features and captions of the validation photos.
+        validation_photos: The validation photos with their human captions.
+        tokens: Tokens of the captions.
+        notes: Lines for the user.
         labelled_by: The model that generated the captions.
         skipped: Photos that were skipped so far.
     """
@@ -61,7 +61,7 @@ class ShardData:
 
 @dataclass(frozen=True)
 class ShardRows:
-    """What is known of the photos of a split, in order."""
+    """Names, features and captions of a split's photos, in order."""
 
     names: Sequence[str]
     features: Table
@@ -75,11 +75,11 @@ def read_shards(
     """Open the shards of a config, and build the vocabulary from their rows.
 
     Args:
-        config: With `data.shards`.
+        config: A config with `data.shards`.
         cache: Folder of all caches.
-        bar: Makes a progress bar under a label.
-        extractor: Makes what the run is shown of photos; None where its encoder learns from the first block on.
-        teacher: Makes what a teacher is shown.
+        bar: Makes a progress bar with a label.
+        extractor: Computes the run's features; None if its encoder is trained from the first block on.
+        teacher: Computes the teacher's features.
 
     Raises:
         ConfigError: The run needs region features, or other features than the shards hold.
@@ -132,7 +132,7 @@ def read_shards(
 
 
 def same_features(teacher: FeatureExtractor, extractor: Extractor | None) -> bool:
-    """Whether a teacher is shown what the run itself is shown."""
+    """Whether a teacher has the same features as the run itself."""
     return extractor is not None and teacher.key == extractor.key
 
 
@@ -144,7 +144,7 @@ def _validation(
     extractor: Extractor | None,
     table: Callable[[ShardPhotos, Extractor | None], ShardTable],
 ) -> tuple[Table, list[CaptionedPhoto]]:
-    """The validation photos: a few hundred, whose features or pixels go into the cache as those of a folder do."""
+    """Return the validation photos. They are a few hundred, so features or pixels are cached as for a data folder."""
     some, skip = SomePhotos(photos), config.data.broken == "skip"
     human = [CaptionedPhoto(name, "val", some.captions(name)) for name in some.names()]
     if photos.place.index.encoder is not None:

@@ -1,13 +1,13 @@
-"""A run small enough to hand on: what a next stage, an export or a student needs, in float16 and without what is pruned.
+"""Writes a small copy of a run for a next stage, an export or a student: float16, without pruned weights.
 
     python -m capprune.training.slim runs/sparse ready_model/sparse
 
-The folder is a run like any other. Of a pruned weight its file holds
+The folder is a normal run. For each pruned weight its file holds
 
-    X.weight.kept    float16 (n,): the weights that are kept, row by row
-    X.weight.bits    uint8: which ones these are, a bit each, eight to a byte, the first in the highest bit
+    X.weight.kept    float16 (n,): the kept weights, row by row
+    X.weight.bits    uint8: the mask, one bit per weight, eight per byte, the first in the highest bit
 
-and the shape among its facts. 97.5 % sparse with 16 million weights that is 3 MB instead of 130.
+and the shape among its facts. With 16 million weights at 97.5 % sparsity that is 3 MB instead of 130 MB.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from capprune_runtime.atomic import atomic_folder
 
 
 def slim_run(run: Path, out: Path) -> None:
-    """Write a small run of the best checkpoint of another.
+    """Write a small copy of a run's best checkpoint.
 
     Args:
         run: A finished or unfinished run with a best checkpoint.
         out: Folder to be made.
 
     Raises:
-        UsageError: If there is no such run, or `out` exists.
-        BundleError: If the run is broken.
+        UsageError: There is no such run, or `out` exists.
+        BundleError: The run is broken.
     """
     found = read_run(run)
     tensors, shapes = slimmed(found.weights, found.masks)

@@ -1,4 +1,4 @@
-"""The tensors of a small checkpoint, and the way back: `capprune.training.slim` describes the layout."""
+"""Conversion between tensors and those of a small checkpoint; `capprune.training.slim` describes the layout."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ KEPT, BITS, SHAPES = ".kept", ".bits", "shapes"
 def slimmed(
     weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """The tensors of a small checkpoint and the shapes that they do not tell.
+    """Return the tensors of a small checkpoint, and the shapes that cannot be read from them.
 
     Args:
-        weights: By name.
+        weights: Weights by name.
         masks: For every pruned weight which entries are kept, of the weight's shape.
     """
     tensors: dict[str, Tensor] = {}
@@ -27,17 +27,17 @@ def slimmed(
             kept = masks[name].bool()
             tensors[name + KEPT] = weight[kept].half()
             tensors[name + BITS] = torch.from_numpy(np.packbits(kept.numpy()))
-        else:  # biases and the statistics of norms are few, and these may be large
+        else:  # biases and the statistics of norms are few and may have large values, so they stay float32
             tensors[name] = weight.half() if weight.is_floating_point() and weight.ndim > 1 else weight
     return tensors, {name: list(weights[name].shape) for name in masks}
 
 
 def widened(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The way back: float32 weights, and the masks of those that were slimmed.
+    """Return float32 weights, and the masks of the slimmed ones; the inverse of `slimmed`.
 
     Raises:
-        KeyError: If a tensor or a shape is missing.
-        ValueError: If sizes do not fit each other.
+        KeyError: A tensor or a shape is missing.
+        ValueError: Sizes do not fit each other.
     """
     shapes = json.loads(facts.get(SHAPES, "{}"))
     weights = {

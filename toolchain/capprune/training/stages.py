@@ -1,11 +1,11 @@
-"""A recipe of several runs, each starting from those before it: one file, one command, one folder of runs.
+"""A recipe of several runs, each of which can start from earlier ones: one file, one command, one folder of runs.
 
     stages:
       - {name: dense, training: {epochs: 8}}
       - {name: sparse, start: dense, pruning: {method: supermask}, training: {distillation: {teacher: dense}}}
 
-All other keys are common to the stages; a stage's own win, and its name follows the recipe's. `start`, `encoder.start` and
-a teacher name an earlier stage, or a run's folder.
+All other keys apply to every stage, but a stage's own keys override them. A run is named after the
+recipe and its stage. `start`, `encoder.start` and a teacher name an earlier stage or a run's folder.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def is_recipe(tree: Mapping[str, Any]) -> bool:
 
 
 def read_stages(tree: Mapping[str, Any], overrides: Sequence[str], out: Path, *, where: str) -> list[Stage]:
-    """The runs of a recipe, in order.
+    """Return the runs of a recipe, in order.
 
     Args:
-        tree: Of the file.
-        overrides: `key=value`, of every stage.
-        out: The folder whose sub-folders the runs are.
+        tree: Content of the file.
+        overrides: `key=value`, for every stage.
+        out: The folder of the runs.
         where: The file, for messages.
 
     Raises:
-        ConfigError: If a stage has no proper name or one that another has, names a later one, or is no config.
+        ConfigError: A stage has an invalid or a duplicate name, names a later stage, or is not a valid config.
     """
     listed = tree[STAGES]
     if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
@@ -73,7 +73,7 @@ def read_stages(tree: Mapping[str, Any], overrides: Sequence[str], out: Path, *,
 
 
 def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Two trees in one; where both have a value, the stage's own."""
+    """Merge two trees; the stage's own values override common ones."""
     merged = {**common}
     for key, value in own.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -82,7 +82,7 @@ def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _named(tree: dict[str, Any], known: Mapping[str, Path], later: set[Any], where: str) -> dict[str, Any]:
-    """The tree with the folders of the stages that it names."""
+    """Replace the stages that a tree names by their folders."""
 
     def folder(name: Any) -> Any:
         if name in later:
@@ -95,7 +95,7 @@ def _named(tree: dict[str, Any], known: Mapping[str, Path], later: set[Any], whe
 
 
 def _replaced(tree: dict[str, Any], keys: Sequence[str], change: Callable[[Any], Any]) -> dict[str, Any]:
-    """The tree with one value changed, where it has one."""
+    """Return the tree with one value changed, if it is there."""
     first, *rest = keys
     value = tree.get(first)
     if value is None or (rest and not isinstance(value, dict)):

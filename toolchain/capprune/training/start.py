@@ -1,4 +1,4 @@
-"""What a run takes from another one: its weights, its masks or, for a lottery ticket, its start."""
+"""What a run takes from its parent: weights, masks or, for a lottery ticket, the initial weights."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, UsageError
 
-NETWORK = ("name", "source", "mean", "scale")  # keys of an encoder's config that decide what it computes
+NETWORK = ("name", "source", "mean", "scale")  # keys of an encoder's config that determine its output
 
 
 @dataclass(frozen=True)
 class Parent:
-    """The run that another one starts from.
+    """The run that another run starts from.
 
     Attributes:
-        folder: Of the run.
-        config: Of the run.
-        weights: Its best checkpoint, as trained: closed gates and masks are not applied.
-        masks: Booleans for every pruned weight; empty if it was dense.
-        method: That made the masks.
+        folder: The parent's folder.
+        config: The parent's config.
+        weights: Its best checkpoint as trained: gates and masks are not applied.
+        masks: Booleans for every pruned weight; empty for a dense run.
+        method: Method that made the masks.
     """
 
     folder: Path
@@ -47,12 +47,12 @@ class Parent:
 
 
 def read_parent(config: RunConfig, vocabulary: Vocabulary) -> Parent | None:
-    """The run under `start`, checked against the run that is to come.
+    """Return the run under `start`, checked against the config of the new run.
 
     Raises:
-        ConfigError: If the method needs a start and has none, or one that it cannot use.
-        UsageError: If the run is not there, or is of another decoder or vocabulary.
-        BundleError: If it is broken.
+        ConfigError: The method needs a start and has none, or one that it cannot use.
+        UsageError: The run does not exist, or has another decoder or vocabulary.
+        BundleError: It is broken.
     """
     name, method = config.pruning.method, config.pruning.how
     if config.start is None:
@@ -79,7 +79,7 @@ def read_parent(config: RunConfig, vocabulary: Vocabulary) -> Parent | None:
 
 
 def _check_encoder(config: RunConfig, other: SavedRun, key: str) -> None:
-    """Refuse a run to start from whose encoder is another network, takes other photos or, for a decoder, pools otherwise."""
+    """Check that the encoder of a run to start from has the same network, photo size and, for a decoder, pooling."""
     names = NETWORK if key != "start" else (*NETWORK, "pooling")
     if key == "start" and config.encoder.pooling == "capsules":
         names = (*names, "capsules", "capsule_channels")
@@ -120,14 +120,14 @@ def _check(config: RunConfig, parent: Parent) -> None:
 
 
 def _stays(name: str, config: RunConfig) -> bool:
-    """Whether a weight keeps the masks that it has, because it is told to or does not take part."""
+    """Whether a weight keeps its masks, because the config keeps them or the weight is frozen."""
     layer = name.removesuffix(".weight")
     frozen = config.encoder.train == "frozen" and belongs(layer, ENCODER)
     return frozen or any(belongs(layer, part) for part in (*config.pruning.keep, *_frozen(config)))
 
 
 def _frozen(config: RunConfig) -> tuple[str, ...]:
-    """The layers below those of the encoder that learn, which stay as they are, masks and all."""
+    """Return the encoder layers below the trained ones. They are frozen, masks included."""
     layers = (
         ()
         if config.encoder.train == "frozen"
@@ -137,7 +137,7 @@ def _frozen(config: RunConfig) -> tuple[str, ...]:
 
 
 def _held(parent: Parent, parts: Sequence[str]) -> dict[str, Tensor]:
-    """The masks that a run has of these parts of a model."""
+    """Return the masks that a run has for these parts of a model."""
     return {
         name: mask
         for name, mask in parent.masks.items()
@@ -146,12 +146,12 @@ def _held(parent: Parent, parts: Sequence[str]) -> dict[str, Tensor]:
 
 
 def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tensor]:
-    """The encoder's tensors and masks that a run which does not train it takes over, for its checkpoints.
+    """Return the encoder's tensors and masks that a run with a frozen encoder copies into its checkpoints.
 
     Raises:
-        ConfigError: If the encoder learns and is told to be what only a frozen one can be.
-        UsageError: If the run that it is taken from is not there.
-        BundleError: If that run is broken.
+        ConfigError: The encoder is trained, but has options that only a frozen one can have.
+        UsageError: The run with the encoder does not exist.
+        BundleError: That run is broken.
     """
     encoder = config.encoder
     if encoder.name == REGIONS:
@@ -183,11 +183,11 @@ def _encoder_tensors(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor])
 
 
 def start_network(config: RunConfig) -> Encoder:
-    """The network that a run sees through before it learns: `encoder.start`'s, its start's, or the published one.
+    """Return the encoder's network before training: that of `encoder.start`, of the parent, or the published one.
 
     Raises:
-        UsageError: If there is no such run.
-        BundleError: If it is broken.
+        UsageError: There is no such run.
+        BundleError: It is broken.
     """
     start = config.encoder.start or (None if _rewound(config) else config.start)
     found = None if start is None else read_run(start)
@@ -198,11 +198,11 @@ def start_network(config: RunConfig) -> Encoder:
 
 
 def teachers_eye(folder: Path) -> GridEncoder:
-    """What a teacher sees through: its own network, photo size and grid.
+    """Return the encoder of a teacher: its network, photo size and grid.
 
     Raises:
-        UsageError: If there is no such run.
-        BundleError: If it is broken.
+        UsageError: There is no such run.
+        BundleError: It is broken.
     """
     found = read_run(folder)
     return GridEncoder(found.config.encoder, _network_of(found))
@@ -213,18 +213,19 @@ def _network_of(run: SavedRun) -> Encoder:
 
 
 def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, steps: int, epoch: int) -> Pruner:
-    """The pruner of a run, with its gates or masks on the model.
+    """Return the pruner of a run, with its gates or masks on the model.
 
     Args:
-        model: Decoder, and encoder if it learns, as drawn; gets the parent's weights where the method starts from them.
-        config: Of the run.
-        parent: That it starts from.
+        model: Decoder, and encoder if it is trained, at initialisation. If the method starts from trained weights, it
+            receives the parent's.
+        config: The run's config.
+        parent: The run that it starts from.
         steps: T, training steps in all.
         epoch: Steps of one epoch.
 
     Raises:
-        UnreachableTarget: If a supermask could never reach its target.
-        ConfigError: If the config names layers that the model does not have.
+        UnreachableTarget: A supermask could never reach its target.
+        ConfigError: The config names layers that the model does not have.
     """
     pruning, method = config.pruning, config.pruning.how
     _check_limits(pruning)
@@ -240,12 +241,12 @@ def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, s
 
 
 def _rewound(config: RunConfig) -> bool:
-    """Whether a run goes back to the weights that its start began with."""
+    """Whether a run goes back to the initial weights of its parent."""
     return config.pruning.how.starts_from is StartsFrom.REWOUND
 
 
 def _check_limits(pruning: PruningConfig) -> None:
-    """Only gates are pulled to a size or a time; a run that keeps masks may have its parent's limits in its config."""
+    """Check that the method supports the limits. A run that keeps masks may have its parent's limits in its config."""
     method = pruning.how
     for key in ("bytes", "step_us"):
         if getattr(pruning, key) is not None and method.chooses_masks and key not in method.limits:
@@ -257,12 +258,12 @@ def _check_limits(pruning: PruningConfig) -> None:
 
 
 def _able(limit: str) -> str:
-    """Those of our methods that know a limit."""
+    """Return the names of our methods that support a limit."""
     return " or ".join(name for name in METHODS.own if limit in METHODS.load(name, "pruning.method").limits)
 
 
 @torch.no_grad()
 def _load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
-        if name in weights or not name.startswith(PREFIX):  # a run that left its encoder as it was has none of it
+        if name in weights or not name.startswith(PREFIX):  # a parent that left its encoder unchanged does not store it
             parameter.copy_(weights[name])

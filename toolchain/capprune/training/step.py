@@ -1,8 +1,8 @@
-"""One training step: a batch, in parts where several processes or little memory ask for it, to new weights.
+"""One training step: from a batch to updated weights, in parts for several processes or for gradient accumulation.
 
-Noise follows from the seed, the step and the part of the batch, not from what was drawn before. So one process that computes a
-batch in two parts and two processes of one part each do the same: the same masks, the same dropout, the same sum of
-gradients.
+Random numbers depend on the seed, the step and the part of the batch, not on earlier draws. So one process that
+computes a batch in two parts gives the same result as two processes with one part each: the same masks, the same
+dropout, the same sum of gradients.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from capprune.training.objectives import Objective
 from capprune.training.ranks import Ranks
 from capprune_runtime.errors import CapPruneError
 
-RATE = "rate"  # of a group of parameters: its learning rate over the decoder's
-MASKS, SAMPLES, LOSS = range(3)  # what random numbers of a step are for
+RATE = "rate"  # of a parameter group: ratio of its learning rate to the decoder's
+MASKS, SAMPLES, LOSS = range(3)  # uses of random numbers in a step
 
 
 class Stepper:
-    """Takes the steps of one run.
+    """Performs the training steps of one run.
 
     Args:
-        config: Of the run.
-        folder: Of the run, for messages.
+        config: The run's config.
+        folder: The run's folder, for messages.
         ranks: The processes.
-        decoder: Learns.
-        sight: How it sees photos.
-        pruner: What is removed.
-        objective: What is minimised.
-        optimiser: Of the weights and gates, in groups with a `RATE`, but for those of gates.
-        photos: What the model is shown of the training photos.
-        learning_rate: Of the weights at a step.
+        decoder: The decoder in training.
+        sight: Computes features of photos.
+        pruner: The pruner of the model.
+        objective: The training objective.
+        optimiser: Optimiser of weights and gates. Each group has a `RATE`, except that of the gates.
+        photos: The model's input for the training photos.
+        learning_rate: Returns the learning rate of the weights at a step.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Stepper:
         """Train on one batch.
 
         Args:
-            step: From 0.
-            batch: Of all processes.
+            step: Number of the step, from 0.
+            batch: The batch of all processes.
 
         Returns:
             The loss of the whole batch, and the sparsity loss of the gates.
@@ -106,7 +106,7 @@ class Stepper:
         return loss, sparsity_loss
 
     def _prepared(self, step: int, number: int, part: Batch) -> tuple[Tensor | None, Batch]:
-        """The features of a part and what is learned from; no features where they are computed again with a gradient."""
+        """Return a part's features and prepared batch; None for features that are computed again with a gradient."""
         again = self._sight.encoder is not None and self._settings.accumulate > 1
         with torch.set_grad_enabled(not again):
             features = self._seen(step, part)
@@ -119,7 +119,7 @@ class Stepper:
             return self._sight(self._photos, part.photos)
 
     def _backward(self, step: int, number: int, features: Tensor | None, part: Batch, words: float) -> Tensor:
-        """Add a part's gradient; returns its share of the losses of captions and of sparsity."""
+        """Add a part's gradient. Returns its share of the caption loss and of the sparsity loss."""
         features = self._seen(step, part) if features is None else features
         with Supermask.one_sample():
             with self._ranks.fabric.autocast():
@@ -159,14 +159,14 @@ class Stepper:
         if self._ranks.scaler is not None:
             self._ranks.scaler.unscale_(self._plain)
         for group in self._plain.param_groups:
-            if RATE in group:  # of weights; the gates are not clipped, and their rate stays as it is
+            if RATE in group:  # of weights; the gates are not clipped, and their rate is constant
                 if clip:
                     torch.nn.utils.clip_grad_norm_(group["params"], clip)
                 group["lr"] = group[RATE] * rate
         self._optimiser.step()
 
     def _draw(self, step: int, gated: list[nn.Module]) -> None:
-        """Draw the masks of a step, the same ones in every part and process; kept while `Supermask.one_sample` is open."""
+        """Draw a step's masks, the same in every part and process; valid while `Supermask.one_sample` is open."""
         if gated:
             self._seed(step, 0, MASKS)
             for module in gated:
@@ -177,7 +177,7 @@ class Stepper:
 
 
 def make_optimiser(decoder: Decoder, sight: Sight, pruner: Pruner, config: RunConfig) -> torch.optim.Adam:
-    """Adam for the weights and, in groups of their own with their own rates, for the encoder's and for the gates."""
+    """Return Adam for the weights, with separate groups and learning rates for the encoder and for the gates."""
     gates = list(pruner.gates.values())
     known = set(map(id, gates))
     weights = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
@@ -197,7 +197,7 @@ def seed_of(seed: int, *places: int) -> int:
 
 
 def _gated(model: nn.Module) -> list[nn.Module]:
-    """The modules whose weight has a gate, in the order of the model."""
+    """Return the modules whose weight has a gate, in the order of the model."""
     return [
         module
         for module in model.modules()

@@ -1,8 +1,9 @@
-"""Training from shards: the order of an epoch, and photos or features read as their batch comes up.
+"""Training from shards: the order of an epoch, with photos or features read when their batch is due.
 
-The order is made of numbers alone: shards are permuted, put together until there are `shuffle_photos`, and permuted again.
-So every process knows it without reading anything, a resumed run is at its exact place, and each photo comes up once an
-epoch. What is in memory is the rows of the shards in use and a few batches of decoded photos, however large the data set is.
+The order is computed from numbers alone. Shards are permuted, joined until they hold `shuffle_photos` photos, and
+permuted again. So every process knows the order without reading anything, and each photo is used once per epoch. A
+resumed run continues at its exact place. Memory holds the index rows of the shards in use and a few batches of decoded
+photos, independent of the size of the data set.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from capprune.training.batches import BUCKET_NOISE, Batch, padded
 from capprune_runtime.errors import ConfigError, DataError, PhotoError
 from capprune_runtime.photo import decode_photo, resize
 
-AHEAD: Final = 2  # batches that are read before they are asked for
-TOGETHER: Final = 4  # photos that an encoder sees at once, as in `training.prepare`
+AHEAD: Final = 2  # batches that are read in advance
+TOGETHER: Final = 4  # photos per call of the encoder, as in `training.prepare`
 
 Encode = Callable[[str], tuple[int, ...]]
 Extractor = FeatureExtractor | BlockExtractor
 
 
 class ShardCaptions(Sequence[Sequence[tuple[int, ...]]]):
-    """For every photo its captions as ids, read and encoded as they are asked for."""
+    """The captions of every photo as ids, read and encoded on access."""
 
     def __init__(self, photos: ShardPhotos, encode: Encode) -> None:
         self._photos, self._encode = photos, encode
@@ -54,7 +55,7 @@ class ShardCaptions(Sequence[Sequence[tuple[int, ...]]]):
 
 
 class ShardNames(Sequence[str]):
-    """The names of photos, read as they are asked for."""
+    """The names of photos, read on access."""
 
     def __init__(self, photos: ShardPhotos) -> None:
         self._photos = photos
@@ -70,24 +71,24 @@ class ShardNames(Sequence[str]):
 
 @dataclass
 class Skipped:
-    """Photos that were left out of batches, with their reasons."""
+    """Photos that were left out of batches, with the reasons."""
 
     reasons: dict[str, str] = field(default_factory=dict)
 
     def note(self) -> str | None:
-        """A line for people; None where there were none."""
+        """Return a line for the user; None if nothing was skipped."""
         if not self.reasons:
             return None
         return f"note: skipped {len(self.reasons):,} photos that cannot be read: {first_names(tuple(self.reasons))}"
 
 
 class ShardTable:
-    """What a model is shown of the photos of shards: pixels, features made of them, or features as they were stored.
+    """The model's input for the photos of shards: pixels, features computed from them, or stored features.
 
     Args:
-        photos: Of the shards.
-        size: Side of the photos in pixels; None where the shards hold features.
-        extractor: Makes features; None where the pixels are wanted, or features are stored.
+        photos: Photos of the shards.
+        size: Side of the photos in pixels; None if the shards hold features.
+        extractor: Computes features; None if pixels are returned or features are stored.
         stored: Shape of stored features.
 
     Attributes:
@@ -109,21 +110,21 @@ class ShardTable:
         self._ahead: dict[int, Future[npt.NDArray[Any]]] = {}
 
     def ahead(self, photos: npt.NDArray[np.int64]) -> None:
-        """Begin to read photos that will be asked for."""
+        """Start to read photos that are needed later."""
         for photo in photos.tolist():
             if photo not in self._ahead:
                 self._ahead[photo] = self._pool.submit(self._read, photo)
 
     def problem(self, photo: int) -> BaseException | None:
-        """Why a photo that was begun cannot be read; None where it can."""
+        """Return why a photo cannot be read, after `ahead`; None if it can."""
         return self._ahead[photo].exception()
 
     def name(self, photo: int) -> str:
-        """The name of a photo."""
+        """Return the name of a photo."""
         return self._photos.row(photo).name
 
     def forget(self, photos: npt.NDArray[np.int64]) -> None:
-        """Let go of photos that were begun."""
+        """Release photos that were read with `ahead`."""
         for photo in photos.tolist():
             self._ahead.pop(photo, None)
 
@@ -140,7 +141,7 @@ class ShardTable:
         try:
             shown = np.stack([self._ahead[photo].result() for photo in chosen.tolist()])
         finally:
-            self.forget(new)  # what a batch has begun stays until its step is over
+            self.forget(new)  # photos of a batch that was read ahead are kept until its step is over
         if self._extractor is None:
             return shown
         made = np.empty((len(shown), *self.shape[1:]), np.float16)
@@ -169,14 +170,14 @@ class ShardBatches:
     """The batches of every epoch from shards, the same for the same seed; see `capprune.training.batches.Batches`.
 
     Args:
-        photos: Of the shards.
-        captions: Of the photos.
-        table: What the model will be shown; it begins to read a batch before the batch is due.
+        photos: Photos of the shards.
+        captions: Captions of the photos.
+        table: The model's input, which starts to read a batch before it is due.
         photos_per_batch: P over all ranks; the last batch may be smaller.
-        shuffle_photos: Photos from which batches are drawn; whole shards are taken until there are that many.
-        seed: Of the order and of the choice of captions.
-        skipped: Takes photos that cannot be read; None stops at the first.
-        rank: Of this process.
+        shuffle_photos: Number of photos from which batches are drawn. Whole shards are added until it is reached.
+        seed: Seed of the order and of the choice of captions.
+        skipped: Records photos that cannot be read; None raises at the first.
+        rank: Rank of this process.
         world: Number of processes; each gets its own photos of every batch.
     """
 
@@ -197,13 +198,13 @@ class ShardBatches:
         self._size, self._window, self._seed, self._skipped = photos_per_batch, shuffle_photos, seed, skipped
         self._rank, self._world = rank, world
         self.captions_per_photo = photos.captions_per_photo()
-        photos.keep_open(2 * photos.shards_of(shuffle_photos) + 1)  # of a window, and of the one before
+        photos.keep_open(2 * photos.shards_of(shuffle_photos) + 1)  # the shards of this window and of the one before
 
     def __len__(self) -> int:
         return -(-len(self._photos) // self._size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the `first`-th on; of each, the photos of this rank."""
+        """Yield this rank's photos of the batches of an epoch, starting at batch `first`."""
         waiting: deque[npt.NDArray[np.int64]] = deque()
         for place, photos in enumerate(self.order(number, first)):
             if place < first:
@@ -217,7 +218,7 @@ class ShardBatches:
             yield from self._ready(waiting.popleft(), number)
 
     def order(self, number: int, first: int = 0) -> Iterator[npt.NDArray[np.int64]]:
-        """The photos of each batch of an epoch, over all ranks; captions are read only for batches from `first` on."""
+        """Yield the photos of each batch of an epoch, over all ranks. Captions are read only from batch `first` on."""
         random = np.random.default_rng([self._seed, number])
         rest, done = np.empty(0, np.int64), 0
         shards = random.permutation(len(self._photos.shards)).tolist()
@@ -239,12 +240,12 @@ class ShardBatches:
             done += batches
 
     def _lengths(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """The longest caption of each photo, in words between blanks: near enough to put like lengths together."""
+        """Return the length of each photo's longest caption in words separated by spaces; it only groups captions."""
         rows = (self._photos.row(photo) for photo in photos.tolist())
         return np.array([max(text.count(" ") for text in row.captions) for row in rows], np.float64)
 
     def _ready(self, photos: npt.NDArray[np.int64], number: int) -> Iterator[Batch]:
-        """The batch of photos, once they are read."""
+        """Yield the batch of photos when they have been read."""
         good = np.array([photo for photo in photos.tolist() if self._is_good(photo)], np.int64)
         self._table.forget(photos[~np.isin(photos, good)])
         if not len(good):
@@ -271,7 +272,7 @@ class ShardBatches:
 
 
 def require_encoder(stored: EncoderFacts | None, extractor: Extractor | None, where: str) -> None:
-    """Check that stored features are those that a run sees.
+    """Check that stored features are those of the run's encoder.
 
     Raises:
         ConfigError: They are of another encoder, or the run needs pixels.

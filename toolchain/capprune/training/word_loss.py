@@ -1,6 +1,7 @@
-"""Mean cross-entropy of words, with its gradient taken in the same pass, a few rows at a time.
+"""Mean cross-entropy of words, with the gradient computed in the same pass, a few rows at a time.
 
-`cross_entropy` of a batch writes five tensors as large as all scores, in float32; here it is one, of the scores' own type.
+`cross_entropy` of a batch writes five float32 tensors of the size of all scores. This one writes one tensor, of the
+scores' own type.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from torch.nn import functional as F
 
 from capprune.models.devices import no_autocast, on_cpu
 
-PIECE = 1 << 17  # scores that are worked on at a time, so that they stay in the cache
+PIECE = 1 << 17  # scores per piece, so that a piece fits the cache
 
 
 def word_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """In nats a word.
+    """Return the mean cross-entropy in nats per word.
 
     Args:
-        scores: Raw, `(words, V)`.
+        scores: Raw scores, `(words, V)`.
         targets: Ids, `(words,)`.
 
     Returns:
@@ -34,7 +35,7 @@ def word_loss(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def plain_word_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """`word_loss` in plain operators, for every device."""
+    """Return the same as `word_loss`, with standard operators, for every device."""
     with no_autocast(scores.device):
         return F.cross_entropy(scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores, targets)
 
