@@ -1,1 +1,1 @@
-"""First stage: captions, photos, vocabulary and cached features, and a data set that draws itself."""
+"""First stage: captions, photos, vocabulary and cached features, and a synthetic data set of drawn scenes."""

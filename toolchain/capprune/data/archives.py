@@ -1,4 +1,4 @@
-"""Packed files in a data folder, which are not read in place, and the command that unpacks them."""
+"""Archives in a data folder that are not read in place, and the command that unpacks them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNPACK: Final = {
 
 
 def unpack_command(contents: FolderContents) -> str | None:
-    """The command that unpacks the packed files of a folder; None where there are none."""
+    """Return the command that unpacks the first kind of archives in a folder; None if there are none."""
     packed = [name for name in contents.files if _kind(name) in _UNPACK]
     if not packed:
         return None
@@ -38,5 +38,5 @@ def unpack_command(contents: FolderContents) -> str | None:
 
 
 def _kind(name: str) -> str:
-    """The ending of a packed file, with the `.tar` before it."""
+    """Return the ending of an archive, including a `.tar` before it."""
     return (".tar" if ending(without_ending(name)) == ".tar" else "") + ending(name)

@@ -1,4 +1,4 @@
-"""Where computed things are kept between commands."""
+"""The default folder of computed features and other caches."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def default_cache() -> Path:
-    """Where features are kept: `$CAPPRUNE_CACHE`, else `~/.cache/capprune`."""
+    """Return the folder of all caches: `$CAPPRUNE_CACHE`, else `~/.cache/capprune`."""
     return Path(os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune")

@@ -1,4 +1,4 @@
-"""Photos with captions, read from every layout that `capprune.data.layouts` knows."""
+"""Photos with captions, read from every layout in `capprune.data.layouts`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ WITHOUT_CAPTIONS: Final = "photos without captions"
 
 @dataclass(frozen=True)
 class CaptionedPhoto:
-    """One photo and what people said of it.
+    """One photo with its captions.
 
     Attributes:
         name: Path of the photo inside its data set, with `/`.
-        split: "train", "val", "test" or what else the data set calls its parts.
-        captions: At least one, as they were written.
+        split: "train", "val", "test" or another name of the data set.
+        captions: At least one, as written in the data set.
     """
 
     name: str
@@ -38,12 +38,12 @@ class CaptionSet:
     """All captioned photos of a data set.
 
     Attributes:
-        name: What the data set calls itself.
+        name: The data set's name for itself.
         photos: In the order of its file.
-        layout: Name of the layout that it was read from.
+        layout: Name of the layout that was read.
         files: The captions files and split lists that were read, as paths in the folder.
         left_out: Photos and captions that were not used, by reason.
-        labelled_by: The model that generated the captions, with its licence; None where people wrote them.
+        labelled_by: The model that generated the captions, with its licence; None if people wrote them.
         splits_made: Whether the splits were made by hashes of names, because the data set has none.
     """
 
@@ -57,17 +57,17 @@ class CaptionSet:
 
     @property
     def splits(self) -> dict[str, int]:
-        """Photos in each split, in the order in which the splits appear."""
+        """The number of photos in each split, in order of appearance."""
         sizes: dict[str, int] = {}
         for photo in self.photos:
             sizes[photo.split] = sizes.get(photo.split, 0) + 1
         return sizes
 
     def split(self, split: str) -> tuple[CaptionedPhoto, ...]:
-        """The photos of one split.
+        """Return the photos of one split.
 
         Raises:
-            DataError: There are none; the message names the splits that there are.
+            DataError: There are none; the message names the existing splits.
         """
         chosen = tuple(photo for photo in self.photos if photo.split == split)
         if not chosen:
@@ -82,7 +82,7 @@ class CaptionSet:
         return chosen
 
     def notes(self) -> tuple[str, ...]:
-        """Lines about what was left out or made, for people."""
+        """Return lines for the user about data that was left out or made."""
         lines = [f"note: {entry}" for entry in self.left_out]
         if self.splits_made:
             sizes = ", ".join(f"{size:,} {name}" for name, size in self.splits.items())
@@ -93,11 +93,11 @@ class CaptionSet:
 def load_caption_set(folder: Path, layout: str | None = None) -> CaptionSet:
     """Read the captions of a data set.
 
-    The table `capprune.data.layouts.LAYOUTS` lists what is known; docs/data.md describes each layout.
+    The table `capprune.data.layouts.LAYOUTS` lists the supported layouts; docs/data.md describes each one.
 
     Args:
-        folder: What `--data` names.
-        layout: Name of the layout to read; None for the one that is there.
+        folder: The folder given as `--data`.
+        layout: Name of the layout to read; None to detect it.
 
     Returns:
         All photos in the order of the file. Captions without any word and photos without captions are left out and
@@ -127,18 +127,18 @@ def caption_set(
     shares: Sequence[float] | None = None,
     val_share: float | None = None,
 ) -> CaptionSet:
-    """The captioned photos of what a layout's reader found; see `load_caption_set`.
+    """Return the captioned photos from the result of a layout's reader; see `load_caption_set`.
 
     Args:
-        contents: Of the data folder.
-        layout: That was read.
-        found: What its reader found.
-        shares: Of train, val and test, to make the splits anew; None keeps those that the data set has.
-        val_share: Share of the training photos that become val; the other splits stay.
+        contents: The files of the data folder.
+        layout: The layout that was read.
+        found: Result of its reader.
+        shares: Shares of train, val and test for new splits; None keeps the splits of the data set.
+        val_share: Share of the training photos that become val; the other splits are unchanged.
 
     Raises:
         DataError: No photo has captions, or two photos have one name.
-        UsageError: `val_share` is given and the data set has a val already, or no two training photos.
+        UsageError: `val_share` is given, but the data set already has a val split or fewer than two training photos.
     """
     book = LeftOutBook()
     book.add_all(found.left_out)
@@ -170,7 +170,7 @@ def _val_of_train(used: Sequence[FoundPhoto], share: float, found: FoundSet) -> 
 
 
 def _used(photo: FoundPhoto, book: LeftOutBook) -> bool:
-    """Whether a photo has captions; whatever is left out of it is noted."""
+    """Whether a photo has captions. Everything that is left out is recorded."""
     spoken = sum(bool(words(caption)) for caption in photo.captions)
     if not spoken:
         book.add(WITHOUT_CAPTIONS, photo.name)

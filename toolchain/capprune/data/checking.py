@@ -1,4 +1,4 @@
-"""Everything there is to know of a data folder before training on it, with a verdict and the next command."""
+"""Checks a data folder before training: counts, problems, a verdict and the next command."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from capprune.data.left_out import LeftOut, first_names
 from capprune.data.photos import PhotoStore, open_photos
 
 NEEDED: Final = ("train", "val")  # splits that training reads
-SHARED: Final = 0.5  # share of photos with one caption, from which it is named
-FEWEST: Final = 8  # photos, below which that may be chance
+SHARED: Final = 0.5  # share of photos with the same caption from which it is reported
+FEWEST: Final = 8  # photos; with fewer, equal captions may be chance
 KIND: Final = "data check"  # marks the documents that --report writes
 
 
@@ -35,18 +35,18 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         folder: The data folder.
-        captions: Of its photos.
+        captions: Captions of its photos.
         splits: Counts of each split.
-        missing: Captioned photos that are not there, with what may be meant instead.
+        missing: Captioned photos that do not exist, with the photo that may be meant.
         broken: Photos that cannot be decoded, with the reason.
-        duplicates: Photos that show the same.
-        left_out: Whatever was not used, by reason.
-        decoded: Photos that were decoded.
-        from_cache: Photos of which the result of an earlier check was used.
+        duplicates: Groups of equal or nearly equal photos.
+        left_out: Files, photos and captions that were not used, by reason.
+        decoded: Number of decoded photos.
+        from_cache: Number of photos with a result from an earlier check.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class DataCheck:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What keeps a training from running, a sentence each."""
+        """The problems that prevent training, one sentence each."""
         found = []
         if self.missing:
             found.append(f"{_photos(len(self.missing))} with captions not there")
@@ -72,12 +72,12 @@ class DataCheck:
 
     @property
     def ready(self) -> bool:
-        """Whether a training can run on the folder as it is."""
+        """Whether training can use the folder as it is."""
         return not self.problems
 
     @property
     def verdict(self) -> str:
-        """Whether a training can run, in a line."""
+        """One line about whether training can run."""
         if not self.ready:
             return f"not ready to train: {', '.join(self.problems)}"
         across = [group for group in self.duplicates if group.across_splits]
@@ -88,7 +88,7 @@ class DataCheck:
 
     @property
     def shared_caption(self) -> tuple[str, int] | None:
-        """A caption that at least half of the photos have, and how many; a model learns little else from such a set."""
+        """The caption that at least half of the photos have, and their number; a model would learn little else."""
         photos = self.captions.photos
         times = Counter(caption for photo in photos for caption in dict.fromkeys(photo.captions))
         caption, count = times.most_common(1)[0]
@@ -96,7 +96,7 @@ class DataCheck:
 
     @property
     def next_command(self) -> str:
-        """What to type next."""
+        """The command to run next."""
         folder, name = shlex.quote(str(self.folder)), shlex.quote(self.folder.resolve().name)
         if self.ready:
             return f"capprune train configs/flickr8k_sparse.yaml data.folder={folder} --out runs/{name}"
@@ -113,7 +113,7 @@ class DataCheck:
         return f"capprune data import {folder} --out {name}-new{options}"
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, for `--json` and `--report`."""
+        """Return all facts, for `--json` and `--report`."""
         return {
             "kind": KIND,
             "folder": str(self.folder),
@@ -138,13 +138,13 @@ class DataCheck:
 def check_data(
     folder: Path, *, layout: str | None = None, cache: Path, progress: Callable[[int, int], None] | None = None
 ) -> DataCheck:
-    """Read the captions, decode every photo, look for duplicates.
+    """Read the captions, decode every photo and search for duplicates.
 
     Args:
-        folder: Of captions and photos.
-        layout: Name of the layout to read; None for the one that is there.
-        cache: Folder of all caches; photos that have not changed are decoded once.
-        progress: Called with the photos decoded and all of them.
+        folder: Folder of captions and photos.
+        layout: Name of the layout to read; None to detect it.
+        cache: Folder of all caches; unchanged photos are decoded only once.
+        progress: Called with the number of decoded photos and of all photos.
 
     Raises:
         UsageError: There is no such folder, or its layout is unknown.
@@ -189,7 +189,7 @@ def _facts(photos: tuple[CaptionedPhoto, ...]) -> SplitFacts:
 
 
 def _unused(folder: Path, captions: CaptionSet, store: PhotoStore) -> tuple[LeftOut, ...]:
-    """Photos that no captions file names, and files that are neither photos nor captions."""
+    """Return photos that no captions file names, and files that are neither photos nor captions."""
     named = {store.resolved(photo.name) for photo in captions.photos}
     listed = {name for entry in captions.left_out for name in entry.names}
     named |= {store.resolved(name) for name in listed}
@@ -202,7 +202,7 @@ def _unused(folder: Path, captions: CaptionSet, store: PhotoStore) -> tuple[Left
 
 
 def _clashes(names: Iterable[str]) -> tuple[LeftOut, ...]:
-    """Names that a file system which does not tell capitals apart would give to one file."""
+    """Return names that would be the same file on a file system that ignores case."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[name.casefold()].append(name)
@@ -216,7 +216,7 @@ def _photos(count: int) -> str:
 
 
 def problem_lines(check: DataCheck, shown: int) -> list[str]:
-    """What is missing, broken or there twice, a line each, at most `shown` of each kind."""
+    """Return one line per missing, broken or duplicate photo, at most `shown` of each kind."""
     across = [group for group in check.duplicates if group.across_splits]
     within = [str(group) for group in check.duplicates if not group.across_splits]
     missing = [name if near is None else f"{name} (there is {near})" for name, near in check.missing]

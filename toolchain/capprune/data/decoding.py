@@ -1,6 +1,6 @@
-"""Decode every photo of a data set once: which cannot be read, and a fingerprint of what each shows.
+"""Decodes every photo of a data set once, to find unreadable photos and to compute a fingerprint of each.
 
-    cache/checks/<hash>.json    what is known of the photos of one data folder, by path, size and time of change
+    cache/checks/<hash>.json    results for the photos of one data folder, by path, size and modification time
 
 Photos that have not changed since the last check are not decoded again.
 """
@@ -29,23 +29,23 @@ from capprune_runtime.atomic import write_text
 from capprune_runtime.errors import CapPruneError, PhotoError, UsageError
 from capprune_runtime.photo import decode_photo
 
-VERSION: Final = 1  # of the cache; another fingerprint, another number
-THUMB: Final = 8  # side of the small picture that confirms a near duplicate
-ALONE: Final = 48  # photos that one process decodes before others would have started
-CHUNK: Final = 16  # photos a task
+VERSION: Final = 1  # of the cache; changes with the fingerprint
+THUMB: Final = 8  # side of the thumbnail that confirms a near duplicate
+ALONE: Final = 48  # photos that one process decodes faster than others would start
+CHUNK: Final = 16  # photos per task
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Look:
-    """What decoding a photo showed.
+    """Result of decoding one photo.
 
     Attributes:
-        sha256: Of the file's bytes; empty where they cannot be read.
-        dhash: 64 bits, each whether a point of a 9x8 grey picture is darker than its right neighbour.
-        thumb: An 8x8 RGB picture, 192 bytes; empty where the photo cannot be decoded.
-        error: Why the photo cannot be used; None where it can.
+        sha256: Hash of the file's bytes; empty if they cannot be read.
+        dhash: 64 bits, each whether a pixel of a 9x8 grey image is darker than its right neighbour.
+        thumb: An 8x8 RGB image, 192 bytes; empty if the photo cannot be decoded.
+        error: Why the photo cannot be used; None if it can.
     """
 
     sha256: str
@@ -56,12 +56,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Looks:
-    """What decoding many photos showed.
+    """Results of decoding many photos.
 
     Attributes:
-        by_name: What each showed, in the order of the names.
-        from_cache: How many had been decoded before and have not changed since.
-        not_kept: The cache file that could not be written; None where the results are kept or nothing was new.
+        by_name: The result of each photo, in the order of the names.
+        from_cache: Number of photos that were decoded before and have not changed since.
+        not_kept: The cache file that could not be written; None if it was written or there was nothing new.
     """
 
     by_name: dict[str, Look]
@@ -86,7 +86,7 @@ def look_at(place: PhotoPlace) -> Look:
 
 
 def fingerprint(rgb: npt.NDArray[np.uint8]) -> tuple[int, bytes]:
-    """The difference hash and the thumbnail of a photo (H, W, 3)."""
+    """Return the difference hash and the thumbnail of a photo (H, W, 3)."""
     photo = Image.fromarray(rgb)
     grey = np.asarray(photo.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
     bits = np.packbits(grey[:, :-1] < grey[:, 1:])
@@ -95,16 +95,16 @@ def fingerprint(rgb: npt.NDArray[np.uint8]) -> tuple[int, bytes]:
 
 
 def look_at_all(store: PhotoStore, names: Sequence[str], *, cache: Path, progress: Progress | None = None) -> Looks:
-    """Decode photos with all processors.
+    """Decode photos on all processors.
 
     Args:
-        store: Where they are.
-        names: Which; each must be there.
+        store: The photos.
+        names: Names of the photos; all must exist.
         cache: Folder of all caches.
-        progress: Called with the photos done and all of them.
+        progress: Called with the number of finished photos and of all photos.
 
     Raises:
-        CapPruneError: A process that decoded was killed.
+        CapPruneError: A decoding process was killed.
     """
     path = cache / "checks" / f"{hashlib.sha256(os.fsencode(store.folder.resolve())).hexdigest()[:24]}.json"
     known = _read_cache(path)
@@ -155,7 +155,7 @@ def _read_cache(path: Path) -> Mapping[str, Look]:
         if content["version"] != VERSION:
             return {}
         return {key: _from_json(entry) for key, entry in content["photos"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, cut off, or another's
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing, truncated, or another program's file
         return {}
 
 
@@ -165,7 +165,7 @@ def _from_json(entry: Sequence[Any]) -> Look:
 
 
 def _write_cache(path: Path, looks: Mapping[str, Look]) -> bool:
-    """Keep what was found; False where the place cannot be written to, which must not cost the user the check."""
+    """Write the cache. Returns False if it cannot be written, which must not stop the check."""
     entries = {
         key: [look.sha256, look.dhash, base64.b64encode(look.thumb).decode(), look.error] for key, look in looks.items()
     }

@@ -1,11 +1,12 @@
-"""Photos that a data set holds twice: the same bytes, or the same picture saved, scaled or brightened otherwise.
+"""Duplicate photos of a data set: equal bytes, or the same picture with other compression, size or brightness.
 
-Two photos are near duplicates when at most `RADIUS` of the 64 bits of their difference hashes differ, no cell of their 8x8
-thumbnails differs by more than `CELL`, and the thumbnails correlate by `ALIKE` or more. Hashes are compared within buckets:
-of eight bytes at least one is equal where at most seven bits differ.
+Two photos are near duplicates if three conditions hold: at most `RADIUS` of the 64 bits of their difference hashes
+differ, no cell of their 8x8 thumbnails differs by more than `CELL`, and the correlation of the thumbnails is at least
+`ALIKE`. Hashes are compared within buckets of one equal byte: if at most seven bits differ, at least one of the eight
+bytes is equal.
 
-On 300 photos of Flickr8k this finds every copy saved at JPEG quality 40 or at half the size; of its 32 million pairs of
-other photos it takes none for a copy.
+On 300 photos of Flickr8k this finds every copy saved at JPEG quality 40 or at half the size. None of its 32 million
+pairs of other photos is reported as a copy.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from capprune.data.decoding import Look
 
 RADIUS: Final = 7  # bits of 64
 CELL: Final = 40  # of 255, in any colour of any cell of the thumbnail
-ALIKE: Final = 0.975  # correlation of the thumbnails; tells a star from a square on the same plain ground
-BANDS: Final = range(0, 64, 8)  # first bits of the bytes that buckets are made by
+ALIKE: Final = 0.975  # correlation of the thumbnails; distinguishes a star from a square on the same plain background
+BANDS: Final = range(0, 64, 8)  # first bit of each byte that makes the buckets
 _ONES: Final = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Photos that show the same.
+    """Photos with the same content.
 
     Attributes:
         photos: Name and split of each.
@@ -41,11 +42,11 @@ class Duplicates:
 
     @property
     def across_splits(self) -> bool:
-        """Whether they lie in different splits, so that a model is scored on what it has learned from."""
+        """Whether they are in different splits, so that a model would be evaluated on training photos."""
         return len({split for _, split in self.photos}) > 1
 
     def as_json(self) -> dict[str, Any]:
-        """The photos with their splits."""
+        """Return the photos with their splits."""
         photos = [{"photo": name, "split": split} for name, split in self.photos]
         return {"photos": photos, "same_bytes": self.same_bytes, "across_splits": self.across_splits}
 
@@ -54,11 +55,11 @@ class Duplicates:
 
 
 def find_duplicates(looks: Mapping[str, Look], splits: Mapping[str, str]) -> tuple[Duplicates, ...]:
-    """Groups of photos that show the same.
+    """Return groups of photos with the same content.
 
     Args:
-        looks: Of the photos that can be decoded, by name.
-        splits: The split of each.
+        looks: Results of the photos that can be decoded, by name.
+        splits: The split of each photo.
 
     Returns:
         The groups, those across splits first, each in the order of the names given.
@@ -85,7 +86,7 @@ def find_duplicates(looks: Mapping[str, Look], splits: Mapping[str, str]) -> tup
 
 
 def _near_pairs(hashes: npt.NDArray[np.uint64], thumbs: npt.NDArray[np.int16]) -> Iterator[tuple[int, int]]:
-    """Pairs of positions whose hashes and thumbnails (N, 192) are close."""
+    """Yield pairs of positions with similar hashes and thumbnails (N, 192)."""
     shapes = _shapes(thumbs)
     for low in BANDS:
         band = (hashes >> np.uint64(low)) & np.uint64(0xFF)
@@ -102,7 +103,7 @@ def _near_pairs(hashes: npt.NDArray[np.uint64], thumbs: npt.NDArray[np.int16]) -
 
 
 def _shapes(thumbs: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-    """Thumbnails (N, 192) without their mean colour and of length 1, so that a product is a correlation."""
+    """Return thumbnails (N, 192) without their mean colour and of length 1, so that a product is a correlation."""
     if not len(thumbs):
         return np.empty((0, 1), np.float32)
     cells = thumbs.reshape(len(thumbs), -1, 3).astype(np.float32)
@@ -111,7 +112,7 @@ def _shapes(thumbs: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     shapes = np.concatenate(
         [flat / np.maximum(length, 1), length < 1], axis=1
-    )  # one colour all over: a shape of its own
+    )  # photos of a single colour correlate only with each other
     return np.asarray(shapes, np.float32)
 
 
@@ -126,7 +127,7 @@ class _Groups:
         self._parent[second] = first
 
     def groups(self) -> Sequence[list[int]]:
-        """The sets of more than one position, in order."""
+        """Return the sets of more than one position, in order."""
         found: dict[int, list[int]] = defaultdict(list)
         for at in range(len(self._parent)):
             found[self._root(at)].append(at)

@@ -1,11 +1,12 @@
-"""What training reads of photos, made once and kept on disk: features, or pixels for an encoder that learns.
+"""Features of photos for training, computed once and cached on disk; pixels for a trained encoder.
 
-    cache/<hash>/index.json             what the hash stands for: encoder, preprocessing, and each photo's path, size and
-                                        time of change
-    cache/<hash>/features-00000.npy     float16 (at most 512, R, F), photos 0 to 511 in the order asked for
-    cache/<hash>/pixels-00000.npy       uint8 (at most 512, S, S, 3), decoded and squashed, in a folder of their own
+    cache/<hash>/index.json             what the hash is computed from: encoder, preprocessing, and each photo's path,
+    size
+                                        and modification time
+    cache/<hash>/features-00000.npy     float16 (at most 512, R, F), photos 0 to 511 in the requested order
+    cache/<hash>/pixels-00000.npy       uint8 (at most 512, S, S, 3), decoded and squashed, in a separate folder
 
-A frozen encoder sees each photo once, however many epochs, runs and pruning targets follow; one that learns sees it
+A frozen encoder processes each photo once for all epochs, runs and pruning targets. A trained encoder processes it
 every epoch, but the photo is decoded once.
 """
 
@@ -31,58 +32,58 @@ from capprune_runtime.atomic import write_bytes
 from capprune_runtime.errors import CapPruneError, PhotoError, UsageError
 from capprune_runtime.photo import decode_photo, resize
 
-SHARD: Final = 512  # photos a file: what an interruption can cost, and 64 MB of 7×7×1280 features
-PREPROCESSING: Final = "squash-triangle-q15"  # the resize of capprune_runtime.photo; another one, other features
-DECODERS: Final = min(4, os.cpu_count() or 1)  # threads; Pillow and NumPy let go of the interpreter's lock
-DECODED_TOGETHER: Final = 16  # photos, where no encoder asks for another number
-READ_AHEAD: Final = 3  # batches decoded before the encoder asks for them
+SHARD: Final = 512  # photos per file: the most that an interruption can cost; 64 MB of 7×7×1280 features
+PREPROCESSING: Final = "squash-triangle-q15"  # the resize of capprune_runtime.photo; part of the cache key
+DECODERS: Final = min(4, os.cpu_count() or 1)  # threads; Pillow and NumPy release the global interpreter lock
+DECODED_TOGETHER: Final = 16  # photos per batch, if no encoder requires another number
+READ_AHEAD: Final = 3  # batches decoded in advance of the encoder
 
 Progress = Callable[[int, int], None]
 
 
 class FeatureEncoder(Protocol):
-    """A frozen network, or the first blocks of one, that turns photos into features."""
+    """A frozen network, or the first blocks of one, that computes features of photos."""
 
     @property
     def key(self) -> str:
-        """Tells apart encoders whose features differ: weights, size, grid."""
+        """Key that differs between encoders with different features: weights, size, grid."""
 
     @property
     def size(self) -> int:
-        """Side of the photos it takes, in pixels."""
+        """Side of the input photos in pixels."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(R, F), regions and features of each; (H, W, C) of blocks."""
+        """(R, F), regions and features of each; (H, W, C) for the output of blocks."""
 
     def __call__(self, photos: npt.NDArray[np.uint8], /) -> npt.NDArray[np.float32]:
-        """Features (B, *shape) of photos (B, size, size, 3), which are not yet normalised."""
+        """Return the features (B, *shape) of photos (B, size, size, 3), which are not yet normalised."""
 
 
 class Photos(Protocol):
-    """Where photos are read by name, as from `PhotoStore`."""
+    """Photos that are read by name, such as `PhotoStore`."""
 
     @property
     def folder(self) -> Path:
-        """What messages call the data."""
+        """Name of the data for messages."""
 
     def require(self, names: Sequence[str], /) -> None:
         """Check that every photo is there."""
 
     def fingerprint(self, names: Sequence[str], /) -> str:
-        """What changes when a photo does."""
+        """Return a hash that changes when a photo changes."""
 
     def read(self, name: str, /) -> bytes:
-        """The bytes of a photo."""
+        """Return the bytes of a photo."""
 
 
 class Features:
-    """Features, or pixels, of N photos on disk, mapped into memory as they are asked for.
+    """Features or pixels of N photos on disk, memory-mapped on access.
 
     Attributes:
         shape: (N, R, F), (N, H, W, C) or (N, S, S, 3).
-        from_cache: Photos whose values were there already, computed by an earlier command.
-        broken: Photos that cannot be read, by their position, with the reasons; their values are zeros.
+        from_cache: Number of photos with values from an earlier command.
+        broken: Photos that cannot be read, by position, with the reasons; their values are zeros.
     """
 
     def __init__(
@@ -101,10 +102,10 @@ class Features:
         return self.shape[0]
 
     def __getitem__(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Features of some photos.
+        """Return the features of some photos.
 
         Args:
-            indices: (B,) positions in the names asked for.
+            indices: (B,) positions in the requested names.
 
         Returns:
             float16 (B, R, F) or (B, H, W, C), or uint8 (B, S, S, 3), a copy.
@@ -133,25 +134,25 @@ def cached_features(
     progress: Progress | None = None,
     skip_broken: bool = False,
 ) -> Features:
-    """Features of photos, from the cache or computed into it.
+    """Return features of photos, from the cache or computed into it.
 
-    A second start after an interruption computes the missing shards only. Two processes that want the same
-    features compute them once: the second waits for the first.
+    After an interruption, only the missing shards are computed. If two processes need the same features, each shard is
+    computed by one of them and the other waits.
 
     Args:
-        photos: Where to read them.
-        names: Which ones, in which order.
+        photos: The photos.
+        names: Names of the photos, in the order of the features.
         encoder: The network; called with at most `batch` photos at a time.
-        cache: Folder of all caches; made if it is not there.
-        batch: Photos a call.
-        progress: Called with the photos done and all of them.
-        skip_broken: Whether photos that cannot be read are zeros, and named in `Features.broken`, instead of an error.
+        cache: Folder of all caches; made if missing.
+        batch: Photos per call.
+        progress: Called with the number of finished photos and of all photos.
+        skip_broken: Whether unreadable photos become zeros that are listed in `Features.broken`, instead of an error.
 
     Returns:
         The features in the order of the names.
 
     Raises:
-        DataError: A photo is not there or cannot be decoded.
+        DataError: A photo is missing or cannot be decoded.
         CapPruneError: The disk is full, or the features do not fit float16.
     """
     content = _Content("features", encoder.key, encoder.size, encoder.shape, np.float16, lambda p: half(encoder(p)))
@@ -167,18 +168,18 @@ def cached_pixels(
     progress: Progress | None = None,
     skip_broken: bool = False,
 ) -> Features:
-    """Pixels of photos as an encoder takes them, uint8 (N, S, S, 3), from the cache or decoded into it.
+    """Return pixels of photos for an encoder, uint8 (N, S, S, 3), from the cache or decoded into it.
 
     Args:
-        photos: Where to read them.
-        names: Which ones, in which order.
+        photos: The photos.
+        names: Names of the photos, in the order of the pixels.
         size: S, the side of the squashed photo.
-        cache: Folder of all caches; made if it is not there.
-        progress: Called with the photos done and all of them.
+        cache: Folder of all caches; made if missing.
+        progress: Called with the number of finished photos and of all photos.
         skip_broken: See `cached_features`.
 
     Raises:
-        DataError: A photo is not there or cannot be decoded.
+        DataError: A photo is missing or cannot be decoded.
         CapPruneError: The disk is full.
     """
     content = _Content("pixels", "pixels", size, (size, size, 3), np.uint8, lambda pixels: pixels)
@@ -187,7 +188,7 @@ def cached_pixels(
 
 @dataclass(frozen=True)
 class _Content:
-    """What a cache holds of a photo, and how it is made of the photo's pixels."""
+    """Values that a cache holds of a photo, and how they are computed from its pixels."""
 
     name: str
     key: str
@@ -199,7 +200,7 @@ class _Content:
 
 @dataclass(frozen=True)
 class _How:
-    """How a cache is filled."""
+    """Options for filling a cache."""
 
     batch: int
     progress: Progress | None
@@ -217,7 +218,7 @@ def _cached(photos: Photos, names: Sequence[str], content: _Content, cache: Path
 
 
 def _index(photos: Photos, names: Sequence[str], content: _Content) -> bytes:
-    """What a cache is known by: whatever its contents depend on."""
+    """Return everything that the content of a cache depends on; its hash names the cache."""
     identity = {
         "encoder": content.key,
         "preprocessing": f"{PREPROCESSING} {content.size}",
@@ -231,10 +232,10 @@ def _index(photos: Photos, names: Sequence[str], content: _Content) -> bytes:
 def _fill(
     folder: Path, photos: Photos, names: Sequence[str], content: _Content, how: _How
 ) -> tuple[list[Path], int, dict[int, str]]:
-    """The files of a cache, those computed that were not there; how many photos were; and what could not be read.
+    """Return the files of a cache after computing missing ones, the number of cached photos, and the unreadable photos.
 
-    Processes that want the same features share the files out: each first takes those that nobody is at, then waits for the
-    others.
+    Processes that need the same features share the work. Each first computes the files that are not locked, then waits
+    for the others.
     """
     firsts = range(0, len(names), SHARD)
     paths = [folder / f"{content.name}-{first // SHARD:05}.npy" for first in firsts]
@@ -260,7 +261,7 @@ def _fill(
 def _fill_one(
     path: Path, done: int, photos: Photos, some: Sequence[str], total: int, content: _Content, how: _How
 ) -> int:
-    """Compute one file of a cache if it is not there; returns how many photos were."""
+    """Compute one file of a cache if it is missing. Returns the number of its photos that were cached."""
     shape = (len(some), *content.shape)
     tell = how.progress or (lambda done, total: None)
     if _is_whole(path, shape, content.dtype) and (how.skip_broken or not _broken_of(path)):
@@ -279,9 +280,9 @@ def _fill_one(
 def _decoded(
     photos: Photos, names: Sequence[str], size: int, how: _How, faults: dict[int, str]
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Batches of decoded photos with the number of the first, a few batches ahead of who asks.
+    """Yield the index of the first photo and the pixels of each batch, decoded a few batches in advance.
 
-    A photo that cannot be read is black, and noted in `faults`, where it does not stop the command.
+    An unreadable photo is black and recorded in `faults`, if broken photos are skipped.
     """
 
     def decode(place: int) -> npt.NDArray[np.uint8]:
@@ -311,7 +312,7 @@ def _decoded(
 
 
 def _broken_of(path: Path) -> dict[int, str]:
-    """The photos of a file of the cache that could not be read, with the reasons."""
+    """Return the unreadable photos of a cache file, with the reasons."""
     try:
         return {int(place): str(reason) for place, reason in json.loads(_broken_path(path).read_bytes()).items()}
     except (OSError, ValueError, AttributeError):  # there is no such list
@@ -330,7 +331,7 @@ def _broken_path(path: Path) -> Path:
 
 
 def half(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Round features to float16, as caches and shards hold them.
+    """Round features to float16, the type of caches and shards.
 
     Raises:
         CapPruneError: They do not fit.
@@ -347,7 +348,7 @@ def _write_index(path: Path, index: bytes) -> None:
 
 
 def _write_shard(path: Path, features: npt.NDArray[Any]) -> None:
-    content = io.BytesIO()  # np.save straight to a file on a full disk does not say that it is full
+    content = io.BytesIO()  # np.save to a file on a full disk does not report the error
     np.save(content, features)
     write_bytes(path, content.getbuffer())
 
@@ -355,14 +356,14 @@ def _write_shard(path: Path, features: npt.NDArray[Any]) -> None:
 def _is_whole(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> bool:
     try:
         shard = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, cut off, or not an array
+    except (OSError, ValueError, EOFError):  # missing, truncated, or not an array
         return False
     return bool(shard.shape == shape and shard.dtype == dtype)
 
 
 @contextmanager
 def _alone_at(lock: Path, busy: UsageError | None = None) -> Iterator[None]:
-    """Wait until no other process holds a lock, or raise `busy`; the lock ends with the process, however it ends."""
+    """Wait until no other process holds a lock, or raise `busy`. The lock is always released when its process ends."""
     with ExitStack() as held:
         try:
             held.enter_context(locked(lock, busy=busy))

@@ -1,4 +1,4 @@
-"""The files of a data folder: one walk, with everything that it leaves out counted."""
+"""The files of a data folder: one walk, with a count of everything that is left out."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from capprune.data.left_out import LeftOut, LeftOutBook
 from capprune_runtime.errors import DataError, UsageError
 from capprune_runtime.photo import ENDINGS
 
-LONGEST_NUMBER: Final = 18  # digits of a photo's name; COCO's have twelve
+LONGEST_NUMBER: Final = 18  # digits in the name of a photo; COCO's have twelve
 SYSTEM_FOLDERS: Final = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 
 
 class FolderContents:
-    """What lies in a folder, as paths relative to it with `/`.
+    """The files in a folder, as relative paths with `/`.
 
     Attributes:
         folder: The folder.
         files: Every file that is not hidden, at any depth, sorted folder by folder.
-        left_out: Hidden files, folders that cannot be read, links that lead nowhere.
+        left_out: Hidden files, unreadable folders, broken links.
         found_otherwise: Photos that `photo` found under another spelling, or more than once.
     """
 
@@ -39,7 +39,7 @@ class FolderContents:
 
     @cached_property
     def photos(self) -> tuple[str, ...]:
-        """The files whose endings are those of photos."""
+        """The files with the ending of a photo."""
         return tuple(name for name in self.files if ending(name) in ENDINGS)
 
     @cached_property
@@ -68,7 +68,7 @@ class FolderContents:
 
     @cached_property
     def _by_spelling(self) -> dict[str, list[str]]:
-        """Photos by base name without regard to capitals, the form of accents and the ending."""
+        """Photos by base name without its ending, ignoring case and Unicode normalisation."""
         found: dict[str, list[str]] = {}
         for name in self.photos:
             found.setdefault(loosely(base_name(name)), []).append(name)
@@ -76,7 +76,7 @@ class FolderContents:
 
     @cached_property
     def _by_number(self) -> dict[int, list[str]]:
-        """Photos whose names are numbers, which tables write without the zeros in front."""
+        """Photos whose names are numbers; tables may omit the leading zeros."""
         found: dict[int, list[str]] = {}
         for name in self.photos:
             if _is_number(stem := without_ending(base_name(name))):
@@ -84,16 +84,16 @@ class FolderContents:
         return found
 
     def path(self, name: str) -> Path:
-        """The path of a file."""
+        """Return the path of a file."""
         return self.folder / name
 
     def is_sidecar(self, name: str) -> bool:
-        """Whether a file is named as a photo beside it, such as a.txt beside a.jpg."""
+        """Whether a file has the name of a photo beside it, such as a.txt beside a.jpg."""
         stem = without_ending(name)
         return stem in self.stems or stem in self._photo_set
 
     def parsed(self, name: str) -> Any:
-        """The content of a JSON file, parsed once.
+        """Return the content of a JSON file, parsed once.
 
         Raises:
             OSError: It cannot be read.
@@ -105,18 +105,18 @@ class FolderContents:
         return self._parsed[name]
 
     def photo(self, written: str, *, beside: str = "", near: Sequence[str] = ()) -> str:
-        """Find the photo file that a captions file means.
+        """Find the photo file that a captions file refers to.
 
         Args:
             written: The name in the captions file; `\\` counts as `/`, and the ending may be missing.
             beside: Folder of the captions file, which names may be relative to.
-            near: Names of folders that decide between photos of one name, such as `train2017`.
+            near: Folder names that are preferred among photos of one name, such as `train2017`.
 
         Returns:
-            The photo's path in the folder, or the name as it was written where no single photo answers to it.
+            The photo's path in the folder, or the name as written if it does not match exactly one photo.
 
         Raises:
-            DataError: Another name meant the same photo, in another folder.
+            DataError: Another name, with another folder, refers to the same photo.
         """
         asked = written, beside, tuple(near)
         if asked not in self._answers:
@@ -153,7 +153,7 @@ class FolderContents:
         return found[0] if len(found) == 1 else _plain(name)
 
     def _refuse_merging(self, photo: str, written: str) -> None:
-        """Two names that differ in their folders, such as cats/1.jpg and dogs/1.jpg, must not become one photo."""
+        """Check that names with different folders, such as cats/1.jpg and dogs/1.jpg, do not become one photo."""
         name = _plain(written.replace("\\", "/"))
         other = self._written_as.setdefault(photo, name)
         if not _may_be_one(name, other):
@@ -165,7 +165,7 @@ class FolderContents:
             )
 
     def _are_copies(self, names: Sequence[str]) -> bool:
-        """Whether photos of one base name are the same file in several places."""
+        """Whether photos of one base name are copies of the same file."""
         return len(names) > 1 and len({self.path(name).read_bytes() for name in names}) == 1
 
 
@@ -174,14 +174,14 @@ def _is_number(stem: str) -> bool:
 
 
 def _may_be_one(name: str, other: str) -> bool:
-    """Whether two written names differ only in capitals, in how many folders they name, or by a missing ending."""
+    """Whether two written names differ only in case, in leading folders, or by a missing ending."""
     ends = {ending(name), ending(other)} & ENDINGS
     short, long = sorted((f"/{loosely(name)}", f"/{loosely(other)}"), key=len)
     return len(ends) < 2 and long.endswith(short)
 
 
 def _best(found: list[str], written: str, beside: str, near: Sequence[str]) -> list[str]:
-    """Those photos of one base name that share most of the written path, then lie near, then beside the captions."""
+    """Return the photos of one base name that best match the written path, then `near`, then the captions' folder."""
     ending_in = [name for name in found if f"/{name}".endswith(f"/{_plain(written)}")]
     found = ending_in or found
     wanted = {part.lower() for part in near}
@@ -192,32 +192,32 @@ def _best(found: list[str], written: str, beside: str, near: Sequence[str]) -> l
 
 
 def _plain(name: str) -> str:
-    """A written path without what leads out of the data folder."""
+    """Return a written path without parts that lead out of the data folder."""
     return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
 
 
 def base_name(name: str) -> str:
-    """The last part of a path with `/`."""
+    """Return the last part of a path with `/`."""
     return name.rpartition("/")[2]
 
 
 def folder_of(name: str) -> str:
-    """The folder of a file, "" for the data folder itself."""
+    """Return the folder of a file, "" for the data folder itself."""
     return name.rpartition("/")[0]
 
 
 def ending(name: str) -> str:
-    """The ending of a file's name in small letters, with its dot."""
+    """Return the ending of a file's name in lower case, with its dot."""
     return posixpath.splitext(name)[1].lower()
 
 
 def without_ending(name: str) -> str:
-    """A path without the ending of its last part."""
+    """Return a path without the ending of its last part."""
     return posixpath.splitext(name)[0]
 
 
 def loosely(name: str) -> str:
-    """A name without its photo's ending and without what file systems spell differently: capitals, the form of accents."""
+    """Return a name without its photo ending, normalised for file systems that differ in case and Unicode form."""
     stem = without_ending(name) if ending(name) in ENDINGS else name
     return unicodedata.normalize("NFC", stem).casefold()
 
@@ -238,7 +238,7 @@ def read_folder(folder: Path) -> FolderContents:
     for current, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
         place = Path(current)
         status = place.stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above, or to one that was read before
+        if (status.st_dev, status.st_ino) in seen:  # a link to a parent folder, or to a folder that was already read
             book.add("links to folders that were read already", _relative(place, folder))
             folders.clear()
             continue

@@ -1,4 +1,4 @@
-"""Write a data set of any layout as Karpathy's JSON and a folder of photos, with splits."""
+"""Writes a data set of any layout as Karpathy's JSON and a folder of photos, with splits."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """How a data set is written.
+    """Options for writing a data set.
 
     Attributes:
-        layout: Name of the layout to read; None for the one that is there.
-        shares: Of train, val and test, to make splits anew; None keeps those that there are.
-        drop_broken: Leave out photos that are not there or cannot be decoded, instead of refusing the data set.
+        layout: Name of the layout to read; None to detect it.
+        shares: Shares of train, val and test for new splits; None keeps the existing splits.
+        drop_broken: Leave out photos that are missing or cannot be decoded, instead of raising an error.
         link: Link to photo files instead of copying them; members of tar files are always copied.
-        val_share: Share of the training photos that become val, in a data set without val; the other splits stay.
+        val_share: Share of the training photos that become val, in a data set without val; other splits are unchanged.
     """
 
     layout: str | None = None
@@ -46,10 +46,10 @@ class ImportSettings:
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written.
+    """Result of an import.
 
     Attributes:
-        captions: The data set as it was read, without the photos that were left out.
+        captions: The data set as read, without the photos that were left out.
         left_out: What was left out or renamed, by reason.
     """
 
@@ -60,17 +60,17 @@ class Imported:
 def import_data(
     folder: Path, out: Path, settings: ImportSettings, *, cache: Path, progress: Progress | None = None
 ) -> Imported:
-    """Write a data set anew; the folder appears when it is complete.
+    """Convert a data set; the output folder appears when it is complete.
 
     Args:
-        folder: To read.
-        out: To be made: `dataset_<name>.json` and `photos/`.
-        settings: How.
+        folder: Folder to read.
+        out: Folder to be made, with `dataset_<name>.json` and `photos/`.
+        settings: Options of the import.
         cache: Folder of all caches, for the check of the photos.
-        progress: Called with the photos written and all of them.
+        progress: Called with the number of written photos and of all photos.
 
     Raises:
-        UsageError: There is something at `out` already, or the layout is unknown.
+        UsageError: `out` already exists, or the layout is unknown.
         DataError: Captions or photos are broken.
         MissingExtra: The layout needs a package that is not installed.
     """
@@ -98,7 +98,7 @@ def import_data(
 
 
 class _Writer:
-    """Writes photos one by one, each under a name of its own."""
+    """Writes photos one by one, each with a unique name."""
 
     def __init__(self, out: Path, captions: CaptionSet, settings: ImportSettings, book: LeftOutBook) -> None:
         self.kept: list[CaptionedPhoto] = []
@@ -129,11 +129,11 @@ class _Writer:
                 progress(number, len(usable))
 
     def write_contents(self, found: FoundSet, progress: Progress | None) -> None:
-        """Write photos that lie inside captions files."""
+        """Write photos that are stored inside captions files."""
         contents = {photo.name: photo.content for photo in found.photos}
         for number, photo in enumerate(self._captions.photos, 1):
             read = contents[photo.name]
-            assert read is not None  # a layout has its photos inside, or none
+            assert read is not None  # in a layout either all photos are inside captions files, or none
             content = read()
             try:
                 decode_photo(content, photo.name)
@@ -145,7 +145,7 @@ class _Writer:
                 progress(number, len(self._captions.photos))
 
     def write_captions(self) -> None:
-        """Write the captions of the photos that were written, in Karpathy's layout."""
+        """Write the captions of the written photos in Karpathy's layout."""
         if not self.kept:
             raise DataError("no photo is left to write", where=self._captions.name)
         entries, sentence = [], 0
@@ -167,7 +167,7 @@ class _Writer:
         self._book.add(what, *names)
 
     def _target(self, photo: CaptionedPhoto, name: str) -> Path:
-        """A path that no other photo has, not even where capitals do not count."""
+        """Return a path that no other photo has, ignoring case."""
         path, number = PurePosixPath(name), 1
         free = path
         while free.as_posix().casefold() in self._taken:

@@ -1,4 +1,4 @@
-"""What a model takes of a data folder: its photos, or region features that were made elsewhere."""
+"""The model's input from a data folder: its photos, or precomputed region features."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from capprune.data.regions import RegionStore, open_regions
 from capprune_runtime.bundle.preprocessing import PreprocessingSection, RegionsSection
 from capprune_runtime.caption.inputs import decode_input
 
-REGION_FOLDER = "regions"  # of a data folder, if the features do not lie in the folder itself
+REGION_FOLDER = "regions"  # folder inside a data folder with the features, if they are not in the data folder itself
 
 Preprocessing = PreprocessingSection | RegionsSection
 
 
 class Store(Protocol):
-    """Files of photos by the photos' names: `data.photos.PhotoStore` or `data.regions.RegionStore`."""
+    """Files of photos by name: `data.photos.PhotoStore` or `data.regions.RegionStore`."""
 
     def read(self, name: str) -> bytes:
         """Return the file of one photo."""
         ...
 
     def require(self, names: Sequence[str]) -> None:
-        """Check that every photo is there."""
+        """Check that every photo exists."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -38,11 +38,11 @@ class Store(Protocol):
 
 
 def open_store(folder: Path, preprocessing: Preprocessing) -> Store:
-    """Open what a model takes of a data folder.
+    """Open the model's input in a data folder.
 
     Args:
-        folder: A data folder. Region features lie in it or in its folder `regions`.
-        preprocessing: What the model takes.
+        folder: A data folder. Region features are in it or in its folder `regions`.
+        preprocessing: The model's preprocessing.
 
     Raises:
         UsageError: There is no such folder.
@@ -63,7 +63,7 @@ def region_store(folder: Path) -> RegionStore:
 
 
 def read_all(folder: Path, names: Sequence[str], preprocessing: Preprocessing) -> Iterator[NDArray[Any]]:
-    """Yield each photo as a captioner takes it; see `open_store`."""
+    """Yield the captioner's input for each photo; see `open_store`."""
     with open_store(folder, preprocessing) as store:
         for name in names:
             yield decode_input(store.read(name), name, preprocessing)

@@ -1,4 +1,4 @@
-"""What a command left out of a data set, counted and named."""
+"""Counts and names what a command leaves out of a data set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LeftOut:
         return f"{self.what}: {len(self.names):,} ({first_names(self.names)})"
 
     def as_json(self) -> dict[str, Any]:
-        """The count and every name."""
+        """Return the count and every name."""
         return {"what": self.what, "count": len(self.names), "names": list(self.names)}
 
 
@@ -36,20 +36,20 @@ class LeftOutBook:
         self._names: dict[str, list[str]] = {}
 
     def add(self, what: str, *names: str) -> None:
-        """Note that `names` were left out because they are `what`."""
+        """Record that `names` were left out because they are `what`."""
         if names:
             self._names.setdefault(what, []).extend(names)
 
     def add_all(self, entries: Iterable[LeftOut]) -> None:
-        """Take over what another reader left out."""
+        """Add the entries of another reader."""
         for entry in entries:
             self.add(entry.what, *entry.names)
 
     def entries(self) -> tuple[LeftOut, ...]:
-        """One entry a reason, in the order in which the reasons came up."""
+        """Return one entry per reason, in the order in which the reasons were added."""
         return tuple(LeftOut(what, tuple(names)) for what, names in self._names.items())
 
 
 def first_names(names: Sequence[str], shown: int = NAMED) -> str:
-    """The first names, and an ellipsis where there are more."""
+    """Return the first names, and an ellipsis if there are more."""
     return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")

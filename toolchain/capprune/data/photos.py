@@ -20,18 +20,18 @@ from capprune.data.tars import is_plain_member, tar_is_broken
 from capprune_runtime.errors import DataError, PhotoError
 from capprune_runtime.photo import ENDINGS
 
-NAMED_IN_ERRORS: Final = 3  # of the photos that are not there
+NAMED_IN_ERRORS: Final = 3  # names of missing photos in an error
 
 
 @dataclass(frozen=True)
 class PhotoPlace:
-    """Where a photo's bytes are: a whole file, or a part of a tar file.
+    """Location of a photo's bytes: a whole file, or a part of a tar file.
 
     Attributes:
-        path: Of the file that holds them.
-        offset: Of their first byte.
-        size_bytes: Of the photo.
-        changed_ns: When the file was last changed, in nanoseconds.
+        path: The file that holds them.
+        offset: Offset of their first byte.
+        size_bytes: Size of the photo.
+        changed_ns: Modification time of the file, in nanoseconds.
     """
 
     path: Path
@@ -41,11 +41,11 @@ class PhotoPlace:
 
     @property
     def identity(self) -> str:
-        """What tells the photo from any other and from its own earlier state: path, offset, size, time of change."""
+        """Path, offset, size and modification time, which identify the photo and its state."""
         return f"{_real(self.path.parent)}\n{self.path.name}\n{self.offset}\n{self.size_bytes}\n{self.changed_ns}"
 
     def read(self) -> bytes:
-        """The bytes of the photo.
+        """Return the bytes of the photo.
 
         Raises:
             OSError: They cannot be read.
@@ -57,18 +57,18 @@ class PhotoPlace:
 
 @lru_cache(maxsize=4096)
 def _real(folder: Path) -> Path:
-    """A folder without links; one answer serves all its photos."""
+    """Resolve the links of a folder; cached, because all its photos need it."""
     return folder.resolve()
 
 
 class PhotoStore:
     """The photos under a folder, by their path in it or in a tar file; see `open_photos`.
 
-    Reading is safe from several threads at once. Nothing is ever unpacked to disk.
+    Reading is thread-safe. Nothing is unpacked to disk.
 
     Attributes:
         folder: The data folder.
-        left_out: Files of the folder that cannot count as photos, and photos that go by another name.
+        left_out: Files that cannot be used as photos, and photos with changed names.
     """
 
     def __init__(self, folder: Path, left_out: Sequence[LeftOut] = ()) -> None:
@@ -77,25 +77,25 @@ class PhotoStore:
         self._book.add_all(left_out)
         self._places: dict[str, PhotoPlace] = {}
         self._members: dict[str, PhotoPlace] = {}  # photos in tar files by <tar file>/<member>
-        self._tar_of: dict[str, str] = {}  # the tar file of a member that goes by its own name
+        self._tar_of: dict[str, str] = {}  # the tar file of each member with its short name
         self._shared: set[str] = set()  # names that members of several tar files have
         self._tars: dict[Path, int] = {}  # open file descriptors
-        self._by_base: dict[str, str | None] = {}  # None where several photos share a base name
+        self._by_base: dict[str, str | None] = {}  # None if several photos share a base name
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """What was left out or goes by another name, by reason."""
+        """What was left out or has a changed name, by reason."""
         return self._book.entries()
 
     def names(self) -> tuple[str, ...]:
-        """Every photo, sorted: its path under the folder, or inside its tar file, with `/`.
+        """Names of all photos, sorted: paths under the folder, or inside their tar files, with `/`.
 
-        Members of several tar files that have one name go by `<tar file>/<member>`.
+        Members of several tar files with the same name are listed as `<tar file>/<member>`.
         """
         return tuple(sorted(self._places))
 
     def place(self, name: str) -> PhotoPlace:
-        """Where the bytes of a photo are.
+        """Return the location of a photo's bytes.
 
         Raises:
             DataError: There is no such photo.
@@ -106,10 +106,10 @@ class PhotoStore:
         return place
 
     def read(self, name: str) -> bytes:
-        """The bytes of one photo file.
+        """Return the bytes of one photo file.
 
         Args:
-            name: Its path, or its base name where no other photo has the same.
+            name: Its path, or its base name if it is unique.
 
         Raises:
             DataError: There is no such photo, or it cannot be read.
@@ -128,7 +128,7 @@ class PhotoStore:
         return content
 
     def missing(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of the names that no photo, or more than one, answers to, or only the photo of another name."""
+        """Return the names that do not match exactly one photo, or match only a photo with another name."""
         asked = tuple(dict.fromkeys(names))
         meant = Counter(self.resolved(name) for name in asked)
         return tuple(
@@ -139,17 +139,17 @@ class PhotoStore:
         )
 
     def require(self, names: Sequence[str]) -> None:
-        """Check that every photo is there.
+        """Check that every photo exists.
 
         Raises:
-            DataError: Some are not; the message counts them and names the first.
+            DataError: Some do not; the message counts them and names the first.
         """
         missing = self.missing(names)
         if missing:
             raise self._not_there(missing, len(names))
 
     def nearest(self, names: Iterable[str]) -> tuple[str | None, ...]:
-        """For each missing name the photo that it may mean: equal but for capitals, the form of accents, or the ending."""
+        """Return for each missing name a photo that differs only in case, Unicode form or ending, else None."""
         alike: dict[str, str] = {}
         for photo in reversed(self.names()):
             alike[loosely(PurePosixPath(photo).name)] = photo
@@ -158,16 +158,16 @@ class PhotoStore:
         return tuple(alike.get(f"/{loosely(name)}") or alike.get(loosely(PurePosixPath(name).name)) for name in names)
 
     def resolved(self, name: str) -> str | None:
-        """The name under which `names` lists the photo that a name means; None if there is none."""
+        """Return the full name of the photo that a name refers to, as in `names`; None if there is none."""
         if name in self._places or name in self._members:
             return name
         return self._by_base.get(PurePosixPath(name).name)
 
     def fingerprint(self, names: Iterable[str]) -> str:
-        """SHA-256 over places, sizes and times of change of photos, in order.
+        """Return a SHA-256 over locations, sizes and modification times of photos, in order.
 
-        It changes when a photo is put in another's place, be it of the same size. Not over the content, because a data
-        set can be larger than an hour of reading.
+        It changes when a photo is replaced, even by one of the same size. The content is not hashed, because reading a
+        large data set can take more than an hour.
         """
         digest = hashlib.sha256()
         for name in names:
@@ -216,7 +216,7 @@ class PhotoStore:
         self._tars[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _go_by_long_names(self, name: str, tar: str | None) -> None:
-        """Give the member that had a name to itself its long name, now that another has the same."""
+        """Give a tar member its long name, now that another member has the same short name."""
         self._shared.add(name)
         if tar is not None:
             self._by_base.pop(PurePosixPath(name).name, None)
@@ -246,19 +246,19 @@ class PhotoStore:
 def open_photos(folder: Path) -> PhotoStore:
     """Find the photos of a data set by their endings, at any depth, in the folder or in its tar files.
 
-    Tar files (uncompressed, `*.tar`) are read in place. Of their members only plain files count; links, devices
-    and members with an absolute path or `..` in it are no photos.
+    Tar files (uncompressed, `*.tar`) are read in place. Only plain files in them count as photos. Links, devices and
+    members with an absolute path or `..` do not.
 
     Args:
-        folder: What `--data` names.
+        folder: The folder given as `--data`.
 
     Returns:
         The photos; close it, or use it in a `with`.
 
     Raises:
         UsageError: There is no such folder.
-        DataError: A tar file is broken or compressed, a photo in a tar file has the name of another in it or in the folder,
-            or there is no photo at all.
+        DataError: A tar file is broken or compressed, a photo in a tar file has the name of another in it or in the
+            folder, or there is no photo at all.
     """
     contents = read_folder(folder)
     store = PhotoStore(folder, contents.left_out)

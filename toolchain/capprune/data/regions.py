@@ -1,7 +1,8 @@
-"""Region features made elsewhere, one `.npy` file a photo: what an Up-Down model sees instead of pixels.
+"""Precomputed region features, one `.npy` file per photo: the input of an Up-Down model instead of pixels.
 
-A file is `ID.npy` or, as the reference code's samples have it, `ID_att.npy` with the mean of the regions in `ID_fc.npy` beside
-it. The latter is not read, because the mean is computed. A file holds float32 (N, F): N regions of F channels, N from 1 to 100.
+A file is named `ID.npy`. The samples of the reference code have `ID_att.npy` with the mean of the regions in
+`ID_fc.npy` beside it. The latter is not read, because the mean is computed. A file holds float32 (N, F): N regions of F
+channels, N from 1 to 100.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ _NAMED_IN_ERRORS: Final = 3
 
 
 class Padded(NamedTuple):
-    """Regions of P photos, filled up to R each."""
+    """Regions of P photos, padded to R each."""
 
-    features: NDArray[np.float32]  # (P, R, F), zeros in the fillers
-    present: NDArray[np.float32]  # (P, R), 1 for a region and 0 for a filler
+    features: NDArray[np.float32]  # (P, R, F), zeros in the padding
+    present: NDArray[np.float32]  # (P, R), 1 for a region and 0 for padding
 
 
 class RegionStore:
@@ -45,8 +46,8 @@ class RegionStore:
         """Return the id under which a photo's regions are stored, or None.
 
         Args:
-            photo: The id itself, or the photo's file name: `391895`, `391895.jpg` and `COCO_val2014_000000391895.jpg`
-                are one photo.
+            photo: The id, or the photo's file name: `391895`, `391895.jpg` and `COCO_val2014_000000391895.jpg` are the
+                same photo.
         """
         stem = PurePosixPath(photo).stem
         coco = _COCO.fullmatch(stem)
@@ -54,7 +55,7 @@ class RegionStore:
         return next((name for name in candidates if name in self._files), None)
 
     def read(self, name: str) -> bytes:
-        """Read the file of one photo, as `capprune_runtime.regions.decode_regions` takes it.
+        """Read the file of one photo, for `capprune_runtime.regions.decode_regions`.
 
         Raises:
             DataError: There is no such photo, or its file cannot be read.
@@ -76,14 +77,14 @@ class RegionStore:
         return read_regions(self._file(name))
 
     def padded(self, names: Sequence[str], regions: int = MAX_REGIONS) -> Padded:
-        """Read several photos and fill each up to the same number of regions.
+        """Read several photos and pad each to the same number of regions.
 
         Args:
             names: P photos; see `find`.
-            regions: R, the number to fill up to.
+            regions: R, the number of regions after padding.
 
         Raises:
-            DataError: A photo is not there, is broken, or has more regions or other channels than the others.
+            DataError: A photo is missing, is broken, or has more regions or other channels than the others.
         """
         found = [self.regions(name) for name in names]
         channels = found[0].shape[1] if found else 0
@@ -101,7 +102,7 @@ class RegionStore:
         return Padded(features, present)
 
     def missing(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return those of the names for which there are no regions."""
+        """Return the names without regions."""
         return tuple(name for name in names if self.find(name) is None)
 
     def require(self, names: Sequence[str]) -> None:
@@ -150,12 +151,12 @@ class RegionStore:
 
 
 class RegionTable:
-    """Region features of N photos as training reads them: rows by number, filled up with zeros, from disk every time.
+    """Region features of N photos for training: rows by index, padded with zeros, read from disk at every access.
 
     Args:
         store: The folder of features.
-        names: N photos; all are there.
-        regions: R, the number to fill up to.
+        names: N existing photos.
+        regions: R, the number of regions after padding.
         channels: F of every region.
 
     Attributes:
@@ -192,7 +193,7 @@ class RegionTable:
 
 
 def open_regions(folder: Path) -> RegionStore:
-    """Find the region features in a folder; folders in it are not searched.
+    """Find the region features in a folder; its subfolders are not searched.
 
     Raises:
         UsageError: There is no such folder.
@@ -204,7 +205,7 @@ def open_regions(folder: Path) -> RegionStore:
     files: dict[str, Path] = {}
     for stem, path in stems.items():
         if stem.endswith(_MEAN_END) and stem.removesuffix(_MEAN_END) + _REGIONS_END in stems:
-            continue  # the mean of regions that are here
+            continue  # the mean of regions that are read from the other file
         name = stem.removesuffix(_REGIONS_END)
         if name in files:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Five sentences on a drawn scene, and whether a sentence names the scene's objects right."""
+"""Captions of a drawn scene, and checks whether a caption names the scene's objects correctly."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 from capprune.data.captions import words
 from capprune.data.scene_facts import COLOURS, OPPOSITE, SHAPES, Scene, SceneObject
 
-CAPTIONS: Final = 5  # per scene, each from a template of its own
-MAXIMUM_WORDS: Final = 18  # no caption is longer
+CAPTIONS: Final = 5  # per scene, each from a different template
+MAXIMUM_WORDS: Final = 18  # maximum words of a caption
 
 TEMPLATES: Final = {
     1: (
@@ -55,15 +55,15 @@ MARKS: Final = {"striped": "with stripes", "dotted": "with dots"}
 
 
 def describe_scene(scene: Scene, chance: random.Random) -> tuple[str, ...]:
-    """Say a scene in five ways.
+    """Generate captions of a scene.
 
     Args:
         scene: The ground truth.
-        chance: Chooses the templates and their order.
+        chance: Random generator for the templates and their order.
 
     Returns:
-        `CAPTIONS` sentences of at most `MAXIMUM_WORDS` words from as many templates. Each begins with the
-        main object, and each object it mentions it mentions with its colour and shape.
+        `CAPTIONS` sentences of at most `MAXIMUM_WORDS` words from different templates. Each begins with the main
+        object. Each mentioned object has its colour and shape.
     """
     phrases = _phrases(scene)
     templates = chance.sample(TEMPLATES[len(scene.objects)], CAPTIONS)
@@ -71,7 +71,7 @@ def describe_scene(scene: Scene, chance: random.Random) -> tuple[str, ...]:
 
 
 def mentioned_objects(caption: str) -> tuple[tuple[str | None, str], ...]:
-    """The colour and shape of each object that a sentence mentions, in its order; None for a colour unsaid."""
+    """Return the colour and shape of each object in a caption, in order; None for a missing colour."""
     mentions: list[tuple[str | None, str]] = []
     colour = None
     for word in words(caption):
@@ -84,12 +84,12 @@ def mentioned_objects(caption: str) -> tuple[tuple[str | None, str], ...]:
 
 
 def names_main_object(caption: str, scene: Scene) -> bool:
-    """Whether the first object that a sentence mentions has the colour and shape of the scene's main object."""
+    """Whether the first object in a caption has the colour and shape of the scene's main object."""
     return mentioned_objects(caption)[:1] == ((scene.main.colour, scene.main.shape),)
 
 
 def names_all_right(caption: str, scene: Scene) -> bool:
-    """Whether a sentence names the main object first and then nothing that the scene does not hold."""
+    """Whether a caption names the main object first, and then only objects of the scene."""
     there = {(each.colour, each.shape) for each in scene.objects}
     return names_main_object(caption, scene) and set(mentioned_objects(caption)) <= there
 
@@ -129,7 +129,7 @@ def _phrases(scene: Scene) -> dict[str, str]:
 
 
 def _spoken(each: SceneObject) -> str:
-    """The texture as an adjective; nobody says "plain" of every plain thing."""
+    """Return the texture as an adjective; empty for "plain"."""
     return "" if each.texture == "plain" else each.texture
 
 

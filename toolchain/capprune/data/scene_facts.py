@@ -1,4 +1,4 @@
-"""What a drawn scene holds: the ground truth that its photo and its captions are made from."""
+"""The objects of a drawn scene: the ground truth of its photo and its captions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CAMOUFLAGE: Final = {
 """Colours that cannot be told from a background; no object on it has them."""
 BACKGROUNDS: Final = tuple(CAMOUFLAGE)
 
-OBJECT_COUNTS: Final = (1, 1, 1, 1, 2, 2, 2, 3)  # drawn from: fewer objects are more frequent
-DIAMETERS: Final = {"large": (0.42, 0.48), "small": (0.26, 0.3)}  # of the photo's side
-MARGIN: Final = 0.02  # least distance to the photo's edge and between objects, of the photo's side
-TILT: Final = 12.0  # degrees either way: a square that turns more is called a diamond
-DOMINANCE: Final = 1.4  # how much longer than the other axis an offset is before we call it "left of" or "above"
-ATTEMPTS: Final = 40  # places tried before all objects are placed anew
+OBJECT_COUNTS: Final = (1, 1, 1, 1, 2, 2, 2, 3)  # values to draw from; smaller numbers of objects are more frequent
+DIAMETERS: Final = {"large": (0.42, 0.48), "small": (0.26, 0.3)}  # as shares of the photo's side
+MARGIN: Final = 0.02  # minimum distance to the photo's edge and between objects, as a share of the photo's side
+TILT: Final = 12.0  # degrees in either direction; a square that is turned further looks like a diamond
+DOMINANCE: Final = 1.4  # minimum ratio of the two axes of an offset for "left of" or "above"
+ATTEMPTS: Final = 40  # positions to try before all objects are placed again
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SceneObject:
         size: One of `SIZES`.
         x: Centre from the left edge, as a share of the photo's side.
         y: Centre from the upper edge, as a share of the photo's side.
-        diameter: Of the disc that the outline lies in, as a share of the photo's side.
+        diameter: Diameter of the disc around the outline, as a share of the photo's side.
         tilt: Degrees clockwise.
     """
 
@@ -59,15 +59,15 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """What one drawn photo shows.
+    """Content of one drawn photo.
 
-    The main object comes first: it is the only large one wherever there are several, and every caption
-    begins with it. No two objects of a scene share a shape or a colour.
+    The main object comes first. Among several objects it is the only large one, and every caption begins with it. No
+    two objects of a scene share a shape or a colour.
 
     Attributes:
         background: One of `BACKGROUNDS`.
         objects: One to three objects, the main one first, the others from left to right.
-        relations: Where the main object lies as seen from each of the others; one of `RELATIONS` each.
+        relations: Position of the main object relative to each of the others; one of `RELATIONS` each.
     """
 
     background: str
@@ -80,23 +80,23 @@ class Scene:
         return self.objects[0]
 
     def as_json(self) -> dict[str, Any]:
-        """The ground truth as it stands in the data set's JSON."""
+        """Return the ground truth as written to the data set's JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Scene:
-        """The scene that `as_json` wrote.
+        """Return the scene from the result of `as_json`.
 
         Raises:
             KeyError: A fact is missing.
-            TypeError: A fact has the wrong type or a name that no object has.
+            TypeError: A fact has the wrong type or an unknown name.
         """
         objects = tuple(SceneObject(**each) for each in facts["objects"])
         return cls(background=facts["background"], objects=objects, relations=tuple(facts["relations"]))
 
 
 def imagine_scene(chance: random.Random) -> Scene:
-    """Draw the facts of one scene by lot; the same state of `chance` gives the same scene."""
+    """Draw a random scene; the same state of `chance` gives the same scene."""
     background = chance.choice(BACKGROUNDS)
     number = chance.choice(OBJECT_COUNTS)
     shapes = chance.sample(SHAPES, number)
@@ -121,7 +121,7 @@ def _tilt(chance: random.Random) -> float:
 
 
 def _place(chance: random.Random, diameters: list[float]) -> list[tuple[float, float]] | None:
-    """Centres so that no discs touch and each lies clearly beside, above or below the first."""
+    """Return centres of discs that do not touch; each is clearly beside, above or below the first. None if it fails."""
     places: list[tuple[float, float]] = []
     for number, diameter in enumerate(diameters):
         low, high = diameter / 2 + MARGIN, 1 - diameter / 2 - MARGIN
@@ -140,7 +140,7 @@ def _place(chance: random.Random, diameters: list[float]) -> list[tuple[float, f
 
 
 def _relation(place: tuple[float, float], other: tuple[float, float]) -> str | None:
-    """Where `place` lies as seen from `other`, or None where nobody would say so."""
+    """Return the position of `place` relative to `other`, or None if it is not clear."""
     across, down = place[0] - other[0], place[1] - other[1]
     if abs(across) >= DOMINANCE * abs(down):
         return "left of" if across < 0 else "right of"

@@ -1,4 +1,4 @@
-"""Paints a drawn scene: smooth edges, textures, and backgrounds that are not quite flat."""
+"""Paints a drawn scene with smooth edges, textures, and backgrounds that are not quite flat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from capprune.data.scene_facts import Scene, SceneObject
 
-SUPERSAMPLING: Final = 2  # painted this much larger and averaged down, which smooths every edge
+SUPERSAMPLING: Final = 2  # scale of the painting before it is averaged down, which smooths every edge
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -30,18 +30,18 @@ PAINT: Final[dict[str, tuple[Colour, Colour]]] = {
 }
 """The paint of a colour, and that of its stripes and dots: the same hue, far lighter or darker."""
 
-STRIPES: Final = 5.5  # across an object
-DOTS: Final = 4.5  # across an object
-BLADES, GRAINS, CLOUDS, COURSES, PLANKS = 90, 160, 3, 9, 6  # of grass, of sand, in the sky, of bricks, of the floor
+STRIPES: Final = 5.5  # per object
+DOTS: Final = 4.5  # per object
+BLADES, GRAINS, CLOUDS, COURSES, PLANKS = 90, 160, 3, 9, 6  # of grass, sand, the sky, brick walls, the floor
 
 
 def paint_scene(scene: Scene, size: int, chance: random.Random) -> npt.NDArray[np.uint8]:
     """Paint a scene.
 
     Args:
-        scene: What to paint.
+        scene: The scene.
         size: Side of the photo in pixels.
-        chance: Chooses what the facts leave open: blades of grass, clouds, grains.
+        chance: Random generator for details outside the ground truth: blades of grass, clouds, grains.
 
     Returns:
         RGB photo, uint8 (size, size, 3).
@@ -149,7 +149,7 @@ def _round_outline(corners: int) -> list[Point]:
 
 
 def _on_circle(turn: float, radius: float = 1.0) -> Point:
-    """The point after `turn` of a full clockwise turn from the top."""
+    """Return the point at the fraction `turn` of a clockwise turn from the top."""
     return radius * math.sin(2 * math.pi * turn), -radius * math.cos(2 * math.pi * turn)
 
 

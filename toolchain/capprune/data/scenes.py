@@ -1,7 +1,7 @@
-"""A data set that draws itself: scenes of a few shapes, with their ground truth and five captions each.
+"""A synthetic data set: drawn scenes of a few shapes, with their ground truth and five captions each.
 
-It stands in for photos where there are none: in the demo, in tests, and as a bundle's golden photos.
-A scene depends on the seed and on its number alone, so a larger data set begins with the smaller one.
+It replaces photos where there are none: in the demo, in tests, and as a bundle's golden photos. A scene depends only on
+the seed and on its number, so a larger data set begins with the smaller one.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ __all__ = [
 
 NAME: Final = "scenes"
 FILE: Final = f"dataset_{NAME}.json"
-SIZE: Final = 224  # pixels, what the encoder takes
-GOLDEN_SEED: Final = "golden"  # no data set is drawn from it: seeds of data sets are numbers
+SIZE: Final = 224  # pixels, the encoder's input size
+GOLDEN_SEED: Final = "golden"  # differs from the seeds of data sets, which are numbers
 
 
 def draw_scenes(
@@ -59,17 +59,17 @@ def draw_scenes(
     The same arguments give the same bytes in every file. The folder appears when it is complete.
 
     Args:
-        folder: To be created: `dataset_scenes.json` and `photos/scene-00000.png` and so on.
+        folder: Folder to be made, with `dataset_scenes.json`, `photos/scene-00000.png` and so on.
         count: Photos in each split, in the order in which they are numbered.
-        seed: Of the whole data set.
+        seed: Seed of the whole data set.
         size: Side of the photos in pixels.
-        progress: Called with the photos drawn and those to draw in all.
+        progress: Called with the number of drawn photos and of all photos.
 
     Returns:
-        The captions, as `load_caption_set` reads them back.
+        The captions, as `load_caption_set` reads them.
 
     Raises:
-        UsageError: There is something at `folder` already, or a count or the size cannot be.
+        UsageError: `folder` already exists, or a count or the size is invalid.
         CapPruneError: The disk is full.
     """
     _check(count, size)
@@ -97,7 +97,7 @@ def _check(count: Mapping[str, int], size: int) -> None:
 
 
 def read_scenes(folder: Path) -> dict[str, Scene]:
-    """The ground truth of a drawn data set, by photo name.
+    """Return the ground truth of a drawn data set, by photo name.
 
     Raises:
         DataError: There is no drawn data set here, or it is damaged.
@@ -116,10 +116,10 @@ def read_scenes(folder: Path) -> dict[str, Scene]:
 
 
 def golden_scenes(count: int, size: int = SIZE) -> list[tuple[npt.NDArray[np.uint8], str]]:
-    """A few scenes that are always the same, for a bundle to prove itself on.
+    """Return fixed scenes for the self-check of a bundle.
 
     Args:
-        count: How many.
+        count: Number of scenes.
         size: Side of the photos in pixels.
 
     Returns:
@@ -129,9 +129,9 @@ def golden_scenes(count: int, size: int = SIZE) -> list[tuple[npt.NDArray[np.uin
 
 
 def _scene(seed: int | str, number: int, size: int) -> tuple[Scene, npt.NDArray[np.uint8], tuple[str, ...]]:
-    chance = random.Random(f"{seed}/{number}")  # a string seeds by its SHA-512, the same on every machine
+    chance = random.Random(f"{seed}/{number}")  # strings are hashed with SHA-512, the same on every machine
     scene = imagine_scene(chance)
-    captions = describe_scene(scene, chance)  # before painting, so that a photo's size cannot change them
+    captions = describe_scene(scene, chance)  # before painting, so that a photo's size does not change them
     return scene, paint_scene(scene, size, chance), captions
 
 

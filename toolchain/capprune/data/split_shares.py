@@ -1,4 +1,4 @@
-"""Splits for data sets that have none: by the hash of each photo's name, so that the same photo is always in the same."""
+"""Splits for data sets that have none, by the hash of each photo's name, so that a photo always has the same split."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def parse_shares(text: str) -> tuple[float, float, float]:
 def split_by_shares(names: Sequence[str], shares: Sequence[float] = DEFAULT_SHARES) -> dict[str, str]:
     """Choose a split for each name by its hash.
 
-    The choice does not depend on the other names, so it stays when photos are added. Only where a set is so small that
-    a split with a share would be empty, the photo whose hash lies nearest to that split goes there.
+    The choice does not depend on the other names, so it is unchanged when photos are added. There is one exception: if
+    a split with a share would be empty in a small set, it gets the photo with the nearest hash.
 
     Args:
-        names: Of the photos.
-        shares: Of `SPLITS`, summing to 1.
+        names: Names of the photos.
+        shares: Shares of `SPLITS`, with a sum of 1.
     """
     at = {name: _fraction(name) for name in names}
     bounds, low = [], 0.0
@@ -65,7 +65,7 @@ def parse_share(text: str) -> float:
     """Read the `--val` option: a percentage such as "10" or "10%".
 
     Raises:
-        UsageError: It is no number above 0 and below 100.
+        UsageError: It is not a number above 0 and below 100.
     """
     try:
         percent = float(text.strip().removesuffix("%"))
@@ -82,17 +82,17 @@ def parse_share(text: str) -> float:
 
 
 def take_val(names: Sequence[str], share: float) -> dict[str, str]:
-    """Divide training photos into train and val by the hashes of their names; the same names always give the same split.
+    """Split training photos into train and val by the hashes of their names; the same names give the same split.
 
     Args:
-        names: Of the training photos.
-        share: Of val, above 0 and below 1.
+        names: Names of the training photos.
+        share: Share of val, above 0 and below 1.
     """
     return split_by_shares(names, (1 - share, share, 0.0))
 
 
 def _fraction(name: str) -> float:
-    """A number from 0 to 1 that looks drawn by chance but follows from the name."""
+    """Return a pseudo-random number from 0 to 1 that depends only on the name."""
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") / (1 << 64)
 
 

@@ -1,7 +1,7 @@
 """Subwords: pieces of words that sentencepiece chooses from the training captions (Kudo and Richardson, 2018).
 
-The pieces stand in vocabulary.txt, so that captions are put together without sentencepiece. Its own model is kept in the run
-folder, so that a run that starts from another one splits captions in the same way.
+The pieces are listed in vocabulary.txt, so that captions are decoded without sentencepiece. The sentencepiece model is
+kept in the run folder, so that a run that starts from another one splits captions in the same way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Subwords:
 
     Raises:
         MissingExtra: sentencepiece is not installed.
-        BundleError: It is no such file, or its special tokens are not those of a vocabulary.txt.
+        BundleError: The file is invalid, or its special tokens are not those of a vocabulary.txt.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -46,7 +46,7 @@ class Subwords:
         self.vocabulary = Vocabulary(pieces, TokensSection("subwords"))
 
     def encode(self, caption: str) -> tuple[int, ...]:
-        """The ids of a caption's pieces, without `<start>` and `<end>`."""
+        """Return the ids of a caption's pieces, without `<start>` and `<end>`."""
         return tuple(self._processor.encode(plain(caption)))
 
 
@@ -73,7 +73,7 @@ def train_subwords(captions: Iterable[str], *, pieces: int, kind: Literal["bpe",
             vocab_size=pieces,
             hard_vocab_limit=False,
             character_coverage=1.0,
-            normalization_rule_name="identity",  # `plain` has done it
+            normalization_rule_name="identity",  # `plain` has already normalised the text
             max_sentencepiece_length=16,
             num_threads=1,
             minloglevel=2,
@@ -91,9 +91,9 @@ def train_subwords(captions: Iterable[str], *, pieces: int, kind: Literal["bpe",
 
 
 def whole_words(ids: tuple[int, ...], vocabulary: Vocabulary, longest: int) -> tuple[int, ...]:
-    """The first `longest` ids of pieces or characters, less a word at the end that they would cut.
+    """Return the first `longest` ids of pieces or characters, without a last word that would be cut.
 
-    A single word that is longer than that is cut.
+    If the first word alone is longer, it is cut.
     """
     if len(ids) <= longest:
         return ids

@@ -1,4 +1,4 @@
-"""Tar files of other people: which members count, and what a broken one raises."""
+"""Checks of tar files: which members are read, and the error of a broken file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from capprune_runtime.errors import DataError
 
 
 def is_plain_member(member: tarfile.TarInfo) -> bool:
-    """Whether a member is a plain file inside: no link, no device, no absolute path, no `..`."""
+    """Whether a member is a plain file inside the archive: no link, no device, no absolute path, no `..`."""
     name = PurePosixPath(member.name)
     return member.isreg() and not member.issparse() and not name.is_absolute() and ".." not in name.parts
 
 
 @contextmanager
 def tar_is_broken(path: Path) -> Iterator[None]:
-    """Turn what reading a broken tar file raises into the user's error."""
+    """Convert exceptions of a broken tar file into an error for the user."""
     try:
         yield
     except (tarfile.TarError, ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Text files of other people: UTF-8 or UTF-16, with any byte-order mark and any line ends, in every locale."""
+"""Reads text files: UTF-8 or UTF-16, with any byte-order mark and any line endings, in every locale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_text(path: Path) -> str:
-    r"""The text of a file, its line ends as `\n`.
+    r"""Return the text of a file, with line endings `\n`.
 
     Raises:
         DataError: It cannot be read, or is neither UTF-8 nor UTF-16 with a byte-order mark.
@@ -24,7 +24,7 @@ def read_text(path: Path) -> str:
 
 
 def decode_text(content: bytes, where: object) -> str:
-    r"""Decode the bytes of a text file, its line ends as `\n`.
+    r"""Decode the bytes of a text file, with line endings `\n`.
 
     Raises:
         DataError: They are neither UTF-8 nor UTF-16 with a byte-order mark; the message names the line.
@@ -44,8 +44,8 @@ def decode_text(content: bytes, where: object) -> str:
 
 
 def numbered_lines(text: str) -> list[tuple[int, str]]:
-    """The lines that hold more than blanks, each with its number from 1.
+    """Return the lines that are not blank, each with its number from 1.
 
-    Only a newline ends a line: captions may hold the other separators that `str.splitlines` knows.
+    Only a newline ends a line: captions may hold the other separators of `str.splitlines`.
     """
     return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

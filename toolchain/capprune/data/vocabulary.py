@@ -17,12 +17,12 @@ def build_vocabulary(captions: Iterable[str], *, minimum_count: int, coding: Tok
     """Collect the words of captions, or their characters.
 
     Args:
-        captions: Those of the train split.
+        captions: Captions of the train split.
         minimum_count: Rarer words or characters become `<unk>`.
-        coding: What a token stands for; pieces of words are made by `capprune.data.subwords`.
+        coding: The kind of tokens; pieces of words are made by `capprune.data.subwords`.
 
     Returns:
-        The special tokens, then the words, the most frequent first, equally frequent ones by the alphabet.
+        The special tokens, then the words by decreasing frequency; equally frequent words are in alphabetical order.
 
     Raises:
         UsageError: `minimum_count` is less than 1.
@@ -54,14 +54,14 @@ def build_vocabulary(captions: Iterable[str], *, minimum_count: int, coding: Tok
 
 
 def characters(caption: str) -> tuple[str, ...]:
-    """The code points of a caption's plain text, with a visible marker for every space."""
+    """Return the code points of a caption's plain text, with a visible marker for every space."""
     return tuple(plain(caption).replace(" ", PIECE_SPACE))
 
 
 def encode(caption: str, vocabulary: Vocabulary, maximum_tokens: int) -> tuple[int, ...]:
-    """The ids of a caption's first `maximum_tokens` words, or characters, without `<start>` and `<end>`.
+    """Return the ids of a caption's first `maximum_tokens` words, or characters, without `<start>` and `<end>`.
 
-    Characters end with the last word that is whole. Pieces of words are encoded by `CaptionTokens`.
+    Characters are cut after the last whole word. Pieces of words are encoded by `CaptionTokens`.
     """
     if vocabulary.coding.kind == "characters":
         ids = tuple(vocabulary.id(character) for character in characters(caption))
@@ -72,10 +72,10 @@ def encode(caption: str, vocabulary: Vocabulary, maximum_tokens: int) -> tuple[i
 
 @dataclass(frozen=True)
 class CaptionTokens:
-    """The way from captions to token ids, of any kind.
+    """Encoder of captions as token ids of any kind.
 
     Attributes:
-        vocabulary: Of the training captions.
+        vocabulary: Vocabulary of the training captions.
         subwords: The sentencepiece model of kind `subwords`; None for the other kinds.
     """
 
@@ -83,7 +83,7 @@ class CaptionTokens:
     subwords: Subwords | None = None
 
     def encode(self, caption: str, maximum_tokens: int) -> tuple[int, ...]:
-        """The ids of a caption, without `<start>` and `<end>`; see `encode`."""
+        """Return the ids of a caption, without `<start>` and `<end>`; see `encode`."""
         if self.subwords is None:
             return encode(caption, self.vocabulary, maximum_tokens)
         return whole_words(self.subwords.encode(caption), self.vocabulary, maximum_tokens)

@@ -1,8 +1,8 @@
 """The words of captions in any language, and captions as plain text.
 
-Plain tokenization: lower case, Unicode NFC, everything but letters, their marks and digits separates words. Scripts that are
-written without spaces (Chinese, Japanese, Thai and others) give one word per character with its marks. Text in ASCII gives
-exactly what splitting on everything but a-z and 0-9 gives.
+Plain tokenization uses lower case and Unicode NFC; everything except letters, their marks and digits separates words.
+Scripts without spaces (Chinese, Japanese, Thai and others) give one word per character with its marks. ASCII text gives
+the same result as splitting on everything but a-z and 0-9.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from capprune_runtime.errors import DataError
 
 _SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 _ZERO_WIDTH_SPACE: Final = "\u200b"
-_REPLACEMENT: Final = "\ufffd"  # stands where a decoder lost a character
+_REPLACEMENT: Final = "\ufffd"  # replaces a character that could not be decoded
 _LETTERS: Final = ("Lu", "Ll", "Lt", "Lm", "Lo", "Nd", "Nl")
 _MARKS: Final = ("Mn", "Mc")
 _UNREADABLE: Final = ("Cs", "Co", "Cn")  # surrogates, private use, unassigned
 
 
 def words(caption: str) -> tuple[str, ...]:
-    """The words of a caption, in lower case."""
+    """Return the words of a caption, in lower case."""
     text = caption.lower()
     if text.isascii():
         return tuple(filter(None, _SEPARATORS.split(text)))
@@ -33,15 +33,15 @@ def words(caption: str) -> tuple[str, ...]:
 
 
 def plain(caption: str) -> str:
-    """The words of a caption as one text: with single spaces, and none inside of scripts without spaces."""
+    """Return the words of a caption as one text, with single spaces; no spaces inside scripts without spaces."""
     return joined_words(words(caption))
 
 
 def require_readable(captions: Iterable[str], where: object) -> None:
-    """Refuse captions with characters that are no known letter, whose words would be torn.
+    """Raise an error for captions with characters that are not known letters, which would split words.
 
     Args:
-        captions: As they were written.
+        captions: The captions as written.
         where: The data set, for messages.
 
     Raises:
@@ -63,7 +63,7 @@ def _readable(character: str) -> bool:
 
 
 def _split(text: str) -> Iterator[str]:
-    """The words of a text in NFC and lower case."""
+    """Yield the words of a text in NFC and lower case."""
     word = ""
     for character in text:
         kind = unicodedata.category(character)
@@ -73,7 +73,7 @@ def _split(text: str) -> Iterator[str]:
                 word = ""
             word += character
         elif character in JOINERS or (kind in _MARKS and not _chooses_a_look(character)):
-            # a mark or joiner belongs to the letter before it; one without a letter is no word
+            # a mark or joiner belongs to the letter before it; without a letter it is not a word
             word += character if word and not (character in JOINERS and word[-1].isascii()) else ""
         elif not (_chooses_a_look(character) or (kind == "Cf" and character != _ZERO_WIDTH_SPACE)):
             if word:
@@ -84,5 +84,5 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _chooses_a_look(character: str) -> bool:
-    """Whether it is a variation selector, which changes the look of a character and not the word."""
+    """Whether it is a variation selector, which changes the appearance of a character but not the word."""
     return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"

@@ -1,6 +1,6 @@
-"""The layouts in which people keep photos and captions; one table drives reading, messages and `--layout`.
+"""The supported layouts of photos and captions, in one table for reading, messages and `--layout`.
 
-A new layout is a module with a `Layout` and a line in `LAYOUTS`.
+A new layout is a module with a `Layout`, and an entry in `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["LAYOUTS", "FoundPhoto", "FoundSet", "Layout", "read_layout"]
 
 
 def read_layout(contents: FolderContents, name: str | None = None) -> tuple[Layout, FoundSet]:
-    """Find out how a folder is laid out, and read it.
+    """Detect the layout of a folder, and read it.
 
     Args:
-        contents: Of the data folder.
-        name: The layout to read; None for the one that is there.
+        contents: The files of the data folder.
+        name: The layout to read; None to detect it.
 
     Returns:
-        The layout and what its reader found.
+        The layout and the result of its reader.
 
     Raises:
         UsageError: The folder is in no known layout, or in several.
@@ -64,7 +64,7 @@ def _named(name: str) -> Layout:
 
 
 def _one(contents: FolderContents, layout: Layout, files: tuple[str, ...]) -> tuple[str, ...]:
-    """The files, where a layout that has a single captions file has a single one."""
+    """Return the files; if the layout has a single captions file, check that there is only one."""
     if layout in (KARPATHY, TOKEN) and len(files) > 1:
         raise UsageError(
             "a data folder holds one data set",

@@ -1,6 +1,6 @@
-"""COCO captions as unzipped: `annotations/captions_train2017.json` and so on, beside `train2017/`, `val2017/`.
+"""COCO captions as unzipped: `annotations/captions_train2017.json` and so on, next to `train2017/`, `val2017/`.
 
-The files may also lie in the folder itself. Other annotations of COCO, such as `instances_train2017.json`, are not read.
+The files may also be in the folder itself. Other annotations of COCO, such as `instances_train2017.json`, are not read.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def read_annotations(contents: FolderContents, splits: Mapping[str, str | None])
     """Read JSON files with `images` and `annotations`.
 
     Args:
-        contents: Of the data folder.
-        splits: For each file, the split that it holds; None where it does not tell.
+        contents: The files of the data folder.
+        splits: For each file, the split that it holds; None if unknown.
 
     Raises:
         UsageError: Two files hold one split.
@@ -91,7 +91,7 @@ def _photos(contents: FolderContents, file: str, split: str | None, book: LeftOu
     seen = set[tuple[str, str]]()
     for number, image in enumerate(images):
         with broken_is_data_error(f"{path}, image number {number}"):
-            key = str(image["id"])  # some tools write 7 here and "7" there
+            key = str(image["id"])  # some tools write 7 in one place and "7" in another
             name = field(image, "file_name", str)
         if (key, name) in seen:
             book.add("photos that their file lists twice", f"{file}, image {key} ({name})")
@@ -107,7 +107,7 @@ def _photos(contents: FolderContents, file: str, split: str | None, book: LeftOu
 
 
 def _by_image(images: list[Any], annotations: list[Any], path: object) -> dict[str, list[str]]:
-    """The captions of each image, by its id, as pycocotools indexes them."""
+    """Return the captions of each image by its id, as pycocotools indexes them."""
     try:
         from pycocotools.coco import COCO as Index
     except ImportError as error:
@@ -116,16 +116,16 @@ def _by_image(images: list[Any], annotations: list[Any], path: object) -> dict[s
         ) from error
     index = Index()
     index.dataset = {"images": images, "annotations": annotations}
-    with redirect_stdout(StringIO()):  # it prints what it does
+    with redirect_stdout(StringIO()):  # pycocotools prints its progress
         index.createIndex()
     return {key: [one["caption"] for one in found] for key, found in index.imgToAnns.items()}
 
 
 def _name(contents: FolderContents, written: str, file: str, split: str | None) -> str:
-    """The photo, first in folders named as the file: captions_train2017.json, then train2017/ and train/."""
+    """Return the photo, preferring folders named like the file: for captions_train2017.json, train2017/ and train/."""
     stem = without_ending(base_name(file)).removeprefix("captions_")
     found = contents.photo(written, near=(stem, *filter(None, (split,))))
-    # A name that no file answers to stays as it was written: it may be the member of a tar file.
+    # A name without a matching file is returned as written: it may be the member of a tar file.
     return found if ending(found) else written
 
 

@@ -1,4 +1,4 @@
-"""What a layout's reader hands on: photos with their captions as they were written."""
+"""Result of a layout's reader: photos with their captions as written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class FoundPhoto:
 
     Attributes:
         name: Path of the photo in the data folder or in a tar file.
-        split: "train", "val", "test" or another name; None where the data set has no splits.
+        split: "train", "val", "test" or another name; None if the data set has no splits.
         captions: As written; may be empty.
         where: File and entry, for messages.
-        content: Reads the photo where it lies inside a captions file (parquet); None for a file or tar member.
+        content: Reads the photo if it is stored inside a captions file (parquet); None for a file or tar member.
     """
 
     name: str
@@ -31,14 +31,14 @@ class FoundPhoto:
 
 @dataclass(frozen=True)
 class FoundSet:
-    """A data set as its layout's reader found it.
+    """A data set as read by its layout's reader.
 
     Attributes:
-        name: What the data set calls itself, or the folder's name.
+        name: The data set's name for itself, or the folder's name.
         photos: In the order of the captions file.
         files: Every file that was read for captions or splits.
-        left_out: What the reader did not use.
-        labelled_by: The model that generated the captions, with its licence; None where people wrote them.
+        left_out: Entries that the reader did not use.
+        labelled_by: The model that generated the captions, with its licence; None if people wrote them.
     """
 
     name: str
@@ -50,15 +50,15 @@ class FoundSet:
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which people keep photos and captions.
+    """One layout of photos and captions.
 
     Attributes:
-        name: What `--layout` takes.
-        title: What messages call it.
-        shape: Which files it consists of.
-        claims: The captions files of this layout in a folder; empty where it is not this layout.
+        name: Value of `--layout`.
+        title: Name in messages.
+        shape: Description of its files.
+        claims: Returns the captions files of this layout in a folder; empty if the folder has another layout.
         read: Reads them.
-        weak: Whether it gives way to layouts whose captions files are unmistakable.
+        weak: Whether layouts with unambiguous captions files take precedence.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Layout:
 
 
 class Grouped:
-    """Collects captions line by line; lines of one photo need not follow one another."""
+    """Collects captions line by line; lines of one photo need not be adjacent."""
 
     def __init__(self) -> None:
         self._captions: dict[str, list[str]] = {}
@@ -93,7 +93,7 @@ class Grouped:
         self._captions.setdefault(name, []).extend(captions)
 
     def photos(self) -> tuple[FoundPhoto, ...]:
-        """The photos in the order in which they came first."""
+        """Return the photos in order of first appearance."""
         return tuple(
             FoundPhoto(name, self._splits[name], tuple(captions), self._where[name])
             for name, captions in self._captions.items()
@@ -101,12 +101,12 @@ class Grouped:
 
 
 def set_name(contents: FolderContents) -> str:
-    """What a data set without a name of its own is called: the folder's name."""
+    """Return the name of a data set that does not name itself: the folder's name."""
     return contents.folder.resolve().name
 
 
 def at_least_depth(names: Iterable[str]) -> tuple[str, ...]:
-    """Those files that lie in as few folders as any of them; deeper ones are copies or parts."""
+    """Return the files with the smallest depth; deeper ones are copies or parts."""
     listed = tuple(names)
     least = min((name.count("/") for name in listed), default=0)
     return tuple(name for name in listed if name.count("/") == least)

@@ -1,4 +1,4 @@
-"""Hugging Face's imagefolder: `metadata.csv`, `metadata.jsonl` or `metadata.parquet` beside the photos that it names."""
+"""Hugging Face's imagefolder: `metadata.csv`, `metadata.jsonl` or `metadata.parquet` next to its photos."""
 
 from __future__ import annotations
 

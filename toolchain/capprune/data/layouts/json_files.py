@@ -1,4 +1,4 @@
-"""JSON files of captions: what kind a file is, and what a broken one raises."""
+"""JSON files of captions: detection of their kind, and the error of a broken file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Value = TypeVar("_Value")
 
 
 def json_files(contents: FolderContents) -> tuple[str, ...]:
-    """The JSON files that may hold captions of many photos."""
+    """Return the JSON files that may hold captions of many photos."""
     return tuple(
         name
         for name in contents.files
@@ -25,7 +25,7 @@ def json_files(contents: FolderContents) -> tuple[str, ...]:
 
 
 def json_kind(contents: FolderContents, name: str) -> Kind | None:
-    """What a JSON file holds; None where it is no captions file, or not JSON."""
+    """Return the kind of a JSON file; None if it is not a captions file, or not JSON."""
     try:
         content = contents.parsed(name)
     except (OSError, ValueError, RecursionError):
@@ -68,10 +68,10 @@ def _has_captions(annotations: Any) -> bool:
 
 
 def field(entry: Any, key: str, kind: type[_Value]) -> _Value:
-    """A value of a JSON object.
+    """Return a value of a JSON object.
 
     Raises:
-        KeyError: It is not there.
+        KeyError: It is missing.
         TypeError: It has another type.
     """
     value = entry[key]
@@ -82,7 +82,7 @@ def field(entry: Any, key: str, kind: type[_Value]) -> _Value:
 
 @contextmanager
 def broken_is_data_error(where: object) -> Iterator[None]:
-    """Turn what reading a broken captions file raises into the user's error."""
+    """Convert exceptions of a broken captions file into an error for the user."""
     try:
         yield
     except OSError as error:

@@ -10,7 +10,7 @@ from capprune.data.layouts.found import FoundPhoto, FoundSet, Layout, at_least_d
 from capprune.data.layouts.json_files import broken_is_data_error, field, json_files, json_kind
 from capprune.data.layouts.splits import split_name
 
-_NAMED: Final = re.compile(r"(?!dataset_(infos?|dict)\.)dataset(_.*)?\.json")  # the two are Hugging Face's own
+_NAMED: Final = re.compile(r"(?!dataset_(infos?|dict)\.)dataset(_.*)?\.json")  # excludes two names of Hugging Face
 
 
 def _claims(contents: FolderContents) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
 
 
 def _labelled_by(content: dict[str, Any]) -> str | None:
-    """What `capprune label` wrote about the teacher."""
+    """Return the teacher that `capprune label` recorded."""
     if content.get("labelled_by") is None:
         return None
     facts = field(content, "labelled_by", dict)
@@ -53,7 +53,7 @@ def _labelled_by(content: dict[str, Any]) -> str | None:
 
 
 def _caption(sentence: Any) -> str:
-    """A sentence as written; of files without `raw`, its tokens."""
+    """Return a sentence as written; its tokens if the file has no `raw`."""
     if isinstance(sentence, str):
         return sentence
     if "raw" not in sentence and "tokens" in sentence:

@@ -1,4 +1,4 @@
-"""Parquet tables, read by pyarrow where it is installed: metadata of an imagefolder, or photos and captions in one."""
+"""Parquet tables, read by pyarrow if it is installed: metadata of an imagefolder, or photos and captions together."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_parquet(path: Path) -> ParquetFile:
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
-    """The rows of a parquet table of photo names and captions.
+    """Yield the rows of a parquet table of photo names and captions.
 
     Raises:
         MissingExtra: pyarrow is not installed.
@@ -102,7 +102,7 @@ def _named_photos(contents: FolderContents, path: Path, split: str | None) -> It
 
 
 def _holds_photos(table: ParquetFile, name: str) -> bool:
-    """Whether a column is Hugging Face's {bytes, path}, or bytes under a photo's usual name."""
+    """Whether a column is Hugging Face's {bytes, path}, or has bytes and the usual name of a photo column."""
     kind: Any = table.schema_arrow.field(name).type
     text = str(kind)
     return (text.startswith("struct<") and "bytes" in text) or (
@@ -111,7 +111,7 @@ def _holds_photos(table: ParquetFile, name: str) -> bool:
 
 
 def _cells(path: Path, column: str) -> Callable[[int], bytes]:
-    """Reads the photo of a row; the rows of one group are kept until another group is asked for."""
+    """Return a function that reads the photo of a row. It keeps one row group in memory."""
     table = open_parquet(path)
     firsts = [0]
     for group in range(table.num_row_groups):
@@ -133,7 +133,7 @@ def _cells(path: Path, column: str) -> Callable[[int], bytes]:
 
 
 def photo_ending(content: bytes) -> str:
-    """The ending that a photo's first bytes ask for; .jpg where they are not known."""
+    """Return the file ending for a photo's first bytes; .jpg if they are unknown."""
     return next((end for start, end in _ENDINGS.items() if content.startswith(start)), ".jpg")
 
 

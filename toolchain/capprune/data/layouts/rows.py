@@ -29,37 +29,37 @@ SPLIT_COLUMNS: Final = ("split", "set", "subset", "partition", "set_name")
 _TURNS: Final = (
     ("from", "value"),
     ("role", "content"),
-)  # speaker and words of a turn, in LLaVA's files and in chat files
+)  # speaker and text of a conversation, in LLaVA's files and in chat files
 _ANSWERS: Final = ("gpt", "assistant")
 CONVERSATION_KEYS: Final = ("conversations", "messages")
 _NUMBERED_CAPTION: Final = re.compile(rf"({'|'.join(CAPTION_COLUMNS)})_?\d+")  # caption_1, caption2
 _DELIMITERS: Final = ("\t", "|", ";", ",")
-UNQUOTED: Final = ("\t", "|")  # between cells that may hold lone quotes, as Flickr30k's do
-_NUMBER_BEFORE: Final = re.compile(r"\s*\d+\s+(\S.*)")  # "4   A dog" where the delimiter after 4 was forgotten
+UNQUOTED: Final = ("\t", "|")  # cells with these delimiters may hold unpaired quotes, as Flickr30k's do
+_NUMBER_BEFORE: Final = re.compile(r"\s*\d+\s+(\S.*)")  # "4   A dog", where the delimiter after 4 is missing
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: a photo as written, its captions, its split where the table has one, and where the row is."""
+    """One row: a photo as written, its captions, its split if the table has one, and the location of the row."""
 
     image: str
     captions: tuple[str, ...]
     split: str | None
     where: str
     mended: bool = False
-    unread: tuple[str, ...] = ()  # columns that may hold captions, beside the one that is read
+    unread: tuple[str, ...] = ()  # other columns that may hold captions
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what, by their names as written.
+    """The columns of a table by use, with their names as written.
 
     Attributes:
         image: The photo's name.
         caption: Its caption, or its first one.
-        split: The split; None where there is none.
+        split: The split; None if there is no such column.
         more: Further captions, of numbered columns such as `caption_2`.
-        unread: Columns that are named as captions are, beside the one that is read.
+        unread: Other columns whose names suggest captions.
     """
 
     image: str
@@ -70,7 +70,7 @@ class Columns:
 
 
 def find_columns(names: Sequence[str]) -> Columns | None:
-    """The columns of photo, caption and split among a table's names; None where photo or caption is missing."""
+    """Find the columns of photo, caption and split by name; None if photo or caption is missing."""
     usual = {_usual(name): name for name in reversed(names)}
     image = next((usual[name] for name in IMAGE_COLUMNS if name in usual), None)
     split = next((usual[name] for name in SPLIT_COLUMNS if name in usual), None)
@@ -106,7 +106,7 @@ def table_header(first_line: str) -> tuple[str, tuple[str, ...], bool] | None:
 
 
 def first_line(path: Path) -> str:
-    """The first line of a text file that is no Excel hint such as `sep=;`; empty where it is no text."""
+    """Return the first line of a text file, without an Excel hint such as `sep=;`; empty if it is not text."""
     try:
         with path.open("rb") as file:
             start = file.read(1 << 14)
@@ -122,10 +122,10 @@ def _is_hint(line: str) -> bool:
 
 
 def csv_rows(path: Path) -> Iterator[Row]:
-    """The rows of a CSV or TSV.
+    """Yield the rows of a CSV or TSV.
 
     Raises:
-        DataError: It is no table of photos and captions, or a row cannot be read.
+        DataError: It is not a table of photos and captions, or a row cannot be read.
     """
     text = read_text(path)
     lines = [(number, line) for number, line in numbered_lines(text) if not _is_hint(line)]
@@ -134,7 +134,7 @@ def csv_rows(path: Path) -> Iterator[Row]:
         raise DataError("a table has no columns of photo and caption", where=path, expected="such as image,caption")
     delimiter, names, has_header = header
     columns = find_columns(names)
-    assert columns is not None  # table_header looked for them
+    assert columns is not None  # checked by table_header
     for number, cells in _cells(text, lines, delimiter, path):
         if has_header and number == lines[0][0]:
             continue
@@ -142,7 +142,7 @@ def csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _cells(text: str, lines: list[tuple[int, str]], delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The cells of every row with the number of its first line. Only `,` and `;` have quoted cells."""
+    """Yield the cells of every row with the number of its first line. Only `,` and `;` have quoted cells."""
     if delimiter in UNQUOTED:
         for number, line in lines:
             yield number, line.split(delimiter)
@@ -161,7 +161,7 @@ def _cells(text: str, lines: list[tuple[int, str]], delimiter: str, path: Path) 
 
 
 def _swallowed_rows(cell: str, delimiter: str) -> bool:
-    """Whether a cell over several lines holds what look like further rows."""
+    """Whether a cell over several lines seems to contain further rows."""
     rows = [line.partition(delimiter) for line in cell.split("\n")[1:]]
     return any(ending(name.strip()) in ENDINGS and between for name, between, _ in rows)
 
@@ -175,7 +175,7 @@ def _unquoted(cell: str) -> str:
 def _row(cells: list[str], names: tuple[str, ...], columns: Columns, delimiter: str, where: str) -> Row:
     at = names.index(columns.caption)
     mended = False
-    if len(cells) > len(names):  # a delimiter inside the last column that nobody quoted
+    if len(cells) > len(names):  # an unquoted delimiter inside the last column
         if at != len(names) - 1:
             raise DataError(
                 "a row has too many cells", where=where, expected=f"{len(names)}: {', '.join(names)}", found=len(cells)
@@ -190,17 +190,17 @@ def _row(cells: list[str], names: tuple[str, ...], columns: Columns, delimiter: 
 
 
 def json_rows(content: Any, path: Path) -> Iterator[Row]:
-    """The rows of a JSON list of objects.
+    """Yield the rows of a JSON list of objects.
 
     Raises:
-        DataError: A row is no object, or has no photo or caption.
+        DataError: A row is not an object, or has no photo or caption.
     """
     for number, entry in enumerate(content):
         yield record_row(entry, f"{path}, entry {number}")
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file with a JSON object a line.
+    """Yield the rows of a file with one JSON object per line.
 
     Raises:
         DataError: A line is not JSON, or has no photo or caption.
@@ -215,7 +215,7 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
 
 
 def record_row(entry: Any, where: str) -> Row:
-    """The row that a JSON object makes.
+    """Return the row of a JSON object.
 
     Raises:
         DataError: It has no photo or caption.
@@ -236,7 +236,7 @@ def record_row(entry: Any, where: str) -> Row:
 
 
 def _answers(entry: Mapping[str, Any]) -> list[str]:
-    """Return the model's answers in a conversation about a photo, as LLaVA's files have; empty for other entries."""
+    """Return the model's answers in a conversation about a photo, as in LLaVA's files; empty for other entries."""
     turns = next((entry[key] for key in CONVERSATION_KEYS if isinstance(entry.get(key), list)), ())
     return [
         turn[value]
@@ -258,8 +258,8 @@ def _made(entry: Mapping[str, Any], columns: Columns, where: str, mended: bool =
 
 
 def captions_in(value: Any) -> tuple[str, ...]:
-    """The captions that a cell holds: a text, a list of texts, or a list written as text."""
-    if value is None or value != value:  # NaN, which pandas writes for nothing
+    """Return the captions of a cell: a text, a list of texts, or a list written as text."""
+    if value is None or value != value:  # NaN, which pandas writes for an empty cell
         return ()
     if isinstance(value, str):
         listed = _listed(value)
@@ -272,7 +272,7 @@ def captions_in(value: Any) -> tuple[str, ...]:
 
 
 def _listed(text: str) -> list[Any] | None:
-    """A list of captions written into one cell, as JSON or as Python prints it; None for any other text."""
+    """Parse a list of captions in one cell, written as JSON or as Python prints it; None for any other text."""
     stripped = text.strip()
     if not (stripped.startswith(("['", '["')) and stripped.endswith(("']", '"]'))):
         return None

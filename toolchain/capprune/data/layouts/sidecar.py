@@ -1,6 +1,6 @@
-"""A text beside each photo: `1.jpg` and `1.txt`, one caption a line; also `.caption`, or `.json` with a key `caption`.
+"""A text next to each photo: `1.jpg` and `1.txt`, one caption per line; or `.caption`, or `.json` with a key `caption`.
 
-The texts may also lie in a folder of their own (images/1.jpg, captions/1.txt).
+The texts may also be in a separate folder (images/1.jpg, captions/1.txt).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from capprune.data.left_out import LeftOutBook
 from capprune.data.text import decode_text, numbered_lines
 from capprune_runtime.errors import DataError
 
-SAMPLED: Final = 20  # texts that are looked at for letters
-TEXTS: Final = (".txt", ".caption", ".json")  # in the order in which their captions are taken
+SAMPLED: Final = 20  # texts that are checked for letters
+TEXTS: Final = (".txt", ".caption", ".json")  # in the order in which their captions are read
 
 
 def sidecar_captions(end: str, content: bytes, where: object, book: LeftOutBook) -> tuple[str, ...]:
-    """The captions in a photo's own text file: one a line, or what a JSON object has under `caption` and the like.
+    """Return the captions of a photo's text file: one per line, or the value of `caption` or a similar key in JSON.
 
     Args:
         end: Ending of the file.
-        content: Of the file.
+        content: Content of the file.
         where: The file, for messages.
-        book: Takes the names of keys that may hold captions and are not read.
+        book: Records keys that may hold captions and are not read.
 
     Raises:
         DataError: The file is broken.
@@ -46,7 +46,7 @@ def sidecar_captions(end: str, content: bytes, where: object, book: LeftOutBook)
 
 
 def joined(parts: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The captions of a photo's text files by their endings, equal ones of different files once."""
+    """Return the captions of a photo's text files by ending, without duplicates across files."""
     found: list[str] = []
     for end in TEXTS:
         found += [caption for caption in parts.get(end, ()) if caption not in found]
@@ -54,7 +54,7 @@ def joined(parts: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def _pairs(contents: FolderContents) -> dict[str, dict[str, str]]:
-    """For each photo its text files by their endings, beside it or in another folder under the same name."""
+    """Return the text files of each photo by ending, next to it or in another folder under the same name."""
     texts = [name for name in contents.files if ending(name) in TEXTS]
     stems: dict[str, list[str]] = {}
     bases: dict[str, list[str]] = {}
@@ -78,10 +78,10 @@ def _claims(contents: FolderContents) -> tuple[str, ...]:
 
 
 def _has_letters(contents: FolderContents, name: str) -> bool:
-    """Whether a text may be a caption; labels of object detectors are numbers."""
+    """Whether a text may be a caption; labels for object detection are numbers."""
     try:
         return any(character.isalpha() for character in decode_text(contents.path(name).read_bytes(), name))
-    except DataError:  # reading it names what is wrong with it
+    except DataError:  # a later read reports the error
         return True
     except OSError as error:
         raise DataError("a text cannot be read", where=contents.path(name), found=error.strerror) from error

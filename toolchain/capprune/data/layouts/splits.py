@@ -1,4 +1,4 @@
-"""Names of splits: in folders, in file names, and as lists of photos."""
+"""Detection of splits from folder names, file names and lists of photos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from capprune_runtime.photo import ENDINGS
 
 _OTHER_NAMES: Final = {
     "training": "train",
-    "restval": "train",  # Karpathy's rest of COCO's val, which everybody trains on
+    "restval": "train",  # the rest of COCO's val in Karpathy's split, commonly used for training
     "valid": "val",
     "validation": "val",
     "dev": "val",
@@ -33,13 +33,13 @@ _LIST: Final = re.compile(
 
 
 def split_name(written: str) -> str:
-    """The usual name of a split: "validation" and "dev" are "val", "restval" is "train", "Test" is "test"; others stay."""
+    """Return the usual name of a split: "val" for "validation" and "dev", "train" for "restval"; others unchanged."""
     name = written.strip()
     return name.lower() if name.lower() in ("train", "val", "test") else _OTHER_NAMES.get(name.lower(), name)
 
 
 def split_of_folder(name: str) -> str | None:
-    """The split that a folder of a path names, such as train2017/1.jpg; the innermost such folder counts."""
+    """Return the split in a path's folder names, such as train2017/1.jpg; the innermost such folder counts."""
     for part in reversed(PurePosixPath(name).parts[:-1]):
         if match := _WHOLE.fullmatch(part):
             return split_name(match[1].lower())
@@ -47,20 +47,20 @@ def split_of_folder(name: str) -> str | None:
 
 
 def split_of_file(name: str) -> str | None:
-    """The split that the name of a captions file names, such as captions_val.csv or train-00000.tar."""
+    """Return the split in the name of a captions file, such as captions_val.csv or train-00000.tar."""
     match = _INSIDE.search(without_ending(base_name(name)))
     return split_name(match[1].lower()) if match else None
 
 
 def split_lists(contents: FolderContents) -> tuple[str, ...]:
-    """The files that list the photos of a split, such as Flickr_8k.trainImages.txt."""
+    """Return the files that list the photos of a split, such as Flickr_8k.trainImages.txt."""
     return tuple(name for name in contents.files if _LIST.fullmatch(base_name(name)) and not contents.is_sidecar(name))
 
 
 def split_by_lists(
     contents: FolderContents, lists: Sequence[str], photos: Sequence[FoundPhoto]
 ) -> tuple[tuple[FoundPhoto, ...], tuple[LeftOut, ...]]:
-    """Give each photo the split whose list names it; photos that no list names are left out.
+    """Give each photo the split of the list that contains it; unlisted photos are left out.
 
     Raises:
         DataError: A photo is in two lists.
@@ -98,5 +98,5 @@ def _key(name: str) -> str:
 
 
 def all_have_splits(photos: Iterable[FoundPhoto]) -> bool:
-    """Whether every photo has a split already."""
+    """Whether every photo has a split."""
     return all(photo.split is not None for photo in photos)

@@ -1,7 +1,8 @@
-"""Tables of captions: Kaggle's `captions.txt` (`image,caption`) and `results.csv` (`image_name| comment_number| comment`).
+"""Tables of captions, such as Kaggle's `captions.txt` and `results.csv`.
 
-Also any CSV, TSV, JSON lines or JSON list whose columns are named as usual, with or without a column `split`; several
-tables where their names are splits (train.csv, val.csv); and a JSON object from photo to captions.
+Their columns are `image,caption` and `image_name| comment_number| comment`. CSV, TSV, JSON lines and JSON lists with
+common column names are read too, with or without a column `split`. So are several tables with the names of splits
+(train.csv, val.csv), and a JSON object from photo to captions.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
 
 
 def read_tables(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
-    """Read tables; the split of a photo is its column, else the table's name or folder, else the photo's folder.
+    """Read tables. The split of a photo is its column, else the table's name or folder, else the photo's folder.
 
     Raises:
         DataError: A table is broken.
@@ -94,7 +95,7 @@ def read_tables(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
 
 
 def table_rows(contents: FolderContents, file: str) -> Iterator[Row]:
-    """The rows of a table of any kind.
+    """Yield the rows of a table of any kind.
 
     Raises:
         DataError: It is broken.
@@ -116,7 +117,7 @@ def table_rows(contents: FolderContents, file: str) -> Iterator[Row]:
 def _mapping_rows(contents: FolderContents, file: str) -> Iterator[Row]:
     path = contents.path(file)
     with broken_is_data_error(path):
-        pairs = json.loads(path.read_bytes(), object_pairs_hook=_pairs)  # a dict would keep one of two equal keys
+        pairs = json.loads(path.read_bytes(), object_pairs_hook=_pairs)  # a dict would drop one of two equal keys
     seen = set()
     for name, value in pairs:
         if name in seen:

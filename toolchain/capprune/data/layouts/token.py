@@ -1,4 +1,4 @@
-"""Flickr8k's and Flickr30k's own files: `Flickr8k.token.txt` or `results_20130124.token`, with lists of splits.
+"""The original files of Flickr8k and Flickr30k: `Flickr8k.token.txt` or `results_20130124.token`, with lists of splits.
 
 1000268201_693b08cb0e.jpg#0	A child in a pink dress is climbing up a set of stairs in an entry way .
 """
@@ -29,7 +29,7 @@ def _claims(contents: FolderContents) -> tuple[str, ...]:
 
 
 def _is_token_file(contents: FolderContents, name: str) -> bool:
-    """Whether a file is named as Flickr's are, or is a text that starts with `photo.jpg#0`."""
+    """Whether a file has the name of Flickr's files, or is a text that starts with `photo.jpg#0`."""
     if _FILE.fullmatch(base_name(name)):
         return True
     if ending(name) not in _TEXTS or "lemma" in base_name(name).lower():
@@ -52,7 +52,7 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
                 found=repr(line[:60]),
             )
         written = match["name"].strip()
-        if ending(written) not in ENDINGS:  # Flickr8k.token.txt has one: 2258277193_586949ec62.jpg.1
+        if ending(written) not in ENDINGS:  # Flickr8k.token.txt has one such name: 2258277193_586949ec62.jpg.1
             odd[written] = None
             continue
         name = contents.photo(written, beside=folder_of(file))

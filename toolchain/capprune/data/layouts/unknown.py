@@ -1,4 +1,4 @@
-"""A folder in no known layout: what lies in it, the nearest layout, and the command that helps."""
+"""Error messages for a folder in no known layout: its content, the most similar layout, and a useful command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHEETS: Final = (".xlsx", ".xls", ".ods", ".numbers")
 
 
 def unknown_layout(contents: FolderContents, layouts: Sequence[Layout]) -> UsageError:
-    """The error for a folder in which no layout finds captions."""
+    """Return the error for a folder in which no layout finds captions."""
     nearest, hint = _nearest(contents)
     known = "; ".join(layout.shape for layout in layouts)
     return UsageError(
@@ -32,7 +32,7 @@ def unknown_layout(contents: FolderContents, layouts: Sequence[Layout]) -> Usage
 
 
 def describe(contents: FolderContents) -> str:
-    """What lies in a folder: "3 .xlsx files and 10 photos"."""
+    """Describe the content of a folder: "3 .xlsx files and 10 photos"."""
     counts = Counter(ending(name) or "no ending" for name in contents.files if ending(name) not in ENDINGS)
     kinds = [_counted(number, end) for end, number in counts.most_common(SHOWN_KINDS)]
     more = len(counts) - len(kinds)
@@ -49,7 +49,7 @@ def _counted(number: int, end: str) -> str:
 
 
 def _nearest(contents: FolderContents) -> tuple[str, str]:
-    """The nearest layout and the command that makes it."""
+    """Return the most similar layout and the command that makes it."""
     folder = shlex.quote(str(contents.folder))
     check = f"capprune data check {folder}"
     if sheet := _first(contents, _SHEETS):
@@ -104,7 +104,7 @@ def _quoted(contents: FolderContents, name: str) -> str:
 
 
 def clash(contents: FolderContents, claimed: dict[Layout, tuple[str, ...]]) -> UsageError:
-    """The error for a folder in which several layouts find captions."""
+    """Return the error for a folder in which several layouts find captions."""
     found = "; ".join(
         f"{layout.title}: {', '.join(files[:3])}{', …' if len(files) > 3 else ''}" for layout, files in claimed.items()
     )

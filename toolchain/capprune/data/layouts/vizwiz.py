@@ -1,7 +1,7 @@
-"""VizWiz-Captions as unzipped: `annotations/train.json`, `val.json`, `test.json`, beside `train/`, `val/`, `test/`.
+"""VizWiz-Captions as unzipped: `annotations/train.json`, `val.json`, `test.json`, next to `train/`, `val/`, `test/`.
 
-The files have COCO's shape, and so has any other JSON with `images` and `annotations` with captions. Captions that VizWiz
-marks as rejected or precanned are left out, as its own evaluation does. The test file of the challenge has no captions.
+The files have COCO's structure. Any other JSON with `images` and `annotations` with captions is read too. Captions that
+VizWiz marks as rejected or precanned are left out, as in its own evaluation. The challenge's test file has no captions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
 
 
 def _without_captions(contents: FolderContents, files: tuple[str, ...]) -> list[str]:
-    """Files beside those read that list photos only, as VizWiz's own test.json does."""
+    """Return files beside those read that list only photos, such as VizWiz's own test.json."""
     places = {name.rpartition("/")[0] for name in files}
     found = []
     for name in json_files(contents):

@@ -1,6 +1,6 @@
-"""WebDataset: tar files that hold each photo beside its captions, as `1.jpg` with `1.txt`, `1.json` or both.
+"""WebDataset: tar files that hold each photo with its captions, as `1.jpg` with `1.txt`, `1.json` or both.
 
-Tar files are read from front to back once; photos stay in them.
+Tar files are read once from start to end; photos are not extracted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _claims(contents: FolderContents) -> tuple[str, ...]:
 
 
 def _has_captions(contents: FolderContents, name: str) -> bool:
-    """Whether a tar holds a text of a photo's name; the first few members tell, because samples lie together."""
+    """Whether one of the first members of a tar file is a text with a photo's name; a sample's members are adjacent."""
     keys: dict[str, set[bool]] = {}
     with tar_is_broken(contents.path(name)), tarfile.open(contents.path(name), "r:") as tar:
         for number, member in enumerate(tar):

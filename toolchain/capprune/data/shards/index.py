@@ -1,4 +1,4 @@
-"""The index of a folder of shards, and the rows of each: what was written, and where each photo is."""
+"""The index of a folder of shards and the rows of each shard: counts, hashes and the position of each photo."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INDEX: Final = "shards.json"
 KIND: Final = "capprune shards"
 SCHEMA: Final = 1
 TAR, ROWS = ".tar", ".rows"
-_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")  # no folder, so that no index leads out of its own
+_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,199}")  # no folders, so that an index cannot lead out of its own
 
 Content = Literal["photos", "features"]
 
@@ -29,12 +29,12 @@ class Shard:
     """One tar file.
 
     Attributes:
-        name: Of the tar file and of its rows, without an ending.
-        split: Of its photos.
-        photos: How many it holds.
-        captions: For each number of captions, how many photos have that many.
-        size_bytes: Of the tar file.
-        sha256: Of the tar file.
+        name: Name of the tar file and of its rows, without an ending.
+        split: Split of its photos.
+        photos: Number of photos.
+        captions: For each number of captions, the number of photos that have it.
+        size_bytes: Size of the tar file.
+        sha256: SHA-256 of the tar file.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class IndexedShard(Shard):
-    """A shard as the index knows it.
+    """A shard in the index.
 
     Attributes:
         rows_bytes: Size of its rows.
@@ -63,11 +63,11 @@ class Row:
     """One photo of a shard.
 
     Attributes:
-        name: Of the photo in the data set that the shard was made from.
-        offset: Of its bytes, or of its features' file, in the tar file.
-        size_bytes: Of the same.
-        sha256: Of the same.
-        captions: As people wrote them.
+        name: Name of the photo in the source data set.
+        offset: Offset of its bytes, or of its features' file, in the tar file.
+        size_bytes: Size of these bytes.
+        sha256: SHA-256 of these bytes.
+        captions: Captions as written in the data set.
     """
 
     name: str
@@ -79,11 +79,11 @@ class Row:
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """The network whose features a shard holds.
+    """The network that computed the features in a shard.
 
     Attributes:
-        key: Names weights, preprocessing, size and grid.
-        shape: Of one photo's features, (R, F) or (H, W, C).
+        key: Identifies weights, preprocessing, size and grid.
+        shape: Shape of one photo's features, (R, F) or (H, W, C).
     """
 
     key: str
@@ -105,11 +105,12 @@ class ShardIndex:
     Attributes:
         kind: `KIND`.
         schema: `SCHEMA`.
-        name: What the data set calls itself.
-        content: Photos as they were, or features of them.
-        encoder: That made the features; None for photos.
-        plan_sha256: Over names, captions and settings: equal for the same command on the same data, on every machine.
-        labelled_by: The model that generated the captions; None where people wrote them.
+        name: The data set's name for itself.
+        content: Unchanged photos, or features of them.
+        encoder: The network that computed the features; None for photos.
+        plan_sha256: Hash of names, captions and settings: equal for the same command on the same data, on every
+            machine.
+        labelled_by: The model that generated the captions; None if people wrote them.
         skipped: Photos that could not be read.
         shards: In the order of their splits and numbers.
     """
@@ -126,7 +127,7 @@ class ShardIndex:
 
     @property
     def splits(self) -> dict[str, int]:
-        """Photos in each split."""
+        """Number of photos in each split."""
         sizes: Counter[str] = Counter()
         for shard in self.shards:
             sizes[shard.split] += shard.photos
@@ -134,14 +135,14 @@ class ShardIndex:
 
     @property
     def size_bytes(self) -> int:
-        """Of all tar files."""
+        """Size of all tar files, in bytes."""
         return sum(shard.size_bytes for shard in self.shards)
 
     def of_split(self, split: str) -> tuple[IndexedShard, ...]:
-        """The shards of a split, those that hold a photo.
+        """Return the non-empty shards of a split.
 
         Raises:
-            DataError: There are none; the message names the splits that there are.
+            DataError: There are none; the message names the existing splits.
         """
         chosen = tuple(shard for shard in self.shards if shard.split == split and shard.photos)
         if not chosen:
@@ -150,11 +151,11 @@ class ShardIndex:
         return chosen
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        """The skipped photos as every reader of data reports them."""
+        """Return the skipped photos in the format of all data readers."""
         return tuple(LeftOut(one.what, one.names) for one in self.skipped)
 
     def as_bytes(self) -> bytes:
-        """The file."""
+        """Return the content of the file."""
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False).encode() + b"\n"
 
 
@@ -162,8 +163,8 @@ def parse_index(content: bytes, where: object) -> ShardIndex:
     """Read the index.
 
     Raises:
-        DataError: It is broken, or no index of shards.
-        NewerFormat: A later capprune wrote it.
+        DataError: It is broken, or not an index of shards.
+        NewerFormat: A later version of capprune wrote it.
     """
     tree = _json(content, where)
     if not isinstance(tree, dict) or tree.get("kind") != KIND:
@@ -184,7 +185,7 @@ def parse_index(content: bytes, where: object) -> ShardIndex:
 
 
 def rows_bytes(shard: Shard, rows: Sequence[Row]) -> bytes:
-    """The file of a shard's rows: a line about the shard, then a line for each photo."""
+    """Return the file of a shard's rows: one line about the shard, then one line per photo."""
     lines = [{"shard": dataclasses.asdict(shard)}, *(dataclasses.asdict(row) for row in rows)]
     return b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
 
@@ -205,7 +206,7 @@ def parse_rows(content: bytes, shard: Shard, where: object) -> tuple[Row, ...]:
     """Read the rows of a shard.
 
     Raises:
-        DataError: They are broken, or not as many as the index counts.
+        DataError: They are broken, or their number differs from the index.
     """
     lines = content.splitlines()[1:]
     rows = tuple(

@@ -1,4 +1,4 @@
-"""A data folder to shards of its photos."""
+"""Writes shards of the photos in a data folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PHOTOS_PER_SHARD = 1000
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """How a data folder is cut into shards.
+    """Options for splitting a data folder into shards.
 
     Attributes:
-        photos_per_shard: Most photos of a shard.
-        splits: Which splits; None for all.
+        photos_per_shard: Maximum number of photos per shard.
+        splits: Splits to write; None for all.
         broken: Whether photos that are missing or cannot be read stop the command or are skipped.
     """
 
@@ -48,14 +48,14 @@ def shard_photos(
 ) -> ShardIndex:
     """Write the photos and captions of a data folder as WebDataset shards.
 
-    The same command continues after an interruption, and the same data makes the same bytes on every machine.
+    The same command continues after an interruption, and the same data gives the same bytes on every machine.
 
     Args:
-        folder: Of the data, in any layout.
+        folder: The data folder, in any layout.
         out: Folder of the shards, to be made.
-        settings: How.
+        settings: Options of the shards.
         cache: Folder of all caches.
-        progress: Called with the photos done and all of them.
+        progress: Called with the number of finished photos and of all photos.
 
     Returns:
         The index, which is also written.

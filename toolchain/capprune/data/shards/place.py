@@ -1,4 +1,7 @@
-"""Where shards are: a folder, or a URL of any file system that fsspec knows. A remote shard is fetched whole, once."""
+"""Location of shards: a folder, or a URL of any file system that fsspec supports.
+
+A remote shard is fetched whole, once.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from capprune.file_lock import locked
 from capprune_runtime.atomic import atomic_file
 from capprune_runtime.errors import CapPruneError, DataError, MissingExtra
 
-ATTEMPTS: Final = 3  # at a remote file, before its absence is believed
-PAUSE_S: Final = 0.5  # before the second attempt; then twice as long
+ATTEMPTS: Final = 3  # to read a remote file before it is reported as missing
+PAUSE_S: Final = 0.5  # before the second attempt; doubled after each
 Result = TypeVar("Result")
 
 
@@ -27,12 +30,12 @@ def is_url(place: str) -> bool:
 
 
 class ShardPlace:
-    """A folder of shards, near or far.
+    """A local or remote folder of shards.
 
     Args:
         place: A folder, or a URL that fsspec opens, such as `s3://bucket/shards` or `https://host/shards`.
         cache: Folder of all caches; holds the remote shards that are in use.
-        open_shards: Shards that stay open; a remote one takes its size on the disk as long.
+        open_shards: Number of shards that are kept open; open remote shards take their size on the disk.
 
     Raises:
         DataError: There is no index, or it is broken.
@@ -50,22 +53,22 @@ class ShardPlace:
         self.index: ShardIndex = parse_index(self.read(INDEX), self.where(INDEX))
 
     def where(self, name: str) -> str:
-        """What messages call a file."""
+        """Return the name of a file for messages."""
         return f"{self.place}/{name}"
 
     def read(self, name: str) -> bytes:
-        """A whole small file.
+        """Return the content of a small file.
 
         Raises:
-            DataError: It is not there, or cannot be read.
+            DataError: It does not exist, or cannot be read.
         """
         return self._attempted(name, lambda: self._read(name))
 
     def rows_of(self, shard: IndexedShard) -> bytes:
-        """The rows of a shard, as they were written.
+        """Return the rows of a shard, as written.
 
         Raises:
-            DataError: They are missing, cut off or altered.
+            DataError: They are missing, truncated or altered.
         """
         name = shard.name + ROWS
         content = self.read(name)
@@ -74,10 +77,10 @@ class ShardPlace:
         return content
 
     def check(self, shards: Sequence[IndexedShard]) -> None:
-        """Check that local shards are there in their full size; remote ones are checked when they are fetched.
+        """Check that local shards exist in their full size; remote ones are checked when they are fetched.
 
         Raises:
-            DataError: A shard is missing or cut off; the message names it.
+            DataError: A shard is missing or truncated; the message names it.
         """
         if self._system is not None:
             return
@@ -91,10 +94,10 @@ class ShardPlace:
                 raise self._altered(shard.name + TAR, shard.size_bytes, found)
 
     def part(self, shard: IndexedShard, offset: int, size_bytes: int) -> bytes:
-        """Some bytes of a shard; safe from several threads at once.
+        """Return some bytes of a shard; thread-safe.
 
         Raises:
-            DataError: The shard is missing or cut off.
+            DataError: The shard is missing or truncated.
         """
         with self._lock:
             descriptor = os.dup(self._descriptor(shard))
@@ -111,7 +114,7 @@ class ShardPlace:
         self._most = max(self._most, shards)
 
     def close(self) -> None:
-        """Close all shards; fetched ones go."""
+        """Close all shards; fetched ones are deleted."""
         with self._lock:
             while self._open:
                 self._put_away(*self._open.popitem()[1])
@@ -140,7 +143,7 @@ class ShardPlace:
         return content
 
     def _attempted(self, name: str, read: Callable[[], Result]) -> Result:
-        """What `read` returns; a remote file is tried again after a failure."""
+        """Return the result of `read`; reads of remote files are repeated after a failure."""
         attempts = 1 if self._system is None else ATTEMPTS
         for attempt in range(1, attempts + 1):
             try:
@@ -149,7 +152,7 @@ class ShardPlace:
                 raise self._missing(name, error) from error
             except CapPruneError:
                 raise
-            except Exception as error:  # every file system has errors of its own
+            except Exception as error:  # every file system has its own exceptions
                 if self._system is None and not isinstance(error, OSError):
                     raise
                 if attempt == attempts:
@@ -174,7 +177,7 @@ class ShardPlace:
         return descriptor
 
     def _fetch(self, shard: IndexedShard) -> Path:
-        """Copy a remote shard to the disk, checked; processes of one machine share the copy."""
+        """Copy a remote shard to the disk and check it; processes of one machine share the copy."""
         path, name = self._cache / f"{shard.sha256}.tar", shard.name + TAR
         with locked(self._cache / f"{shard.sha256[:24]}.lock"):
             if path.is_file() and path.stat().st_size == shard.size_bytes:
@@ -208,6 +211,6 @@ class ShardPlace:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file of any size."""
+    """Return the SHA-256 of a file of any size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

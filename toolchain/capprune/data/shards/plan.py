@@ -1,4 +1,4 @@
-"""Which photos go into which shard: decided before the first is written, the same on every machine."""
+"""Assigns photos to shards before the first is written, in the same way on every machine."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from capprune.data.shards.place import ShardPlace
 from capprune.data.shards.reader import ShardPhotos
 from capprune_runtime.errors import DataError, PhotoError, UsageError
 
-SHUFFLED: Final = "train"  # the split whose photos are spread over its shards by the hashes of their names
+SHUFFLED: Final = "train"  # the split whose photos are distributed over its shards by the hashes of their names
 
 
 @dataclass(frozen=True)
 class PlannedPhoto:
-    """A photo that a shard will hold.
+    """A photo of a planned shard.
 
     Attributes:
-        name: In the data set.
-        captions: Of it.
-        place: Where its bytes are.
+        name: Name in the data set.
+        captions: Its captions.
+        place: Location of its bytes.
     """
 
     name: str
@@ -37,13 +37,13 @@ class PlannedPhoto:
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard to be made: of photos of a data folder, or of those of another shard.
+    """A shard to be made from photos of a data folder, or from another shard.
 
     Attributes:
-        name: Of its files, without an ending.
-        split: Of its photos.
-        photos: In order; empty where they come from `source`.
-        source: A folder or URL of shards, and the one that this is made from.
+        name: Name of its files, without an ending.
+        split: Split of its photos.
+        photos: In order; empty if they come from `source`.
+        source: A folder or URL of shards, and the shard that this one is made from.
     """
 
     name: str
@@ -57,7 +57,7 @@ class PlannedShard:
         return len(self.photos) if self.source is None else self.source[1].photos
 
     def contents(self, cache: Path) -> Generator[tuple[str, tuple[str, ...], Callable[[], bytes]], None, None]:
-        """Name, captions, and a function that reads the bytes, of every photo in order.
+        """Yield name, captions, and a function that reads the bytes, for every photo in order.
 
         Raises:
             DataError: The source shard is missing or altered.
@@ -81,11 +81,11 @@ class ShardPlan:
     """All shards to be made.
 
     Attributes:
-        name: What the data set calls itself.
+        name: The data set's name for itself.
         shards: In order.
         labelled_by: The model that generated the captions.
-        sha256: Over names, captions and settings; not over places.
-        source: Over the places, sizes and times of the photos: whether a continued command reads the same photos.
+        sha256: Hash of names, captions and settings; not of locations.
+        source: Hash of the photos' locations, sizes and times, to check that a continued command reads the same photos.
     """
 
     name: str
@@ -106,18 +106,18 @@ def plan_of_folder(
     """Plan the shards of a data folder.
 
     Args:
-        captions: Of the folder.
+        captions: Captions of the folder.
         store: Its photos.
-        photos_per_shard: Most photos of a shard.
-        splits: Which splits; None for all.
-        skip_missing: Whether photos that are not there are left out instead of refused.
+        photos_per_shard: Maximum number of photos per shard.
+        splits: Splits to write; None for all.
+        skip_missing: Whether missing photos are left out instead of raising an error.
 
     Returns:
-        The plan, and the names of the photos that are not there.
+        The plan, and the names of the missing photos.
 
     Raises:
         UsageError: There is no such split.
-        DataError: A photo is not there.
+        DataError: A photo is missing.
     """
     found = list(captions.splits)
     if unknown := [split for split in splits or () if split not in found]:
@@ -145,10 +145,10 @@ def plan_of_folder(
 
 
 def plan_of_shards(place: ShardPlace, splits: Sequence[str] | None) -> ShardPlan:
-    """Plan a shard for each of other shards.
+    """Plan one shard for each shard of another folder.
 
     Raises:
-        UsageError: There is no such split, or the shards hold features already.
+        UsageError: There is no such split, or the shards already hold features.
     """
     index = place.index
     if index.content != "photos":
@@ -173,14 +173,14 @@ def _read(photo: PlannedPhoto) -> bytes:
 
 
 def _in_order(photos: Sequence[CaptionedPhoto]) -> list[CaptionedPhoto]:
-    """Training photos by the hash of their names, so that every shard is a sample of all; others as they are."""
+    """Sort training photos by the hash of their names, so that every shard is a sample of all; others are unchanged."""
     if not photos or photos[0].split != SHUFFLED:
         return list(photos)
     return sorted(photos, key=lambda photo: hashlib.sha256(photo.name.encode("utf-8", "surrogateescape")).digest())
 
 
 def _file_name(split: str) -> str:
-    """A split's name as part of a file's name."""
+    """Return a split's name as part of a file's name."""
     plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "_" for letter in split)
     return plain.lstrip("_-")[:64] or "split"
 
@@ -190,5 +190,5 @@ def _sha256(tree: object) -> str:
 
 
 def ending_of(name: str) -> str:
-    """The ending of a photo's name in small letters, without its dot."""
+    """Return the ending of a photo's name in lower case, without its dot."""
     return PurePosixPath(name).suffix.lower().removeprefix(".") or "jpg"

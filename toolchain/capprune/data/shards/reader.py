@@ -1,4 +1,4 @@
-"""The photos of shards, by their number: captions and bytes, checked as they are read."""
+"""Reads photos of shards by number: captions and bytes, with checks of their hashes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from capprune.data.shards.index import TAR, IndexedShard, Row, parse_rows
 from capprune.data.shards.place import ShardPlace
 from capprune_runtime.errors import PhotoError
 
-OPEN_ROWS: Final = 16  # shards whose rows stay in memory
+OPEN_ROWS: Final = 16  # shards whose rows are kept in memory
 
 
 class ShardPhotos:
     """The photos of some shards, numbered from 0 in the order of these.
 
     Args:
-        place: Where the shards are.
-        shards: Which of them.
-        limit: Only the first photos; None for all.
+        place: Location of the shards.
+        shards: The shards to read.
+        limit: Use only the first photos; None for all.
 
     Attributes:
-        shards: That hold at least one of the photos.
-        sizes: Photos of each, `limit` heeded.
+        shards: The shards that hold at least one of the photos.
+        sizes: Number of used photos in each.
 
     Raises:
-        DataError: A local shard is missing or cut off.
+        DataError: A local shard is missing or truncated.
     """
 
     def __init__(self, place: ShardPlace, shards: Sequence[IndexedShard], limit: int | None = None) -> None:
@@ -55,18 +55,18 @@ class ShardPhotos:
 
     @property
     def folder(self) -> Path:
-        """What messages call the data."""
+        """Name of the data for messages."""
         return Path(self.place.place)
 
     def captions_per_photo(self) -> int:
-        """How many captions most photos have."""
+        """Return the most frequent number of captions of a photo."""
         counts: Counter[int] = Counter()
         for shard in self.shards:
             counts.update({int(number): photos for number, photos in shard.captions.items()})
         return counts.most_common(1)[0][0]
 
     def shards_of(self, photos: int) -> int:
-        """How many shards it takes at most to hold a number of photos."""
+        """Return the number of shards that is always enough for a given number of photos."""
         sizes = np.cumsum(sorted(self.sizes))
         return min(int(np.searchsorted(sizes, photos)) + 1, len(sizes))
 
@@ -76,11 +76,11 @@ class ShardPhotos:
         self.place.keep_open(shards)
 
     def first_of(self, shard: int) -> int:
-        """The number of the first photo of a shard."""
+        """Return the number of the first photo of a shard."""
         return int(self._starts[shard])
 
     def rows(self, shard: int) -> tuple[Row, ...]:
-        """The rows of a shard; those of the last few stay in memory.
+        """Return the rows of a shard; those of the last few are kept in memory.
 
         Raises:
             DataError: They are missing or altered.
@@ -98,19 +98,19 @@ class ShardPhotos:
         return rows
 
     def row(self, photo: int) -> Row:
-        """The row of a photo."""
+        """Return the row of a photo."""
         shard = self.shard_of(photo)
         return self.rows(shard)[photo - int(self._starts[shard])]
 
     def shard_of(self, photo: int) -> int:
-        """The number of the shard that holds a photo."""
+        """Return the number of the shard that holds a photo."""
         return int(np.searchsorted(self._starts, photo, side="right")) - 1
 
     def content(self, photo: int) -> bytes:
-        """The bytes of a photo, or of the file of its features.
+        """Return the bytes of a photo, or of the file of its features.
 
         Raises:
-            DataError: The shard is missing or cut off; the message names it.
+            DataError: The shard is missing or truncated; the message names it.
             PhotoError: The photo's bytes have been altered.
         """
         row, shard = self.row(photo), self.shards[self.shard_of(photo)]
@@ -126,13 +126,13 @@ class ShardPhotos:
         return content
 
     def all_rows(self) -> Iterator[Row]:
-        """The rows of all photos, from first to last; a shard's at a time are in memory."""
+        """Yield the rows of all photos in order; the rows of one shard at a time are in memory."""
         for shard in range(len(self.shards)):
             yield from self.rows(shard)
 
 
 class ShardTexts(Sequence[str]):
-    """All captions of a split, read as they are asked for; made to be walked through, more than once."""
+    """All captions of a split, read on access; meant for repeated sequential reads."""
 
     def __init__(self, split: ShardPhotos) -> None:
         self._split = split
@@ -149,9 +149,9 @@ class ShardTexts(Sequence[str]):
 
 
 class SomePhotos:
-    """Photos of shards as the feature cache reads photos: by name.
+    """Photos of shards by name, for the feature cache.
 
-    Names that several photos share are told apart by their number.
+    Photos of the same name are distinguished by their number.
     """
 
     def __init__(self, split: ShardPhotos) -> None:
@@ -162,23 +162,23 @@ class SomePhotos:
             self._numbers[name if name not in self._numbers else f"{name} ({number})"] = number
 
     def names(self) -> tuple[str, ...]:
-        """The photos, in order."""
+        """Return the names of the photos, in order."""
         return tuple(self._numbers)
 
     def require(self, names: Sequence[str]) -> None:
-        """All photos of a shard are there."""
+        """Do nothing: all photos of a shard exist."""
 
     def fingerprint(self, names: Sequence[str]) -> str:
-        """SHA-256 over the content of photos, in order."""
+        """Return a SHA-256 over the content of photos, in order."""
         digest = hashlib.sha256()
         for name in names:
             digest.update(f"{name}\n{self._split.row(self._numbers[name]).sha256}\n".encode())
         return digest.hexdigest()
 
     def read(self, name: str) -> bytes:
-        """The bytes of a photo."""
+        """Return the bytes of a photo."""
         return self._split.content(self._numbers[name])
 
     def captions(self, name: str) -> tuple[str, ...]:
-        """The captions of a photo."""
+        """Return the captions of a photo."""
         return self._split.row(self._numbers[name]).captions

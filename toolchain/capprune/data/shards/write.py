@@ -1,4 +1,4 @@
-"""Writing shards: each whole or not at all, those that are there already left alone, the index last."""
+"""Writes shards: each one atomically, existing ones are kept, the index last."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ from capprune_runtime.atomic import atomic_file, raise_if_unwritable, write_byte
 from capprune_runtime.errors import DataError, MissingExtra, PhotoError, UsageError
 from capprune_runtime.photo import decode_photo, resize
 
-UNFINISHED: Final = ".unfinished"  # a folder in the output with the plan and the lock, gone when the index is written
+UNFINISHED: Final = ".unfinished"  # folder in the output with the plan and the lock, removed when the index is written
 READ_AHEAD: Final = 16  # photos
-TOGETHER: Final = 16  # photos that an encoder sees at once
+TOGETHER: Final = 16  # photos per call of an encoder
 BROKEN: Final = "photos that cannot be read"
 MISSING: Final = "photos that are not there"
 
@@ -57,13 +57,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Sample:
-    """One photo as a shard holds it.
+    """One photo in a shard.
 
     Attributes:
-        name: In the data set.
-        captions: Of it.
-        ending: Of its file in the tar file, without a dot.
-        content: Of that file.
+        name: Name in the data set.
+        captions: Its captions.
+        ending: Ending of its file in the tar file, without a dot.
+        content: Content of that file.
     """
 
     name: str
@@ -74,23 +74,23 @@ class Sample:
 
 @dataclass(frozen=True)
 class Made:
-    """A shard that is there, and the photos that had to be left out of it, each with the reason."""
+    """A finished shard, and the photos that were left out of it, each with the reason."""
 
     shard: Shard
     broken: tuple[str, ...] = ()
 
 
 def photo_samples(planned: PlannedShard, broken: Broken, left_out: list[str], cache: Path) -> Iterator[Sample]:
-    """The photos of a shard as they are, each decoded once to see that it can be.
+    """Yield the photos of a shard unchanged. Each is decoded once to check it.
 
     Args:
         planned: The shard.
         broken: Whether a photo that cannot be read stops the command or is skipped.
-        left_out: Takes a line for each photo that is skipped.
+        left_out: Receives a line for each skipped photo.
         cache: Folder of all caches.
 
     Raises:
-        PhotoError: A photo cannot be read, and is not to be skipped.
+        PhotoError: A photo cannot be read, and broken photos are not skipped.
     """
 
     def check(content: bytes, name: str) -> bytes:
@@ -104,9 +104,9 @@ def photo_samples(planned: PlannedShard, broken: Broken, left_out: list[str], ca
 def feature_samples(
     planned: PlannedShard, encoder: FeatureEncoder, broken: Broken, left_out: list[str], cache: Path
 ) -> Iterator[Sample]:
-    """The features of a shard's photos, float16, each as a file of NumPy; see `photo_samples`.
+    """Yield the features of a shard's photos, float16, each as a NumPy file; see `photo_samples`.
 
-    Batches begin anew with each shard, so that its bytes do not depend on who made the shard before it.
+    Every shard starts a new batch, so that its bytes do not depend on the shard before it.
     """
 
     def pixels(content: bytes, name: str) -> npt.NDArray[np.uint8]:
@@ -128,7 +128,7 @@ def read_photos(
     left_out: list[str],
     cache: Path,
 ) -> Iterator[tuple[str, tuple[str, ...], Result]]:
-    """Name, captions and what `read` makes of the bytes of a shard's photos, some photos ahead of who asks."""
+    """Yield name, captions and the result of `read` for a shard's photos; some photos are read in advance."""
     with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool, closing(planned.contents(cache)) as photos:
         ahead: deque[tuple[str, tuple[str, ...], Future[Result]]] = deque()
         try:
@@ -159,7 +159,7 @@ def write_shard(out: Path, planned: PlannedShard, samples: Iterable[Sample], lef
         out: Folder of the shards.
         planned: The shard.
         samples: Its photos.
-        left_out: What was skipped, complete when the samples have ended.
+        left_out: The skipped photos, complete when the samples have ended.
 
     Raises:
         CapPruneError: The disk is full.
@@ -184,12 +184,12 @@ def write_shard(out: Path, planned: PlannedShard, samples: Iterable[Sample], lef
         write_text(_left_out_path(out, planned), json.dumps(list(left_out)))
     else:
         _left_out_path(out, planned).unlink(missing_ok=True)
-    write_bytes(out / (planned.name + ROWS), rows_bytes(shard, rows))  # last: with its rows a shard is whole
+    write_bytes(out / (planned.name + ROWS), rows_bytes(shard, rows))  # last: the rows mark a complete shard
     return Made(shard, tuple(left_out))
 
 
 def made_before(out: Path, planned: PlannedShard) -> Made | None:
-    """A shard that an earlier command finished; None where it is not whole."""
+    """Return a shard that an earlier command finished; None if it is incomplete."""
     try:
         with (out / (planned.name + ROWS)).open("rb") as file:
             shard = parse_shard(file.readline(), planned.name)
@@ -209,11 +209,11 @@ class Output:
     Attributes:
         folder: The folder.
         plan: Its shards.
-        content: What they hold of photos.
-        encoder: That makes features.
-        settings: What else the bytes depend on.
-        broken: What to do about photos that cannot be read.
-        missing: Photos that are not there, left out.
+        content: What they hold: photos or features.
+        encoder: The network that computes features.
+        settings: The other settings that determine the bytes.
+        broken: How photos that cannot be read are handled.
+        missing: Missing photos that were left out.
     """
 
     folder: Path
@@ -226,12 +226,12 @@ class Output:
 
     @property
     def sha256(self) -> str:
-        """The plan's, with the encoder's key and the settings."""
+        """Hash of the plan, the encoder's key and the settings."""
         of = [self.plan.sha256, self.content, self.encoder and self.encoder.key, self.settings]
         return hashlib.sha256(json.dumps(of).encode()).hexdigest()
 
     def finished(self) -> ShardIndex | None:
-        """The index of an earlier command of the same plan; None where there is none.
+        """Return the index of an earlier command with the same plan; None if there is none.
 
         Raises:
             UsageError: The folder holds shards of another plan.
@@ -252,12 +252,12 @@ class Output:
 def write_all(
     output: Output, make: Callable[[Sequence[PlannedShard]], Iterator[Made]], progress: Progress | None = None
 ) -> ShardIndex:
-    """Make the shards that are not there, then the index.
+    """Make the missing shards, then the index.
 
     Args:
-        output: What to make.
-        make: Makes shards, and yields each when it is there, in any order.
-        progress: Called with the photos done and all of them.
+        output: The folder to make.
+        make: Makes shards, and yields each when it is finished, in any order.
+        progress: Called with the number of finished photos and of all photos.
 
     Raises:
         UsageError: The folder holds something else, or another process makes these shards.
@@ -287,7 +287,7 @@ def write_all(
 
 
 def _index(output: Output, made: Sequence[Made]) -> ShardIndex:
-    """The index, from the manifests of the shards alone."""
+    """Return the index, made only from the manifests of the shards."""
     shards = []
     for one in made:
         rows = (output.folder / (one.shard.name + ROWS)).read_bytes()
@@ -312,7 +312,7 @@ def _index(output: Output, made: Sequence[Made]) -> ShardIndex:
 
 
 def _check_folder(output: Output) -> None:
-    """Refuse a folder with anything but shards of an unfinished or finished command in it."""
+    """Raise an error if a folder contains anything but shards of an unfinished or finished command."""
     folder = output.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
