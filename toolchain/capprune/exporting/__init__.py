@@ -1,4 +1,4 @@
-"""A trained run to a proven bundle: what `capprune export` calls."""
+"""Converts a trained run to a verified bundle, for `capprune export`."""
 
 from capprune.exporting.contents import DEFAULT_BEAM
 from capprune.exporting.export import Exported, Wanted, export

@@ -1,4 +1,4 @@
-"""A trained run as an export target sees it."""
+"""The encoder and decoder calls of a trained run, as an export target needs them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def calls_of(run: LoadedRun, beam: int) -> Calls:
     """Return the two calls of a run's model.
 
     Args:
-        run: What is exported.
-        beam: Beam width that the bundle uses by default.
+        run: The run to export.
+        beam: Default beam width of the bundle.
     """
     encode, step = exportable(run.model)
     decoder, encoder = run.model.decoder, run.model.encoder

@@ -1,4 +1,4 @@
-"""What goes into a bundle beside its models: manifest sections, model card, golden photos."""
+"""The content of a bundle besides its models: manifest sections, model card, golden photos."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from capprune_runtime.caption.proof import GoldenPhoto
 
 DEFAULT_BEAM = 3
 GOLDEN_SCENES = 4
-GOLDEN_CANDIDATES = 24  # scenes among which a quantised bundle finds those that it says as torch does
+GOLDEN_CANDIDATES = 24  # scenes from which a quantised bundle takes those with the same captions as torch
 
 
 def decoding_section(run: LoadedRun, beam: int) -> DecodingSection:
-    """How captions are searched."""
+    """Return the manifest section about the search."""
     limit = run.config.data.steps
     return DecodingSection(start=START, end=END, suppress=SUPPRESSED, max_tokens=limit, beam=beam)
 
@@ -52,15 +52,15 @@ def bundle_contents(
     beam: int,
     plan: dict[str, Any],
 ) -> BundleContents:
-    """Everything but the golden photos.
+    """Return everything but the golden photos.
 
     Args:
-        run: What is exported.
-        encoder: Its model file.
-        decoder: Its model file.
-        encoder_weights: How the encoder's weights are stored.
-        weights: How the decoder's are quantised.
-        beam: K that the bundle uses when nobody says otherwise.
+        run: The run to export.
+        encoder: The encoder's model file.
+        decoder: The decoder's model file.
+        encoder_weights: Storage of the encoder's weights.
+        weights: Quantisation of the decoder's weights.
+        beam: K, the default beam width of the bundle.
         plan: The document plan.json.
     """
     config = run.config
@@ -87,13 +87,13 @@ def bundle_contents(
 
 
 def with_golden(run: LoadedRun, contents: BundleContents, *, quantised: bool) -> BundleContents:
-    """Add drawn scenes with what the trained model says of them, greedy and by beam in turn.
+    """Add drawn scenes with the trained model's captions, alternating between greedy and beam search.
 
-    A quantised model may say another word where the trained one was in doubt, on one processor and not on another. So it
-    gets scenes on which it agrees with the trained model here; others would prove nothing.
+    Where two words have nearly equal scores, a quantised model may choose another one than the trained model, depending
+    on the processor. So its golden photos are scenes with equal captions here; others could not verify the bundle.
     """
     if run.config.encoder.name == REGIONS:
-        return contents  # nobody can draw features of regions; the export compares random ones instead
+        return contents  # region features cannot be drawn; the export compares random ones instead
     scenes = golden_scenes(GOLDEN_CANDIDATES if quantised else GOLDEN_SCENES, run.config.encoder.size)
     golden = golden_captions(run, scenes)
     if quantised:
@@ -103,7 +103,7 @@ def with_golden(run: LoadedRun, contents: BundleContents, *, quantised: bool) ->
 
 
 def golden_captions(run: LoadedRun, scenes: Sequence[tuple[npt.NDArray[np.uint8], str]]) -> list[GoldenPhoto]:
-    """What the trained model says of scenes, greedy and by beam in turn."""
+    """Return the trained model's captions of scenes, alternating between greedy and beam search."""
     captioner = TrainedCaptioner(run)
     found = []
     for number, (photo, name) in enumerate(scenes):

@@ -1,4 +1,4 @@
-"""From a trained run to a proven bundle: convert, plan, store, check, write."""
+"""Converts a trained run to a verified bundle: convert, plan, store, check, write."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from capprune_runtime.caption.proof import prove_golden
 from capprune_runtime.errors import DataError, ExportError, UsageError
 
 CALIBRATION_SPLIT, CALIBRATION_PHOTOS = "train", 64
-PROOF_REGIONS = 8  # sets of random regions that an exported model is compared on
+PROOF_REGIONS = 8  # sets of random regions on which an exported model is compared
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a user asks of an export.
+    """Options of an export.
 
     Attributes:
         target: A name of `capprune_exporters.targets.registry.TARGETS`.
-        weights: How the decoder's weights are quantised, one of the target's.
-        encoder_weights: How the encoder's weights are quantised, one of the target's; None for what goes with `weights`.
+        weights: Quantisation of the decoder's weights, one of the target's.
+        encoder_weights: Quantisation of the encoder's weights, one of the target's; None for the default of `weights`.
         plan: `size`, `auto` (by measurement), or the form of some tensors by name.
-        beam: K that the bundle uses when nobody says otherwise.
-        data: A data folder, for what quantisation costs on its val photos and for calibration on its train photos; None
-            leaves both out.
-        photos: At most so many of val.
+        beam: K, the default beam width of the bundle.
+        data: A data folder. The loss by quantisation is measured on its val photos, and its train photos are used for
+            calibration. None for neither.
+        photos: Maximum number of val photos.
     """
 
     target: str = "tflite"
@@ -65,13 +65,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made.
+    """Result of an export.
 
     Attributes:
-        bundle: Verified, at its place.
-        tensors: What became of each weight tensor of the decoder.
-        plan: How and why.
-        change: CIDEr-D on val from float32 to what was written, where it was measured.
+        bundle: The verified bundle at its final path.
+        tensors: How each weight tensor of the decoder was stored.
+        plan: The chosen forms, with reasons.
+        change: Change of CIDEr-D on val from float32 to the written model, if it was measured.
     """
 
     bundle: Bundle
@@ -81,19 +81,19 @@ class Exported:
 
 
 def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = lambda message: None) -> Exported:
-    """Convert, rewrite, write, verify and prove a bundle; it appears under its name once all of that is done.
+    """Convert, rewrite, write and verify a bundle; it appears under its name once all of that is done.
 
     Args:
-        run: What to export.
+        run: The run to export.
         out: Folder of the bundle, to be made.
-        wanted: What is asked of it.
-        say: Is told what is being done.
+        wanted: Options of the export.
+        say: Receives progress messages.
 
     Raises:
-        UsageError: If the target, a form or a tensor of the plan is unknown, or `out` exists.
-        MissingExtra: If the converter is not installed.
-        ExportError: If the graph cannot be converted, or a golden photo gives other tokens.
-        DataError: If `wanted.data` has no photos to check on.
+        UsageError: The target, a form or a tensor of the plan is unknown, or `out` exists.
+        MissingExtra: The converter is not installed.
+        ExportError: The graph cannot be converted, or a golden photo gives other tokens.
+        DataError: `wanted.data` has no photos to check on.
     """
     wanted = wanted or Wanted()
     kind = find_target(wanted.target)
@@ -124,7 +124,7 @@ def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = l
 
 
 def _check(target: type[Target], wanted: Wanted, encoder_weights: str, out: Path) -> None:
-    """Refuse before minutes of work what would be refused after them."""
+    """Check the options before minutes of work."""
     for option, found, known in (
         ("--weights", wanted.weights, target.weights),
         ("--encoder-weights", encoder_weights, target.encoder_weights),
@@ -136,7 +136,7 @@ def _check(target: type[Target], wanted: Wanted, encoder_weights: str, out: Path
 
 
 def _calibration(run: LoadedRun, folder: Path | None, encoder_weights: str) -> Calibration | None:
-    """The photos to calibrate on, if there is a data folder."""
+    """Return the photos for calibration, if there is a data folder."""
     calibration = None if folder is None else partial(calibration_photos, run, folder)
     check_calibration(encoder_weights, calibration)
     if (
@@ -149,7 +149,7 @@ def _calibration(run: LoadedRun, folder: Path | None, encoder_weights: str) -> C
 
 
 def _photos(run: LoadedRun, wanted: Wanted) -> ValidationPhotos | None:
-    """The photos on which it is measured what quantisation costs, if there is a data folder."""
+    """Return the photos for measuring the loss by quantisation, if there is a data folder."""
     if wanted.data is None:
         return None
     return ValidationPhotos(
@@ -172,7 +172,7 @@ def _settled(
     calibration: Calibration | None,
     say: Say,
 ) -> tuple[Plan, str, Change | None]:
-    """The plan and the encoder's weights after measuring on val what they cost, if there are photos."""
+    """Return the plan and the encoder's weights after measuring their loss on val, if there are photos."""
     if photos is None:
         return plan, encoder_weights, None
     encoder = target.encoder(encoder_weights, calibration)
@@ -194,21 +194,21 @@ def _settled(
 
 
 def calibration_photos(run: LoadedRun, folder: Path) -> Iterator[dict[str, Any]]:
-    """Inputs of the encoder, from the first photos of the training split."""
+    """Yield inputs of the encoder from the first photos of the training split."""
     preprocessing = run.preprocessing
     for photo in first_inputs(folder, CALIBRATION_SPLIT, CALIBRATION_PHOTOS, preprocessing):
         yield encoder_inputs(preprocessing, photo)
 
 
 def _prove(bundle: Bundle) -> None:
-    """Refuse a bundle whose golden photos give other tokens than torch gave."""
+    """Check that the golden photos of a bundle give the same tokens as torch."""
     for proof in prove_golden(bundle):
         if not proof.same:
             raise _otherwise(f"golden photo {proof.golden.name}", proof.golden.caption, proof.said.text)
 
 
 def _prove_regions(run: LoadedRun, bundle: Bundle, *, quantised: bool) -> None:
-    """Compare the captions of random region features with those of torch; no golden photo can be drawn for such a model."""
+    """Compare captions of random region features with those of torch; such a model has no golden photos."""
     random = np.random.default_rng(0)
     section, captioner, trained = run.preprocessing, Captioner(bundle), TrainedCaptioner(run)
     assert isinstance(section, RegionsSection)

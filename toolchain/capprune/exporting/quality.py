@@ -1,4 +1,4 @@
-"""What quantisation costs in CIDEr-D, and the way back, tensor by tensor, where it costs too much."""
+"""The loss of CIDEr-D by quantisation; if it is too large, tensors are kept in float32, one by one."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.caption.search import search
 from capprune_runtime.errors import DataError
 
-LARGEST_LOSS = 0.005  # of CIDEr-D, relative: beyond it with the whole interval, quantisation costs too much
+LARGEST_LOSS = 0.005  # of CIDEr-D, relative; the loss is too large if its whole interval exceeds this
 
 Encoded = Mapping[str, NDArray[Any]]
 Say = Callable[[str], None]
 
 
 class ValidationPhotos:
-    """Photos with captions, for scoring pairs of model files; each encoder sees the photos once.
+    """Photos with captions, for scoring pairs of model files; each encoder processes the photos once.
 
     Args:
         folder: A data folder.
-        split: Of its photos.
-        limit: At most so many.
+        split: Split of the photos.
+        limit: Maximum number of photos.
         preprocessing: How a photo becomes the encoder's input.
         decoding: Token ids, limits and beam.
-        vocabulary: Of the decoder.
-        interface: Of the decoder's step.
+        vocabulary: Vocabulary of the decoder.
+        interface: Interface of the decoder's step.
 
     Raises:
         DataError: The folder cannot be read, or the split is empty.
@@ -72,7 +72,7 @@ class ValidationPhotos:
         return len(self.captions)
 
     def cider_d(self, encoder: bytes, decoder: bytes) -> Sequence[float]:
-        """CIDEr-D of every photo, with plain tokens, in the order of the photos."""
+        """Return CIDEr-D of every photo, with plain tokens, in the order of the photos."""
         step = DecoderStep(open_model(decoder, STEP_SIGNATURE), self._interface)
         said = {
             name: self._caption(step, encoded)
@@ -94,13 +94,13 @@ class ValidationPhotos:
 def first_inputs(
     folder: Path, split: str, limit: int, preprocessing: PreprocessingSection | RegionsSection
 ) -> Iterator[NDArray[Any]]:
-    """Yield the first photos of a split, as a captioner takes them."""
+    """Yield the captioner's input for the first photos of a split."""
     names = [photo.name for photo in load_caption_set(folder).split(split)[:limit]]
     yield from read_all(folder, names, preprocessing)
 
 
 def costs_too_much(change: Change) -> bool:
-    """Whether the whole interval of the relative change lies beyond the largest loss that is taken."""
+    """Whether the whole interval of the relative change is beyond the largest allowed loss."""
     return change.relative is not None and change.relative.high < -LARGEST_LOSS
 
 
@@ -113,19 +113,19 @@ def settle_plan(
     decoder_of: Callable[[Plan], bytes],
     say: Say,
 ) -> tuple[Plan, Change]:
-    """Keep tensors in float32, the worst quantised first, until quantisation costs no more than is taken.
+    """Keep tensors in float32, largest quantisation error first, until the loss is small enough.
 
     Args:
-        plan: As wanted.
+        plan: The requested plan.
         matrices: The masked weights of `step`, by name.
-        photos: To measure on.
+        photos: Photos to measure on.
         before: CIDEr-D of each photo with the decoder in float32.
         encoder: The encoder's model file.
         decoder_of: Writes the decoder that a plan describes.
-        say: Is told what is found.
+        say: Receives progress messages.
 
     Returns:
-        The plan that holds, and what it costs.
+        The final plan, and its change of CIDEr-D.
     """
     remaining = _worst_first(plan, matrices)
     while True:
@@ -139,7 +139,7 @@ def settle_plan(
 
 
 def told(change: Change) -> str:
-    """A change of CIDEr-D in words."""
+    """Return a change of CIDEr-D as text."""
     if change.relative is None:
         return f"CIDEr-D {change.difference.estimate:+.4f}"
     relative = change.relative

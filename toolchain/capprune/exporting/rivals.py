@@ -1,4 +1,4 @@
-"""The rivals of a bundle from the run that it was made from, TFLite and ONNX."""
+"""Alternatives to a bundle from the same run, for TFLite and ONNX."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Say = Callable[[str], None]
 
 
 def rivals_of_run(run: LoadedRun, bundle: Bundle, say: Say) -> list[tuple[Rival, bytes]]:
-    """Every form of a run's decoder for every target of ours, each with an encoder in the bundle's form.
+    """Return every form of a run's decoder for each of our targets, with an encoder in the bundle's form.
 
     Args:
-        run: What the bundle was made from.
-        bundle: Whose encoder, and whose form of one, is taken.
-        say: Is told what is being done.
+        run: The run that the bundle was made from.
+        bundle: The bundle whose encoder, or whose form of it, is used.
+        say: Receives progress messages.
 
     Raises:
-        UsageError: The run is not the bundle's.
+        UsageError: The bundle was not made from this run.
         MissingExtra: A converter is not installed.
     """
     _check(run, bundle)
