@@ -1,1 +1,1 @@
-"""Validation: what a bundle says beside the trained model, and the gates it must pass."""
+"""Validation: captions of a bundle compared with those of the trained model, and limits that it must meet."""

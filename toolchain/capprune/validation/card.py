@@ -1,4 +1,4 @@
-"""The model card of a bundle whose quality was measured: what it is, what it was made of, how good it is, where it fails."""
+"""The model card of a bundle with measured quality: description, training data, scores and known failures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FAILURES = (
 
 
 def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
-    """Markdown, from the bundle's manifest and a recorded validation.
+    """Return Markdown from the bundle's manifest and a recorded validation.
 
     Args:
-        bundle: Verified.
-        quality: The document of a validation, with its `confidence` where one was chosen.
+        bundle: A verified bundle.
+        quality: The document of a validation, with its `confidence` if it was chosen.
     """
     manifest, data = bundle.manifest, quality["data"]
     pruning, scores, interval = manifest.pruning, quality["quality"]["scores"], quality["quality"]["cider_d_interval"]

@@ -1,7 +1,8 @@
-"""When a caption may well be wrong: a limit on its mean log-probability, chosen where quality halves.
+"""A threshold on the mean log-probability of a caption, below which it may well be wrong.
 
-People who read captions instead of seeing the photo need to know. The limit is chosen on the photos of a validation, as the
-highest below which captions score at most half of what all score; with the counts and both scores beside it.
+Users who read a caption instead of seeing the photo need this information. The threshold is chosen on the photos of a
+validation: the highest one below which captions have at most half the mean score of all captions. It is stored with the
+counts and both scores.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-HALF = 0.5  # of the mean CIDEr-D: below this, a caption is called unsure
-FEWEST = 20  # captions on which a limit may rest
+HALF = 0.5  # of the mean CIDEr-D; below this, captions count as uncertain
+FEWEST = 20  # minimum number of captions below a threshold
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """The limit and what it rests on.
+    """The threshold and its basis.
 
     Attributes:
-        low_below: Nats a word; None if no limit separates captions of half the quality.
+        low_below: Nats per word; None if no threshold separates captions of half the quality.
         share: Share of the captions below it, 0 to 1.
-        cider_d_below: Mean CIDEr-D of those.
-        cider_d: Mean CIDEr-D of all.
-        photos: How many were looked at.
-        split: Which split they are of.
+        cider_d_below: Mean CIDEr-D of these captions.
+        cider_d: Mean CIDEr-D of all captions.
+        photos: Number of photos.
+        split: Split of the photos.
     """
 
     low_below: float | None
@@ -36,21 +37,21 @@ class Confidence:
     split: str
 
     def as_json(self) -> dict[str, object]:
-        """All attributes by name."""
+        """Return all attributes by name."""
         return asdict(self)
 
 
 def calibrate(mean_log_probability: Mapping[str, float], cider_d: Mapping[str, float], *, split: str) -> Confidence:
-    """Choose the limit.
+    """Choose the threshold.
 
     Args:
-        mean_log_probability: Of every photo's caption, nats a word.
-        cider_d: Of every photo's caption.
-        split: Which split they are of.
+        mean_log_probability: Mean log-probability of every photo's caption, nats per word.
+        cider_d: CIDEr-D of every photo's caption.
+        split: Split of the photos.
     """
     names = sorted(mean_log_probability, key=mean_log_probability.__getitem__)
     scores = np.array([cider_d[name] for name in names])
-    below = np.cumsum(scores) / np.arange(1, len(names) + 1)  # mean of the least sure k + 1
+    below = np.cumsum(scores) / np.arange(1, len(names) + 1)  # mean of the k + 1 captions with the lowest confidence
     everything = float(scores.mean())
     worse = [k for k in range(FEWEST - 1, len(names) - 1) if below[k] <= HALF * everything]
     if not worse:

@@ -1,4 +1,4 @@
-"""The gates: how much quality an export may lose, and how large it may be."""
+"""Gates: limits on the loss of quality and on the size of an export."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LARGEST_FILES = 3
 
 
 def parse_max_drop(text: str) -> float:
-    """Reads the `--max-drop` option: "2%" or "0.02".
+    """Read the `--max-drop` option: "2%" or "0.02".
 
     Returns:
         The allowed relative loss of CIDEr-D (0 to 1, 1 excluded).
 
     Raises:
-        UsageError: It is no share, or not below 1.
+        UsageError: It is not a share, or not below 1.
     """
     number, percent = (text.strip()[:-1], 100.0) if text.strip().endswith("%") else (text, 1.0)
     try:
@@ -51,13 +51,13 @@ def parse_max_drop(text: str) -> float:
 
 
 def parse_max_bytes(text: str) -> int:
-    """Reads the `--max-bytes` option: "4_000_000", "4MB" (10**6) or "4MiB" (2**20).
+    """Read the `--max-bytes` option: "4_000_000", "4MB" (10**6) or "4MiB" (2**20).
 
     Returns:
         The limit in bytes.
 
     Raises:
-        UsageError: It is no size.
+        UsageError: It is not a size.
     """
     match = _SIZE.fullmatch(text.strip())
     unit = None if match is None else _UNITS.get(match["unit"].lower())
@@ -79,18 +79,18 @@ def check_gates(
     max_bytes: int | None = None,
     parity: Mapping[str, Parity] | None = None,
 ) -> None:
-    """Passes in silence, or says which limit the model is over and where it went.
+    """Raise an error if the model exceeds a limit; it names the limit and the main causes.
 
     Args:
         change: CIDEr-D of the reference and of the bundle on the same photos.
         max_drop: Allowed relative loss of CIDEr-D (0 to 1); None for no limit.
         sizes: Size of each file of the bundle in bytes.
         max_bytes: Allowed sum of the sizes; None for no limit.
-        parity: Of a float32 export, by interpreter; every one must hold.
+        parity: Parity of a float32 export by interpreter; all of them must hold.
 
     Raises:
-        GateFailed: At least one gate failed; the message names all that did.
-        UsageError: A limit is given without what it limits.
+        GateFailed: At least one gate failed; the message names all that failed.
+        UsageError: A limit is given without the value that it limits.
     """
     if max_drop is not None and change is None:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Parity: does the bundle say what the trained model says, token for token?"""
+"""Parity: whether a bundle generates the same captions as the trained model, token for token."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import asdict, dataclass
 
 from capprune_runtime.errors import DataError
 
-# Two float32 programs that add in different orders differ by some 1e-6 in a log-probability after a few
-# steps. Where torch itself sees its two best scores within 1e-4, either choice is its own.
+# Two float32 programs that add in different orders differ by about 1e-6 in a log-probability after a few
+# steps. If the two best scores of torch differ by at most 1e-4, either choice is accepted.
 EXCUSED_SCORE_GAP = 1e-4
-EXCUSED, EXCUSED_OF = 2, 1000  # more excuses than 2 in 1,000 mean that something else is wrong
+EXCUSED, EXCUSED_OF = 2, 1000  # more than 2 excused differences in 1,000 photos indicate an error
 
-# How close the reference itself came to saying what the bundle says: photo, its tokens, the bundle's tokens
-# to a difference of log-probabilities.
+# Difference of log-probabilities in the reference between its own choice and the bundle's. Arguments: photo, its
+# tokens, the bundle's tokens.
 ScoreGap = Callable[[str, tuple[int, ...], tuple[int, ...]], float]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where two captions of one photo part.
+    """The first difference between two captions of one photo.
 
     Attributes:
         photo: Name of the photo.
         position: Index of the first differing token.
-        reference_token: The reference's token id there, or None where its caption had ended.
-        bundle_token: The bundle's token id there, or None where its caption had ended.
-        score_gap: How close the reference itself came to the bundle's choice (log-probability).
+        reference_token: The reference's token id there, or None if its caption had ended.
+        bundle_token: The bundle's token id there, or None if its caption had ended.
+        score_gap: Difference of log-probabilities in the reference between its choice and the bundle's.
         excused: Whether the gap is within `EXCUSED_SCORE_GAP`.
     """
 
@@ -39,18 +39,18 @@ class Difference:
     excused: bool
 
     def as_json(self) -> dict[str, object]:
-        """All attributes by name; a gap that is no number (a broken reference) becomes null."""
+        """Return all attributes by name; a gap of NaN (a broken reference) becomes null."""
         return {**asdict(self), "score_gap": self.score_gap if math.isfinite(self.score_gap) else None}
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The captions of two implementations of one model over the same photos.
+    """Comparison of the captions of two implementations of one model for the same photos.
 
     Attributes:
-        photos: How many photos were compared.
-        identical: How many captions were the same, token for token.
-        differences: Every other one, in the order of the photo names.
+        photos: Number of compared photos.
+        identical: Number of equal captions, token for token.
+        differences: All differences, in the order of the photo names.
     """
 
     photos: int
@@ -59,14 +59,14 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether every difference is excused, and at most 2 in 1,000 photos needed it."""
+        """Whether every difference is excused, and at most 2 in 1,000 photos have one."""
         return (
             all(difference.excused for difference in self.differences)
             and len(self.differences) * EXCUSED_OF <= self.photos * EXCUSED
         )
 
     def as_json(self) -> dict[str, object]:
-        """All attributes by name, and whether parity holds."""
+        """Return all attributes by name, and whether parity holds."""
         return {
             "photos": self.photos,
             "identical": self.identical,
@@ -80,15 +80,14 @@ def compare_tokens(
     bundle: Mapping[str, tuple[int, ...]],
     score_gap: ScoreGap,
 ) -> Parity:
-    """Compares captions token by token.
+    """Compare captions token by token.
 
     Args:
         reference: For each photo the token ids of the trained model, without start and end.
-        bundle: The same of the bundle, for the same photos.
-        score_gap: Called with a photo, the reference's tokens and the bundle's; returns how close the
-            trained model itself was to the other choice (log-probability): greedy, the gap between its two
-            best words at the first difference; beam, between its scores of the two whole captions, which
-            are what the search had to choose between.
+        bundle: For each of these photos the token ids of the bundle.
+        score_gap: Called with a photo, the reference's tokens and the bundle's. Returns how close the trained model was
+            to the other choice (difference of log-probabilities). Greedy: the gap between its two best words at the
+            first difference. Beam: the gap between its scores of the two whole captions, which the search compared.
 
     Returns:
         The comparison.
@@ -110,7 +109,7 @@ def compare_tokens(
 
 
 def first_difference(before: Sequence[object], after: Sequence[object]) -> int | None:
-    """The place of the first word that differs, which is where the shorter ends if that differs; None if all are the same."""
+    """Return the index of the first word that differs, or the end of the shorter caption; None if both are equal."""
     for place, (one, other) in enumerate(zip(before, after, strict=False)):
         if one != other:
             return place
@@ -133,5 +132,5 @@ def _difference(
         reference_token=reference[shared] if shared < len(reference) else None,
         bundle_token=bundle[shared] if shared < len(bundle) else None,
         score_gap=gap,
-        excused=0 <= gap <= EXCUSED_SCORE_GAP,  # a gap that is no number excuses nothing
+        excused=0 <= gap <= EXCUSED_SCORE_GAP,  # NaN is not excused
     )

@@ -1,6 +1,6 @@
-"""The results document of `capprune validate`: what a device measured, and the quality and parity of what it said.
+"""The results document of `capprune validate`: a device's measurements, and the quality and parity of its captions.
 
-docs/results_schema.md describes it for readers of the JSON; what the device wrote is `capprune_runtime.measure.results`.
+docs/results_schema.md describes the JSON. The part that the device writes is in `capprune_runtime.measure.results`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VALIDATION = "validation"  # the document's `kind`
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The photos it was measured on: the set's name, the split, and how many of its photos."""
+    """The photos of a measurement: name of the data set, split, and number of photos."""
 
     name: str
     split: str
@@ -31,7 +31,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class ConstantCaption:
-    """The yardstick of `health.best_constant_caption`: one caption said for every photo."""
+    """The baseline of `health.best_constant_caption`: the same caption for every photo."""
 
     caption: str
     cider_d: float
@@ -39,15 +39,15 @@ class ConstantCaption:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good the captions are.
+    """Quality of the captions.
 
     Attributes:
         scores: Metrics over all photos.
         cider_d: CIDEr-D with its bootstrap interval.
-        health: Signs of sick captions.
+        health: Signs of degenerate captions.
         beam: Beam width of the search (1 for greedy).
-        unfinished: How many captions reached the longest length without an end.
-        constant_caption: What a model must beat, when it was computed.
+        unfinished: Number of captions that reached the maximum length without an end.
+        constant_caption: The baseline that a model must beat, if it was computed.
     """
 
     scores: Scores
@@ -58,7 +58,7 @@ class Quality:
     constant_caption: ConstantCaption | None = None
 
     def as_json(self) -> dict[str, object]:
-        """All attributes by name."""
+        """Return all attributes by name."""
         return {
             "beam": self.beam,
             "unfinished": self.unfinished,
@@ -71,7 +71,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class ReferenceFacts:
-    """The model the bundle was made from, on the same photos: its run's name, scores, health, and what changed."""
+    """The model that the bundle was made from, on the same photos: name of its run, scores, health, and change."""
 
     name: str
     scores: Scores
@@ -79,7 +79,7 @@ class ReferenceFacts:
     change: Change
 
     def as_json(self) -> dict[str, object]:
-        """All attributes by name."""
+        """Return all attributes by name."""
         return {
             "name": self.name,
             "scores": self.scores.as_json(),
@@ -100,21 +100,21 @@ class Results:
 
     @property
     def bundle(self) -> BundleFacts:
-        """What was measured."""
+        """The measured bundle."""
         return self.measurement.bundle
 
     @property
     def latency(self) -> Latency:
-        """How long it took."""
+        """Times of the measurement."""
         return self.measurement.latency
 
     @property
     def environment(self) -> Environment:
-        """Where."""
+        """Environment of the measurement."""
         return self.measurement.environment
 
     def as_json(self) -> dict[str, Any]:
-        """The document, ready for `json.dumps`."""
+        """Return the document, ready for `json.dumps`."""
         return self.measurement.as_json() | {
             "kind": VALIDATION,
             "data": asdict(self.data),
@@ -125,7 +125,7 @@ class Results:
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Writes the document, whole or not at all.
+    """Write the document atomically.
 
     Raises:
         CapPruneError: The disk is full.

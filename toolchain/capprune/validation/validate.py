@@ -1,6 +1,6 @@
-"""Validation: run a bundle over photos with captions and measure what it says and how fast.
+"""Validation: run a bundle on photos with captions, and measure its captions and their speed.
 
-Nothing here needs torch. The captions of the model the bundle was made from are handed in.
+Nothing here needs torch. The captions of the trained model are passed in.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]  # photos done, photos in all
 
 @dataclass(frozen=True)
 class Reference:
-    """What the trained model says for one photo: token ids without start and end, and the caption."""
+    """The trained model's caption of one photo: token ids without start and end, and the text."""
 
     tokens: tuple[int, ...]
     caption: str
@@ -39,17 +39,17 @@ class Reference:
 
 @dataclass(frozen=True)
 class Validation:
-    """What a bundle said over a set of photos.
+    """Results of a bundle on a set of photos.
 
     Attributes:
-        measurement: What the device said and measured.
+        measurement: The device's captions and times.
         scores: Metrics over all photos.
         cider_d: CIDEr-D with its bootstrap interval.
-        health: Signs of sick captions.
-        reference: What the trained model says of the same photos, when it was given.
-        reference_scores: Metrics of the trained model, likewise.
-        change: CIDEr-D from the trained model to the bundle, likewise.
-        parity: Token by token against the trained model, likewise.
+        health: Signs of degenerate captions.
+        reference: The trained model's captions of the same photos, if given.
+        reference_scores: Metrics of the trained model, if given.
+        change: Change of CIDEr-D from the trained model to the bundle, if the former is given.
+        parity: Comparison with the trained model token by token, if given.
     """
 
     measurement: Measurement
@@ -73,17 +73,17 @@ class Validation:
 
     @property
     def captions(self) -> dict[str, str]:
-        """For each photo its caption."""
+        """Caption of each photo."""
         return {one.photo: one.caption for one in self.measurement.captions}
 
     @property
     def tokens(self) -> dict[str, tuple[int, ...]]:
-        """For each photo its token ids, without start and end."""
+        """Token ids of each photo, without start and end."""
         return {one.photo: one.tokens for one in self.measurement.captions}
 
     @property
     def unfinished(self) -> int:
-        """How many captions reached the longest length without an end."""
+        """Number of captions that reached the maximum length without an end."""
         return sum(not one.finished for one in self.measurement.captions)
 
     @property
@@ -102,16 +102,16 @@ def measure_here(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Measurement:
-    """Captions photos with a bundle in this process and times the parts.
+    """Caption photos with a bundle in this process and measure times.
 
     Args:
         bundle: A verified bundle.
         names: Photos to caption; at least one.
-        read: Gives the bytes of a photo's file.
+        read: Returns the bytes of a photo's file.
         beam: Beam width; None for the bundle's own.
         runtime: Interpreter, see `capprune_runtime.caption.interpreter`.
         threads: Threads of the interpreter.
-        progress: Told after each photo.
+        progress: Called after each photo.
 
     Raises:
         PhotoError: A photo cannot be read.
@@ -137,12 +137,12 @@ def score_measurement(
     tokenizer: Literal["ptb", "plain", "auto"] = "auto",
     meteor: bool | None = None,
 ) -> Validation:
-    """Scores what a bundle said on a device, this machine or another.
+    """Score a bundle's captions from this or another device.
 
     Args:
-        measurement: What it said, of all the photos.
+        measurement: The captions of all photos.
         photos: The photos with their human captions.
-        reference: For at least these photos what the trained model says.
+        reference: The trained model's captions of at least these photos.
         score_gap: See `parity.compare_tokens`; needed with `reference`.
         tokenizer: See `metrics.score`.
         meteor: See `metrics.score`.
@@ -187,7 +187,7 @@ def validate_bundle(
     tokenizer: Literal["ptb", "plain", "auto"] = "auto",
     meteor: bool | None = None,
 ) -> Validation:
-    """`measure_here`, then `score_measurement`, on the first `limit` photos or on all.
+    """Run `measure_here`, then `score_measurement`, on the first `limit` photos or on all.
 
     Raises:
         DataError: There are no photos, or the reference lacks some.
@@ -217,25 +217,25 @@ def parity_in_runtime(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Parity:
-    """Compares a bundle in another interpreter, in a process of its own, with the trained model.
+    """Compare a bundle in another interpreter, in a separate process, with the trained model.
 
     Args:
         bundle: A verified bundle.
         photos: Photos to caption.
-        store: Where their pixels are.
-        reference: For at least these photos what the trained model says at this beam width.
+        store: Store of their pixels.
+        reference: The trained model's captions of at least these photos at this beam width.
         score_gap: See `parity.compare_tokens`.
-        runtime: Interpreter, by its own name.
+        runtime: Name of the interpreter.
         beam: Beam width (1 for greedy).
         threads: Threads of the interpreter.
-        limit: Only the first so many photos.
-        progress: Told after each photo is sent.
+        limit: Use only the first `limit` photos.
+        progress: Called after each photo is sent.
 
     Returns:
         The comparison, token by token.
 
     Raises:
-        CapPruneError: Whatever went wrong in the other process.
+        CapPruneError: An error in the other process.
     """
     chosen = first_photos(photos, limit)
     own = _of_photos(reference, chosen)
@@ -253,14 +253,14 @@ def results_of(
     other_parity: Mapping[str, Parity] | None = None,
     constant_caption: ConstantCaption | None = None,
 ) -> Results:
-    """The results document of a validation.
+    """Return the results document of a validation.
 
     Args:
-        validation: What came out.
-        data: What it was validated on.
+        validation: The results.
+        data: The photos of the validation.
         reference_name: Name of the run whose captions were the reference.
         other_parity: Parity in further interpreters, by their names.
-        constant_caption: The yardstick, where it was computed.
+        constant_caption: The baseline, if it was computed.
     """
     parity = {} if validation.parity is None else {validation.runtime: validation.parity}
     reference = None
@@ -285,7 +285,7 @@ def results_of(
 
 
 def first_photos(photos: Sequence[CaptionedPhoto], limit: int | None) -> Sequence[CaptionedPhoto]:
-    """The first `limit` photos, or all.
+    """Return the first `limit` photos, or all.
 
     Raises:
         DataError: There are none.
@@ -297,7 +297,7 @@ def first_photos(photos: Sequence[CaptionedPhoto], limit: int | None) -> Sequenc
 
 
 def inputs(bundle: Bundle, photos: Iterable[CaptionedPhoto], store: Store) -> Iterator[NDArray[Any]]:
-    """Yield each photo as a captioner of the bundle takes it.
+    """Yield the captioner's input for each photo.
 
     Raises:
         DataError: A photo is missing or cannot be decoded.
@@ -311,7 +311,7 @@ def _photo(bundle: Bundle, name: str, read: Callable[[str], bytes]) -> Photo:
 
 
 def _told(pictures: Iterator[NDArray[Any]], count: int, progress: Progress | None) -> Iterator[NDArray[Any]]:
-    """Passes pictures on and tells after each, when the next one is asked for, that it is done."""
+    """Yield the pictures unchanged and report each as finished when the next one is requested."""
     for done, picture in enumerate(pictures, start=1):
         yield picture
         if progress is not None:

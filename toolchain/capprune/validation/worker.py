@@ -1,9 +1,9 @@
-"""Captions from an interpreter in a process of its own.
+"""Captions from an interpreter in a separate process.
 
-tflite_runtime and tensorflow register the same symbols and must never share a process, and an
-interpreter that crashes takes its process with it. This module is both ends of the pipe:
-`captions_in_subprocess` starts `python -m capprune.validation.worker`, sends one photo as
-a line of JSON with its shape and its raw numbers, and reads one line of JSON, photo by photo.
+tflite_runtime and tensorflow register the same symbols and must never share a process. An interpreter that crashes also
+ends its process. This module is both ends of the pipe: `captions_in_subprocess` starts
+`python -m capprune.validation.worker`, and sends each photo as a line of JSON with its shape and its raw numbers. It
+reads one line of JSON per photo.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ def captions_in_subprocess(
     beam: int,
     threads: int = 1,
 ) -> list[tuple[int, ...]]:
-    """Captions photos with a bundle in an interpreter that gets a process of its own.
+    """Caption photos with a bundle in an interpreter in a separate process.
 
     Args:
         bundle_folder: The bundle.
-        photos: Each as `Captioner.caption` takes it; may be a generator, one is held at a time.
+        photos: Inputs of `Captioner.caption`; may be a generator, of which one photo is held at a time.
         runtime: Name of the interpreter.
         beam: Beam width (1 for greedy).
         threads: Threads of the interpreter.
 
     Returns:
-        For each photo its token ids, without start and end.
+        The token ids of each photo, without start and end.
 
     Raises:
-        CapPruneError: Whatever the worker met, as the same kind of error.
+        CapPruneError: An error in the worker, of the same kind.
         BundleError: The interpreter died.
     """
     command = [
@@ -73,19 +73,19 @@ def captions_in_subprocess(
             process.kill()
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):  # bytes that nobody reads any more
+                with contextlib.suppress(OSError):  # remaining bytes that nobody reads
                     if pipe is not None:
                         pipe.close()
 
 
 def _framed(photo: NDArray[Any]) -> bytes:
-    """An array as the worker reads it: its type and shape as one JSON line, then its numbers."""
+    """Return an array in the worker's format: its type and shape as one JSON line, then its numbers."""
     head = json.dumps({"dtype": photo.dtype.str, "shape": photo.shape})
     return head.encode() + b"\n" + np.ascontiguousarray(photo).tobytes()
 
 
 def _read_frame(stream: IO[bytes]) -> NDArray[Any] | None:
-    """The next array; None at the end of the stream."""
+    """Return the next array; None at the end of the stream."""
     head = stream.readline()
     if not head.endswith(b"\n"):
         return None
@@ -97,9 +97,9 @@ def _read_frame(stream: IO[bytes]) -> NDArray[Any] | None:
 
 
 def _ask(process: subprocess.Popen[bytes], photo: bytes) -> dict[str, Any] | None:
-    """The worker's answer, or None when it is gone."""
+    """Return the worker's answer, or None if it has ended."""
     assert process.stdin is not None and process.stdout is not None
-    with contextlib.suppress(BrokenPipeError):  # it may have left its reason before it went
+    with contextlib.suppress(BrokenPipeError):  # the worker may have written its reason before it ended
         process.stdin.write(photo)
         process.stdin.flush()
     line = process.stdout.readline()
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--beam", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    # Interpreters log where they like; only answers may go where answers are read.
+    # Interpreters may log to stdout, so answers get their own copy of it.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         try:
