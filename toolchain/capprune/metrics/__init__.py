@@ -1,1 +1,1 @@
-"""Metrics: scores of captions with their intervals, signs of sick captions, and times of a bench compared."""
+"""Metrics: scores of captions with intervals, signs of degenerate captions, and comparisons of benchmark times."""

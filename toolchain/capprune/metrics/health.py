@@ -1,7 +1,7 @@
-"""Signs that captions are sick although a metric looks fine, and the caption a model must beat.
+"""Signs of degenerate captions that a metric may miss, and the constant caption that a model must beat.
 
-A pruned model tends to fail in the same few ways: it falls back to a handful of words, says `<unk>`,
-or stops in the middle of a phrase. CIDEr-D sees the last of these hardly at all.
+A pruned model tends to fail in a few ways: it uses only a few words, generates `<unk>`, or stops in the middle of a
+phrase. CIDEr-D hardly changes with the last of these.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ BAD_ENDINGS = frozenset(
     )
 )
 
-CONSTANT_CAPTION_POOL = 20_000  # distinct training captions looked at, the most frequent first
+CONSTANT_CAPTION_POOL = 20_000  # distinct training captions to rank, the most frequent first
 CONSTANT_CAPTION_SAMPLE = 200  # photos whose references rank the pool
 CONSTANT_CAPTION_FINALISTS = 200  # captions scored on all references
 
 COLUMNS = ("distinct words", "mean words", "with <unk>", "bad endings")  # of `Health.cells`
 
-NGRAM = 4  # CIDEr-D's own numbers
+NGRAM = 4  # as in CIDEr-D
 SIGMA = 6.0
 SCALE = 10.0
 
@@ -45,12 +45,12 @@ Ngram = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Health:
-    """What a set of captions looks like, apart from any reference.
+    """Facts about a set of captions that need no reference.
 
     Attributes:
-        captions: How many captions there are.
-        distinct_captions: How many of them differ.
-        distinct_words: How many different words they use.
+        captions: Number of captions.
+        distinct_captions: Number of distinct captions.
+        distinct_words: Number of distinct words.
         mean_words: Mean length in words.
         empty_share: Share of captions without a word (0 to 1).
         unknown_share: Share of captions that hold `<unk>` (0 to 1).
@@ -66,11 +66,11 @@ class Health:
     bad_ending_share: float
 
     def as_json(self) -> dict[str, object]:
-        """All attributes by name."""
+        """Return all attributes by name."""
         return asdict(self)
 
     def cells(self) -> tuple[str, ...]:
-        """What tables show of it, by `COLUMNS`."""
+        """Return the table cells of `COLUMNS`."""
         return (
             f"{self.distinct_words:,}",
             f"{self.mean_words:.1f}",
@@ -80,7 +80,7 @@ class Health:
 
 
 def caption_health(captions: Iterable[str]) -> Health:
-    """Measures captions as a model says them: words between blanks.
+    """Return the facts about a model's captions; words are separated by spaces.
 
     Raises:
         DataError: There are no captions.
@@ -103,10 +103,10 @@ def caption_health(captions: Iterable[str]) -> Health:
 def best_constant_caption(
     training: Iterable[str], references: Mapping[str, Sequence[str]], *, tokenizer: str = "auto"
 ) -> tuple[str, Scores]:
-    """The one training caption that scores the highest CIDEr-D when said for every photo.
+    """Return the training caption with the highest CIDEr-D if it is used for every photo.
 
-    A model below it has learnt nothing from the photos. The pool (the most frequent distinct captions)
-    is ranked on a sample of the photos, the finalists on all of them.
+    A model with a lower score has learned nothing from the photos. The pool (the most frequent distinct captions) is
+    ranked on a sample of the photos, the finalists on all of them.
 
     Args:
         training: Raw captions to choose from.
@@ -135,21 +135,21 @@ def best_constant_caption(
 
 
 def _spoken(caption: str) -> list[str]:
-    """The words between blanks; of scripts without spaces, the words that `words` finds."""
+    """Return the words between spaces; for scripts without spaces, the words that `words` finds."""
     return [word for part in caption.split() for word in ((part,) if part.isascii() else words(part))]
 
 
 def _best(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[str]:
-    """The captions, the highest mean CIDEr-D first; the earlier one on ties."""
+    """Sort the captions by decreasing mean CIDEr-D, ties in their original order."""
     consensus = Consensus(references)
     return sorted(captions, key=consensus.mean_cider, reverse=True)
 
 
 class Consensus:
-    """CIDEr-D of one caption against all references at once.
+    """CIDEr-D of one caption against all references together.
 
-    pycocoevalcap walks through every reference for every caption. Here each n-gram knows the references
-    that hold it, so that a caption costs some forty array operations; a test holds the two equal.
+    pycocoevalcap iterates over every reference for every caption. Here each n-gram has a list of the references that
+    contain it, so that a caption takes about forty array operations. A test compares the two.
 
     Args:
         references: For each photo its tokenised references.
@@ -171,7 +171,7 @@ class Consensus:
                 norms[len(ngram) - 1, position] += weight**2
         self._norms = np.sqrt(norms)  # (n, captions)
         self._lengths = np.array([_length(counts) for counts in captions], dtype=np.float64)
-        # One photo counts once, however many references it has.
+        # Every photo has the same weight, whatever its number of references.
         self._shares = np.concatenate([np.full(len(photo), 1 / len(photo)) for photo in references])
         self._shares /= len(references)
         self._holders: dict[Ngram, tuple[NDArray[np.int64], NDArray[np.float64]]] = {
@@ -180,7 +180,7 @@ class Consensus:
         }
 
     def mean_cider(self, caption: str) -> float:
-        """Mean CIDEr-D over the photos of saying this tokenised caption for each of them."""
+        """Return the mean CIDEr-D of using this tokenised caption for every photo."""
         counts = _ngrams(caption)
         similarity = np.zeros_like(self._norms)  # (n, captions)
         squares = np.zeros(NGRAM)
@@ -204,5 +204,5 @@ def _ngrams(caption: str) -> Counter[Ngram]:
 
 
 def _length(ngrams: Counter[Ngram]) -> int:
-    """CIDEr-D's length of a caption: its bigrams, one less than its words."""
+    """Return CIDEr-D's length of a caption: its number of bigrams, one less than its words."""
     return sum(count for ngram, count in ngrams.items() if len(ngram) == 2)

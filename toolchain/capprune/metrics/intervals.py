@@ -1,8 +1,8 @@
 """Bootstrap intervals over photos.
 
-Photos are drawn with replacement and their CIDEr-D averaged. The document frequencies inside CIDEr-D
-are those of the whole set and are held fixed: they belong to the references, not to the system, and
-counting them anew in each resample would measure the metric's own wobble as well.
+Photos are drawn with replacement and their CIDEr-D is averaged. The document frequencies in CIDEr-D are those of the
+whole set and are kept fixed, because they belong to the references, not to the system. Counting them again in each
+resample would add the variance of the metric itself.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from capprune_runtime.errors import DataError
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000  # the ends of a 95 % interval then wobble by some 2 % of its width between seeds
-CHUNK = 200  # resamples at once: 200 x 5,000 photos of int64 are 8 MB
+RESAMPLES = 2000  # the ends of a 95 % interval then vary by about 2 % of its width between seeds
+CHUNK = 200  # resamples per step: 200 x 5,000 photos of int64 are 8 MB
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Interval:
         estimate: The value on all photos.
         low: Lower end.
         high: Upper end.
-        confidence: The share of such intervals that hold the true value (0 to 1).
-        resamples: How many times the photos were drawn.
+        confidence: Confidence level, the share of such intervals that hold the true value (0 to 1).
+        resamples: Number of resamples.
     """
 
     estimate: float
@@ -39,20 +39,19 @@ class Interval:
     resamples: int = RESAMPLES
 
     def as_json(self) -> dict[str, object]:
-        """All attributes by name."""
+        """Return all attributes by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a system gains or loses against another on the same photos.
+    """Difference between two systems on the same photos.
 
     Attributes:
         before: Mean of the reference system.
         after: Mean of the other system.
         difference: after - before, with its paired interval.
-        relative: (after - before) / before, with its paired interval; None when `before` is 0 here or
-            in a resample.
+        relative: (after - before) / before, with its paired interval; None if `before` is 0 here or in a resample.
     """
 
     before: float
@@ -62,11 +61,11 @@ class Change:
 
     @property
     def drop(self) -> float:
-        """The relative loss: 0.02 for a fall of 2 %, negative for a gain; 0 when there was nothing to lose."""
+        """The relative loss: 0.02 for a decrease of 2 %, negative for a gain; 0 if `before` is 0."""
         return (self.before - self.after) / self.before if self.before > 0 else 0.0
 
     def as_json(self) -> dict[str, object]:
-        """All attributes by name, and the drop."""
+        """Return all attributes by name, and the drop."""
         return {
             "before": self.before,
             "after": self.after,
@@ -83,13 +82,13 @@ def bootstrap_mean(
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """The mean of a score over photos, with its interval.
+    """Return the mean of a score over photos, with its interval.
 
     Args:
         per_photo: (photos,) the score of each photo.
-        seed: Seed of the drawing.
-        resamples: How many times the photos are drawn.
-        confidence: Width of the interval (0 to 1).
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
+        confidence: Confidence level of the interval (0 to 1).
 
     Returns:
         The mean and its interval.
@@ -110,14 +109,14 @@ def bootstrap_change(
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Change:
-    """The difference between two systems on the same photos, drawn in pairs.
+    """Return the difference between two systems on the same photos, resampled in pairs.
 
     Args:
         before: (photos,) the reference system's score of each photo.
         after: (photos,) the other system's, in the same order.
-        seed: Seed of the drawing.
-        resamples: How many times the photos are drawn.
-        confidence: Width of the intervals (0 to 1).
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
+        confidence: Confidence level of the intervals (0 to 1).
 
     Returns:
         Difference and relative difference of the means, with intervals.
@@ -143,7 +142,7 @@ def bootstrap_change(
 
 
 def _columns(*systems: Sequence[float]) -> NDArray[np.float64]:
-    """(photos, systems)."""
+    """Return the scores as an array (photos, systems)."""
     scores = np.stack([np.asarray(system, dtype=np.float64) for system in systems], axis=1)
     if not scores.size:
         raise DataError("there are no photos to average over")
@@ -151,19 +150,19 @@ def _columns(*systems: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _resampled_means(scores: NDArray[np.float64], *, seed: int, resamples: int) -> NDArray[np.float64]:
-    """(resamples, systems): the means over as many photos as there are, drawn with replacement."""
+    """Return the means of resamples of the same size, drawn with replacement, (resamples, systems)."""
     photos = len(scores)
     draw = np.random.default_rng(seed)
     chunks: list[NDArray[np.float64]] = []
     for start in range(0, resamples, CHUNK):
-        # How often each photo is drawn: one matrix product then averages all systems over the same draw.
+        # Number of times that each photo is drawn: one matrix product then averages all systems over the same resample.
         counts = draw.multinomial(photos, np.full(photos, 1 / photos), size=min(CHUNK, resamples - start))
         chunks.append(counts @ scores / photos)
     return np.concatenate(chunks)
 
 
 def interval_of(estimate: float, values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Interval:
-    """An estimate with the percentile interval of its resampled values."""
+    """Return an estimate with the percentile interval of its resampled values."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail]).tolist()
     return Interval(estimate, low, high, confidence, len(values))

@@ -1,7 +1,7 @@
-"""The two Java programs inside pycocoevalcap: Stanford's PTB tokenizer and METEOR 1.5.
+"""The two Java programs in pycocoevalcap: Stanford's PTB tokenizer and METEOR 1.5.
 
-They are started here with pycocoevalcap's own options, but over pipes: its wrappers write a file
-into the installed package, which a read-only install refuses, and leave a process and its pipes open.
+They are started with pycocoevalcap's own options, but over pipes. The wrappers of pycocoevalcap write a file into the
+installed package, which fails in a read-only installation, and leave a process and its pipes open.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from pathlib import Path
 
 from capprune_runtime.errors import CapPruneError, MissingExtra
 
-# Java before 18 follows the locale; captions are UTF-8 whatever the locale says. The serial collector
-# saves worker threads that do not pay in 20 seconds.
+# Java before 18 uses the encoding of the locale, but captions are always UTF-8. The serial collector avoids worker
+# threads, which do not pay off within 20 seconds.
 OPTIONS = ("-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-XX:+UseSerialGC")
-# Java warns on stdout, among the answers, unless told not to. Java 8 does not know these.
+# By default Java writes warnings to stdout, between the answers. Java 8 does not support these options.
 LOG_OPTIONS = ("-Xlog:disable", "-Xlog:all=warning:stderr", "-XX:+DisplayVMOutputToStderr")
 TOKENIZER_JAR = Path("tokenizer", "stanford-corenlp-3.4.1.jar")
 METEOR_JAR = Path("meteor", "meteor-1.5.jar")
 METEOR_SEPARATOR = "|||"
 
-# The tokens that the COCO caption challenge leaves out, as pycocoevalcap's tokenizer does.
+# Tokens that the COCO caption challenge removes, as in pycocoevalcap's tokenizer.
 PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
 )
 
 
 def pycocoevalcap_folder() -> Path:
-    """The installed package, which holds the jars.
+    """Return the folder of the installed package, which holds the jars.
 
     Raises:
         MissingExtra: pycocoevalcap is not installed.
@@ -49,7 +49,7 @@ def pycocoevalcap_folder() -> Path:
 
 @functools.cache
 def java_command() -> tuple[str, ...] | None:
-    """`java` with the options it accepts, or None where no Java runs."""
+    """Return `java` with the options it accepts, or None if Java does not run."""
     java = shutil.which("java")
     if java is None:
         return None
@@ -63,13 +63,13 @@ def java_command() -> tuple[str, ...] | None:
 
 
 def ptb_tokens(captions: Sequence[str]) -> list[str]:
-    """Tokenises captions as the COCO caption challenge does.
+    """Tokenise captions as the COCO caption challenge does.
 
     Args:
         captions: Raw captions, one caption each, in any script.
 
     Returns:
-        For each caption its lower-case tokens without punctuation, joined by single blanks.
+        For each caption its lower-case tokens without punctuation, joined by single spaces.
 
     Raises:
         MissingExtra: Java or pycocoevalcap is missing.
@@ -81,7 +81,7 @@ def ptb_tokens(captions: Sequence[str]) -> list[str]:
         *(*_java(), "-cp", str(pycocoevalcap_folder() / TOKENIZER_JAR)),
         *("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"),
     ]
-    # One caption a line, so that no line end inside a caption may be left.
+    # One caption per line, so captions must not contain line breaks.
     text = "\n".join(" ".join(caption.split()) for caption in captions) + "\n"
     done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
     *lines, rest = done.stdout.decode().split("\n")
@@ -91,7 +91,7 @@ def ptb_tokens(captions: Sequence[str]) -> list[str]:
 
 
 def meteor_score(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> float:
-    """METEOR 1.5 of a whole set of captions (English, with its paraphrase table).
+    """Return METEOR 1.5 of a whole set of captions (English, with its paraphrase table).
 
     Args:
         references: For each photo its tokenised references.
@@ -122,7 +122,7 @@ def meteor_score(references: Sequence[Sequence[str]], hypotheses: Sequence[str])
     ):
         try:
             return _meteor_dialogue(process, references, hypotheses)
-        except (OSError, ValueError) as error:  # a broken pipe, or an answer that is no number
+        except (OSError, ValueError) as error:  # a broken pipe, or an answer that is not a number
             _end(process)
             complaints.seek(0)
             said = complaints.read().decode(errors="replace") or str(error)
@@ -135,7 +135,7 @@ def meteor_score(references: Sequence[Sequence[str]], hypotheses: Sequence[str])
 def _meteor_dialogue(
     process: subprocess.Popen[str], references: Sequence[Sequence[str]], hypotheses: Sequence[str]
 ) -> float:
-    """One SCORE line a photo, answered by its statistics; one EVAL line over all of them."""
+    """Send one SCORE line per photo, read its statistics, and send one EVAL line with all of them."""
     assert process.stdin is not None and process.stdout is not None
     statistics = []
     for photo_references, hypothesis in zip(references, hypotheses, strict=True):
@@ -145,7 +145,7 @@ def _meteor_dialogue(
         statistics.append(process.stdout.readline().strip())
     process.stdin.write(" ||| ".join(("EVAL", *statistics)) + "\n")
     process.stdin.close()
-    answers = process.stdout.read().split()  # one score a photo, then that of all
+    answers = process.stdout.read().split()  # one score per photo, then the corpus score
     if len(answers) != len(statistics) + 1:
         raise ValueError(f"{len(answers)} scores for {len(statistics)} photos")
     return float(answers[-1])
@@ -155,7 +155,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.wait()
     if process.stdin is not None:
-        with contextlib.suppress(OSError):  # what was not sent yet finds no reader any more
+        with contextlib.suppress(OSError):  # nobody reads the rest of the input
             process.stdin.close()
 
 

@@ -1,8 +1,8 @@
-"""Caption metrics: BLEU-1..4, ROUGE-L, CIDEr-D and METEOR, as the COCO caption challenge counts them.
+"""Caption metrics: BLEU-1..4, ROUGE-L, CIDEr-D and METEOR, as in the COCO caption challenge.
 
-The metrics are pycocoevalcap's. The tokenizer decides about the third digit, so that each score names
-it, and scores of different tokenizers are never compared. PTB and METEOR are made for English: "auto" takes them for captions
-in ASCII letters only.
+The metrics are pycocoevalcap's. The tokenizer changes the third digit, so each score names its tokenizer, and scores of
+different tokenizers are never compared. PTB and METEOR are made for English: "auto" uses them only for captions in
+ASCII letters.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Tokenizer = Literal["ptb", "plain"]
 METEOR_WITHOUT_JAVA = "no Java runs here"
 METEOR_NOT_WANTED = "switched off"
 METEOR_IS_ENGLISH = "the captions are not English, which METEOR is made for"
-ENGLISH_SHARE = 0.9  # of captions in ASCII; English ones hold a "café" now and then
+ENGLISH_SHARE = 0.9  # of captions in ASCII; some English ones contain words such as "café"
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Scores:
         bleu: BLEU-1, BLEU-2, BLEU-3, BLEU-4 over the whole set (0 to 1).
         rouge_l: Mean ROUGE-L F-score (0 to 1).
         cider_d: Mean CIDEr-D (n = 4, sigma = 6; 0 to 10).
-        meteor: METEOR 1.5 over the whole set (0 to 1), or None when it was not computed.
-        meteor_reason: Why there is no METEOR, or None when there is.
+        meteor: METEOR 1.5 over the whole set (0 to 1), or None if it was not computed.
+        meteor_reason: Why METEOR was not computed, or None if it was.
         tokenizer: "ptb" or "plain"; only scores of the same tokenizer may be compared.
-        photos: How many photos were scored.
+        photos: Number of scored photos.
         per_photo_cider: CIDEr-D of each photo, in the order of the sorted photo names.
     """
 
@@ -51,7 +51,7 @@ class Scores:
     per_photo_cider: tuple[float, ...]
 
     def as_json(self) -> dict[str, object]:
-        """The scores without those of the single photos, under stable keys."""
+        """Return the scores without those of single photos, under stable keys."""
         return {
             **{f"bleu_{order}": value for order, value in enumerate(self.bleu, start=1)},
             "rouge_l": self.rouge_l,
@@ -64,7 +64,7 @@ class Scores:
 
 
 def chosen_tokenizer(tokenizer: str, captions: Sequence[str] = ()) -> Tokenizer:
-    """The tokenizer that a name stands for; "auto" is "ptb" where Java runs and the captions may be English, else "plain".
+    """Resolve the name of a tokenizer; "auto" is "ptb" if Java runs and the captions may be English, else "plain".
 
     Args:
         tokenizer: "ptb", "plain" or "auto".
@@ -83,13 +83,13 @@ def chosen_tokenizer(tokenizer: str, captions: Sequence[str] = ()) -> Tokenizer:
 
 
 def may_be_english(captions: Sequence[str]) -> bool:
-    """Whether nearly all captions have no letters but those of English; so may those of other languages of the Latin script."""
+    """Whether nearly all captions are in ASCII letters, which is also true for other languages in Latin script."""
     own = sum(all(one.isascii() or not one.isalpha() for one in caption) for caption in captions)
     return own >= ENGLISH_SHARE * len(captions)
 
 
 def tokenize(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """Tokenises raw captions.
+    """Tokenise raw captions.
 
     Args:
         captions: Raw captions.
@@ -97,7 +97,7 @@ def tokenize(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
             lower case split on everything but letters and digits (`capprune.data.words`).
 
     Returns:
-        For each caption its tokens, joined by single blanks.
+        For each caption its tokens, joined by single spaces.
 
     Raises:
         MissingExtra: "ptb" without Java.
@@ -114,19 +114,19 @@ def score(
     tokenizer: Literal["ptb", "plain", "auto"] = "auto",
     meteor: bool | None = None,
 ) -> Scores:
-    """Scores raw captions.
+    """Score raw captions.
 
     Args:
         references: For each photo its human captions.
         hypotheses: For each photo the caption to score; the same photos as in `references`.
-        tokenizer: See `tokenize`; "auto" takes "ptb" where Java runs and the references may be English.
-        meteor: True demands METEOR, False leaves it out, None computes it where Java runs.
+        tokenizer: See `tokenize`; "auto" uses "ptb" if Java runs and the references may be English.
+        meteor: True requires METEOR, False leaves it out, None computes it if Java runs.
 
     Returns:
         The scores, with the name of the tokenizer.
 
     Raises:
-        DataError: The two do not cover the same photos, a photo has no reference, or no reference a word.
+        DataError: The two do not cover the same photos, a photo has no reference, or no reference has a word.
         MissingExtra: Java or pycocoevalcap is missing.
     """
     names = _photos(references, hypotheses)
@@ -144,20 +144,20 @@ def score_tokenised(
     tokenizer: str,
     meteor: bool | None = None,
 ) -> Scores:
-    """Scores captions that are tokenised already (tokens joined by single blanks).
+    """Score captions that are already tokenised (tokens joined by single spaces).
 
     Args:
         references: For each photo its tokenised human captions.
         hypotheses: For each photo its tokenised caption.
-        tokenizer: The name of the tokenizer that both went through; recorded, not applied.
+        tokenizer: The name of the tokenizer of both; recorded, not applied.
         meteor: See `score`.
 
     Returns:
         The scores.
 
     Raises:
-        DataError: The two do not cover the same photos, a photo has no reference, or no reference a word.
-        MissingExtra: pycocoevalcap is missing, or METEOR was demanded without Java.
+        DataError: The two do not cover the same photos, a photo has no reference, or no reference has a word.
+        MissingExtra: pycocoevalcap is missing, or METEOR was required without Java.
     """
     gts, res = _matched(references, hypotheses, tokenizer)
     bleu, _ = _metric("bleu.bleu", "Bleu").compute_score(gts, res, verbose=0)
@@ -177,7 +177,7 @@ def score_tokenised(
 
 
 def cider_d(references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, str]) -> float:
-    """CIDEr-D alone, with the tokenizer "plain" whether Java is there or not: to choose a checkpoint by.
+    """Return CIDEr-D only, with the tokenizer "plain" even if Java is available, for choosing a checkpoint.
 
     Args:
         references: For each photo its raw human captions.
@@ -200,7 +200,7 @@ def cider_d(references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, st
 
 
 def _metric(module: str, name: str) -> Any:
-    """An instance of a pycocoevalcap metric; imported late, for commands that score nothing."""
+    """Return an instance of a pycocoevalcap metric; imported late, because most commands score nothing."""
     pycocoevalcap_folder()
     return getattr(importlib.import_module(f"pycocoevalcap.{module}"), name)()
 
@@ -220,7 +220,7 @@ def _meteor(
 def _matched(
     references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, str], tokenizer: str
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Tokenised references and captions in the order of the sorted names, as pycocoevalcap takes them."""
+    """Return tokenised references and captions in the order of the sorted names, in pycocoevalcap's format."""
     names = _photos(references, hypotheses)
     if not any(caption for captions in references.values() for caption in captions):
         raise DataError(
@@ -231,7 +231,7 @@ def _matched(
 
 
 def _photos(references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, str]) -> list[str]:
-    """The sorted photo names, once both sides are known to cover them."""
+    """Return the sorted photo names after checking that both sides cover them."""
     if not references:
         raise DataError("there are no photos to score", expected="at least one photo with captions")
     for have, lack, missing in (

@@ -1,8 +1,8 @@
-"""Bundles that were timed in turns, compared: medians with intervals, and how many times faster where that is shown.
+"""Comparison of bundles with interleaved timing: medians with intervals, and speed-ups if they can be shown.
 
-In a bench every round captions one photo with every bundle. The steps of a round have much in common (a photo, a moment, a
-clock), so that rounds, not steps, are drawn again in the bootstrap; and a round meets all bundles alike, so that two bundles
-are compared over the same draw.
+In a bench every round captions one photo with every bundle. The steps of a round are correlated (same photo, time and
+clock frequency), so the bootstrap resamples rounds, not steps. All bundles share the rounds, so two bundles are
+compared over the same resamples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from capprune_runtime.errors import DataError
 from capprune_runtime.formats import FORMATS
 from capprune_runtime.measure.results import Latency, Measurement, SaidPhoto
 
-FEWEST_ROUNDS = 10  # below which a bootstrap over rounds says little
+FEWEST_ROUNDS = 10  # with fewer rounds the intervals are unreliable
 
 ITSELF, OVERLAP, EMULATED, STAND_IN, FEW = (
     "the bundle itself",
@@ -38,15 +38,15 @@ class SpeedRow:
     """One bundle of a bench.
 
     Attributes:
-        name: What the table calls it.
+        name: Name in the table.
         runtime: The interpreter.
-        total_bytes: Of the bundle without its golden photos.
-        decoder_bytes: Of its decoder's file.
+        total_bytes: Size of the bundle without its golden photos.
+        decoder_bytes: Size of its decoder's file.
         latency: Percentiles, in microseconds.
         step: The median step with its interval, in microseconds.
         caption: The median caption with its interval, in microseconds.
-        faster: How many times less a step of the first row takes, with its interval; None where it is not shown.
-        reason: Why it is not shown; empty where it is.
+        faster: Speed-up of the first row's step over this one, with its interval; None if it is not shown.
+        reason: Why it is not shown; empty if it is.
     """
 
     name: str
@@ -60,17 +60,17 @@ class SpeedRow:
     reason: str
 
     def as_json(self) -> dict[str, Any]:
-        """All attributes by name."""
+        """Return all attributes by name."""
         return asdict(self)
 
 
 def compare(measurements: Sequence[Measurement], names: Sequence[str], *, seed: int = 0) -> tuple[SpeedRow, ...]:
-    """The rows of a bench, the first of which the others are compared with.
+    """Return the rows of a bench; the others are compared with the first.
 
     Args:
-        measurements: Of kind "bench", one for each bundle, round by round in one order.
-        names: What the table calls them.
-        seed: Of the drawing.
+        measurements: Measurements of kind "bench", one for each bundle, with the same rounds in the same order.
+        names: Names in the table.
+        seed: Seed of the resampling.
 
     Raises:
         DataError: There is nothing to compare, or the bundles were not timed in the same rounds.
@@ -104,7 +104,7 @@ def compare(measurements: Sequence[Measurement], names: Sequence[str], *, seed: 
 
 
 def factor(row: SpeedRow) -> str:
-    """How the first row's step compares with this one's, in words, or why that is not told."""
+    """Return the comparison of the first row's step with this one's as text, or the reason why there is none."""
     if row.faster is None:
         return "" if row.reason == ITSELF else row.reason
     estimate, low, high = row.faster.estimate, row.faster.low, row.faster.high
@@ -114,7 +114,7 @@ def factor(row: SpeedRow) -> str:
 
 
 def doubts(measurements: Sequence[Measurement]) -> tuple[str, ...]:
-    """Why the times of some measurements cannot be trusted, each kind of reason once."""
+    """Return why the times of some measurements may be unreliable, each kind of reason once."""
     found: dict[str, str] = {}
     for one in measurements:
         for reason in one.verdict.reasons:
@@ -123,7 +123,7 @@ def doubts(measurements: Sequence[Measurement]) -> tuple[str, ...]:
 
 
 def _silence(first: Measurement, other: Measurement, ours: Times, theirs: Times) -> str:
-    """Why no speed-up is told; empty where there is no reason."""
+    """Return why no speed-up is reported; empty if there is no reason."""
     where = (first.environment, other.environment)
     if any(one.stand_in is not None for one in where):
         return STAND_IN
@@ -138,14 +138,14 @@ def _silence(first: Measurement, other: Measurement, ours: Times, theirs: Times)
 def _medians(
     captions: Sequence[SaidPhoto], times_of: Callable[[SaidPhoto], Sequence[float]], draws: NDArray[np.int64]
 ) -> Times:
-    """(1 + resamples,): the median over all rounds, then over each draw of rounds."""
+    """Return (1 + resamples,): the median over all rounds, then over each resample of rounds."""
     times = np.concatenate([np.asarray(times_of(one), np.float64) for one in captions])
     rounds = np.repeat(np.arange(len(captions)), [len(times_of(one)) for one in captions])
     order = np.argsort(times)
     times, rounds = times[order], rounds[order]
     found = [np.array([np.median(times)])]
     for start in range(0, len(draws), CHUNK):
-        weights = draws[start : start + CHUNK, rounds].cumsum(axis=1)  # how often each time, or one below it, was drawn
+        weights = draws[start : start + CHUNK, rounds].cumsum(axis=1)  # cumulative number of draws of the sorted times
         found.append(times[(2 * weights >= weights[:, -1:]).argmax(axis=1)])
     return np.concatenate(found)
 
