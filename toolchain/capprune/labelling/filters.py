@@ -1,4 +1,4 @@
-"""Which generated captions are worth learning from: by length, repetition, language and confidence."""
+"""Filters for generated captions: by length, repetition, language and confidence."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Final
 from capprune.data.words import words
 from capprune.labelling.teacher import Label
 
-# How many times as probable as the wanted language another one may be. Captions are short and language models guess: on
-# "two cats" every language of Europe is within a factor of 3, on "ein Hund im Gras" German is 20,000 times English.
+# Logarithm of the ratio by which another language must be more probable than the wanted one. Language models are
+# uncertain about short captions: on "two cats" every language of Europe is within a factor of 3, on "ein Hund im Gras"
+# German is 20,000 times as probable as English.
 LANGUAGE_NATS: Final = 5.0
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What a caption must be like.
+    """Conditions on a caption.
 
     Attributes:
-        least_words, most_words: Its length.
-        least_confidence: Geometric mean of its tokens' probabilities, 0 to 1.
+        least_words, most_words: Limits of its length.
+        least_confidence: Minimum geometric mean of its tokens' probabilities, 0 to 1.
         language: ISO 639-1 code, such as `en`; None for any.
     """
 
@@ -35,7 +36,7 @@ class Filters:
         return asdict(self)
 
     def refusal(self, label: Label) -> str | None:
-        """Return why a caption is left out; None where it is kept."""
+        """Return why a caption is left out; None if it is kept."""
         found = words(label.text)
         if len(found) < self.least_words:
             return f"captions of fewer than {self.least_words} words"
@@ -51,13 +52,13 @@ class Filters:
 
 
 def repeats(found: Sequence[str]) -> bool:
-    """Return whether a word follows itself, or two words in a row come twice."""
+    """Return whether a word is followed by itself, or a pair of words occurs twice."""
     pairs = list(pairwise(found))
     return any(first == second for first, second in pairs) or len(set(pairs)) < len(pairs)
 
 
 def other_language(text: str, wanted: str) -> str | None:
-    """Return the language that a text is clearly in, if that is not the wanted one."""
+    """Return the language of a text if it is clearly not the wanted one."""
     import py3langid  # type: ignore[import-untyped]  # four seconds to import
 
     ranks = py3langid.rank(text)
@@ -66,7 +67,7 @@ def other_language(text: str, wanted: str) -> str | None:
 
 
 def languages() -> tuple[str, ...]:
-    """Return the codes of the languages that can be told apart."""
+    """Return the codes of the supported languages."""
     import py3langid
 
     return tuple(sorted(code for code, _ in py3langid.rank("a")))

@@ -1,6 +1,7 @@
-"""Image captioning and vision-language models of `transformers` as teachers: BLIP, GIT, ViT-GPT2, Florence-2, SmolVLM, LLaVA, ...
+"""Teachers from `transformers`: image captioning and vision-language models such as BLIP, GIT, ViT-GPT2 or LLaVA.
 
-Weights are read from safetensors only, and no code of a model's repository is run.
+Florence-2 and SmolVLM are supported too. Weights are read only from safetensors, and no code of a model's repository is
+run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from capprune_runtime.errors import UsageError
 CHAT_PROMPT: Final = "Describe this photo in one short sentence."
 TASK_PROMPTS: Final = {
     "florence2": "<CAPTION>"
-}  # by model type; such models answer with a mark-up that their processor reads
+}  # by model type; the answers of such models have a mark-up that their processor parses
 _LICENCE: Final = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
@@ -31,8 +32,8 @@ class HuggingFaceTeacher:
     """A model and its processor.
 
     Args:
-        source: A folder that `save_pretrained` wrote, or an id on the Hub.
-        generation: How captions are generated.
+        source: A folder written by `save_pretrained`, or an id on the Hub.
+        generation: Options for generating captions.
 
     Raises:
         UsageError: There is no such model, its files are incomplete, or it does not generate text from photos.
@@ -137,7 +138,7 @@ def open_teacher(source: str, generation: Generation) -> HuggingFaceTeacher:
 
 
 def _processors(source: str) -> tuple[Any, Any, Any]:
-    """What reads images, what reads and writes text, and what does both; the last is None where a model has them apart."""
+    """Return the processor of images, that of text, and the combined one; the last is None if a model has none."""
     whole = _opened(source, transformers.AutoProcessor.from_pretrained)
     if hasattr(whole, "image_processor") and hasattr(whole, "tokenizer"):
         return whole.image_processor, whole.tokenizer, whole
@@ -156,7 +157,7 @@ def _opened(source: str, open_it: Any, **options: Any) -> Any:
         ValueError,
         KeyError,
         ImportError,
-    ) as error:  # what transformers raises for a model that is not there
+    ) as error:  # raised by transformers for a model that does not exist
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
             "this teacher cannot be opened",
@@ -168,7 +169,7 @@ def _opened(source: str, open_it: Any, **options: Any) -> Any:
 
 
 def _means(transitions: torch.Tensor) -> list[float]:
-    """Mean log-probability of each caption's own tokens; what pads it counts as 0 and is left out."""
+    """Return the mean log-probability of each caption's own tokens; padding counts as 0 and is left out."""
     own = (transitions != 0) & torch.isfinite(transitions)
     sums = torch.where(own, transitions, torch.zeros_like(transitions)).sum(1)
     return [float(value) for value in sums / own.sum(1).clamp_min(1)]

@@ -1,7 +1,7 @@
-"""Captions on the disk as they are generated, so that the same command goes on after an interruption.
+"""Journal of generated captions on disk, so that the same command continues after an interruption.
 
-{"session": {...}}                                            what must be the same for the captions to count
-{"photo": NAME, "of": IDENTITY, "labels": [[TEXT, LOG_P]]}    once for each photo; "error" instead of "labels" of a broken one
+{"session": {...}}                                            settings that must match for the captions to be used
+{"photo": NAME, "of": IDENTITY, "labels": [[TEXT, LOG_P]]}    one line per photo; "error" instead of "labels" if broken
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from capprune_runtime.errors import UsageError
 
 
 class LabelJournal:
-    """What a teacher has generated so far.
+    """Captions that a teacher has generated so far.
 
     Args:
-        path: The file; made if it is not there.
-        session: What must be the same for its captions to count.
+        path: The file; made if missing.
+        session: Settings that must match for its captions to be used.
 
     Raises:
         UsageError: The file holds captions of another session, or cannot be written.
@@ -42,7 +42,7 @@ class LabelJournal:
             self._write({"session": dict(session)})
 
     def labels(self, photo: str, identity: str) -> list[Label] | None:
-        """Return what was generated of a photo; None if nothing was, or the file has changed."""
+        """Return the captions of a photo; None if there are none, or the photo file has changed."""
         return self._labels.get((photo, identity))
 
     def error(self, photo: str, identity: str) -> str | None:
@@ -50,17 +50,17 @@ class LabelJournal:
         return self._errors.get((photo, identity))
 
     def add(self, photo: str, identity: str, labels: Sequence[Label]) -> None:
-        """Keep what was generated of a photo."""
+        """Record the captions of a photo."""
         self._labels[photo, identity] = list(labels)
         self._write({"photo": photo, "of": identity, "labels": [[one.text, one.log_probability] for one in labels]})
 
     def add_error(self, photo: str, identity: str, why: str) -> None:
-        """Keep that a photo cannot be read."""
+        """Record that a photo cannot be read."""
         self._errors[photo, identity] = why
         self._write({"photo": photo, "of": identity, "error": why})
 
     def remove(self) -> None:
-        """Delete the file, when everything in it stands elsewhere."""
+        """Delete the file after its content has been written to the data set."""
         self._file.close()
         self.path.unlink()
 
@@ -74,7 +74,7 @@ class LabelJournal:
 
     def _read(self, session: Mapping[str, Any]) -> bool:
         lines = self.path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]  # the last one may be cut off
+        whole = [line for line in lines if line.endswith("\n")]  # the last one may be truncated
         try:
             head, *entries = [json.loads(line) for line in whole] or [None]
             if head is not None and head["session"] != json.loads(json.dumps(dict(session))):

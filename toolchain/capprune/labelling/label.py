@@ -1,4 +1,4 @@
-"""From a folder of photos to a data set that `capprune train` reads: generate, filter, split, write."""
+"""Turns a folder of photos into a data set for `capprune train`: generate, filter, split, write."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from capprune_runtime.errors import DataError, PhotoError
 from capprune_runtime.photo import decode_photo
 
 PHOTOS: Final = "photos"
-SEEN: Final = 1024  # pixels; a larger photo is made smaller before a teacher sees it
+SEEN: Final = 1024  # pixels; larger photos are resized before the teacher reads them
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How a data set is made.
+    """Options for making a data set.
 
     Attributes:
-        filters: Which captions are kept.
+        filters: Conditions on captions.
         keep: Share of the captions that pass the filters, the most confident first; 1 keeps all.
-        shares: Of train, val and test.
-        batch: Photos that the teacher sees at once.
-        limit: Only the first photos.
+        shares: Shares of train, val and test.
+        batch: Photos per call of the teacher.
+        limit: Use only the first photos.
         link: Link to photo files instead of copying them; members of tar files are always copied.
-        licence: Of the captions; the teacher's own where it states one.
+        licence: Licence of the captions; by default the one that the teacher states.
     """
 
     filters: Filters = field(default_factory=Filters)
@@ -53,12 +53,12 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """What was written.
+    """Result of labelling.
 
     Attributes:
-        splits: Photos of each split.
-        captions: How many in all.
-        generated: How many photos have captions of this command; the others had some of an interrupted one.
+        splits: Number of photos in each split.
+        captions: Total number of captions.
+        generated: Number of photos captioned by this command; the others were captioned by an interrupted one.
         left_out: Photos and captions that were left out, by reason.
         teacher, licence: As written into the data set.
     """
@@ -76,18 +76,18 @@ def label_photos(
 ) -> LabelledSet:
     """Generate captions of all photos in a folder and write them as a data set.
 
-    Captions are kept in `<out>.labels.jsonl` while they are generated. The same command goes on where an interrupted one
-    stopped. The data set appears when it is complete, and the file goes.
+    Captions are written to `<out>.labels.jsonl` as they are generated. The same command continues after an
+    interruption. The data set appears when it is complete; the file is then removed.
 
     Args:
-        folder: With photos, in folders of their own or in tar files.
-        out: To be made: `dataset_<name>.json` and `photos/`.
+        folder: Folder of photos, with subfolders or tar files.
+        out: Folder to be made, with `dataset_<name>.json` and `photos/`.
         teacher: Generates the captions.
-        settings: Which are kept.
-        progress: Called with the photos done and all of them.
+        settings: Options of the data set.
+        progress: Called with the number of finished photos and of all photos.
 
     Raises:
-        UsageError: There is something at `out`, the folder is not there, or an interrupted command had other options.
+        UsageError: `out` exists, the folder does not, or an interrupted command had other options.
         DataError: The folder has no photos, or no caption passes the filters.
     """
     check_folder_place(out)
@@ -118,7 +118,7 @@ def _generate(
     journal: LabelJournal,
     progress: Progress | None,
 ) -> int:
-    """Fill the journal; returns how many photos were shown to the teacher now."""
+    """Fill the journal. Returns the number of photos that were captioned now."""
     left = [name for name in names if not _is_known(store, name, journal)]
     if progress is not None and len(left) < len(names):
         progress(len(names) - len(left), len(names))
@@ -159,7 +159,7 @@ def _decoded(store: PhotoStore, names: Sequence[str], journal: LabelJournal) -> 
 def _labels(
     store: PhotoStore, names: Sequence[str], journal: LabelJournal, book: LeftOutBook
 ) -> Iterator[tuple[str, Label]]:
-    """Every caption with its photo; what cannot be read is noted."""
+    """Yield every caption with its photo; unreadable photos are recorded."""
     for name in names:
         identity = _identity(store, name)
         if (why := journal.error(name, identity)) is not None:
@@ -170,7 +170,7 @@ def _labels(
 
 
 def _chosen(found: Iterator[tuple[str, Label]], settings: LabelSettings, book: LeftOutBook) -> dict[str, list[Label]]:
-    """The captions that are kept, by photo."""
+    """Return the captions that are kept, by photo."""
     passed: list[tuple[str, Label]] = []
     seen: set[tuple[str, str]] = set()
     for name, label in found:

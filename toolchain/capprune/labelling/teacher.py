@@ -1,4 +1,4 @@
-"""What a teacher is: a model that generates captions of photos, and where one is found."""
+"""Interface of teachers, which are models that generate captions of photos, and the lookup of one by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Label:
 
     Attributes:
         text: The caption.
-        log_probability: Mean over its tokens, by the teacher.
+        log_probability: Mean log-probability of its tokens in the teacher.
     """
 
     text: str
@@ -33,13 +33,13 @@ class Label:
 
 @dataclass(frozen=True)
 class Generation:
-    """How a teacher generates captions.
+    """Options for generating captions.
 
     Attributes:
-        prompt: What the model is asked; None for the model's own.
+        prompt: Prompt of the model; None for its default.
         captions: N, captions per photo.
         beam: Hypotheses kept; at least N.
-        max_tokens: The longest caption.
+        max_tokens: The longest caption, in tokens.
     """
 
     prompt: str | None = None
@@ -53,18 +53,18 @@ class Teacher(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name, as it is written into the data set."""
+        """Name of the model, as written into the data set."""
 
     @property
     def licence(self) -> str | None:
-        """The licence that its files state; None where they state none."""
+        """The licence that its files state; None if they state none."""
 
     @property
     def identity(self) -> str:
-        """Tells apart models whose captions differ."""
+        """Key that differs between models with different captions."""
 
     def captions(self, photos: Sequence[Image.Image], /) -> list[list[Label]]:
-        """Generate captions of RGB photos, the most probable first; N of each."""
+        """Generate N captions of each RGB photo, the most probable first."""
 
 
 Open = Callable[[str, Generation], Teacher]
@@ -73,11 +73,11 @@ KINDS: Final[Mapping[str, str]] = {"hf": "capprune.labelling.huggingface:open_te
 
 
 def open_teacher(spec: str, generation: Generation) -> Teacher:
-    """Open the teacher that `--teacher` names.
+    """Open the teacher given as `--teacher`.
 
     Args:
-        spec: A kind and what it opens: `hf:ID_OR_FOLDER`.
-        generation: How it generates captions.
+        spec: A kind and its source: `hf:ID_OR_FOLDER`.
+        generation: Options for generating captions.
 
     Raises:
         UsageError: There is no such kind or model.
