@@ -1,8 +1,8 @@
-"""Checkpoints of other projects, read without running anything that is in them.
+"""Imports checkpoints of other projects without executing anything in them.
 
 files, zips                             the bytes, from a folder or an archive
-described, pickled, tensors             bytes to arrays
-sentencepiece_words, reference_config   what stands beside them
-reference                               all of it checked against each other
+described, pickled, tensors             arrays from the bytes
+sentencepiece_words, reference_config   tokenizer and config of a checkpoint
+reference                               all parts checked against each other
 run                                     the checkpoint as a run folder
 """

@@ -1,4 +1,4 @@
-"""What a pickle of tensors may call, and what it describes: where the numbers of each tensor lie, and in what shape.
+"""The names that a pickle of tensors may call, and the resulting descriptions: position and shape of each tensor.
 
 Nothing here is checked against the file; `tensors` does that.
 """
@@ -25,7 +25,7 @@ class Storage:
     Attributes:
         key: The name of the block.
         dtype: NumPy's name of the type of its numbers.
-        count: How many there are.
+        count: Number of its numbers.
     """
 
     key: str
@@ -45,7 +45,7 @@ class View:
 
 @dataclass(frozen=True)
 class Coo:
-    """A sparse tensor: the places of its values, (dimensions, kept), and the values, (kept,)."""
+    """A sparse tensor: the indices of its values, (dimensions, kept), and the values, (kept,)."""
 
     indices: View
     values: View
@@ -61,17 +61,17 @@ class Global:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a sparse tensor is stored, by torch's name."""
+    """The storage layout of a sparse tensor, by torch's name."""
 
     name: str
 
 
 class OrderedState(dict[Any, Any]):
-    """Told apart from `dict`, because only this one has a state that may be set."""
+    """A separate class from `dict`, because only this one may have a state set."""
 
 
 class Malformed(Exception):
-    """A rule that the pickle breaks; the machine adds where."""
+    """A rule that the pickle violates; the interpreter adds the position."""
 
     def __init__(self, what: str, expected: object = None, found: object = None) -> None:
         super().__init__(what)
@@ -92,7 +92,7 @@ def known(name: str) -> Global:
 
 
 def storage(identity: Any) -> Storage:
-    """Read ("storage", type, key, device, count), with None or a view of the whole behind it in the old format."""
+    """Read ("storage", type, key, device, count); the old format adds None or a view of the whole."""
     match identity:
         case ("storage", Global(name), str(key), str(), int(count), *rest) if name in DTYPES and rest in ([], [None]):
             return Storage(key, DTYPES[name], _whole(count, "a storage's length"))
@@ -158,7 +158,7 @@ def _whole(number: Any, what: str) -> int:
     return number
 
 
-# Everything that a pickle may call, by the name that the pickle uses.
+# Everything that a pickle may call, by its name in the pickle.
 CALLS: Final[Mapping[str, Callable[[tuple[Any, ...]], Any]]] = {
     "collections.OrderedDict": _ordered,
     "torch._utils._rebuild_tensor_v2": _view,

@@ -1,4 +1,4 @@
-"""Where the files of a checkpoint are: a folder, a `.pth` with its config beside it, or the archive as it was distributed."""
+"""Finds the files of a checkpoint in a folder, next to a `.pth`, or in the archive as it was distributed."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from capprune_runtime.errors import BundleError, MissingFile, UsageError
 
 CONFIG: Final = "config.json"
 WORD_MODEL: Final = "tokenizer/word.model"
-PREFERRED: Final = "model_best_pruned_sparse.pth"  # of several: the pruned weights, without the zeros
-_MOST_ENTRIES: Final = 10_000  # of a folder
+PREFERRED: Final = "model_best_pruned_sparse.pth"  # preferred among several: the pruned weights, without the zeros
+_MOST_ENTRIES: Final = 10_000  # in a folder
 
 
 class Files(Protocol):
-    """The files beside each other, by names with `/`."""
+    """Files of one checkpoint, by names with `/`."""
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the files on the first level and of the tokenizer."""
 
     def read(self, name: str, cap_bytes: int) -> bytes:
-        """Return one file, whole; an error when it is missing or larger than `cap_bytes`."""
+        """Return the content of one file; raises an error if it is missing or larger than `cap_bytes`."""
 
     def place(self, name: str) -> str:
-        """Return where a file is, for messages."""
+        """Return the location of a file, for messages."""
 
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """The files of one checkpoint and which of them holds the weights."""
+    """The files of one checkpoint, and the one with the weights."""
 
     files: Files
     weights: str
@@ -45,7 +45,7 @@ def find_files(path: Path) -> CheckpointFiles:
 
     Raises:
         UsageError: There is no such file, or several files could be the weights.
-        MissingFile: No file of weights is there.
+        MissingFile: There is no file of weights.
         BundleError: The archive is broken or unsafe.
     """
     if path.is_dir():

@@ -1,7 +1,7 @@
-"""The pickles that `torch.save` writes for tensors, interpreted by a machine that knows nothing else.
+"""A restricted interpreter for the pickles that `torch.save` writes for tensors.
 
-No module is imported and no object of a pickle is built. A global is a name that is looked up in a table or refused, and a
-tensor becomes a description of where its numbers lie.
+No module is imported and no object of a pickle is built. A global is looked up in a table of allowed names or rejected.
+A tensor becomes a description of the position of its numbers.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import Any, Final
 from capprune.importing.described import CALLS, Global, Malformed, OrderedState, known, storage
 from capprune_runtime.errors import BadModelFile
 
-MAX_OPCODES: Final = 200_000  # a state dict takes about 20 a tensor
+MAX_OPCODES: Final = 200_000  # a state dict takes about 20 per tensor
 
 
 class _Mark:
-    """Where a pickle's tuple, list or items begin on the stack."""
+    """Position on the stack where a pickle's tuple, list or items begin."""
 
 
 def read_pickle(stream: io.BytesIO, where: str) -> Any:
     """Interpret one pickle, from the stream's position to its STOP.
 
     Args:
-        stream: The file; left behind the pickle.
+        stream: The file; its position is after the pickle on return.
         where: Its name, for messages.
 
     Returns:
         dict, list, tuple, str, int, float, bool, None, and `Storage`, `View` and `Coo` in the place of tensors.
 
     Raises:
-        BadModelFile: The pickle is cut off, uses an opcode or a global that is not allowed, or misuses one. The message
-            names the byte and the last name read before it.
+        BadModelFile: The pickle is truncated, uses an opcode or a global that is not allowed, or misuses one. The
+            message names the byte and the last name read before it.
     """
     machine = _Machine()
     place = stream.tell()
@@ -48,7 +48,7 @@ def read_pickle(stream: io.BytesIO, where: str) -> Any:
         raise BadModelFile(
             error.what, where=f"{where}, byte {place}{machine.near()}", expected=error.expected, found=error.found
         ) from None
-    except ValueError as error:  # pickletools: cut off, an unknown opcode, text that is not UTF-8
+    except ValueError as error:  # from pickletools: truncated, an unknown opcode, text that is not UTF-8
         raise BadModelFile(
             "a pickle cannot be read", where=f"{where}, byte {place}", found=str(error)[:120], hint="it may be cut off"
         ) from None
@@ -68,7 +68,7 @@ class _Machine:
         return f", near {self._last_name[:80]!a}" if self._last_name else ""
 
     def result(self) -> Any:
-        """Return what the pickle describes."""
+        """Return the value of the pickle."""
         if not self._stopped or len(self._stack) != 1:
             raise Malformed("a pickle does not end in one value", found=f"{len(self._stack)} values")
         return self._stack[0]
@@ -139,7 +139,7 @@ class _Machine:
         self._stack.append(CALLS[function.name](arguments))
 
     def build(self, _: Any) -> None:
-        """Accept the `_metadata` of a state dict, which holds version numbers, and leave it out."""
+        """Accept and ignore the `_metadata` of a state dict, which holds version numbers."""
         state = self._pop()
         if not (type(self._top()) is OrderedState and type(state) is dict and set(state) <= {"_metadata"}):
             raise Malformed("a pickle sets the state of an object", "only _metadata of a state dict")

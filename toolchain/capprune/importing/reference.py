@@ -17,18 +17,18 @@ from capprune.importing.sentencepiece_words import MAX_MODEL_BYTES, SpecialIds, 
 from capprune.importing.tensors import MAX_FILE_BYTES, MAX_NUMBERS, StoredTensor, read_tensors
 from capprune_runtime.errors import BadModelFile, BadVocabulary, BundleError, MissingFile
 
-GATES: Final = "_pruning_mask"  # ends the name of a gate, in checkpoints from which nothing is pruned yet
+GATES: Final = "_pruning_mask"  # suffix of a gate's name, in checkpoints that are not pruned yet
 
 
 @dataclass(frozen=True)
 class ReferenceCheckpoint:
-    """An Up-Down checkpoint as the reference code has it: its names, its order of tokens.
+    """An Up-Down checkpoint with the names and the token order of the reference code.
 
     Attributes:
-        weights_file: Where the weights were read.
+        weights_file: Location of the weights.
         config: Sizes, limits and special ids.
         tokens: In the order of their ids.
-        tensors: By name, float32, dense, with zeros where a weight was pruned.
+        tensors: By name, float32, dense, with zeros for pruned weights.
         kept: For each matrix, by name, which weights are not zero.
     """
 
@@ -40,7 +40,7 @@ class ReferenceCheckpoint:
 
     @property
     def special(self) -> SpecialIds:
-        """Ids of the tokens that are no words."""
+        """Ids of the tokens that are not words."""
         return self.config.special
 
     @property
@@ -75,14 +75,14 @@ def up_down_shapes(config: ReferenceConfig) -> dict[str, tuple[int, ...]]:
 
 
 def read_reference(path: Path) -> ReferenceCheckpoint:
-    """Read a checkpoint. Nothing in it is run.
+    """Read a checkpoint without executing anything in it.
 
     Args:
-        path: The `.pth`, with config.json and tokenizer/ beside it; their folder; or the `.zip` archive of them.
+        path: The `.pth`, with config.json and tokenizer/ next to it; their folder; or the `.zip` archive of them.
 
     Raises:
         UsageError: There is no such file, or several could be the weights.
-        MissingFile: The config, the tokenizer or the weights are not there.
+        MissingFile: The config, the tokenizer or the weights are missing.
         BadVocabulary: The tokenizer is of another kind, or does not fit the config.
         BundleError: A file is broken or unsafe, or the tensors do not fit the config.
     """
@@ -128,7 +128,7 @@ def _check_tokens(words: WordModel, config: ReferenceConfig, files: Files) -> No
 
 
 def _check_shapes(stored: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Refuse missing, surplus and mis-shaped tensors, before one of them is expanded."""
+    """Raise an error for missing, surplus and mis-shaped tensors, before any of them is expanded."""
     gates = [name for name in stored if name.endswith(GATES)]
     if gates:
         raise BundleError(

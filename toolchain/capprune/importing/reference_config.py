@@ -1,4 +1,4 @@
-"""config.json of the reference code, as far as it decides what an Up-Down checkpoint holds."""
+"""The part of the reference code's config.json that determines the content of an Up-Down checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from capprune_runtime.errors import BundleError
 MAX_CONFIG_BYTES: Final = 1 << 20
 FAMILIES: Final = ("up_down_lstm", "up_down_lstm_prune")  # dense, and with masks
 
-_UNITS: Final = (1, 16_384)  # of a layer
+_UNITS: Final = (1, 16_384)  # units of a layer
 _SIZES: Final[Mapping[str, tuple[int, int]]] = {
     "vocab_size": (5, 1 << 18),
     "input_encoding_size": _UNITS,
@@ -24,24 +24,24 @@ _SIZES: Final[Mapping[str, tuple[int, int]]] = {
     "max_seq_length": (2, 100),
 }
 _BEAM: Final = (1, 100)
-_BEAM_OF_TESTS: Final = 2  # where the config does not say
+_BEAM_OF_TESTS: Final = 2  # if the config has no value
 
 
 @dataclass(frozen=True)
 class ReferenceConfig:
-    """What a checkpoint was made with.
+    """The settings of a checkpoint.
 
     Attributes:
         vocabulary: V, number of tokens.
-        embedding: E, size of a word.
+        embedding: E, size of a word vector.
         hidden: H, units of each LSTM; also the size of an embedded region.
         attention: A, units of the attention.
         features: F, channels of a region.
         max_tokens: T, tokens after which generation ends.
         beam: K, hypotheses in the authors' test.
         dropout: Share of values dropped in training.
-        special: Ids of the tokens that are no words.
-        name: What the authors called the run; may be empty.
+        special: Ids of the tokens that are not words.
+        name: The authors' name of the run; may be empty.
     """
 
     vocabulary: int
@@ -64,7 +64,7 @@ def read_config(data: bytes, where: str) -> ReferenceConfig:
         where: Its name, for messages.
 
     Raises:
-        BundleError: It is not JSON, a key is missing or impossible, or it describes a model that cannot be imported.
+        BundleError: It is not JSON, a key is missing or invalid, or it describes a model that cannot be imported.
     """
     try:
         tree = strict_json.parse(data)
@@ -99,11 +99,11 @@ def read_config(data: bytes, where: str) -> ReferenceConfig:
 
 
 _SPECIAL: Final = ("pad", "unk", "bos", "eos")
-_ONLY: Final = {"logit_layers": 1, "use_bn": 0}  # where the key is there at all
+_ONLY: Final = {"logit_layers": 1, "use_bn": 0}  # if the key exists
 
 
 def _check_family(tree: Mapping[str, Any], where: str) -> None:
-    """Refuse models that differ in more than their sizes."""
+    """Raise an error for models that differ in more than their sizes."""
     family = _text(tree, "caption_model", where)
     if family not in FAMILIES:
         raise BundleError(

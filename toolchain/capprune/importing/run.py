@@ -1,7 +1,7 @@
-"""An imported checkpoint as a run: our order of tokens, our names of parameters, masks beside the weights.
+"""Converts an imported checkpoint to a run: our token order, our parameter names, masks beside the weights.
 
 The reference code numbers its tokens `<pad>`, `<unk>`, `<bos>`, `<eos>`, words. A run's vocabulary starts with `<pad>`,
-`<start>`, `<end>`, `<unk>`. Rows that belong to a token move with it.
+`<start>`, `<end>`, `<unk>`. Rows that belong to a token are moved with it.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, Vocabulary
 from capprune_runtime.regions import MAX_REGIONS
 
-# added to the score of every region alike, which a softmax does not see
+# added equally to the score of every region, which does not change a softmax
 UNUSED: Final = ("core.attention.alpha_net.bias",)
 ROW_PER_TOKEN: Final = ("embed.0.weight", "logit.weight", "logit.bias")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a parameter of a decoder is made of.
+    """The tensors of a checkpoint that make one parameter of a decoder.
 
     Attributes:
         tensors: Names in the checkpoint.
-        joined: How several become one: matrices side by side, or biases added.
-        columns: Which columns of the matrices side by side; None for all. A column of a checkpoint goes to one parameter.
+        joined: How several are combined: matrices concatenated by columns, or biases added.
+        columns: Columns of the concatenated matrices; None for all. A column of a checkpoint belongs to one parameter.
     """
 
     tensors: tuple[str, ...]
@@ -48,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Ordered:
-    """A checkpoint's tensors, masks and words in the order of a run's vocabulary; the names are still the checkpoint's."""
+    """A checkpoint's tensors, masks and words in the order of a run's vocabulary, under the names of the checkpoint."""
 
     vocabulary: Vocabulary
     tensors: Mapping[str, Tensor]
@@ -56,7 +56,7 @@ class Ordered:
 
 
 def token_order(special: SpecialIds, tokens: int) -> tuple[int, ...]:
-    """Return for each id of a run's vocabulary the id that the token has in the checkpoint.
+    """Return the checkpoint's id of each token, in the order of a run's vocabulary.
 
     Args:
         special: Ids of the special tokens in the checkpoint.
@@ -77,7 +77,7 @@ def run_vocabulary(tokens: Sequence[str], special: SpecialIds) -> Vocabulary:
 
 
 def in_run_order(checkpoint: ReferenceCheckpoint) -> Ordered:
-    """Move the rows of tokens to where a run's vocabulary has them."""
+    """Reorder the rows of tokens to the order of a run's vocabulary."""
     order = torch.tensor(token_order(checkpoint.special, len(checkpoint.tokens)))
 
     def moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,11 +90,11 @@ def in_run_order(checkpoint: ReferenceCheckpoint) -> Ordered:
 def as_parameters(ordered: Ordered, sources: Mapping[str, Source]) -> dict[str, Tensor]:
     """Return the state of a decoder as a run's checkpoint stores it.
 
-    Masks stand beside the weights when a weight was pruned; a dense checkpoint has none.
+    If a weight was pruned, masks are stored beside the weights; a dense checkpoint has none.
 
     Args:
-        ordered: From `in_run_order`.
-        sources: What each parameter of the decoder is made of, by its name.
+        ordered: Result of `in_run_order`.
+        sources: The source of each parameter of the decoder, by its name.
 
     Raises:
         ValueError: A tensor of the checkpoint is used twice or not at all.
@@ -109,10 +109,10 @@ def as_parameters(ordered: Ordered, sources: Mapping[str, Source]) -> dict[str, 
 
 
 def up_down_sources(word: int, hidden: int) -> dict[str, Source]:
-    """Return what each parameter of an Up-Down decoder is made of.
+    """Return the source of each parameter of an Up-Down decoder.
 
-    The reference code multiplies the mean region at every word, as columns of the first LSTM's matrix; here it is a matrix of
-    its own, which `encode` multiplies once.
+    The reference code multiplies the mean region at every word, as columns of the first LSTM's matrix. Here it has a
+    separate matrix, which `encode` multiplies once.
 
     Args:
         word: E, size of a word vector.
@@ -166,14 +166,14 @@ def run_config(checkpoint: ReferenceCheckpoint, name: str) -> RunConfig:
 
 
 def write_run(checkpoint: ReferenceCheckpoint, out: Path) -> None:
-    """Write a checkpoint as a run folder, from which `export` and `validate` go on.
+    """Write a checkpoint as a run folder, which `export` and `validate` can use.
 
     Args:
-        checkpoint: From `read_reference`.
+        checkpoint: Result of `read_reference`.
         out: The folder, to be made.
 
     Raises:
-        BadVocabulary: A word cannot stand in a run's vocabulary.
+        BadVocabulary: A word is not allowed in a run's vocabulary.
         UsageError: `out` exists.
     """
     ordered = in_run_order(checkpoint)
@@ -187,7 +187,7 @@ def write_run(checkpoint: ReferenceCheckpoint, out: Path) -> None:
 
 
 def _check_use(tensors: Mapping[str, Tensor], sources: Mapping[str, Source]) -> None:
-    """Refuse a table that leaves something of a checkpoint out, or uses it twice."""
+    """Check that a table uses every part of a checkpoint exactly once."""
     used: dict[tuple[str, ...], list[int]] = {}
     for source in sources.values():
         whole = sum(tensors[name].shape[-1] for name in source.tensors if name in tensors)

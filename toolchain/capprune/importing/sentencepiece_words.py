@@ -1,7 +1,7 @@
 """The vocabulary of a sentencepiece WORD model: `word.model` of the reference code's tokenizer.
 
-A model is a protobuf message of pieces, each with a text, a score and a kind, and of the settings it was trained with. The
-number of a piece is its id. In a word model a piece is `▁` and a word; the four special pieces come first.
+A model is a protobuf message of pieces, each with a text, a score and a kind, and of its training settings. The number
+of a piece is its id. In a word model a piece is `▁` and a word; the four special pieces come first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NORMAL, UNKNOWN, CONTROL = 1, 2, 3
 _KINDS: Final = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}
 _WORD: Final = 3
 _PIECE: Final = {1: Field("piece", BYTES), 2: Field("score", FIXED32), 3: Field("type", VARINT)}
-_SETTINGS: Final = {  # all that sentencepiece 0.2 knows, so that a field of something else is noticed
+_SETTINGS: Final = {  # all fields of sentencepiece 0.2, so that a field of another format is noticed
     **{n: Field(f"field_{n}", BYTES) for n in (2, 7, 36, 53, 54)},
     **{n: Field(f"field_{n}", BYTES, repeated=True) for n in (1, 5, 30, 31)},
     **{n: Field(f"field_{n}", FIXED32) for n in (10, 15, 51)},
@@ -50,7 +50,7 @@ _DEFAULT_IDS: Final = {"unk": 0, "bos": 1, "eos": 2, "pad": -1}
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids of the tokens that are no words."""
+    """Ids of the tokens that are not words."""
 
     pad: int
     unk: int
@@ -63,8 +63,8 @@ class WordModel:
     """The tokens of a word model.
 
     Attributes:
-        tokens: In the order of their ids; words without the `▁` before them, special tokens as they are written.
-        special: Which of them are no words.
+        tokens: In the order of their ids; words without the leading `▁`, special tokens as written.
+        special: The tokens that are not words.
     """
 
     tokens: tuple[str, ...]
@@ -79,8 +79,8 @@ def read_word_model(data: bytes, where: str) -> WordModel:
         where: Its name, for messages.
 
     Raises:
-        BadModelFile: It is no sentencepiece model, or cut off.
-        BadVocabulary: It splits words into pieces, lacks a special token, or holds a piece that is no word.
+        BadModelFile: It is not a sentencepiece model, or truncated.
+        BadVocabulary: It splits words into pieces, lacks a special token, or holds a piece that is not a word.
     """
     if len(data) > MAX_MODEL_BYTES:
         raise BadModelFile("a sentencepiece model is too large", where=where, expected=f"{MAX_MODEL_BYTES:,} bytes")

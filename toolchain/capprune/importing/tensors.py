@@ -1,10 +1,11 @@
 """Tensors of a torch checkpoint, `.pth`, read without torch's unpickler: the zip format and the older one.
 
 zip     data.pkl, a pickle that describes the tensors; data/KEY, the numbers of one storage, never compressed
-older   pickles: a magic number, the protocol, the machine, the tensors, the keys; then for each key its count and numbers
+older   pickles: a magic number, the protocol, the machine, the tensors, the keys; then for each key its count and
+numbers
 
-`read_tensors` checks what the file says of every tensor against the bytes that are there. Numbers are expanded by
-`StoredTensor.dense`, when the caller has found the shape to be right: a few bytes can describe a sparse tensor of any size.
+`read_tensors` checks the file's description of every tensor against its bytes. The caller checks the shape before
+`StoredTensor.dense` expands the numbers, because a few bytes can describe a sparse tensor of any size.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _PROTOCOL: Final = 1001
 _MAX_PICKLE_BYTES: Final = 16 << 20
 _MAX_SMALL_BYTES: Final = 4096
 _FLOATS: Final = ("<f2", "<f4", "<f8")
-_BESIDE: Final = (  # members that say nothing of the numbers
+_BESIDE: Final = (  # members without information about the numbers
     "version",
     ".format_version",
     ".storage_alignment",
@@ -51,8 +52,8 @@ class StoredTensor:
     """A tensor whose description fits the bytes of the file.
 
     Attributes:
-        name: In the checkpoint.
-        shape: When dense.
+        name: Name in the checkpoint.
+        shape: Shape of the dense tensor.
         sparse: Whether only kept values are stored.
         where: The file and the name, for messages.
     """
@@ -68,7 +69,7 @@ class StoredTensor:
         """Return all its numbers, with zeros where a sparse tensor stores nothing.
 
         Raises:
-            BadModelFile: A number is not finite, or a sparse value stands outside the tensor or twice in one place.
+            BadModelFile: A number is not finite, or a sparse value is outside the tensor or duplicated.
         """
         if math.prod(self.shape) > MAX_NUMBERS:
             raise BadModelFile(
@@ -117,7 +118,7 @@ class StoredTensor:
 
 
 def read_tensors(data: bytes, where: str) -> dict[str, StoredTensor]:
-    """Read what a checkpoint says of its tensors, and check it against the bytes.
+    """Read a checkpoint's descriptions of its tensors, and check them against the bytes.
 
     Args:
         data: The file.
@@ -127,8 +128,8 @@ def read_tensors(data: bytes, where: str) -> dict[str, StoredTensor]:
         The tensors by name, in the order of the file, not yet expanded.
 
     Raises:
-        BadModelFile: The file is neither format, is cut off, holds anything but tensors by name, or describes a tensor that
-            does not fit its bytes.
+        BadModelFile: The file has neither format, is truncated, holds anything but tensors by name, or describes a
+            tensor that does not fit its bytes.
         BundleError: The zip archive is broken.
     """
     if len(data) > MAX_FILE_BYTES:
@@ -153,7 +154,7 @@ def read_tensors(data: bytes, where: str) -> dict[str, StoredTensor]:
 
 
 def _state(stream: io.BytesIO, where: str) -> State:
-    """Interpret the pickle that describes the tensors, which must be all that it holds."""
+    """Interpret the pickle that describes the tensors; it may hold nothing else."""
     tree = read_pickle(stream, where)
     if not isinstance(tree, dict):
         raise _no_state(where, type(tree).__name__)
@@ -176,7 +177,7 @@ def _no_state(where: str, found: str) -> BadModelFile:
 
 
 def _check(stored: View | Coo, storages: Storages, where: str) -> None:
-    """Refuse a description that does not fit the bytes of the file."""
+    """Check that a description fits the bytes of the file."""
     if len(stored.shape) > MAX_DIMENSIONS or any(size > MAX_NUMBERS for size in stored.shape):
         raise BadModelFile(
             "a tensor has an impossible shape",
@@ -228,7 +229,7 @@ def _check_view(view: View, storages: Storages, where: str, dtypes: tuple[str, .
 
 
 def _array(view: View, storages: Storages) -> NDArray[Any]:
-    """The numbers of a view that `_check_view` has passed."""
+    """Return the numbers of a view that `_check_view` has accepted."""
     if not math.prod(view.shape):
         return np.zeros(view.shape, view.storage.dtype)
     flat = np.frombuffer(storages[view.storage.key], view.storage.dtype)
@@ -313,7 +314,7 @@ def _read_older(data: bytes, where: str) -> tuple[State, Storages]:
 
 
 def _item_bytes(state: State) -> dict[str, int]:
-    """Bytes of a number by the key of its storage; the older format stores only counts."""
+    """Return the bytes per number of each storage by key; the older format stores only counts."""
     found: list[Storage] = []
     for one in state.values():
         if isinstance(one, View):

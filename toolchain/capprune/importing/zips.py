@@ -1,4 +1,4 @@
-"""Zip archives whose members are counted, measured and named before one of them is read."""
+"""Zip archives whose list of members is checked (number, sizes, names) before any member is read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 from capprune_runtime.errors import BundleError, MissingFile
 
 MAX_MEMBERS = 4096
-MAX_DIRECTORY_BYTES = 1 << 20  # of the list of members; one takes about 100
-MAX_TOTAL_BYTES = 1 << 30  # of all members, expanded
+MAX_DIRECTORY_BYTES = 1 << 20  # size of the list of members; one takes about 100
+MAX_TOTAL_BYTES = 1 << 30  # size of all members, expanded
 MAX_RATIO = 250  # expanded : compressed; weights with 99 % zeros reach about 40
 RATIO_FROM_BYTES = 1 << 20  # smaller members may have any ratio
 
@@ -40,11 +40,11 @@ class ZipMembers:
 
         Args:
             name: As `names` returns it.
-            cap_bytes: The most bytes it may have.
+            cap_bytes: Maximum size in bytes.
 
         Raises:
             MissingFile: There is no such member.
-            BundleError: It is too large, cut off, or not what its checksum says.
+            BundleError: It is too large, truncated, or does not match its checksum.
         """
         where = f"{self.where}, {name}"
         if name not in self._members:
@@ -91,10 +91,11 @@ def open_zip(data: bytes, where: str, *, stored: bool = False) -> ZipMembers:
     Args:
         data: The archive.
         where: Its name, for messages.
-        stored: Whether compressed members are refused, as in files that `torch.save` writes.
+        stored: Whether compressed members are rejected, as in files that `torch.save` writes.
 
     Raises:
-        BundleError: The archive is cut off, holds too much or too many, is encrypted, or a member's name or kind is unsafe.
+        BundleError: The archive is truncated, too large, has too many members, is encrypted, or a member's name or kind
+            is unsafe.
     """
     _check_directory_size(data, where)
     try:
@@ -145,7 +146,7 @@ def _problem(member: zipfile.ZipInfo, archive_bytes: int, stored: bool) -> str |
 
 
 def _check_directory_size(data: bytes, where: str) -> None:
-    """Refuse an archive whose list of members alone would fill the memory; `zipfile` reads it whole."""
+    """Check the size of the list of members, because `zipfile` reads it as a whole into memory."""
     end = data.rfind(_END, max(0, len(data) - _END_BYTES - 0xFFFF))
     if end < 0 or end + _END_BYTES > len(data):
         raise BundleError(
