@@ -1,13 +1,13 @@
-"""Where a bundle is measured: this machine, a Raspberry Pi over SSH, a phone over adb.
+"""Devices that measure a bundle: this machine, a Raspberry Pi over SSH, a phone over adb.
 
-schemes.py   the table of ways to a device
-device.py    what every device can do, and opening the one that a user names
-job.py       what is to be captioned, and the journal of what was
+schemes.py   the table of device types and the form of their names
+device.py    the interface of a device, and opening one by its name
+job.py       the photos to caption, and the journal of finished ones
 local.py     this machine
 ssh.py       a machine with Python, through the programs ssh and sftp
 adb.py       a phone with the app, through the program adb
 
-Names are imported when they are first used, so that a command's help loads the table alone.
+Names are imported on first use, so that a command's help loads only the table.
 """
 
 from importlib import import_module
@@ -23,7 +23,7 @@ _HOME = {"BenchJob": "job", "Device": "device", "RunJob": "job", "open_device": 
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module of a public name when it is first asked for."""
+    """Import the module of a public name on first use."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,9 +1,10 @@
 """A phone with the app of android_demo/, through adb.
 
-    which phone ─▶ is the app there ─▶ copy bundle and photos ─▶ start it by its intent ─▶ read its journal ─▶ remove everything
+    find the phone ─▶ check the app ─▶ copy bundle and photos ─▶ start it by its intent ─▶ read its journal ─▶ remove
+    everything
 
-A phone has no Python, so the app measures; intent, extras and paths stand in docs/results_schema.md. While the link is gone
-the app works on, and its journal is read from where it was left.
+A phone has no Python, so the app measures. docs/results_schema.md describes intent, extras and paths. The app continues
+if the link is lost, and its journal is then read from the last position.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ from capprune_runtime.photo import decode_photo, resize
 PACKAGE = "org.capprune.demo"
 ACTIVITY = f"{PACKAGE}/.RunActivity"
 ACTION = f"{PACKAGE}.RUN"
-SENT = "/data/local/tmp"  # which apps may read and adb may write
-WRITTEN = f"/sdcard/Android/data/{PACKAGE}/files"  # the app's own, which adb may read
+SENT = "/data/local/tmp"  # apps may read it and adb may write it
+WRITTEN = f"/sdcard/Android/data/{PACKAGE}/files"  # the app's own folder, which adb may read
 ABIS = ("arm64-v8a", "x86_64")
 
 LOOK_EVERY_S = 1.0
-SILENCE_S = 180.0  # without a line, after which the app counts as stuck
-GONE_S = 60.0  # how long a phone that is gone is waited for
+SILENCE_S = 180.0  # time without a line after which the app counts as stuck
+GONE_S = 60.0  # time to wait for a disconnected phone
 SPARE_BYTES = 8 << 20
-BLOCKS = 3  # of rounds in a bench: the app starts once for each bundle in each
+BLOCKS = 3  # blocks of rounds in a bench: the app starts once per bundle and block
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class AdbDevice:
     """A phone with the app; see `device.Device`.
 
     Args:
-        serial: Its serial number; None for the only one there is.
-        cache: Where the journals of unfinished runs are kept.
+        serial: Its serial number; None for the only connected phone.
+        cache: Folder of the journals of unfinished runs.
     """
 
     def __init__(self, serial: str | None, *, cache: Path | None = None) -> None:
@@ -84,7 +85,7 @@ class AdbDevice:
         self._serial, self._cache = serial, cache
 
     def run(self, job: RunJob, progress: Progress) -> Measurement:
-        """Caption the photos in the app; photos that are done stay done when the link breaks."""
+        """Caption the photos in the app; finished photos are kept if the link breaks."""
         if (kind := model_kind(job.bundle.decoder)) != "tflite":
             raise UsageError("the app runs .tflite models alone", where="--device", found=f".{kind}",
                              hint="capprune export RUN --target tflite")  # fmt: skip
@@ -93,7 +94,7 @@ class AdbDevice:
         journal = RunJournal(job, f"adb:{adb.serial}", self._cache, progress)
         places = _Places(f"{SENT}/capprune-{journal.id}", f"{WRITTEN}/capprune-{journal.id}")
         try:
-            _remove(adb, places)  # what a killed attempt left
+            _remove(adb, places)  # files of a killed attempt
             _send(adb, places, journal)
             _start(adb, places, job)
             return journal.finish(_follow(adb, places, journal))
@@ -108,9 +109,9 @@ class AdbDevice:
                 _remove(adb, places)
 
     def bench(self, job: BenchJob, progress: Progress) -> tuple[Measurement, ...]:
-        """Time bundles on their golden photos, in the app's own runs.
+        """Time bundles on their golden photos, in the app.
 
-        The app loads one bundle at a time, so that bundles are interleaved in a few blocks of rounds instead of every round.
+        The app loads one bundle at a time, so bundles are interleaved in a few blocks of rounds instead of every round.
         """
         threads = job.one_number(self.name)
         blocks = [block for block in np.array_split(np.arange(job.rounds), min(BLOCKS, job.rounds)) if len(block)]
@@ -123,7 +124,7 @@ class AdbDevice:
 
 
 def _rounds_as_photos(bundle: Bundle, rounds: NDArray[np.int64], beam: int | None, threads: int) -> RunJob:
-    """The photos that a bundle is timed on, one a round, as photos to caption."""
+    """Return the job of captioning the photos that a bundle is timed on, one per round."""
     photos = bench_photos(bundle)
     files = {f"{number:05d}": photos[number % len(photos)][1] for number in rounds.tolist()}
     width = bundle.manifest.decoding.beam if beam is None else beam
@@ -131,7 +132,7 @@ def _rounds_as_photos(bundle: Bundle, rounds: NDArray[np.int64], beam: int | Non
 
 
 def _as_bench(bundle: Bundle, runs: Sequence[Measurement]) -> Measurement:
-    """One measurement of all rounds, with the golden photos compared where their beam was used."""
+    """Combine all rounds in one measurement, and compare the golden photos that have the same beam width."""
     names, golden = [name for name, _ in bench_photos(bundle)], read_golden(bundle)
     first, captions = runs[0], [caption for run in runs for caption in run.captions]
     named = [replace(caption, photo=names[number % len(names)]) for number, caption in enumerate(captions)]
@@ -151,7 +152,7 @@ def _as_bench(bundle: Bundle, runs: Sequence[Measurement]) -> Measurement:
 
 
 def _check_phone(adb: Adb) -> None:
-    """Whether the app is there and can run."""
+    """Check that the app is installed and can run."""
     abi = adb.shell("getprop", "ro.product.cpu.abi").stdout.strip()
     if abi not in ABIS:
         raise DeviceError("the app does not run on this phone", where=f"adb:{adb.serial}", expected=" or ".join(ABIS),
@@ -162,7 +163,7 @@ def _check_phone(adb: Adb) -> None:
 
 
 def _send(adb: Adb, places: _Places, journal: RunJournal) -> None:
-    """Copy the bundle and the photos that remain, as PNG of the bundle's own size: decoders of JPEG differ."""
+    """Copy the bundle and the remaining photos, as PNG of the bundle's size, because JPEG decoders differ."""
     job, facts = journal.job, bundle_facts(journal.job.bundle)
     with tempfile.TemporaryDirectory(prefix="capprune-") as local:
         bundle, photos = Path(local, "bundle"), Path(local, "photos")
@@ -197,17 +198,17 @@ def _start(adb: Adb, places: _Places, job: RunJob) -> None:
 
 
 def _follow(adb: Adb, places: _Places, journal: RunJournal) -> Mapping[str, Any]:
-    """Read what the app writes until its document is there.
+    """Read the app's output until its document exists.
 
     Raises:
-        CapPruneError: What the app met.
-        DeviceError: It stopped, or says nothing any more.
-        LinkLost: The phone did not come back.
+        CapPruneError: An error in the app.
+        DeviceError: The app stopped, or its output stopped.
+        LinkLost: The phone did not reconnect.
     """
     offset, heard = 0, time.monotonic()
     while True:
         try:
-            # In this order: it writes the journal, then the results, then removes the journal, then it may end.
+            # This order matters: the app writes the journal, then the results, then removes the journal, then may end.
             alive = bool(adb.shell("pidof", PACKAGE).stdout.strip())
             results = adb.read(places.results)
             fresh = adb.read(places.journal, offset)
@@ -233,7 +234,7 @@ def _follow(adb: Adb, places: _Places, journal: RunJournal) -> Mapping[str, Any]
 
 
 def _document(results: bytes, journal: RunJournal, adb: Adb) -> Mapping[str, Any]:
-    """The app's document; its captions count, too, where the journal was removed before it was read to its end."""
+    """Return the app's document and record its captions. The journal may have been removed before its end was read."""
     try:
         tree = json.loads(results)
     except ValueError:
@@ -267,7 +268,7 @@ def _free_bytes(adb: Adb) -> int | None:
 
 
 def prepared(job: RunJob, name: str) -> bytes:
-    """A photo as the bundle wants it, in PNG, which every decoder gives back to the bit."""
+    """Return a photo in the bundle's size as PNG, which every decoder reproduces exactly."""
     square = resize(decode_photo(job.read(name), name), job.bundle.manifest.photo_size)
     return _png(square)
 

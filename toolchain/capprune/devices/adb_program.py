@@ -1,4 +1,4 @@
-"""One phone through the program `adb`: which one, what it is, commands and files, and what went wrong in words."""
+"""Access to one phone through the program `adb`: selection, commands, files and error messages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra
 
-PATIENCE_S = 30  # for a command; copying files has ten times that
+PATIENCE_S = 30  # for a command; copying files has ten times as long
 _FOUND = re.compile(r"(?P<serial>\S+)\s+(?P<state>no permissions|\S+)(?P<rest>.*)")
 
-# The state of a device in `adb devices`, and what to do about it.
+# State of a device in `adb devices`, and the hint for it.
 _STATES = {
     "unauthorized": ("the phone does not trust this computer", "unlock the phone and allow USB debugging for this computer"),
     "authorizing": ("the phone does not trust this computer yet", "unlock the phone and allow USB debugging"),
@@ -31,7 +31,7 @@ _GONE = ("not found", "device offline", "no devices/emulators found", "closed", 
 
 @dataclass(frozen=True)
 class Listed:
-    """A line of `adb devices -l`: serial number, state, and what adb says of the model."""
+    """A line of `adb devices -l`: serial number, state, and description of the model."""
 
     serial: str
     state: str
@@ -39,7 +39,7 @@ class Listed:
 
 
 def listed(output: str) -> list[Listed]:
-    """The devices in the output of `adb devices -l`; what its daemon says of itself is passed over."""
+    """Return the devices in the output of `adb devices -l`, ignoring messages of its daemon."""
     _, _, lines = output.partition("List of devices attached")
     found = []
     for line in lines.splitlines():
@@ -50,10 +50,10 @@ def listed(output: str) -> list[Listed]:
 
 
 def chosen(devices: Sequence[Listed], serial: str | None) -> Listed:
-    """The device to use: the one of that serial number, or the only one.
+    """Return the device with a serial number, or the only one.
 
     Raises:
-        DeviceError: It is not there, cannot be used as it is, or there are several.
+        DeviceError: It does not exist or cannot be used in its state, or there are several.
     """
     if serial is not None:
         devices = [device for device in devices if device.serial == serial]
@@ -76,10 +76,10 @@ def chosen(devices: Sequence[Listed], serial: str | None) -> Listed:
 
 
 class Adb:
-    """The program, bound to one phone.
+    """The program adb for one phone.
 
     Args:
-        serial: The phone's serial number; None for the only one there is.
+        serial: The phone's serial number; None for the only connected phone.
 
     Raises:
         MissingExtra: adb is not installed.
@@ -97,28 +97,28 @@ class Adb:
         self.serial = chosen(listed(done.stdout), serial).serial
 
     def shell(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command on the phone; its exit code is the caller's to judge.
+        """Run a command on the phone; the caller checks its exit code.
 
         Args:
-            words: The command; each is quoted for the phone's shell.
+            words: The command; each word is quoted for the phone's shell.
 
         Raises:
-            LinkLost: The phone is gone.
+            LinkLost: The phone is disconnected.
         """
         return self._adb("shell", shlex.join(words))
 
     def script(self, script: str) -> subprocess.CompletedProcess[str]:
-        """Run a script in the phone's shell; everything in it is the caller's own."""
+        """Run a script in the phone's shell; the caller is responsible for quoting."""
         return self._adb("shell", script)
 
     def read(self, path: str, offset: int = 0) -> bytes:
-        """A file's bytes from an offset on; none where there is no such file.
+        """Return a file's bytes from an offset on; empty if the file does not exist.
 
         Raises:
-            LinkLost: The phone is gone.
+            LinkLost: The phone is disconnected.
         """
         quoted = shlex.quote(path)
-        # exec-out: unlike shell, older adb does not turn line ends there; stderr would be mixed in
+        # exec-out: unlike shell, it does not change line ends in older adb; stderr would be mixed into the output
         command = [
             "adb",
             "-s",
@@ -135,7 +135,7 @@ class Adb:
         """Copy files or folders into a folder of the phone.
 
         Raises:
-            LinkLost: The phone is gone.
+            LinkLost: The phone is disconnected.
             DeviceError: They cannot be written there.
         """
         done = self._adb("push", *map(str, sources), place, patience_s=10 * PATIENCE_S)

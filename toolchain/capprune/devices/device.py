@@ -1,4 +1,4 @@
-"""What every device can do, and opening the one that a user names."""
+"""The interface of a device, and opening one by its name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from capprune.devices.schemes import DeviceOptions, find_scheme, python_forms, r
 from capprune_runtime.errors import UsageError
 from capprune_runtime.measure.results import Measurement
 
-# What may stand in a command on the far side: nothing that a shell would read as more than a name.
+# Allowed text in a command on the device: nothing that a shell would interpret.
 _PYTHON = re.compile(r"(~/|/)?[A-Za-z0-9_.][\w./-]*", re.ASCII)
 
 
 class Device(Protocol):
-    """Something that captions photos with a bundle and says how long it took."""
+    """A device that captions photos with a bundle and measures the time."""
 
     name: str
 
@@ -30,19 +30,19 @@ class Device(Protocol):
         """
 
     def bench(self, job: BenchJob, progress: Progress) -> tuple[Measurement, ...]:
-        """Time bundles side by side; errors as of `run`."""
+        """Time bundles in interleaved rounds; raises the same errors as `run`."""
 
 
 def open_device(spec: str, *, python: str | None = None, cache: Path | None = None) -> Device:
-    """Return the device that a user named; it is not reached before something is asked of it.
+    """Return the device with a given name; no connection is made before its first use.
 
     Args:
-        spec: As one of the forms of `schemes.SCHEMES`.
-        python: The Python to use there, for a scheme that takes one; found there when it is not given.
-        cache: Where journals of unfinished runs are kept.
+        spec: One of the forms in `schemes.SCHEMES`.
+        python: The Python on the device, for a scheme that takes one; searched for if not given.
+        cache: Folder of the journals of unfinished runs.
 
     Raises:
-        UsageError: The spec names no device, holds characters that no name has, or has no use for a Python.
+        UsageError: The spec does not name a device, contains characters that no name has, or does not take a Python.
     """
     scheme = find_scheme(spec)
     if python is not None and not scheme.takes_python:

@@ -1,6 +1,6 @@
-"""One link over SSH: commands, files, and what went wrong in words.
+"""One connection over SSH: commands, files and error messages.
 
-It is made of the user's own `ssh` and `sftp`, so that keys, agents, ~/.ssh/config and jump hosts work as they do by hand. All
+It uses the user's `ssh` and `sftp`, so keys, agents, ~/.ssh/config and jump hosts work as on the command line. All
 calls share one connection, so that a password is asked for once.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra
 
-PATIENCE_S = 15  # for a connection to come about, and three times that for one that went silent
+PATIENCE_S = 15  # to connect; three times as long for a connection that does not answer
 _SSH_FAILED = 255  # the exit code of ssh itself
 
-# What ssh says: what it means, and what to do.
+# Message of ssh: its meaning, and a hint.
 _MEANINGS = (
     ("Could not resolve hostname", "there is no such host", "check the name; on a Pi, `hostname -I` shows its address"),
     ("Connection refused", "the host does not answer SSH", "on a Pi: sudo raspi-config, Interface Options, SSH"),
@@ -37,12 +37,12 @@ _MEANINGS = (
 
 
 class FarEnd:
-    """A host that ssh can reach. Use it in a `with`: the end closes the connection.
+    """A host that ssh can reach. Use it in a `with`, which closes the connection at the end.
 
     Args:
-        user: Who to log in as; None for what ssh takes.
+        user: Login name; None for ssh's default.
         host: Its name or address, or a name of ~/.ssh/config.
-        port: Its port; None for what ssh takes.
+        port: Its port; None for ssh's default.
     """
 
     def __init__(self, user: str | None, host: str, port: int | None) -> None:
@@ -73,10 +73,10 @@ class FarEnd:
         """Connect, or connect again.
 
         Raises:
-            DeviceError: The host cannot be reached, or lets nobody in.
+            DeviceError: The host cannot be reached, or refuses the login.
         """
         self.hang_up()
-        # The master goes to the background once it is let in; ControlPersist ends it if this process is killed.
+        # The master goes to the background after login; ControlPersist ends it if this process is killed.
         command = ["ssh", *self._options(), *self._port_option("-p"), "-o", "ControlMaster=yes", "-o", "ControlPersist=60",
                    "-N", "-f", self._target]  # fmt: skip
         with tempfile.TemporaryFile() as says:  # a pipe would stay open in the background
@@ -86,14 +86,14 @@ class FarEnd:
                 raise connection_error(self._target, says.read().decode(errors="replace"))
 
     def hang_up(self) -> None:
-        """Close the connection, where there is one."""
+        """Close the connection, if there is one."""
         if self._folder is not None and self._socket.exists():
             command = ["ssh", *self._options(), "-O", "exit", self._target]
             with contextlib.suppress(subprocess.TimeoutExpired):
                 subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)
 
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
-        """Run a script in the far shell, in the user's home; its exit code is the caller's to judge.
+        """Run a script in the remote shell, in the user's home; the caller checks its exit code.
 
         Raises:
             LinkLost: The connection broke.
@@ -105,11 +105,11 @@ class FarEnd:
         return done
 
     def lines(self, script: str, complaints: list[str]) -> Iterator[bytes]:
-        """Run a script and give its lines as they come.
+        """Run a script and yield its lines as they arrive.
 
         Args:
-            script: For the far shell.
-            complaints: Is given what the script wrote to stderr, and in the end its exit code.
+            script: Script for the remote shell.
+            complaints: Receives the script's stderr and then its exit code, when the script has ended.
 
         Raises:
             LinkLost: The connection broke.
@@ -133,14 +133,14 @@ class FarEnd:
                     process.stdout.close()
 
     def put(self, files: Mapping[str, Path], folders: Sequence[str] = ()) -> str | None:
-        """Copy files to the far side.
+        """Copy files to the remote host.
 
         Args:
-            files: Where each goes, below the user's home: what to copy.
-            folders: What must be made first.
+            files: Local path of each file by its path below the remote home.
+            folders: Folders to make first.
 
         Returns:
-            None, or what sftp complained of.
+            None, or the error message of sftp.
 
         Raises:
             LinkLost: The connection broke.
@@ -173,17 +173,17 @@ class FarEnd:
         return [] if self._port is None else [flag, str(self._port)]
 
     def _shell(self, script: str) -> list[str]:
-        # whatever shell the user has, sh reads the script; it goes over the open connection, or a new one where that broke
+        # sh reads the script, whatever the user's shell; it uses the open connection, or a new one if that broke
         options = [*self._options(), *self._port_option("-p"), "-o", "ControlMaster=no", "-T"]
         return ["ssh", *options, self._target, f"exec sh -c {shlex.quote(script)}"]
 
 
 def connection_error(target: str, says: str) -> DeviceError:
-    """Why a connection did not come about, in words.
+    """Return the error about a failed connection.
 
     Args:
-        target: Who was asked.
-        says: What ssh wrote.
+        target: The host.
+        says: Output of ssh.
     """
     last = (says.strip().splitlines() or ["nothing"])[-1]
     for sign, what, hint in _MEANINGS:
@@ -193,11 +193,11 @@ def connection_error(target: str, says: str) -> DeviceError:
 
 
 def lost(target: str, says: str) -> LinkLost:
-    """The connection broke; ssh's last words."""
+    """Return the error about a broken connection, with ssh's last output."""
     last = (says.strip().splitlines() or ["nothing"])[-1]
     return LinkLost("the link to the device was lost", where=target, found=last)
 
 
 def _quoted(path: Path) -> str:
-    """A path of this machine in a batch of sftp, where `*?[` would be patterns."""
+    """Quote a local path for a batch of sftp, where `*?[` would be patterns."""
     return "".join(f"\\{character}" if character in '\\"*?[]' else character for character in str(path))

@@ -1,6 +1,6 @@
-"""What a device is asked to do, and the journal on the workstation of what it has done.
+"""The work of a device, and the local journal of its finished photos.
 
-Photos travel under numbers, so that no name of a user's file ever reaches a shell; here they get their names back.
+Photos are sent under numbers, so that the name of a user's file never reaches a shell. Here they get their names back.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from capprune_runtime.measure.journal import Journal, Line, parse_line
 from capprune_runtime.measure.results import SCHEMA_VERSION, FailedPhoto, Measurement, bundle_facts, parse_measurement
 from capprune_runtime.measure.session import judged
 
-_NUMBERED = re.compile(r"(\d{5,})\.[a-z]+", re.ASCII)  # as `photo_number` names photos
+_NUMBERED = re.compile(r"(\d{5,})\.[a-z]+", re.ASCII)  # names from `photo_number`
 
-Progress = Callable[[int, int], None]  # photos or rounds done, and in all
+Progress = Callable[[int, int], None]  # finished photos or rounds, total
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RunJob:
     Attributes:
         bundle: A verified bundle.
         photos: Names of the photos.
-        read: Gives the bytes of a photo's file.
+        read: Returns the bytes of a photo's file.
         beam: Beam width.
         runtime: Interpreter, or "auto".
         threads: Threads of the interpreter.
@@ -49,7 +49,7 @@ class RunJob:
     threads: int = 1
 
     def session(self, device: str) -> dict[str, Any]:
-        """What must be the same for captions of an earlier attempt to count."""
+        """Return the settings that must match for captions of an earlier attempt to be used."""
         names = hashlib.sha256("\n".join(self.photos).encode()).hexdigest()
         return {
             "schema_version": SCHEMA_VERSION,
@@ -64,10 +64,10 @@ class RunJob:
 
 @dataclass(frozen=True)
 class BenchJob:
-    """Verified bundles to time side by side, each once a round; the rest as of `RunJob`.
+    """Verified bundles to time in interleaved rounds; other attributes are those of `RunJob`.
 
     Attributes:
-        threads: Of the interpreter, of all bundles or of each; devices that are not `local` take one number.
+        threads: Threads of the interpreter, for all bundles or for each. Devices other than `local` take one number.
     """
 
     bundles: Sequence[Bundle]
@@ -90,13 +90,13 @@ class BenchJob:
 
 
 class RunJournal:
-    """A run on another device: which photos remain, and the journal that outlives a lost link.
+    """A run on another device: its remaining photos, and the journal that is kept when the link is lost.
 
     Args:
-        job: What is to be done.
+        job: The photos to caption.
         device: The device's name.
         cache: The folder of journals; None for the user's.
-        progress: Told of every photo.
+        progress: Called after every photo.
     """
 
     def __init__(self, job: RunJob, device: str, cache: Path | None, progress: Progress) -> None:
@@ -111,25 +111,26 @@ class RunJournal:
 
     @property
     def done(self) -> int:
-        """How many photos are captioned."""
+        """Number of captioned photos."""
         return sum(name in self._journal.done for name in self.job.photos)
 
     def remaining(self) -> list[int]:
-        """Indices of the photos that the device has yet to caption.
+        """Return the indices of the photos that remain to be captioned.
 
-        Never empty: the document that ends a run comes with a photo, so the last is asked for again where only that was lost.
+        It is never empty: the document at the end of a run requires a photo, so the last photo is repeated if only the
+        document was lost.
         """
         missing = [index for index, name in enumerate(self.job.photos) if name not in self._journal.done]
         return missing or [len(self.job.photos) - 1]
 
     def take(self, line: Line) -> None:
-        """Keep what the device said of a photo, or that it began.
+        """Record a photo's result, or the start of the run.
 
         Raises:
-            DeviceError: The photo is none of those that were sent.
+            DeviceError: The photo is not one of those that were sent.
             PhotoError: The device could not read it.
         """
-        if line.photo is None or not self._begun:  # a phone's journal may be gone before its first line was read
+        if line.photo is None or not self._begun:  # a phone's journal may be removed before its first line was read
             self._journal.write(Line(self._session, line.before))
             self._begun = True
         if line.photo is None:
@@ -141,17 +142,17 @@ class RunJournal:
         self._progress(self.done, len(self.job.photos))
 
     def take_all(self, document: Mapping[str, Any]) -> None:
-        """Keep the captions and failures that a whole document holds; errors as of `take`."""
+        """Record the captions and failures in a whole document; raises the same errors as `take`."""
         for key, kind in (("captions", "said"), ("failures", "failed")):
             for entry in document.get(key) or []:
                 if (line := parse_line(json.dumps({kind: entry}))) is not None:
                     self.take(line)
 
     def finish(self, document: Mapping[str, Any]) -> Measurement:
-        """The measurement, from the journal and the document that ended the last attempt; the journal is then removed.
+        """Return the measurement from the journal and the document of the last attempt, and remove the journal.
 
         Raises:
-            DeviceError: The document is not as expected, is of another bundle, or captions are missing.
+            DeviceError: The document is invalid or of another bundle, or captions are missing.
         """
         measurement = parse_measurement({**document, "captions": [], "failures": []}, self._device)
         measurement = _of_bundle(measurement, self.job.bundle, self._device)
@@ -175,7 +176,7 @@ class RunJournal:
         return judged(whole)
 
     def close(self) -> None:
-        """Close the journal; it stays for the next attempt when it holds anything."""
+        """Close the journal; it is kept for the next attempt if it holds captions."""
         self._journal.close(remove=not self.done)
 
     def _name(self, sent: str) -> str:
@@ -187,10 +188,10 @@ class RunJournal:
 
 
 def bench_measurements(document: Any, job: BenchJob, device: str) -> tuple[Measurement, ...]:
-    """What a device measured in a bench, in the order of the bundles.
+    """Return a device's measurements of a bench, in the order of the bundles.
 
     Raises:
-        DeviceError: The document is not as expected, or of other bundles.
+        DeviceError: The document is invalid, or of other bundles.
     """
     runs = document.get("runs") if isinstance(document, dict) else None
     if not isinstance(runs, list) or len(runs) != len(job.bundles):
@@ -200,22 +201,22 @@ def bench_measurements(document: Any, job: BenchJob, device: str) -> tuple[Measu
 
 
 def photo_number(index: int, suffix: str) -> str:
-    """The name under which a photo travels."""
+    """Return the name under which a photo is sent."""
     return f"{index:05d}{suffix.lower()}"
 
 
 def short_hash(session: Mapping[str, Any]) -> str:
-    """A name for what must be the same: letters a shell reads as nothing but a name."""
+    """Return a hash of the settings as a name that is safe in a shell."""
     return hashlib.sha256(json.dumps(session, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def default_cache() -> Path:
-    """The user's folder for what can be made again."""
+    """Return the user's cache folder."""
     return Path(os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune")
 
 
 def device_error(failure: Any, device: str) -> CapPruneError:
-    """The error that the far side met, with the device in its place."""
+    """Return the device's error, with the name of the device."""
     if not isinstance(failure, dict) or not isinstance(failure.get("what"), str):
         return DeviceError("the device failed and did not say why", where=device)
     place = device if failure.get("where") is None else f"{device}, {failure['where']}"
@@ -223,7 +224,7 @@ def device_error(failure: Any, device: str) -> CapPruneError:
 
 
 def _of_bundle(measurement: Measurement, bundle: Bundle, device: str) -> Measurement:
-    """The measurement with the bundle's own name, once it is proven to be of this bundle."""
+    """Check that a measurement is of this bundle, and return it with the bundle's own name."""
     facts = bundle_facts(bundle)
     if measurement.bundle.manifest_sha256 != facts.manifest_sha256:
         raise DeviceError("the device measured another bundle", where=device, expected=facts.manifest_sha256,

@@ -1,4 +1,4 @@
-"""This machine as a device: the same code, without the way there."""
+"""This machine as a device: the same code, without a connection."""
 
 from __future__ import annotations
 

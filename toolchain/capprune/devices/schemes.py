@@ -1,7 +1,7 @@
-"""The ways to a device, by the name that its spec begins with: `local`, `ssh:USER@HOST[:PORT]`, `adb[:SERIAL]`.
+"""Types of devices, by the first part of their name: `local`, `ssh:USER@HOST[:PORT]`, `adb[:SERIAL]`.
 
-The one table of them: the commands' help, the messages and `open_device` read it. Other packages add ways through the entry
-point `capprune.devices`; docs/extending.md shows one.
+This table is used for the commands' help, for messages and by `open_device`. Other packages add types through the entry
+point `capprune.devices`; docs/extending.md has an example.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ LOCAL: Final = "local"
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """What a user gives beside the spec of a device.
+    """Options of a device besides its spec.
 
     Attributes:
-        python: The Python to use there, for a scheme that `takes_python`.
-        cache: Where journals of unfinished runs are kept; None for the user's own folder.
+        python: The Python on the device, for a scheme that `takes_python`.
+        cache: Folder of the journals of unfinished runs; None for the user's own folder.
     """
 
     python: str | None = None
@@ -33,14 +33,14 @@ class DeviceOptions:
 
 @dataclass(frozen=True)
 class Scheme:
-    """A way to a device.
+    """A type of device.
 
     Attributes:
-        form: How a spec is written, for help and messages.
-        pattern: What the whole spec must match. What it lets through may reach a command on the far side, so that it should
-            allow nothing that a shell reads as more than a name.
+        form: Form of a spec, for help and messages.
+        pattern: Regular expression for the whole spec. The matched text may be used in a command on the device, so it
+            should allow nothing that a shell would interpret.
         open: A function as "module:function". It takes the match and `DeviceOptions` and returns a `Device`.
-        takes_python: Whether `--python` is for it.
+        takes_python: Whether it takes `--python`.
         benches: Whether it times bundles in a bench.
     """
 
@@ -83,10 +83,10 @@ SCHEMES: Final = Registry[Scheme](
 
 
 def find_scheme(spec: str) -> Scheme:
-    """Return the way to the device that a spec names.
+    """Return the scheme of a spec.
 
     Raises:
-        UsageError: There is no such way, or it cannot be loaded.
+        UsageError: There is no such scheme, or it cannot be loaded.
     """
     name = spec.partition(":")[0]
     if name not in SCHEMES.names():
@@ -95,10 +95,10 @@ def find_scheme(spec: str) -> Scheme:
 
 
 def read_spec(spec: str) -> tuple[Scheme, re.Match[str]]:
-    """Return the way to a device, and what its pattern found in the spec.
+    """Return the scheme of a spec, and the match of its pattern.
 
     Raises:
-        UsageError: The spec names no device.
+        UsageError: The spec does not name a device.
     """
     scheme = find_scheme(spec)
     if (found := scheme.pattern.fullmatch(spec)) is None:
@@ -107,10 +107,10 @@ def read_spec(spec: str) -> tuple[Scheme, re.Match[str]]:
 
 
 def forms(*, benches: bool = False) -> str:
-    """Return how devices are named; of the schemes of other packages, which are not loaded for it, only the names.
+    """Return the forms of device names. For schemes of other packages, which are not loaded, return only the names.
 
     Args:
-        benches: Leave out those of ours that cannot bench.
+        benches: Leave out our schemes that cannot bench.
     """
     own = [SCHEMES.load(name, "--device") for name in SCHEMES.own]
     found = [one.form for one in own if one.benches or not benches]
@@ -119,7 +119,7 @@ def forms(*, benches: bool = False) -> str:
 
 
 def python_forms() -> str:
-    """Return how those devices of ours are named that `--python` is for."""
+    """Return the forms of our devices that take `--python`."""
     own = (SCHEMES.load(name, "--device") for name in SCHEMES.own)
     return " or ".join(one.form for one in own if one.takes_python)
 

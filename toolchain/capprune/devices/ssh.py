@@ -1,9 +1,9 @@
-"""A machine with Python at the end of an SSH connection, such as a Raspberry Pi.
+"""A machine with Python over an SSH connection, such as a Raspberry Pi.
 
     look ─▶ copy the runtime ─▶ ask what it has ─▶ copy bundle and photos ─▶ run, line by line ─▶ remove everything
 
-What is copied lies in one folder of the user's home, which the far shell removes when the run ends, however it ends: a cut
-link stops the run, too, at the next photo.
+All files are copied into one folder of the user's home. The remote shell removes it when the run ends for any reason. A
+broken connection also stops the run at the next photo.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from capprune_runtime.formats import model_kind
 from capprune_runtime.measure.journal import parse_line
 from capprune_runtime.measure.results import Measurement, bundle_facts
 
-RETRIES_S = (2, 5, 10)  # waits before each attempt to get a lost link back
-SPARE_BYTES = 8 << 20  # of the far disk, beyond what is copied
-FULL_BYTES = 1 << 20  # with less than this free, a copy that failed failed for want of room
-VENV_PYTHON = "~/capprune/bin/python3"  # where runtime_samples/raspberry_pi/README.md puts it
-_KILLED = 137  # exit codes of the far shell: this one is the system's, the others ours
+RETRIES_S = (2, 5, 10)  # waits before each attempt to reconnect
+SPARE_BYTES = 8 << 20  # on the remote disk, beyond the copied files
+FULL_BYTES = 1 << 20  # if less is free, a failed copy is reported as a full disk
+VENV_PYTHON = "~/capprune/bin/python3"  # as in runtime_samples/raspberry_pi/README.md
+_KILLED = 137  # exit codes of the remote shell: this one is the system's, the others ours
 _NO_FOLDER, _NO_PYTHON = 9, 8
 
 
 @dataclass(frozen=True)
 class _Far:
-    """What the far side is: its Python, and the folder that is ours."""
+    """Facts about the remote host: its Python, and our folder."""
 
     python: str
     folder: str
-    free_bytes: int | None  # None where its df says nothing that can be read
+    free_bytes: int | None  # None if the output of df cannot be parsed
 
 
 def open_ssh(found: re.Match[str], options: DeviceOptions) -> SshDevice:
@@ -72,11 +72,11 @@ class SshDevice:
     """A host that runs `capprune_runtime`; see `device.Device`.
 
     Args:
-        user: Who to log in as; None for what ssh takes.
+        user: Login name; None for ssh's default.
         host: Its name or address.
-        port: Its port; None for what ssh takes.
-        python: The Python to use there; found there when it is not given.
-        cache: Where the journals of unfinished runs are kept.
+        port: Its port; None for ssh's default.
+        python: The Python on the host; searched for if not given.
+        cache: Folder of the journals of unfinished runs.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class SshDevice:
         self._python, self._cache = python, cache
 
     def run(self, job: RunJob, progress: Progress) -> Measurement:
-        """Caption the photos there; a link that breaks is taken up again, and photos that are done stay done."""
+        """Caption the photos on the host; a broken link is reconnected, and finished photos are kept."""
         journal = RunJournal(job, self.name, self._cache, progress)
         try:
             with FarEnd(self._user, self._host, self._port) as far:
@@ -97,7 +97,7 @@ class SshDevice:
             journal.close()
 
     def bench(self, job: BenchJob, progress: Progress) -> tuple[Measurement, ...]:
-        """Time bundles there, all in one process."""
+        """Time bundles on the host, all in one process."""
         folders = [f"bundle-{number}" for number in range(len(job.bundles))]
         command = f"bench {' '.join(folders)} --rounds {job.rounds} --warm-up {job.warm_up} {_settings(job)}"
         identity = short_hash({"bench": [bundle_facts(bundle).manifest_sha256 for bundle in job.bundles]})
@@ -112,7 +112,7 @@ class SshDevice:
             return bench_measurements(self._start(far, place, command, take), job, self.name)
 
     def _persistently(self, far: FarEnd, journal: RunJournal, attempt: Callable[[], Any]) -> Any:
-        """The result of an attempt, tried again while the link breaks and then comes back."""
+        """Return the result of an attempt, which is repeated after the link broke and was reconnected."""
         waits = list(RETRIES_S)
         while True:
             done = journal.done
@@ -156,8 +156,8 @@ class SshDevice:
 
     @contextlib.contextmanager
     def _place(self, far: FarEnd, identity: str, bundles: Sequence[Bundle]) -> Iterator[_Far]:
-        """A folder on the far side, with the runtime in it, on a machine that can run the bundles; removed in the end."""
-        # A new name each time: what an attempt that lost its link removes when it notices must not be what this one uses.
+        """Make a remote folder with the runtime and check that the host can run the bundles; removed at the end."""
+        # A new name each time: an attempt that lost its link may remove its folder while this one is running.
         folder = f".capprune-{identity}-{secrets.token_hex(4)}"
         place = self._look(far, folder, f".capprune-{identity}-*")
         try:
@@ -173,7 +173,7 @@ class SshDevice:
                 far.run(f"rm -rf {folder}")
 
     def _look(self, far: FarEnd, folder: str, stale: str) -> _Far:
-        """What is there, asked of the shell alone; what a killed attempt left is removed, and the folder made."""
+        """Inspect the host with shell commands only, remove the files of killed attempts, and make the folder."""
         pythons = f"{VENV_PYTHON} python3" if self._python is None else self._python
         done = far.run(
             f"rm -rf {stale}; df -Pk . | tail -n 1; mkdir {folder} || exit {_NO_FOLDER}; "
@@ -196,10 +196,10 @@ class SshDevice:
         return _Far(python=lines[-1], folder=folder, free_bytes=free_bytes)
 
     def _equip(self, far: FarEnd, place: _Far, kind: str) -> None:
-        """Ask the runtime what the machine has to run a bundle with.
+        """Check with the runtime that the host can run a bundle.
 
         Raises:
-            DeviceError: Something is missing, or the processor is emulated without being told which to be.
+            DeviceError: Something is missing, or the processor is emulated and its type was not specified.
         """
         done = far.run(f"cd {place.folder} && {place.python} {ARCHIVE} doctor --kind {kind} --json")
         found = _json(done.stdout)
@@ -230,7 +230,7 @@ class SshDevice:
         """Copy bundles and photos into the folder.
 
         Raises:
-            DeviceError: There is not the room for them.
+            DeviceError: There is not enough space for them.
         """
         needed = sum(bundle_facts(bundle).total_bytes for _, bundle in bundles)
         needed += sum(path.stat().st_size for path in photos.values())
@@ -259,11 +259,11 @@ class SshDevice:
         raise DeviceError("files cannot be copied to the device", where=self.name, found=complaint.splitlines()[-1])
 
     def _start(self, far: FarEnd, place: _Far, command: str, take: Callable[[bytes], None]) -> Any:
-        """Run the runtime and give the document that it ends with.
+        """Run the runtime and return its final document.
 
         Raises:
-            CapPruneError: What the runtime met.
-            DeviceError: It ended without a word.
+            CapPruneError: An error in the runtime.
+            DeviceError: It ended without a message.
         """
         script = (
             f"trap 'cd; rm -rf {place.folder}' EXIT; trap 'exit 143' HUP INT TERM; "
@@ -314,7 +314,7 @@ def _settings(job: RunJob | BenchJob) -> str:
 
 
 def _free_bytes(line: str) -> int | None:
-    """What a line of `df -Pk` says is free."""
+    """Return the free bytes in a line of `df -Pk`."""
     fields = line.split()
     return int(fields[3]) * 1024 if len(fields) > 3 and fields[3].isdecimal() else None
 
@@ -324,7 +324,7 @@ def _parent(name: str) -> str:
 
 
 def _json(text: str | bytes) -> dict[str, Any]:
-    """A line of JSON that is an object; an empty one for anything else."""
+    """Parse a line of JSON; anything but an object gives an empty one."""
     try:
         tree = json.loads(text)
     except ValueError:
