@@ -1,4 +1,6 @@
-"""The demo page: `capprune serve` captions uploaded photos, `capprune serve --static` writes a page that captions by itself.
+"""The demo page.
+
+`capprune serve` captions uploaded photos. `capprune serve --static` writes a page with the model inside the browser.
 
 limits, models ── workers ──┐
 refused ───────── uploads ──┴─ app ── server          a page and POST /caption over HTTP

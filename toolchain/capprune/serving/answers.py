@@ -20,7 +20,7 @@ def caption_document(captioned: Captioned, *, attention: bool) -> dict[str, Any]
 
     Args:
         captioned: The caption.
-        attention: Whether to add where the model looked for each word.
+        attention: Whether to add the attention weights of each word.
     """
     caption = captioned.caption
     document = {
@@ -41,7 +41,7 @@ def event(name: str, document: dict[str, Any]) -> bytes:
 
 
 def _attention(captioned: Captioned) -> dict[str, Any] | None:
-    """The weights of each word over a square grid of regions; None where the model shows none."""
+    """Return the weights of each word over a square grid of regions; None if the model has no attention."""
     weights = captioned.caption.attention
     if weights is None:
         return None

@@ -1,4 +1,4 @@
-"""The HTTP application: a page, its files, what it offers, and `POST /caption`."""
+"""The HTTP application: the page, its files, the list of models, and `POST /caption`."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def make_app(
     """Return the application.
 
     Args:
-        models: What it offers; the first one is the default.
-        workers: The threads that have them loaded.
-        limits: What it takes on.
+        models: The models; the first one is the default.
+        workers: Threads with loaded models.
+        limits: Limits of the server.
         assets: The files of the page.
-        hosts: Names that requests may be addressed to; None for any.
+        hosts: Allowed host names of requests; None for any.
     """
     service = Service(models, workers, limits)
     described = openapi([model.name for model in models], limits)
@@ -69,20 +69,20 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def offer(self) -> dict[str, Any]:
-        """Return what the page offers."""
+        """Return the models and limits for the page."""
         limits = {"upload_bytes": self._limits.upload_bytes, "pixels": self._limits.pixels}
         models = [model.facts() for model in self._models.values()]
         return {"schema_version": SCHEMA_VERSION, "engine": "server", "models": models, "limits": limits}
 
     async def caption(self, request: Request) -> Response:
-        """Answer with a caption as JSON, or with its words as events where the client asks for those."""
+        """Respond with a caption as JSON, or with its words as events if the client accepts them."""
         upload: Upload | None = None
         try:
             upload = self._uploads.admit()
             model, beam, attention = self._asked(request)
             job = Job(model, beam, await upload.read(request), threading.Event())
             if EVENTS in request.headers.get("accept", ""):
-                work, upload = self._stream(job, attention, upload), None  # released when its caption is there
+                work, upload = self._stream(job, attention, upload), None  # released when its caption is finished
                 return await work
             captioned = await self._workers.caption(job)
             return JSONResponse(caption_document(captioned, attention=attention), headers=PRIVATE)
@@ -96,7 +96,7 @@ class Service:
                 upload.release()
 
     def _asked(self, request: Request) -> tuple[str, int | None, bool]:
-        """The model, beam and attention that the query asks for."""
+        """Return model, beam and attention from the query."""
         query = dict(request.query_params)
         if unknown := query.keys() - {"model", "beam", "attention"}:
             raise _bad(sorted(unknown)[0][:40], "model, beam or attention")
@@ -112,7 +112,7 @@ class Service:
         return name, None if beam is None else int(beam), attention == "1"
 
     async def _stream(self, job: Job, attention: bool, upload: Upload) -> Response:
-        """The stream of events. Where the first one is a refusal, that is raised instead, and has its own status."""
+        """Return the stream of events. If the first one is a refusal, it is raised, so that its own status is sent."""
         queue: Events = asyncio.Queue()
         task = asyncio.create_task(self._work(job, attention, upload, queue))
         self._tasks.add(task)
@@ -130,12 +130,12 @@ class Service:
                     yield event("error", document(one)) if isinstance(one, Refused) else one
                     one = await queue.get()
             finally:
-                job.abandoned.set()  # the client may have gone
+                job.abandoned.set()  # the client may have disconnected
 
         return StreamingResponse(stream(), media_type=EVENTS, headers=PRIVATE)
 
     async def _work(self, job: Job, attention: bool, upload: Upload, queue: Events) -> None:
-        """Caption a photo and put every event of it into the queue, and None behind the last one."""
+        """Caption a photo and put every event into the queue, then None."""
         loop = asyncio.get_running_loop()
 
         def watch(text: str) -> None:

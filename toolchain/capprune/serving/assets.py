@@ -1,4 +1,4 @@
-"""The files of the page: HTML made from a template, and the script and style that come with the package."""
+"""The files of the page: HTML rendered from a template, and the included scripts and style."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Asset:
 
     @property
     def media_type(self) -> str:
-        """What the browser is told that it is."""
+        """Media type of the file."""
         return _TYPES[self.name.rpartition(".")[2]]
 
 
@@ -46,16 +46,16 @@ def page_assets(
     """Return the files of the page.
 
     Args:
-        models: What it offers.
+        models: The models of the page.
         in_browser: Whether the models run inside the browser.
-        engines: That run them there; the page names them.
+        engines: The engines that run them there; the page names them.
     """
     names = (*_COMMON, WORKER) if in_browser else _COMMON
     return (Asset("index.html", render(models, in_browser=in_browser, engines=engines).encode()), *map(built, names))
 
 
 def built(name: str) -> Asset:
-    """Return a file that comes with the package."""
+    """Return a file that is included in the package."""
     return Asset(name, (files("capprune.serving") / "built" / name).read_bytes())
 
 

@@ -1,4 +1,4 @@
-"""The engines that run models inside a browser: their files, their SHA-256, and how they get here."""
+"""The engines that run models inside a browser: their files, SHA-256 hashes, and download."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Engine:
     """One npm package that runs the model files of one format.
 
     Attributes:
-        title: Its name for people.
-        package: Its name for npm.
-        version: The one that is used.
-        licence: Of the package.
-        inner: Folder of the npm package with the files.
-        folder: Folder of the page that gets them.
-        option: Of `capprune serve`, which names the unpacked package.
+        title: Its displayed name.
+        package: Its npm name.
+        version: The required version.
+        licence: Licence of the package.
+        inner: Folder inside the npm package with the files.
+        folder: Folder of the page for the files.
+        option: Option of `capprune serve` for the unpacked package.
         files: SHA-256 of each file by name.
         first_visit: The files that a browser loads at the first visit.
     """
@@ -46,7 +46,7 @@ class Engine:
 
     @property
     def cache(self) -> Path:
-        """Folder of the fetched files."""
+        """Folder of the downloaded files."""
         home = os.environ.get("CAPPRUNE_CACHE")
         base = Path(home) if home else Path.home() / ".cache" / "capprune"
         return base / f"{self.title.lower().replace('.', '-')}-{self.version}"
@@ -86,17 +86,17 @@ ENGINES: Mapping[str, Engine] = {
 
 
 def engine_files(engine: Engine, folder: Path | None, say: Callable[[str], None]) -> dict[str, bytes]:
-    """Return the files of an engine by name, each with the SHA-256 above.
+    """Return the files of an engine by name, after checking their SHA-256.
 
     Args:
         engine: One of `ENGINES`.
         folder: The unpacked npm package; None for the cache, which npm fills once.
-        say: Takes a line of progress.
+        say: Receives progress messages.
 
     Raises:
         UsageError: The folder is not the package.
-        HashMismatch: A file is not the one of this version.
-        MissingExtra: The cache is empty, and npm is not there or cannot fetch the package.
+        HashMismatch: A file differs from the one of this version.
+        MissingExtra: The cache is empty, and npm is not installed or cannot download the package.
     """
     if folder is not None:
         return _read(engine, folder)

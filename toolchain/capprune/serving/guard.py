@@ -1,4 +1,4 @@
-"""Refuses requests that other web sites make a browser send, and sets headers that keep the page to itself."""
+"""Rejects cross-site requests, and sets headers that isolate the page from other sites."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Guard:
 
     Args:
         app: The application.
-        hosts: Names that requests may be addressed to; None for any. A name that another site has pointed at this machine
-            (DNS rebinding) is not among them.
+        hosts: Allowed host names of requests; None for any. A name that another site has pointed at this machine (DNS
+            rebinding) is not among them.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
         self._app, self._hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on, or reject it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

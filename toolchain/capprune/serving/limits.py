@@ -1,26 +1,26 @@
-"""What one server takes on: sizes of uploads, seconds of a request, and how much at a time."""
+"""Limits of one server: sizes of uploads, duration of a request, and concurrency."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 HEADER_SECONDS = 10.0  # for the head of a request to arrive
-DRAIN_SECONDS = 2.0  # how long a refused upload is read and dropped, so that the client sees the answer
+DRAIN_SECONDS = 2.0  # time to read and discard a rejected upload, so that the client reads the response
 KEEP_ALIVE_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server takes on.
+    """Limits of the server.
 
     Attributes:
-        upload_bytes: Of one photo file.
-        pixels: Of one photo, before it is resized.
-        seconds: Of one request: its upload, its wait and its caption.
-        parallel: Captions generated at the same time, each in a thread with models of its own.
-        waiting: Requests that may wait for a free thread; the next one is refused.
-        connections: Open connections; the next one is refused.
-        held_bytes: Of all uploads together that are in memory.
+        upload_bytes: Size of one photo file.
+        pixels: Pixels of one photo, before it is resized.
+        seconds: Duration of one request: its upload, its wait and its caption.
+        parallel: Captions generated at the same time, each in a thread with its own models.
+        waiting: Requests that may wait for a free thread; more are rejected.
+        connections: Open connections; more are rejected.
+        held_bytes: Size of all uploads in memory together.
     """
 
     upload_bytes: int = 20 << 20

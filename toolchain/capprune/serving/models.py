@@ -1,4 +1,4 @@
-"""The bundles that a page offers: verified, named, and described in a few facts."""
+"""The bundles of a page: verified, named, and described by a few facts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class ServedModel:
     """One bundle of the page.
 
     Attributes:
-        name: What requests call it: its file or folder, without the ending.
-        bundle: Verified.
-        low_below: Mean log-probability below which its captions are marked as unsure; None where that was not measured.
+        name: Name in requests: its file or folder, without the ending.
+        bundle: The verified bundle.
+        low_below: Mean log-probability below which its captions are marked as uncertain; None if it was not measured.
     """
 
     name: str
@@ -32,12 +32,12 @@ class ServedModel:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes on the disk: of the packed file, or of all files in the folder."""
+        """Size on disk in bytes: of the packed file, or of all files in the folder."""
         place = self.bundle.place
         return place.stat().st_size if place.is_file() else sum(map(len, self.bundle.files.values()))
 
     def facts(self) -> dict[str, Any]:
-        """Return what the page shows of it, for a JSON document."""
+        """Return the facts for the page, as a JSON document."""
         manifest = self.bundle.manifest
         return {
             "name": self.name,
@@ -58,10 +58,10 @@ def read_models(places: Sequence[Path]) -> tuple[ServedModel, ...]:
     """Verify the bundles of a page.
 
     Args:
-        places: Folders or packed bundles; two of the same name get a number behind it.
+        places: Folders or packed bundles; bundles of the same name are numbered.
 
     Raises:
-        UsageError: A bundle is not there, takes region features instead of photos, or there are too many.
+        UsageError: A bundle does not exist, takes region features instead of photos, or there are too many.
         BundleError: A bundle does not pass the verifier.
     """
     if len(places) > MAX_MODELS:

@@ -56,7 +56,7 @@ def openapi(models: Sequence[str], limits: Limits) -> dict[str, Any]:
 
     Args:
         models: Names of the bundles, the default first.
-        limits: What the server takes on.
+        limits: Limits of the server.
     """
     parameters = [
         _parameter("model", "The bundle.", {"type": "string", "enum": list(models), "default": models[0]}),

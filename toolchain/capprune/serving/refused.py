@@ -1,4 +1,4 @@
-"""A request that the server does not carry out, and the JSON that says why."""
+"""A rejected request, and its JSON document."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from capprune_runtime.errors import CapPruneError, NotEnoughMemory, PhotoError, 
 
 SCHEMA_VERSION = 1
 
-# code: HTTP status. The code is for programs; it stays the same when a message is worded anew.
+# code: HTTP status. Codes are for programs and do not change with the wording of a message.
 STATUS = {
     "bad_parameter": 400,
     "bad_request": 400,
@@ -30,7 +30,7 @@ PRIVATE = {"Cache-Control": "no-store"}
 
 
 class Refused(CapPruneError):
-    """A request that is refused; the facts are those of every error of capprune.
+    """A rejected request; it has the same facts as every error of capprune.
 
     Args:
         code: A key of `STATUS`.
@@ -48,7 +48,7 @@ class Refused(CapPruneError):
 
 
 def as_refused(error: CapPruneError) -> Refused:
-    """Return the refusal that an error of capprune stands for."""
+    """Convert an error of capprune to a rejection."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, PhotoError):
@@ -61,18 +61,18 @@ def as_refused(error: CapPruneError) -> Refused:
 
 
 def document(refused: Refused) -> dict[str, Any]:
-    """Return the JSON document of a refusal."""
+    """Return the JSON document of a rejection."""
     facts = refused.as_json()
     del facts["exit_code"]
     return {"schema_version": SCHEMA_VERSION, **facts, "error": refused.code, "status": refused.status}
 
 
 def answer(refused: Refused, *, close: bool = False) -> JSONResponse:
-    """Return the response to a request that is refused.
+    """Return the response to a rejected request.
 
     Args:
-        refused: Why.
-        close: Whether the connection ends, because the rest of the request is not read.
+        refused: The reason.
+        close: Whether to close the connection, because the rest of the request is not read.
     """
     headers = dict(PRIVATE)
     if refused.code == "busy":

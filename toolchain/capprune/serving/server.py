@@ -1,4 +1,4 @@
-"""The server: uvicorn, with limits on slow and too many connections, errors as JSON, and a graceful stop."""
+"""The server: uvicorn, with limits on slow and on too many connections, errors as JSON, and a graceful stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REASONS = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailabl
 
 
 class GuardedProtocol(H11Protocol):
-    """HTTP/1.1 with a limit on connections, and on the seconds that the head of a request takes."""
+    """HTTP/1.1 with limits on the number of connections and on the time for the head of a request."""
 
     most_connections = 256
     header_seconds = HEADER_SECONDS
@@ -35,7 +35,7 @@ class GuardedProtocol(H11Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, or refuse it."""
+        """Accept a connection, or reject it."""
         super().connection_made(transport)
         if len(self.connections) > self.most_connections:
             self._refuse(Refused("busy", "the server has too many connections", hint="try again in a second"))
@@ -43,21 +43,21 @@ class GuardedProtocol(H11Protocol):
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of a request."""
+        """Receive bytes of a request."""
         super().data_received(data)
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget a connection."""
+        """Stop the timer of a closed connection."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are no HTTP."""
+        """Respond to bytes that are not valid HTTP."""
         self._refuse(Refused("bad_request", "this is not an HTTP request that can be read"))
 
     def _watch_head(self) -> None:
-        """Run a timer while the head of a request is awaited and some of it may be here."""
+        """Run a timer while the head of a request is expected."""
         awaited = self.cycle is None or self.cycle.response_complete
         if not awaited:
             self._stop_timer()
@@ -86,7 +86,7 @@ class GuardedProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Stops at the first Ctrl-C or SIGTERM when the requests that it has begun are answered, at the second one at once."""
+    """Finishes the requests in progress at the first Ctrl-C or SIGTERM, and stops immediately at the second one."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -99,7 +99,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note that the server is to stop."""
+        """Request the server to stop."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -112,14 +112,14 @@ def listen(host: str, port: int) -> socket.socket:
         port: 0 for any free one.
 
     Raises:
-        UsageError: The address cannot be taken.
+        UsageError: The address cannot be used.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(BACKLOG)  # who reads the address may connect at once
+        listening.listen(BACKLOG)  # a client that has the address may connect immediately
         return listening
     except OSError as error:
         raise UsageError(
@@ -131,12 +131,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(make: Callable[[], ASGIApp], listening: socket.socket, limits: Limits) -> None:
-    """Serve until a signal comes.
+    """Serve until a signal arrives.
 
     Args:
         make: Makes the application, inside the event loop.
         listening: See `listen`.
-        limits: What the server takes on.
+        limits: Limits of the server.
     """
     guards = {"most_connections": limits.connections, "header_seconds": min(HEADER_SECONDS, limits.seconds)}
     protocol = type("Protocol", (GuardedProtocol,), guards)

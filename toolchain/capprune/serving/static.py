@@ -24,11 +24,11 @@ BUNDLES_FOLDER = "bundles"
 
 @dataclass(frozen=True)
 class WrittenPage:
-    """What was written.
+    """Sizes of the written page.
 
     Attributes:
-        total_bytes: Of all files.
-        download_bytes: What the first visit loads, page, engine and bundle together, by the name of the bundle.
+        total_bytes: Size of all files.
+        download_bytes: Bytes that the first visit loads (page, engine and bundle), by the name of the bundle.
     """
 
     total_bytes: int
@@ -41,16 +41,15 @@ def write_static(
     """Write the page.
 
     Args:
-        models: The bundles of the page, verified.
-        folder: New or empty.
-        packages: The unpacked npm package of an engine by the format that it runs; without one it comes from the cache or by
-            npm.
-        say: Takes a line of progress.
+        models: The verified bundles of the page.
+        folder: A new or empty folder.
+        packages: The unpacked npm package of an engine by model format; without one it comes from the cache or npm.
+        say: Receives progress messages.
 
     Raises:
         UsageError: The folder cannot be written to, or a package is not the engine's.
-        HashMismatch: A file of an engine is not the one of its version.
-        MissingExtra: An engine cannot be fetched.
+        HashMismatch: A file of an engine differs from the one of its version.
+        MissingExtra: An engine cannot be downloaded.
     """
     check_folder_place(folder)
     formats = {model.name: _format_of(model) for model in models}
@@ -80,7 +79,7 @@ def _format_of(model: ServedModel) -> str:
 
 
 def _write_bundle(model: ServedModel, place: Path) -> dict[str, object]:
-    """Write the packed bundle, verify what was written, and return the facts that the page checks it by."""
+    """Write the packed bundle, verify the written file, and return the facts that the page checks."""
     name = f"{BUNDLES_FOLDER}/{model.name}{CAPZ_SUFFIX}"
     if model.bundle.place.is_file():
         shutil.copyfile(model.bundle.place, place / name)

@@ -1,4 +1,4 @@
-"""Reading the photo of a request into memory, within the limits; nothing is written to a disk."""
+"""Reads the photo of a request into memory, within the limits; nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PHOTO_NAME = "the upload"  # in messages
 
 
 class Uploads:
-    """The uploads in memory, and how many requests are admitted.
+    """The uploads in memory, and the number of admitted requests.
 
     Args:
-        limits: What the server takes on.
+        limits: Limits of the server.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -26,10 +26,10 @@ class Uploads:
         self._admitted = 0
 
     def admit(self) -> Upload:
-        """Admit one request, which then has to be released.
+        """Admit one request, which must be released later.
 
         Raises:
-            Refused: Too many are admitted already.
+            Refused: Too many are already admitted.
         """
         most = self._limits.parallel + self._limits.waiting
         if self._admitted >= most:
@@ -39,12 +39,12 @@ class Uploads:
         return Upload(self, self._limits)
 
     def leave(self, count: int) -> None:
-        """Take a request with an upload of `count` bytes out of both counts."""
+        """Subtract a request with an upload of `count` bytes from both counts."""
         self._admitted -= 1
         self._held_bytes -= count
 
     def hold(self, count: int) -> None:
-        """Count bytes that come into memory.
+        """Add bytes in memory to the count.
 
         Raises:
             Refused: There would be too many.
@@ -55,7 +55,7 @@ class Uploads:
 
 
 class Upload:
-    """One request that was admitted, and its photo file."""
+    """One admitted request, and its photo file."""
 
     def __init__(self, uploads: Uploads, limits: Limits) -> None:
         self._uploads, self._limits = uploads, limits
@@ -65,7 +65,7 @@ class Upload:
         """Read the whole body.
 
         Raises:
-            Refused: It is empty, too large, too slow or not whole, or not a photo of few enough pixels.
+            Refused: It is too large, too slow or incomplete, or the uploads in memory are too large.
         """
         most = self._limits.upload_bytes
         declared = request.headers.get("content-length", "0")
@@ -89,18 +89,18 @@ class Upload:
         return bytes(content)
 
     def release(self) -> None:
-        """Make room for the next request; once is enough."""
+        """Make room for the next request; repeated calls have no effect."""
         if not self._released:
             self._uploads.leave(self._held)
         self._released = True
 
 
 def check_photo(content: bytes, limits: Limits) -> None:
-    """Check the kind and the pixels of a photo by its header, before anything decodes it.
+    """Check the kind and the pixels of a photo by its header, before it is decoded.
 
     Raises:
         Refused: It is empty or has too many pixels.
-        PhotoError: It is no photo.
+        PhotoError: It is not a photo.
     """
     if not content:
         raise Refused("bad_request", "the request holds no photo", expected="the bytes of a photo file as the body",
@@ -113,7 +113,7 @@ def check_photo(content: bytes, limits: Limits) -> None:
 
 
 async def drain(request: Request, most_bytes: int) -> None:
-    """Read and drop what is left of a refused upload for a moment: a client that is still sending misses the answer."""
+    """Read and discard a rejected upload for a short time; a client that is still sending would miss the response."""
     dropped = 0
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
@@ -121,7 +121,7 @@ async def drain(request: Request, most_bytes: int) -> None:
                 dropped += len(chunk)
                 if dropped > most_bytes:
                     return
-    except (TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: the stream was read to its end already
+    except (TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: the stream was already read to its end
         return
 
 

@@ -1,4 +1,4 @@
-"""Threads that generate captions, each with every model loaded for itself, and the queue in front of them."""
+"""Threads that generate captions, each with its own loaded models, and the queue in front of them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from capprune_runtime.caption.captioner import Caption, Captioner
 from capprune_runtime.errors import PhotoWarning
 from capprune_runtime.photo import read_photo
 
-_DECODING = threading.Lock()  # Python's warning filters, which decoding sets for a moment, belong to all threads
+_DECODING = threading.Lock()  # decoding changes Python's warning filters, which all threads share
 
-Watch = Callable[[str], None]  # takes the text of the caption so far
+Watch = Callable[[str], None]  # receives the text of the caption so far
 
 
 class Abandoned(Exception):
@@ -30,7 +30,7 @@ class Abandoned(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What one request asks for.
+    """The content of one request.
 
     Attributes:
         model: Name of the bundle.
@@ -47,13 +47,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Captioned:
-    """A caption and what came with it.
+    """A caption with additional facts.
 
     Attributes:
         model: The bundle.
-        caption: Of the photo.
+        caption: Caption of the photo.
         decode_us: Time to decode and resize the photo, in µs.
-        warning: What is wrong with the photo; None where nothing is.
+        warning: Warning about the photo; None if there is none.
     """
 
     model: ServedModel
@@ -63,16 +63,16 @@ class Captioned:
 
 
 class Workers:
-    """The threads.
+    """Threads that generate captions.
 
     Args:
         models: Loaded once for each thread.
-        limits: What the server takes on.
+        limits: Limits of the server.
         runtime: See `interpreter.open_model`.
-        threads: Of each interpreter.
+        threads: Threads of each interpreter.
 
     Raises:
-        MissingExtra: The runtime is not there.
+        MissingExtra: The runtime is not installed.
         BundleError: The interpreter does not accept a model.
     """
 
@@ -88,12 +88,12 @@ class Workers:
         """Wait for a free thread and generate a caption there.
 
         Args:
-            job: What to do.
+            job: The request.
             watch: Called in the thread with the caption so far, after every word.
 
         Raises:
-            Refused: The time of a request is over, or the photo has too many pixels.
-            PhotoError: The upload is no photo, or cannot be decoded.
+            Refused: The time limit of the request has passed, or the photo has too many pixels.
+            PhotoError: The upload is not a photo, or cannot be decoded.
         """
         try:
             async with asyncio.timeout(self._limits.seconds):
@@ -102,7 +102,7 @@ class Workers:
                     try:
                         return await asyncio.shield(work)
                     finally:
-                        if not work.done():  # the thread's models are free when it has noticed
+                        if not work.done():  # the thread's models are free when it has stopped
                             job.abandoned.set()
                             await asyncio.wait([work])
                             work.exception()
@@ -110,7 +110,7 @@ class Workers:
             raise Refused("busy", "the caption took too long", expected=f"at most {self._limits.seconds:g} s") from None
 
     def close(self) -> None:
-        """Let the threads finish and end them."""
+        """Wait for the threads to finish and stop them."""
         self._pool.shutdown()
 
     @asynccontextmanager
