@@ -1,4 +1,4 @@
-"""The bundle that comes with the package, for a first caption without a training."""
+"""The bundle that is included in the package, for a first caption without training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ READY = Path(__file__).parent / "ready_model" / "flickr8k.capz"
 
 
 def ready_bundle() -> Path:
-    """Where the package's own bundle lies.
+    """Return the path of the included bundle.
 
     Raises:
-        UsageError: If this install has none.
+        UsageError: This installation has none.
     """
     if not READY.is_file():
         raise UsageError(

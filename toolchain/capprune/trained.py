@@ -1,4 +1,4 @@
-"""The trained model as the reference: what torch says of photos, and how sure it was where another differs."""
+"""The trained model as the reference: its captions of photos, and its score differences to other captions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BATCH = 16  # photos captioned together
 
 
 class TrainedCaptioner:
-    """Captions from a run, from pixels on, in float32."""
+    """Generates captions of photos with a trained run, in float32."""
 
     def __init__(self, run: LoadedRun) -> None:
         self._run = run
@@ -37,11 +37,11 @@ class TrainedCaptioner:
 
     @torch.inference_mode()
     def caption(self, photos: Sequence[npt.NDArray[Any]], beam: int) -> list[Reference]:
-        """Caption photos with a beam of that width.
+        """Caption photos with a given beam width.
 
         Args:
             photos: Each `(S, S, 3)` uint8; for a model of region features each `(N, F)` float32.
-            beam: K.
+            beam: K, the beam width.
         """
         found = beam_search(self._run.model.decoder, self._encode(photos), self._limit, beam)
         return [Reference(tokens, self._run.vocabulary.caption(tokens)) for tokens in found.tokens]
@@ -56,17 +56,17 @@ class TrainedCaptioner:
         return found
 
     def score_gap(self, store: Store, name: str, reference: Sequence[int], other: Sequence[int], beam: int) -> float:
-        """How close the trained model itself was to saying `other` where it said `reference`.
+        """Return how close the trained model was to choosing `other` instead of `reference` (log-probability).
 
-        Greedy: the log-probability between its two best words at the first difference. Beam: between its scores of the
-        two whole captions, which is what the search had to choose between.
+        Greedy: the difference between its two best words at the first difference. Beam: the difference between its
+        scores of the two whole captions, which the search compared.
 
         Args:
-            store: Where the photo is.
-            name: Of the photo.
+            store: Store of the photo.
+            name: Name of the photo.
             reference: Token ids, without `<start>` and `<end>`.
-            other: Another caption's.
-            beam: K of the search.
+            other: Token ids of another caption.
+            beam: K, the beam width of the search.
         """
         photo = self._read(store, name)
         if beam > 1:
@@ -81,7 +81,7 @@ class TrainedCaptioner:
 
     @torch.inference_mode()
     def _word_scores(self, photo: npt.NDArray[Any], prefix: Sequence[int]) -> list[Tensor]:
-        """Log-probabilities `(V,)` of the first word, and of the next one after each word of a prefix."""
+        """Return the log-probabilities `(V,)` of the first word, and of the next word after each word of a prefix."""
         walk = Walk(self._run.model.decoder, self._encode([photo]))
         return [log_probabilities(walk.step(torch.tensor([token])))[0] for token in (START, *prefix)]
 
@@ -103,7 +103,7 @@ class TrainedCaptioner:
 
 @torch.inference_mode()
 def step_us(run: LoadedRun, calls: int = 200) -> float:
-    """The median time of one decoder step in torch: one row, one thread, in microseconds."""
+    """Return the median time of one decoder step in torch: one row, one thread, in microseconds."""
     _, step = exportable(run.model)
     inputs = step.example()
     threads = torch.get_num_threads()
