@@ -1,1 +1,1 @@
-"""The bundle: its manifest, its files, its packed form, and the check of it all."""
+"""Bundles: manifest, files, packed form and verification."""

@@ -1,8 +1,8 @@
-"""Expanded model files of packed bundles, kept for the next process: reading one is ten times as fast as expanding it.
+"""Cache of model files expanded from packed bundles; reading one is ten times as fast as expanding it.
 
-A file is named after its SHA-256, which the header of the packed bundle lists. The packed bundle is read and hashed whenever it
-is used, and so is the kept file: one that has changed is expanded again and replaced. The verifier runs every time; only the
-expansion is saved.
+A file is named after its SHA-256, which the header of the packed bundle lists. The packed bundle and the cached file
+are read and hashed on every use. A cached file that has changed is expanded again and replaced. The verifier runs every
+time; only the expansion is skipped.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from capprune_runtime.bundle.capz import CapzMembers
 from capprune_runtime.bundle.members import read_plain_file
 from capprune_runtime.errors import BundleError, CapPruneError
 
-MOST_CACHED_BYTES = 256 << 20  # the oldest files go beyond it
+MOST_CACHED_BYTES = 256 << 20  # beyond this the oldest files are removed
 _FOLDER = "expanded"
 
 
 def expanded_cache(cache: Path | None = None) -> Path | None:
-    """Return the user's folder of expanded files, or None where the user has no home.
+    """Return the user's folder of expanded files, or None if the user has no home folder.
 
     Args:
-        cache: The folder around it; `$CAPPRUNE_CACHE`, or else `~/.cache/capprune`, where it is not given.
+        cache: Its parent folder. [default: `$CAPPRUNE_CACHE`, or else `~/.cache/capprune`]
     """
     try:
         return Path(cache or os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune") / _FOLDER
@@ -36,7 +36,7 @@ def expanded_cache(cache: Path | None = None) -> Path | None:
 
 @dataclass(frozen=True)
 class CachedMembers:
-    """The files of a packed bundle, some of which may have been expanded before.
+    """The files of a packed bundle, some of them already expanded in the cache.
 
     Attributes:
         packed: The packed bundle, read and checked.
@@ -61,25 +61,28 @@ class CachedMembers:
         return self.packed.names(cap)
 
     def read(self, name: str, cap_bytes: int) -> bytes:
-        """Read one file from the cache if it is there unchanged, else expand and keep it; errors as of `CapzMembers.read`."""
+        """Read an unchanged file from the cache; otherwise expand and cache it.
+
+        Raises the errors of `CapzMembers.read`.
+        """
         digest = self.packed.slow_digest(name)
         if digest is None:
             return self.packed.read(name, cap_bytes)
         kept = self.folder / digest.hex()
-        with contextlib.suppress(BundleError):  # missing, a link, too large: it is expanded
+        with contextlib.suppress(BundleError):  # missing, a link or too large: expand it
             content = read_plain_file(kept, cap_bytes)
             if hashlib.sha256(content).digest() == digest:
                 return content
         content = self.packed.read(name, cap_bytes)
-        with contextlib.suppress(CapPruneError, OSError):  # a cache that cannot be written to costs time only
+        with contextlib.suppress(CapPruneError, OSError):  # a cache that cannot be written only costs time
             _keep(kept, content)
         return content
 
 
 def _keep(place: Path, content: bytes) -> None:
-    """Write one file, and remove the oldest ones where all become too large together."""
+    """Write one file to the cache, and remove the oldest files while the total exceeds the limit."""
     if place.is_symlink():
-        place.unlink()  # or the file that it points to would be written over
+        place.unlink()  # otherwise a link's target would be overwritten
     write_bytes(place, content)
     entries = [(entry.stat(), entry) for entry in place.parent.iterdir() if not entry.name.endswith(PARTIAL)]
     total = sum(status.st_size for status, _ in entries)

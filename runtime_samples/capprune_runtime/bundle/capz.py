@@ -5,7 +5,8 @@
     sections   one for each file, in the same order, without holes
     SHA-256    of everything before it
 
-docs/bundle_format.md is the specification. Names are those of the bundle format; nothing is written to a disk here.
+docs/bundle_format.md is the specification. Names are those of the bundle format. This module writes nothing to the
+disk.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ MAGIC = b"CAPZ"
 VERSION = 1
 MAX_CAPZ_BYTES = 1 << 30  # of the file, and of what it expands to
 MAX_HEADER_BYTES = 1 << 16
-MAX_MEMBERS = 256  # as a folder may hold
+MAX_MEMBERS = 256  # same limit as for a folder
 PREAMBLE = struct.Struct("<4sIQI")  # magic, version, bytes of the file, bytes of the header
-MEMBER = struct.Struct("<BII32s")  # behind the name: coding, size, stored size, SHA-256 of the expanded file
+MEMBER = struct.Struct("<BII32s")  # after the name: coding, size, stored size, SHA-256 of the expanded file
 DIGEST_BYTES = 32
 
 ZLIB, PIECES = 1, 2
@@ -39,7 +40,7 @@ _CODINGS = (ZLIB, PIECES)
 
 @dataclass(frozen=True)
 class _Member:
-    """One file, packed."""
+    """One packed file."""
 
     name: str
     coding: int
@@ -50,14 +51,14 @@ class _Member:
 
 @dataclass(frozen=True)
 class CapzMembers:
-    """The files of a packed bundle, expanded one by one when they are read."""
+    """The files of a packed bundle, each expanded when it is read."""
 
     place: Path
     packed_bytes: int
     _members: Mapping[str, _Member]
 
     def names(self, cap: int) -> tuple[str, ...]:
-        """Every name, sorted.
+        """Return all names, sorted.
 
         Raises:
             BundleError: There are more than `cap`.
@@ -72,9 +73,9 @@ class CapzMembers:
         """Expand one file.
 
         Raises:
-            MissingFile: There is none of this name.
-            HashMismatch: It does not expand to what was packed.
-            BundleError: It is larger than `cap_bytes`, or breaks a rule of its coding.
+            MissingFile: There is no file of this name.
+            HashMismatch: It does not expand to the original bytes.
+            BundleError: It is larger than `cap_bytes`, or violates its coding.
         """
         where = self.place / name
         member = self._members.get(name)
@@ -87,7 +88,7 @@ class CapzMembers:
             if member.coding == ZLIB:
                 content = inflate(member.section, member.size, "zlib")
             else:
-                from capprune_runtime.bundle.capz_pieces import expand_pieces  # only where no cache has the file
+                from capprune_runtime.bundle.capz_pieces import expand_pieces  # only if the file is not in the cache
 
                 content = expand_pieces(member.section, member.size, self._words)
         except BundleError as error:
@@ -98,28 +99,28 @@ class CapzMembers:
         return content
 
     def slow_digest(self, name: str) -> bytes | None:
-        """Return the SHA-256 of an expanded file that takes long to expand; None for the others."""
+        """Return the SHA-256 of an expanded file that is slow to expand; None for the others."""
         member = self._members.get(name)
         return member.digest if member is not None and member.coding == PIECES else None
 
     def _words(self) -> bytes:
         if (
             VOCABULARY in self._members and self._members[VOCABULARY].coding != ZLIB
-        ):  # or pieces could ask for each other
+        ):  # prevents pieces from requesting each other
             raise BundleError("the vocabulary is not a zlib stream, and a model file refers to it")
         return self.read(VOCABULARY, MAX_VOCABULARY_BYTES)
 
 
 def open_capz(place: Path) -> CapzMembers:
-    """Read a packed bundle and check its structure; `verify_members` checks what is in it.
+    """Read a packed bundle and check its structure; `verify_members` checks its content.
 
     Raises:
         MissingFile: There is no such file.
-        NewerFormat: A later capprune wrote it.
-        HashMismatch: The file is not the one that was written.
-        BundleError: It is no packed bundle, or breaks a rule.
+        NewerFormat: It was written by a later capprune.
+        HashMismatch: The file has changed since it was written.
+        BundleError: It is not a packed bundle, or breaks a rule.
     """
-    target = place.resolve()  # a user may keep a link to a packed bundle
+    target = place.resolve()  # links to packed bundles are allowed
     data = read_member(target.parent, target.name, MAX_CAPZ_BYTES)
     try:
         return CapzMembers(place, len(data), _read_members(memoryview(data)))

@@ -1,13 +1,13 @@
-"""One model file inside a packed bundle: cut into literal bytes and coded pieces, and put together again.
+"""Expand one model file of a packed bundle, which is stored as literal bytes and coded pieces.
 
     section    sizes, plan (zlib), literals (zlib), low bits, rANS states, rANS words
-    plan       what each piece is: where it lies in the file, how many items it has, its tables
-    literals   the file without its pieces, and what of the pieces did not pay to code
+    plan       of each piece: its position in the file, its number of items, its tables
+    literals   the file without its pieces, and the parts of pieces that coding does not shrink
 
-A piece is a vector of the model file: bytes, floats that are one of at most 256, the row pointers and column indices of a
-sparse tensor, which are coded together as the gaps between kept weights, or the words of the bundle's vocabulary.
-docs/bundle_format.md, section 8, is the specification. Whatever a file says, nothing is allocated before its size is known to
-be possible.
+A piece is a vector of the model file. It holds bytes, floats of at most 256 distinct values, the words of the bundle's
+vocabulary, or the row pointers and column indices of a sparse tensor. The latter are coded together, as the gaps
+between kept weights.
+docs/bundle_format.md, section 8, is the specification. No memory is allocated before its size is known to be possible.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from capprune_runtime.bundle.inflate import inflate
 from capprune_runtime.bundle.rans import LOW, MOST_LANES, SYMBOLS, Symbols, decode_runs
 from capprune_runtime.errors import BundleError
 
-SECTION = struct.Struct("<6I")  # plan coded, plan, literals coded, low bits, words, lanes
+SECTION = struct.Struct("<6I")  # sizes of: coded plan, plan, coded literals, low bits, words, lanes
 
 
 def expand_pieces(section: memoryview, size: int, words: Callable[[], bytes] = bytes) -> bytes:
-    """Put a model file together again.
+    """Expand a model file.
 
     Args:
-        section: As the packed bundle holds it.
-        size: Of the file, known to be possible.
-        words: Gives the bundle's vocabulary.txt, where a piece stands for it.
+        section: The section of the packed bundle.
+        size: Size of the expanded file, known to be possible.
+        words: Returns the bundle's vocabulary.txt, for pieces that refer to it.
 
     Raises:
         BundleError: The section breaks a rule.
@@ -75,7 +75,7 @@ def expand_pieces(section: memoryview, size: int, words: Callable[[], bytes] = b
 
 
 class _Parts:
-    """The parts of a section, which fill it."""
+    """The parts of a section, without holes between them."""
 
     def __init__(self, section: memoryview) -> None:
         if len(section) < SECTION.size:
@@ -99,7 +99,7 @@ class _Parts:
 
 
 def _sorted_cuts(pieces: list[Piece], size: int) -> list[tuple[int, int]]:
-    """What the pieces cut from the file, in the order of the file."""
+    """Return the byte ranges that the pieces cut from the file, in file order."""
     cuts = sorted(cut for piece in pieces for cut in piece.cuts)
     for (_, behind), (first, _) in pairwise([*cuts, (size, size)]):
         if first < behind:
@@ -112,7 +112,7 @@ def _sorted_cuts(pieces: list[Piece], size: int) -> list[tuple[int, int]]:
 def _fill_bytes(
     content: NDArray[np.uint8], piece: BytesPiece, symbols: Iterator[Symbols], literals: NDArray[np.uint8], used: int
 ) -> int:
-    """Put a piece of bytes in its place; returns how many literals are used by now."""
+    """Write a piece of bytes to its place; return the number of literals used so far."""
     width = len(piece.planes)
     items = content[piece.offset : piece.offset + piece.count * width].reshape(piece.count, width)
     for number, table in enumerate(piece.planes):
@@ -133,7 +133,7 @@ def _fill_words(content: NDArray[np.uint8], piece: WordsPiece, words: bytes) -> 
 def _fill_positions(content: NDArray[np.uint8], piece: PositionsPiece, tokens: Symbols, low_bits: _LowBits) -> None:
     base, width = gap_tokens(piece.mantissa_bits)
     gaps = base[tokens] + low_bits.take(width[tokens])
-    places = np.cumsum(gaps + 1) - 1  # of rows * columns, row by row
+    places = np.cumsum(gaps + 1) - 1  # in rows * columns, row by row
     if int(places[-1]) >= piece.rows * piece.columns:
         raise BundleError("positions: a kept weight lies behind the last row", found=int(places[-1]))
     pointers = np.searchsorted(places, np.arange(piece.rows + 1) * piece.columns)
@@ -142,10 +142,10 @@ def _fill_positions(content: NDArray[np.uint8], piece: PositionsPiece, tokens: S
 
 
 def gap_tokens(mantissa_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What a token says of a gap: its smallest value, and how many low bits to add, by token `(256,)`.
+    """Return the smallest gap of each token, and its number of extra low bits, each `(256,)`.
 
-    As floating point numbers do it: tokens below 2^m are the gap itself; above, a token holds the exponent and the m bits
-    below the leading one.
+    The coding resembles floating point. Tokens below 2^m are the gap itself. Larger tokens hold the exponent and the m
+    bits below the leading one.
     """
     token = np.arange(SYMBOLS)
     width = np.maximum((token >> mantissa_bits) - 1, 0)
@@ -155,7 +155,7 @@ def gap_tokens(mantissa_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 class _LowBits:
-    """A stream of numbers of so many bits each, low bits first."""
+    """A stream of numbers of given bit widths, low bits first."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = np.concatenate([np.frombuffer(data, np.uint8), np.zeros(8, np.uint8)])
@@ -169,7 +169,7 @@ class _LowBits:
         self._position = int(behind[-1])
         first = behind - widths
         window = np.zeros(len(widths), np.int64)
-        for byte in range(5):  # 30 bits from any bit of a byte on
+        for byte in range(5):  # 30 bits starting at any bit of a byte
             window |= self._data[(first >> 3) + byte].astype(np.int64) << (8 * byte)
         return (window >> (first & 7)) & ((1 << widths) - 1)
 

@@ -1,4 +1,4 @@
-"""The plan of a model file inside a packed bundle: what its coded pieces are, where they lie, and their tables.
+"""Plan of a model file in a packed bundle: its coded pieces, their positions and their tables.
 
 docs/bundle_format.md, section 8.2, is the specification.
 """
@@ -16,18 +16,18 @@ from capprune_runtime.errors import BundleError
 
 MAX_PLAN_BYTES = 1 << 20
 MAX_PIECES = 4096
-MAX_KEPT = 1 << 24  # positions of one piece, and rows: they are worked on in 64 bits
+MAX_KEPT = 1 << 24  # positions of one piece, and rows; both are computed in 64 bits
 MAX_PLACES = 1 << 40  # rows times columns
 MAX_LOW_BITS = 30
 
 # Kinds of pieces in the plan.
 BYTES, SCALED, CODEBOOK, POSITIONS, WORDS = range(5)
-ZERO_SYMBOL = 128  # of SCALED: the symbol of a weight that is zero
+ZERO_SYMBOL = 128  # the symbol of a zero weight in SCALED
 
 
 @dataclass(frozen=True)
 class BytesPiece:
-    """Items of `width` bytes; byte `n` of every item is a run, or literal where there is no table."""
+    """Items of `width` bytes. Byte `n` of all items is a run, or literal if it has no table."""
 
     offset: int
     count: int
@@ -35,12 +35,12 @@ class BytesPiece:
 
     @property
     def cuts(self) -> list[tuple[int, int]]:
-        """(first byte, byte behind) of each part of the file that the piece gives back."""
+        """Return (first byte, end) of each part of the file that the piece restores."""
         return [(self.offset, self.offset + self.count * len(self.planes))]
 
     @property
     def runs(self) -> list[Run]:
-        """What stands for it in the stream of symbols."""
+        """Return the piece's runs in the stream of symbols."""
         return [Run(self.count, table) for table in self.planes if table is not None]
 
 
@@ -66,7 +66,7 @@ class FloatPiece:
 
 @dataclass(frozen=True)
 class PositionsPiece:
-    """Row pointers and column indices of a sparse tensor (rows, columns), counted in blocks where it has blocks."""
+    """Row pointers and column indices of a sparse tensor (rows, columns), counted in blocks if it has blocks."""
 
     pointers: int
     pointer_bytes: int
@@ -94,7 +94,7 @@ class PositionsPiece:
 
 @dataclass(frozen=True)
 class WordsPiece:
-    """The bundle's vocabulary.txt, whole, which a model file may hold as metadata."""
+    """The bundle's whole vocabulary.txt, which a model file may hold as metadata."""
 
     offset: int
     count: int
@@ -114,7 +114,7 @@ Piece: TypeAlias = BytesPiece | FloatPiece | PositionsPiece | WordsPiece
 
 
 def read_plan(plan: bytes, size: int) -> list[Piece]:
-    """What the pieces of a file of `size` bytes are.
+    """Return the pieces of a file of `size` bytes.
 
     Raises:
         BundleError: The plan breaks a rule.
@@ -128,7 +128,7 @@ def read_plan(plan: bytes, size: int) -> list[Piece]:
 
 
 class _Fields:
-    """Reads numbers from a plan."""
+    """Reader of the numbers of a plan."""
 
     def __init__(self, plan: bytes) -> None:
         self._plan = plan
@@ -142,7 +142,7 @@ class _Fields:
         return content
 
     def number(self, low: int, high: int) -> int:
-        """7 bits a byte, low ones first; the top bit says that more follow."""
+        """Read a varint: 7 bits a byte, low bits first; the top bit marks that more bytes follow."""
         start, value, shift, more = self.position, 0, 0, True
         while more and shift < 35:
             byte = self.take(1)[0]
@@ -183,7 +183,7 @@ def _piece(fields: _Fields, size: int) -> Piece:
         return BytesPiece(offset, count, tuple(fields.table_or_none() for _ in range(width)))
     if kind == SCALED:
         scale = np.frombuffer(fields.take(4), "<f4").astype(np.float32)
-        with np.errstate(all="ignore"):  # not a number, overflows: the hash decides
+        with np.errstate(all="ignore"):  # NaN or overflow: the hash decides
             book = scale * (np.arange(SYMBOLS) - ZERO_SYMBOL).astype(np.float32)
     else:
         book = np.frombuffer(fields.take(4 * fields.number(1, SYMBOLS)), "<f4").astype(np.float32)

@@ -1,7 +1,7 @@
-"""What a bundle costs to run: its searches, its golden photos, and what a packed one expands to.
+"""Limits of a bundle's running costs: its searches, its golden photos and the expansion of a packed bundle.
 
-Beam, length and vocabulary are free within wide bounds, and a bundle may hold many golden photos, so that their product is
-limited by the size of the bundle: `BASE` + `PER_BYTE` · size.
+Beam, length and vocabulary have wide limits, and a bundle may hold many golden photos. So their product is limited by
+the size of the bundle: `BASE` + `PER_BYTE` · size.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from capprune_runtime.bundle.manifest import GOLDEN_PHOTO, Manifest
 from capprune_runtime.bundle.preprocessing import PreprocessingSection
 from capprune_runtime.errors import BundleError
 
-# Products that captioning the golden photos, or one photo with the manifest's beam, may add up; about 5 s and 1 s per MB.
+# Limits of multiply-adds for captioning the golden photos, and for one photo with the manifest's beam; about 5 s and 1
+# s per MB.
 BASE_WORK, WORK_PER_BYTE = 20_000_000_000, 8000
-# Bytes that a packed bundle may expand to.
+# Limits of the expanded size of a packed bundle, in bytes.
 BASE_BYTES, BYTES_PER_BYTE = 64 << 20, 16
 MAX_GOLDEN_BYTES = 64 << 20  # of all golden photos, decoded
-_SCORE_WORK = 20  # of one score of one hypothesis: its logarithm, and its place among the others
+_SCORE_WORK = 20  # cost of one score of one hypothesis: its logarithm and its ranking
 _PIXEL_WORK = 60
-_STEP_WORK = 1_000_000  # of a step besides its products: the host's part of it
+_STEP_WORK = 1_000_000  # cost of a step on the host, besides its multiply-adds
 
 
 def check_expansion(packed_bytes: int, total_bytes: int) -> None:
-    """Check what a packed bundle expands to.
+    """Check the expanded size of a packed bundle.
 
     Raises:
-        BundleError: It is too much for the size of the file.
+        BundleError: It is too large for the size of the file.
     """
     limit = BASE_BYTES + BYTES_PER_BYTE * packed_bytes
     if total_bytes > limit:
@@ -40,21 +41,21 @@ def check_expansion(packed_bytes: int, total_bytes: int) -> None:
 
 
 def photo_size(manifest: Manifest) -> int | None:
-    """Return S, the side of a golden photo in pixels; None for a model that reads features of regions."""
+    """Return S, the side of a golden photo in pixels; None for a model of region features."""
     return manifest.photo_size if isinstance(manifest.preprocessing, PreprocessingSection) else None
 
 
 def check_costs(
     manifest: Manifest, golden: Sequence[GoldenEntry], encode: int, step: int, size_bytes: int, place: Path
 ) -> None:
-    """Check what captioning with a bundle costs.
+    """Check the cost of captioning with a bundle.
 
     Args:
         manifest: The bundle's manifest.
         golden: Its golden photos.
-        encode: Products that `encode` adds up.
-        step: Products that `step` adds up.
-        size_bytes: The size of the bundle as it is stored.
+        encode: Multiply-adds of `encode`.
+        step: Multiply-adds of `step`.
+        size_bytes: Stored size of the bundle.
         place: The bundle, for messages.
 
     Raises:

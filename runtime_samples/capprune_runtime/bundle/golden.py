@@ -1,4 +1,4 @@
-"""golden/golden.json: the photos that a bundle proves itself on, and what must be said of them."""
+"""Reading golden/golden.json: the golden photos of a bundle and their expected captions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class GoldenEntry:
-    """What the trained model said of one photo.
+    """The trained model's caption of one photo.
 
     Args:
         photo: The photo's path in the bundle.
-        beam: K of the search.
-        tokens: Ids without `<start>` and `<end>`.
-        caption: The same in words.
+        beam: Beam width K of the search.
+        tokens: Token ids without `<start>` and `<end>`.
+        caption: The caption as text.
     """
 
     photo: str
@@ -37,7 +37,7 @@ class GoldenEntry:
 def parse_golden(
     files: Mapping[str, bytes], place: Path, manifest: Manifest, vocabulary: Vocabulary
 ) -> tuple[GoldenEntry, ...]:
-    """Read golden.json of a bundle whose other files are checked; nothing when there is none.
+    """Read golden.json of a bundle whose other files are checked; return nothing if there is none.
 
     Args:
         files: The bytes of every file of the bundle, by name.
@@ -46,7 +46,7 @@ def parse_golden(
         vocabulary: The bundle's vocabulary.
 
     Raises:
-        BundleError: It is not strict JSON, or not as docs/bundle_format.md says.
+        BundleError: It is not strict JSON, or does not follow docs/bundle_format.md.
     """
     if GOLDEN not in files:
         return ()
@@ -65,16 +65,16 @@ def parse_golden(
 
 
 def check_golden_photos(files: Mapping[str, bytes], place: Path, size: int | None) -> None:
-    """Decode every photo of a bundle.
+    """Decode every golden photo of a bundle.
 
     Args:
         files: The bytes of every file of the bundle, by name.
         place: The bundle, for messages.
-        size: S, the side of a photo in pixels; None where the model reads no photos.
+        size: S, the side of a photo in pixels; None if the model reads no photos.
 
     Raises:
-        PhotoError: One is no PNG, cannot be decoded or is not S x S.
-        BundleError: There are photos, and the model reads none.
+        PhotoError: A photo is not a PNG, cannot be decoded or is not S x S.
+        BundleError: There are photos, but the model reads none.
     """
     for name, content in files.items():
         if GOLDEN_PHOTO.fullmatch(name):

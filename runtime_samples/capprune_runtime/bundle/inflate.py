@@ -1,4 +1,4 @@
-"""zlib streams of a known size."""
+"""Decompression of zlib streams of a known size."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from capprune_runtime.errors import BundleError
 
 
 def inflate(data: memoryview, size: int, what: str) -> bytes:
-    """Expand one zlib stream that must fill `data` and give exactly `size` bytes.
+    """Expand one zlib stream that must use all of `data` and return exactly `size` bytes.
 
     Raises:
-        BundleError: It does not.
+        BundleError: The stream is broken, or its size differs.
     """
     stream = zlib.decompressobj()
     try:

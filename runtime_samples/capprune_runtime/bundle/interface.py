@@ -1,7 +1,7 @@
-"""The interface of a decoder: which tensors `encode` returns, and which ones `step` takes and returns.
+"""The interface of a decoder: the tensors that `encode` returns, and those that `step` takes and returns.
 
-A step generates one word. It takes the token before, the *held* tensors, which are set once per photo, and the *state*, of
-which every hypothesis of a search has its own. It returns a score for each token and the new state.
+A step generates one word. It takes the previous token, the *held* tensors and the *state*. Held tensors are set once
+per photo; every hypothesis of a search has its own state. The step returns a score for each token and the new state.
 
     family                   held                                   state
     LSTM, soft attention     keys (R, A), values (R, C)             h (H), c (H)
@@ -9,7 +9,7 @@ which every hypothesis of a search has its own. It returns a score for each toke
     two LSTMs (Up-Down)      keys (R, A), values (R, C), …          h1 (H), c1 (H), h2 (H), c2 (H)
     transformer              keys and values of the encoder         cached keys and values (T, …), appended
 
-Manifest, verifier, captioner and exporters read this description; none of them knows a family. The idea of describing
+Manifest, verifier, captioner and exporters use this description, and do not depend on a family. The idea of describing
 inputs, outputs and state as data follows `genai_config.json` of onnxruntime-genai.
 """
 
@@ -27,7 +27,7 @@ from capprune_runtime.formats import NEXT, Signature
 TOKEN, POSITION, SCORES, ATTENTION = "token", "position", "scores", "attention"
 MAX_TENSORS = 64  # held and state together
 MAX_STATE_BYTES = 64 << 20  # of all tensors of one hypothesis; the same limit holds for all held tensors
-MAX_RANK = 3  # the kernels take four dimensions at most, and the batch is one of them
+MAX_RANK = 3  # the kernels support four dimensions, one of which is the batch
 MAX_DIMENSION = 1 << 16
 VOCABULARY_SIZES = range(5, 1_000_001)
 
@@ -41,11 +41,11 @@ _ITEM_BYTES = {"float32": 4}
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor that stays the same for all words of a photo.
+    """A tensor that is constant for all words of a photo.
 
     Attributes:
-        shape: Without the leading batch dimension of 1.
-        dtype: Its NumPy type.
+        shape: Shape without the leading batch dimension of 1.
+        dtype: NumPy type.
     """
 
     shape: tuple[int, ...]
@@ -54,13 +54,14 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """A float32 tensor that goes from step to step.
+    """A float32 tensor that is passed from step to step.
 
     Attributes:
-        shape: What the step takes, without the leading batch dimension of 1. With `append` the first dimension counts words.
-        first: Where the first value comes from: `encode` returns it, or it is all `zeros`.
-        carry: The step returns the whole new tensor (`replace`), or one new slice along the first dimension (`append`),
-            which the host writes into its copy at the position of the word.
+        shape: Shape of the step's input, without the leading batch dimension of 1. With `append` the first dimension
+            counts words.
+        first: Source of the first value: returned by `encode`, or all `zeros`.
+        carry: `replace`: the step returns the whole new tensor. `append`: it returns one new slice along the first
+            dimension, which the host writes into its copy at the position of the word.
     """
 
     shape: tuple[int, ...]
@@ -69,7 +70,7 @@ class StateSpec:
 
     @property
     def returned(self) -> tuple[int, ...]:
-        """The shape that a step returns, without the leading batch dimension."""
+        """Return the shape of the step's output, without the leading batch dimension."""
         return self.shape[1:] if self.carry == "append" else self.shape
 
 
@@ -81,7 +82,7 @@ class StepInterface:
         vocabulary: V, the number of scores.
         held: Set once per photo, by name; `encode` returns them.
         state: One copy per hypothesis, by name.
-        regions: R where the step returns its attention over R regions of the photo; None where it has no attention to show.
+        regions: R if the step returns its attention over R regions of the photo; None if it returns no attention.
         position: Whether the step takes the position of the word, from 0.
     """
 
@@ -93,43 +94,43 @@ class StepInterface:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of the state of one hypothesis."""
+        """Size of the state of one hypothesis, in bytes."""
         return sum(4 * prod(spec.shape) for spec in self.state.values())
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of what is held for one photo."""
+        """Size of the held tensors of one photo, in bytes."""
         return sum(_ITEM_BYTES.get(spec.dtype, 8) * prod(spec.shape) for spec in self.held.values())
 
     @property
     def attended(self) -> int:
-        """Numbers that a step reads of the photo: the sizes of all held tensors."""
+        """Number of elements of all held tensors, which a step reads."""
         return sum(prod(spec.shape) for spec in self.held.values())
 
     def encode_outputs(self) -> Signature:
-        """Return what `encode` must return."""
+        """Return the required outputs of `encode`."""
         held = {name: ((1, *spec.shape), spec.dtype) for name, spec in self.held.items()}
         first = {name: ((1, *s.shape), "float32") for name, s in self.state.items() if s.first == "encode"}
         return {**held, **first}
 
     def step_inputs(self) -> Signature:
-        """Return what `step` must take."""
+        """Return the required inputs of `step`."""
         words = {TOKEN: ((1,), "int32")} | ({POSITION: ((1,), "int32")} if self.position else {})
         state = {name: ((1, *spec.shape), "float32") for name, spec in self.state.items()}
         held = {name: ((1, *spec.shape), spec.dtype) for name, spec in self.held.items()}
         return {**words, **state, **held}
 
     def step_outputs(self) -> Signature:
-        """Return what `step` must return, by the names that TFLite uses."""
+        """Return the required outputs of `step`, by their TFLite names."""
         state = {name: ((1, *spec.returned), "float32") for name, spec in self.state.items()}
         seen = {} if self.regions is None else {ATTENTION: ((1, self.regions), "float32")}
         return {SCORES: ((1, self.vocabulary), "float32"), **state, **seen}
 
     def rules(self, max_tokens: int) -> Iterator[tuple[str, bool, str]]:
-        """Yield (key, whether it holds, what is expected) for every rule of docs/bundle_format.md.
+        """Yield (key, whether the rule holds, what is expected) for every rule of docs/bundle_format.md.
 
         Args:
-            max_tokens: The longest caption, in tokens, which an appended state must have room for.
+            max_tokens: Longest caption, in tokens; an appended state must have room for it.
         """
         count = len(self.held) + len(self.state)
         appended = any(spec.carry == "append" for spec in self.state.values())
@@ -151,12 +152,12 @@ class StepInterface:
                 yield f"{key}.first", state.first == "zeros", "zeros, as it is appended"
                 room = len(state.shape) >= 2 and state.shape[0] >= max_tokens
                 yield f"{key}.shape", room, f"at least {max_tokens} slices, as decoding.max_tokens asks for"
-        # last, as the sizes are known to be bounded by now
+        # last, because the sizes are bounded by the rules above
         yield "state", self.state_bytes <= MAX_STATE_BYTES, f"at most {MAX_STATE_BYTES} bytes in all"
         yield "held", self.held_bytes <= MAX_STATE_BYTES, f"at most {MAX_STATE_BYTES} bytes in all"
 
     def check(self, where: str, max_tokens: int) -> None:
-        """Raise for the first rule that does not hold.
+        """Raise an error for the first rule that does not hold.
 
         Raises:
             BundleError: A rule is broken; `where` names the key.

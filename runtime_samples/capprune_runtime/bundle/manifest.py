@@ -1,8 +1,9 @@
-"""A bundle's manifest.json: what the model is, how to feed it, and the hash of every other file.
+"""A bundle's manifest.json: the model, its inputs and outputs, and the hash of every other file.
 
 Reading is strict: an unknown, missing or repeated key, a wrong type or a value out of range is an error that
-names the key. The one place that knows the bundle's file names. docs/bundle_format.md is the specification.
-Manifests of schema 1, which knew one decoder family, are lifted to schema 2 by `capprune_runtime.bundle.schema1`.
+names the key. Only this module defines the bundle's file names. docs/bundle_format.md is the specification.
+Manifests of schema 1, which supported one decoder family, are converted to schema 2 by
+`capprune_runtime.bundle.schema1`.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ModelSection:
-    """What the decoder is, for people and tools; what it takes and returns stands in `decoder.interface`.
+    """The decoder's architecture, for people and tools; its inputs and outputs are in `decoder.interface`.
 
     Attributes:
         family: Name of the decoder family.
-        description: The same in a few words.
-        sizes: Widths, layers and heads by name.
+        description: The family in a few words.
+        sizes: Widths, layers and heads, by name.
     """
 
     family: str
@@ -64,7 +65,7 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class DecodingSection:
-    """How captions are searched: token ids, the most words of a caption, the beam's default width."""
+    """Settings of the search: token ids, the longest caption in words, the default beam width."""
 
     start: int
     end: int
@@ -75,7 +76,7 @@ class DecodingSection:
 
 @dataclass(frozen=True)
 class EncoderSection:
-    """The encoder's file and the name of its call, in TFLite its signature."""
+    """The encoder's file and the name of its call; in TFLite, of its signature."""
 
     file: str = ENCODER
     signature: str = ENCODE_SIGNATURE
@@ -83,7 +84,7 @@ class EncoderSection:
 
 @dataclass(frozen=True)
 class DecoderSection:
-    """The decoder's file, the name of its call, and what that call takes and returns."""
+    """The decoder's file, the name of its call, and that call's inputs and outputs."""
 
     interface: StepInterface
     file: str = DECODER
@@ -102,7 +103,7 @@ class PruningSection:
 
 @dataclass(frozen=True)
 class QuantisationSection:
-    """How the weights of each model are stored, as the exporter names it."""
+    """Storage format of each model's weights, as the exporter names it."""
 
     encoder: str
     decoder: str
@@ -110,7 +111,7 @@ class QuantisationSection:
 
 @dataclass(frozen=True)
 class DataSection:
-    """What the model was trained on, and under which licence."""
+    """The training data and its licence."""
 
     name: str
     licence: str
@@ -118,7 +119,7 @@ class DataSection:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What one file of the bundle must be."""
+    """Size and hash of one file of the bundle."""
 
     sha256: str
     size_bytes: int
@@ -126,10 +127,10 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of manifest.json. `config` is the resolved training config, `files` every file but this one.
+    """The whole manifest.json. `config` is the resolved training config; `files` lists every other file.
 
     Raises:
-        BundleError: A value is out of range, or two values contradict each other; `where` is the key.
+        BundleError: A value is out of range, or two values contradict each other; `where` names the key.
     """
 
     created_by: str
@@ -152,12 +153,12 @@ class Manifest:
 
     @property
     def interface(self) -> StepInterface:
-        """What `step` takes and returns."""
+        """The inputs and outputs of `step`."""
         return self.decoder.interface
 
     @property
     def format(self) -> Format:
-        """The kind of the model files."""
+        """The format of the model files."""
         return next(one for one in FORMATS.values() if one.encoder == self.encoder.file)
 
     @property
@@ -165,7 +166,7 @@ class Manifest:
         """S, the side of the squashed photo in pixels.
 
         Raises:
-            UsageError: The model takes features of regions instead of photos.
+            UsageError: The model takes region features instead of photos.
         """
         if isinstance(self.preprocessing, RegionsSection):
             raise UsageError(
@@ -175,31 +176,34 @@ class Manifest:
         return self.preprocessing.size
 
     def encode_inputs(self) -> Signature:
-        """Return what `encode` must take: the shape and type of every input."""
+        """Return the required inputs of `encode`: shape and type of every input."""
         return self.preprocessing.encode_inputs()
 
     def described(self) -> dict[str, Any]:
-        """Return what the metadata of a .tflite must say of the bundle around it."""
+        """Return the required content of a .tflite file's metadata about the bundle."""
         return described(self.preprocessing, self.decoding, self.tokens)
 
     def as_json(self) -> dict[str, Any]:
-        """The content of manifest.json; `parse_manifest` reads it back."""
+        """Return the content of manifest.json; `parse_manifest` reads it back."""
         return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
 
 
 def described(
     preprocessing: PreprocessingSection | RegionsSection, decoding: DecodingSection, tokens: TokensSection
 ) -> dict[str, Any]:
-    """Return what the metadata of a .tflite says: how to feed the model and how to read it; words go without saying."""
+    """Return the metadata of a .tflite: how to feed the model and how to interpret its output.
+
+    Plain word tokens are not mentioned.
+    """
     coding = {} if tokens == WORDS else {"tokens": dataclasses.asdict(tokens)}
     return {"preprocessing": preprocessing.described(), "decoding": dataclasses.asdict(decoding), **coding}
 
 
 def parse_manifest(text: str | bytes, where: object) -> Manifest:
-    """Read the content of a manifest.json.
+    """Parse the content of a manifest.json.
 
     Args:
-        text: In UTF-8 where it comes as bytes.
+        text: The content; bytes must be UTF-8.
         where: The file's name, for messages.
 
     Raises:
@@ -221,7 +225,7 @@ def parse_manifest(text: str | bytes, where: object) -> Manifest:
 
 
 def allowed(name: str) -> bool:
-    """Whether a bundle may hold a file of this name, beside the manifest."""
+    """Return whether a bundle may hold a file of this name, besides the manifest."""
     return name in {*model_files(), VOCABULARY, *OPTIONAL_FILES} or GOLDEN_PHOTO.fullmatch(name) is not None
 
 
@@ -245,7 +249,7 @@ def _check_version(tree: Any) -> int:
 
 
 def _rules(manifest: Manifest) -> list[tuple[str, bool, str]]:
-    """(key, whether it holds, what is expected), over the sections that name no file."""
+    """Yield (key, whether the rule holds, what is expected) for the sections that name no file."""
     return [
         ("created_by", _is_text(manifest.created_by), "1 to 200 printable characters"),
         ("data.name", _is_text(manifest.data.name), "1 to 200 printable characters"),
@@ -291,13 +295,13 @@ def _decoding_rules(decoding: DecodingSection, vocabulary: int) -> list[tuple[st
 
 def _pruning_rules(pruning: PruningSection) -> list[tuple[str, bool, str]]:
     kept, prunable = pruning.kept_weights, pruning.prunable_weights
-    counted = 1 - kept / prunable if 0 <= kept <= prunable and prunable > 0 else 0.0  # huge counts have no quotient
+    counted = 1 - kept / prunable if 0 <= kept <= prunable and prunable > 0 else 0.0  # huge counts cannot be divided
     return [
         ("pruning.method", _is_name(pruning.method), "a name in a-z, 0-9, _"),
         ("pruning.sparsity", 0 <= pruning.sparsity <= 1, "0 to 1"),
         ("pruning.prunable_weights", 0 <= prunable <= 1 << 40, "0 to 2^40"),
         ("pruning.kept_weights", 0 <= kept <= prunable, "0 to pruning.prunable_weights"),
-        # the exporter may round what it prints, not more
+        # the exporter may round the printed value, but no more
         ("pruning.sparsity", abs(pruning.sparsity - counted) <= 1e-3, f"{counted:.6f}, as the counts give"),
     ]
 

@@ -1,6 +1,6 @@
-"""Reading a bundle's files: plain files of an allowed name only, up to a cap, once, into memory.
+"""Reading a bundle's files: plain files with allowed names only, of limited size, read once into memory.
 
-Wherever a bundle lies, a verifier sees it as `Members`: names, and bytes by name.
+The verifier accesses every kind of bundle as `Members`: names, and bytes by name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OPEN_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_BINARY", 0)
     | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # a named pipe must not hold the reader up
+    | getattr(os, "O_NONBLOCK", 0)  # a named pipe must not block the reader
     | getattr(os, "O_CLOEXEC", 0)
 )
 
@@ -27,17 +27,17 @@ class Members(Protocol):
 
     @property
     def place(self) -> Path:
-        """Where they lie, for messages: a member's place is `place / name`."""
+        """Path of the bundle, for messages: the path of a member is `place / name`."""
 
     @property
     def packed_bytes(self) -> int | None:
-        """The size of the file that they are packed in; None where they are not."""
+        """Size of the packed file that holds them; None for a folder."""
 
     def names(self, cap: int) -> tuple[str, ...]:
-        """Every name, sorted, with `/` between folders; an error beyond `cap` of them."""
+        """Return all names, sorted, with `/` between folders. More than `cap` names are an error."""
 
     def read(self, name: str, cap_bytes: int) -> bytes:
-        """One file, whole; an error when it is missing or larger than `cap_bytes`."""
+        """Return one whole file. A missing file, or one larger than `cap_bytes`, is an error."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class FolderMembers:
 def read_member(folder: Path, name: str, cap_bytes: int) -> bytes:
     """Read one file of a bundle into memory.
 
-    What is checked and what is used are the same bytes: nothing reads the file a second time.
-    Hard links are accepted, because content-addressed stores and backups make them of plain files.
+    The file is read only once, so that the checked bytes are the bytes in use. Hard links are accepted, because
+    content-addressed stores and backups create them.
 
     Args:
-        folder: The bundle.
-        name: The file's name inside the bundle, with `/` between folders; the caller has allowed it.
-        cap_bytes: The most bytes such a file may have.
+        folder: The bundle's folder.
+        name: The file's name inside the bundle, with `/` between folders; the caller has checked it.
+        cap_bytes: Maximum size of such a file.
 
     Raises:
         MissingFile: There is no such file.
@@ -79,10 +79,10 @@ def read_plain_file(path: Path, cap_bytes: int, of: str = "bundle", *, follow_li
 
     Args:
         path: The file.
-        cap_bytes: The most bytes that it may have.
-        of: What the file is a part of, for messages.
-        follow_links: Whether a link to a plain file is one. In a bundle it is not, because it could lead out of what was
-            handed over; a checkpoint that the user names often lies in a store that is made of links.
+        cap_bytes: Maximum size.
+        of: What the file belongs to, for messages.
+        follow_links: Whether a link to a plain file is accepted. In a bundle it is not, because it could point outside
+            the bundle. A checkpoint named by the user is often in a store of links.
 
     Raises:
         MissingFile: There is no such file.
@@ -104,7 +104,7 @@ def read_plain_file(path: Path, cap_bytes: int, of: str = "bundle", *, follow_li
                     expected=f"at most {cap_bytes} bytes",
                     found=f"{status.st_size} bytes",
                 )
-            return file.read(status.st_size + 1)  # not up to the cap: read() takes all its memory first
+            return file.read(status.st_size + 1)  # not up to the cap: read() allocates that much first
     except FileNotFoundError:
         raise MissingFile(f"a file of the {of} is missing", where=path) from None
     except OSError as error:
@@ -112,10 +112,10 @@ def read_plain_file(path: Path, cap_bytes: int, of: str = "bundle", *, follow_li
 
 
 def list_members(folder: Path, cap: int) -> tuple[str, ...]:
-    """The names of all files under a bundle, sorted, with `/` between folders.
+    """Return the names of all files under a bundle, sorted, with `/` between folders.
 
     Raises:
-        BundleError: The folder is not one, holds more than `cap` entries, or holds a link or a device.
+        BundleError: It is not a folder, holds more than `cap` entries, or holds a link or a device.
     """
     names: list[str] = []
     pending = [("", folder)]

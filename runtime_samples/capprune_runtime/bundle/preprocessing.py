@@ -1,4 +1,4 @@
-"""What `encode` takes: a photo of a size and how its pixels become numbers, or features of regions."""
+"""The input of `encode`: a photo of a given size and its normalisation, or region features."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from capprune_runtime.formats import Signature
 
 RESIZE = "squash-triangle-q15"
 MAX_REGIONS = 1024
-PHOTO, REGIONS, PRESENT = "photo", "regions", "present"  # inputs of `encode`; PRESENT is 1 for a region, 0 for a filler
+PHOTO, REGIONS, PRESENT = "photo", "regions", "present"  # inputs of `encode`; PRESENT is 1 for a region, 0 for padding
 
 
 @dataclass(frozen=True)
 class PreprocessingSection:
-    """How a photo becomes the encoder's input: squashed to `size` pixels a side, then (x - mean) / scale.
+    """Preprocessing of a photo: squash it to `size` pixels a side, then compute (x - mean) / scale.
 
     Attributes:
-        size: S.
-        resize: The definition of the resize.
-        mean: Of each channel, red, green and blue, on the scale 0 to 255.
-        scale: Of each channel.
-        input: What `encode` takes.
+        size: S, the side of the square in pixels.
+        resize: Name of the resize's definition.
+        mean: Mean of red, green and blue, on the scale 0 to 255.
+        scale: Scale of red, green and blue.
+        input: Kind of input of `encode`.
     """
 
     size: int
@@ -32,16 +32,19 @@ class PreprocessingSection:
     input: Literal["photo"] = "photo"
 
     def described(self) -> dict[str, Any]:
-        """Return what the metadata of a .tflite says of it: one number where the channels share a whole one."""
+        """Return this section for the metadata of a .tflite.
+
+        Equal whole values of the three channels become one number.
+        """
         mean, scale = (_shared(numbers) for numbers in (self.mean, self.scale))
         return {"size": self.size, "resize": self.resize, "mean": mean, "scale": scale}
 
     def encode_inputs(self) -> Signature:
-        """Return what `encode` must take."""
+        """Return the required inputs of `encode`."""
         return {PHOTO: ((1, self.size, self.size, 3), "float32")}
 
     def rules(self) -> list[tuple[str, bool, str]]:
-        """Return what must hold: (key, whether it does, what is expected)."""
+        """Return the rules: (key, whether the rule holds, what is expected)."""
         scales = len(self.scale) == 3 and all(0.5 <= one <= 1024 for one in self.scale)
         means = len(self.mean) == 3 and all(0 <= one <= 255 for one in self.mean)
         return [
@@ -54,12 +57,12 @@ class PreprocessingSection:
 
 @dataclass(frozen=True)
 class RegionsSection:
-    """`encode` takes features of regions that a detector found, not a photo.
+    """Preprocessing of a model that takes the region features of a detector instead of a photo.
 
     Attributes:
-        regions: R, the most regions of a photo; fewer are filled up with zeros.
-        channels: F, of each region.
-        input: What `encode` takes.
+        regions: R, the largest number of regions of a photo; fewer are padded with zeros.
+        channels: F, channels of each region.
+        input: Kind of input of `encode`.
     """
 
     regions: int
@@ -67,15 +70,15 @@ class RegionsSection:
     input: Literal["regions"] = "regions"
 
     def described(self) -> dict[str, Any]:
-        """Return what the metadata of a .tflite says of it."""
+        """Return this section for the metadata of a .tflite."""
         return dataclasses.asdict(self)
 
     def encode_inputs(self) -> Signature:
-        """Return what `encode` must take."""
+        """Return the required inputs of `encode`."""
         return {REGIONS: ((1, self.regions, self.channels), "float32"), PRESENT: ((1, self.regions), "float32")}
 
     def rules(self) -> list[tuple[str, bool, str]]:
-        """Return what must hold: (key, whether it does, what is expected)."""
+        """Return the rules: (key, whether the rule holds, what is expected)."""
         return [
             ("regions", 1 <= self.regions <= MAX_REGIONS, f"1 to {MAX_REGIONS}"),
             ("channels", 1 <= self.channels <= 65_536, "1 to 65536"),

@@ -1,6 +1,7 @@
-"""Decoding streams of symbols: rANS with static tables, many lanes side by side.
+"""Decode streams of symbols: rANS with static tables, many lanes in parallel.
 
-The packed bundle holds weights this way (docs/bundle_format.md, section "The packed bundle"). Read symbol by symbol:
+The packed bundle holds weights this way (docs/bundle_format.md, section "The packed bundle"). Decoding symbol by
+symbol:
 
     for each run:                                  # its length n and table are known
         for i in 0 .. n - 1:
@@ -11,8 +12,8 @@ The packed bundle holds weights this way (docs/bundle_format.md, section "The pa
             if x < 2^16:  x = x * 2^16 + next word
             state[i mod lanes] = x
 
-States stay below 2^32. Lanes do not depend on each other, so NumPy takes one symbol of every lane at once; the words come
-in the same order, because the lanes that need one are served in order.
+States stay below 2^32. Lanes are independent, so NumPy decodes one symbol of every lane at once. The order of the words
+is the same, because lanes that need a word take it in lane order.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from numpy.typing import NDArray
 from capprune_runtime.errors import BundleError
 
 SYMBOLS = 256
-MOST_TABLE_BITS = 15  # so that one word is always enough to bring a state back above LOW
-LOW = 1 << 16  # a state lies in [LOW, 2^32); it is LOW where the encoder began
+MOST_TABLE_BITS = 15  # so that one word always brings a state back above LOW
+LOW = 1 << 16  # a state is in [LOW, 2^32); the encoder starts at LOW
 MOST_LANES = 1 << 14
-MOST_STEPS = 1 << 17  # of all lanes together: some seconds, whatever a file says
+MOST_STEPS = 1 << 17  # limit for all lanes together: a few seconds for any file
 
 Symbols = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class FrequencyTable:
-    """How often each symbol comes, in parts of 2^bits.
+    """Frequency of each symbol, as a count out of 2^bits.
 
     Args:
         bits: 1 to `MOST_TABLE_BITS`.
-        frequencies: `(256,)` whole numbers that sum to 2^bits.
+        frequencies: `(256,)` integers with the sum 2^bits.
     """
 
     bits: int
@@ -48,14 +49,14 @@ class FrequencyTable:
 
     @property
     def first(self) -> NDArray[np.int64]:
-        """Where each symbol's range of slots begins, `(256,)`."""
+        """Start of each symbol's range of slots, `(256,)`."""
         first: NDArray[np.int64] = np.cumsum(self.frequencies) - self.frequencies
         return first
 
 
 @dataclass(frozen=True)
 class Run:
-    """Symbols that stand one after another and share a table."""
+    """Consecutive symbols that share a table."""
 
     count: int
     table: FrequencyTable
@@ -65,15 +66,15 @@ def decode_runs(runs: Sequence[Run], states: NDArray[np.int64], words: NDArray[n
     """Decode all symbols of a stream.
 
     Args:
-        runs: What is in it.
-        states: `(lanes,)` one for each lane, as the encoder left them, each in [2^16, 2^32).
-        words: What the encoder wrote, each below 2^16.
+        runs: The runs of the stream.
+        states: `(lanes,)` final states of the encoder, one for each lane, each in [2^16, 2^32).
+        words: Words that the encoder wrote, each below 2^16.
 
     Returns:
         The symbols of each run.
 
     Raises:
-        BundleError: The stream asks for too many steps, ends early, or does not end where the encoder began.
+        BundleError: The stream needs too many steps, ends early, or does not end in the encoder's first state.
     """
     lanes = len(states)
     steps = sum(-(-run.count // lanes) for run in runs)
@@ -94,9 +95,9 @@ def decode_runs(runs: Sequence[Run], states: NDArray[np.int64], words: NDArray[n
 
 
 def _decode_run(run: Run, states: NDArray[np.int64], words: NDArray[np.uint16], position: int) -> tuple[Symbols, int]:
-    """One run, which changes the states; returns its symbols and the position of the next word."""
+    """Decode one run, updating the states in place; return its symbols and the position of the next word."""
     bits, mask, lanes = run.table.bits, (1 << run.table.bits) - 1, len(states)
-    # By slot: the symbol, its frequency, and the place of the slot in the symbol's range.
+    # For each slot: the symbol, its frequency, and the slot's offset in the symbol's range.
     symbol_at = np.repeat(np.arange(SYMBOLS, dtype=np.uint8), run.table.frequencies)
     frequency_at = run.table.frequencies[symbol_at]
     place_at = np.arange(1 << bits) - run.table.first[symbol_at]

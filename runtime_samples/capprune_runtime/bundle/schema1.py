@@ -1,7 +1,7 @@
-"""Manifests of schema 1, written by capprune 0.1, lifted to schema 2.
+"""Conversion of manifests of schema 1, written by capprune 0.1, to schema 2.
 
-Schema 1 knew one family, soft attention over a grid with an LSTM or a GRU, and one encoder. It is read as strictly as ever:
-what was refused then is refused now.
+Schema 1 supported one encoder and one family: soft attention over a grid with an LSTM or a GRU. Its rules are as strict
+as in capprune 0.1.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ class _Decoder:
 
 
 def lifted(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tree of a schema-1 manifest as schema 2 has it.
+    """Return a schema-1 manifest converted to schema 2.
 
     Args:
-        tree: As parsed, without `format` and `schema_version`.
+        tree: The parsed manifest, without `format` and `schema_version`.
 
     Raises:
-        BundleError: A key that changes is missing, unknown, of another type or out of range; `where` names it.
+        BundleError: A converted key is missing, unknown, of another type or out of range; `where` names it.
     """
     if "tokens" in tree:
         raise BundleError("the manifest has an unknown key", where="'tokens'", expected="keys of schema 1")
     made = {**tree, "tokens": dataclasses.asdict(WORDS)}
-    if "model" in tree and "decoder" in tree:  # what is missing is reported by the reader of schema 2
+    if "model" in tree and "decoder" in tree:  # the reader of schema 2 reports missing sections
         model = read_section(_Model, tree["model"], "model")
         decoder = read_section(_Decoder, tree["decoder"], "decoder")
         _check(model, decoder)
@@ -76,7 +76,7 @@ def lifted(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _preprocessing(tree: Any) -> dict[str, Any]:
-    """Return the preprocessing of schema 1 as schema 2 has it; errors as of `lifted`."""
+    """Return the preprocessing section converted to schema 2; raises the errors of `lifted`."""
     found = read_section(_Preprocessing, tree, "preprocessing")
     for key, value, expected in (("mean", found.mean, _MEAN), ("scale", found.scale, _SCALE)):
         if value != expected:
@@ -86,7 +86,7 @@ def _preprocessing(tree: Any) -> dict[str, Any]:
 
 
 def soft_attention_interface(model: _Model) -> StepInterface:
-    """Return the interface of the one family that schema 1 knew."""
+    """Return the interface of the one family that schema 1 supported."""
     return StepInterface(
         vocabulary=model.vocabulary,
         held={
@@ -113,7 +113,7 @@ def _check(model: _Model, decoder: _Decoder) -> None:
 
 
 def _as_json(interface: StepInterface) -> dict[str, Any]:
-    """As JSON has it: with lists, not tuples."""
+    """Return an interface with lists instead of tuples, as JSON has it."""
     tree = dataclasses.asdict(interface)
     for kind in ("held", "state"):
         tree[kind] = {name: {**spec, "shape": list(spec["shape"])} for name, spec in tree[kind].items()}

@@ -1,4 +1,4 @@
-"""Strict reading of the sections of a manifest: exactly the keys, exactly the types."""
+"""Strict reading of a manifest's sections: exactly the expected keys and types."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _WHAT = {
 
 
 def read_section(section: type[_Section], tree: Any, where: str) -> _Section:
-    """Build a frozen dataclass from a JSON object that has exactly its keys; see `typed_json.read`.
+    """Build a frozen dataclass from a JSON object with exactly its keys; see `typed_json.read`.
 
     Args:
         section: The dataclass.
-        tree: The object, as parsed.
+        tree: The parsed object.
         where: Its key in the document, for messages; empty for the document itself.
 
     Raises:

@@ -1,6 +1,6 @@
-"""How token ids become text: the kinds of tokens, and the joining of words and of pieces.
+"""Conversion of token ids to text: the kinds of tokens, and the joining of words and of pieces.
 
-docs/bundle_format.md is the specification; the Java reader has the same rules.
+docs/bundle_format.md is the specification; the Java reader follows the same rules.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ _FIRST = [first for first, _ in UNSPACED]
 
 @dataclass(frozen=True)
 class TokensSection:
-    """What a token of the decoder stands for.
+    """The meaning of the decoder's tokens.
 
     Attributes:
-        kind: `words`: a word. `characters`: a code point. `subwords`: a piece of a word. `radix`: a digit of a word's number.
-        base: Of `radix`; 0 for the other kinds.
+        kind: `words`: a word. `characters`: a code point. `subwords`: a piece of a word. `radix`: a digit of a word's
+            number.
+        base: Base of `radix` tokens; 0 for the other kinds.
         per_word: Tokens per line of vocabulary.txt: 2 for `radix`, 1 for the other kinds.
     """
 
@@ -47,7 +48,7 @@ class TokensSection:
     per_word: int = 1
 
     def rules(self) -> Iterator[tuple[str, bool, str]]:
-        """Yield (key, whether it holds, what is expected) for every rule of docs/bundle_format.md."""
+        """Yield (key, whether the rule holds, what is expected) for every rule of docs/bundle_format.md."""
         if self.kind == "radix":
             yield "base", self.base in RADIX_BASES, f"{RADIX_BASES.start} to {RADIX_BASES.stop - 1}"
             yield "per_word", self.per_word == RADIX_DIGITS, str(RADIX_DIGITS)
@@ -56,7 +57,7 @@ class TokensSection:
             yield "per_word", self.per_word == 1, "1"
 
     def decoder_size(self, lines: int) -> int:
-        """Return V, the number of token ids of a decoder whose vocabulary.txt has `lines` lines, 4 special ones among them."""
+        """Return V, the number of token ids for `lines` lines of vocabulary.txt, including the 4 special ones."""
         return lines if self.kind != "radix" else self.base + 4
 
 
@@ -69,13 +70,13 @@ def radix(base: int) -> TokensSection:
 
 
 def unspaced(character: str) -> bool:
-    """Return whether a character is of a script that is written without spaces."""
+    """Return whether a character belongs to a script that is written without spaces."""
     place = bisect_right(_FIRST, ord(character)) - 1
     return place >= 0 and ord(character) <= UNSPACED[place][1]
 
 
 def joined_words(words: Iterable[str]) -> str:
-    """Join words with spaces, but with nothing where both neighbours are of scripts without spaces."""
+    """Join words with spaces, except between two words of scripts without spaces."""
     text = ""
     for word in words:
         close = not text or (unspaced(text[-1]) and unspaced(word[0]))
@@ -84,5 +85,5 @@ def joined_words(words: Iterable[str]) -> str:
 
 
 def joined_pieces(pieces: Iterable[str]) -> str:
-    """Join pieces of words; runs of `PIECE_SPACE` become one space, and none at either end."""
+    """Join pieces of words. Runs of `PIECE_SPACE` become one space, and are removed at both ends."""
     return " ".join(filter(None, "".join(pieces).split(PIECE_SPACE)))

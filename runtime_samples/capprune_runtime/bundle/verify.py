@@ -1,8 +1,8 @@
-"""Whether a bundle is what its manifest says, before anything in it is used.
+"""Verify that a bundle matches its manifest, before anything in it is used.
 
     names and kinds ─▶ sizes and SHA-256 ─▶ vocabulary ─▶ model files ─▶ their signatures against the manifest
 
-Files are read once, into memory, and what was checked is what is used.
+Files are read once into memory, so that the checked bytes are the bytes in use.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Bundle:
     """A bundle that has passed every check.
 
     Attributes:
-        place: Where it lies.
-        manifest: What it says.
-        vocabulary: Its tokens.
+        place: Path of the folder or packed file.
+        manifest: Its manifest.
+        vocabulary: Its vocabulary.
         files: The checked bytes of every file, by name.
     """
 
@@ -66,27 +66,27 @@ class Bundle:
 
     @property
     def encoder(self) -> bytes:
-        """The model file of `encode`."""
+        """The bytes of the encoder's model file."""
         return self.files[self.manifest.encoder.file]
 
     @property
     def decoder(self) -> bytes:
-        """The model file of `step`."""
+        """The bytes of the decoder's model file."""
         return self.files[self.manifest.decoder.file]
 
 
 def verify_bundle(place: Path, cache: Path | None = None) -> Bundle:
-    """Check a whole bundle and read it.
+    """Read and check a whole bundle.
 
     Args:
         place: The bundle's folder, or a packed bundle.
-        cache: Folder where the expanded files of packed bundles are kept; they are checked like those of the bundle.
+        cache: Folder of cached files of packed bundles, which are checked like the bundle's own files.
 
     Raises:
         UsageError: There is no such bundle.
-        MissingFile: A file is listed and not there, or there and not listed.
-        HashMismatch: A file is not the one that was written.
-        NewerFormat: A later capprune wrote the bundle.
+        MissingFile: A listed file is missing, or a file is not listed.
+        HashMismatch: A file has changed since it was written.
+        NewerFormat: The bundle was written by a later capprune.
         BadVocabulary: The vocabulary breaks a rule or does not fit the model.
         BadModelFile: A model file breaks a rule or does not fit the manifest.
         BundleError: The manifest or golden.json breaks a rule, or the folder holds a link or a device.
@@ -101,7 +101,7 @@ def verify_bundle(place: Path, cache: Path | None = None) -> Bundle:
 
 
 def verify_members(members: Members) -> Bundle:
-    """Check the files of a bundle, wherever they lie; errors as of `verify_bundle`."""
+    """Check the files of a bundle in a folder or an archive; raises the errors of `verify_bundle`."""
     place = members.place
     content = members.read(MANIFEST, MAX_MANIFEST_BYTES)
     manifest = parse_manifest(content, place / MANIFEST)
@@ -164,7 +164,7 @@ def _read_listed(members: Members, name: str, entry: FileEntry) -> bytes:
 
 
 def _check_metadata(metadata: Mapping[str, bytes], where: Path, manifest: Manifest, vocabulary: bytes) -> None:
-    """What a model file says of the bundle around it, for those who have only the file, must be so."""
+    """Check that a model file's metadata, for users who have only that file, matches the bundle."""
     if metadata.get(VOCABULARY_METADATA, vocabulary) != vocabulary:
         raise BadModelFile("metadata: another vocabulary than the bundle's", where=where)
     if (described := metadata.get(MODEL_METADATA)) is not None:

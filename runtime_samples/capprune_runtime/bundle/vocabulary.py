@@ -1,4 +1,4 @@
-"""The words or pieces that captions are made of, one a line, and the way from token ids back to a caption."""
+"""The vocabulary of captions, one word or piece a line, and the conversion of token ids to text."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 MAX_TOKEN_CHARACTERS = 100
 MAX_VOCABULARY_BYTES = 16 << 20
-JOINERS = "\u200c\u200d"  # zero-width: part of the spelling in Persian and in Indic scripts
+JOINERS = "\u200c\u200d"  # zero-width characters that belong to the spelling in Persian and in Indic scripts
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words or pieces of a model, and what its token ids stand for.
+    """The words or pieces of a model, and the meaning of its token ids.
 
-    Ids are line numbers from 0, except for radix tokens: there, ids from 4 on are digits, and two of them are a word.
+    Ids are line numbers from 0. With radix tokens, ids from 4 on are digits, and two digits are a word.
 
     Args:
         tokens: `<pad>`, `<start>`, `<end>`, `<unk>`, then the words or pieces.
-        coding: What a token id stands for.
+        coding: The meaning of the token ids.
 
     Raises:
-        BadVocabulary: A special token is not in its place, a token stands twice, is empty, too long, or
-            holds a space or a control character; or there are more words than radix tokens can number.
+        BadVocabulary: A special token is misplaced, a token is repeated, empty, too long, or holds a space or a control
+            character, or there are more words than radix tokens can number.
     """
 
     tokens: tuple[str, ...]
@@ -63,13 +63,13 @@ class Vocabulary:
         return f"{len(self):,} {self.coding.kind}"
 
     def id(self, word: str) -> int:
-        """The line of a word or piece, or that of `<unk>`."""
+        """Return the line number of a word or piece, or that of `<unk>`."""
         return self._ids.get(word, UNKNOWN)
 
     def token_ids(self, line: int) -> tuple[int, ...]:
-        """The token ids of one line: itself, or the digits of its number from the most significant one.
+        """Return the token ids of one line: the line number, or its digits, most significant first.
 
-        `<unk>` in radix tokens is the id of `<unk>` in every digit's place.
+        With radix tokens, `<unk>` becomes its own id, repeated for every digit.
         """
         if self.coding.kind != "radix":
             return (line,)
@@ -79,9 +79,9 @@ class Vocabulary:
         return tuple(special + digit for digit in divmod(line - special, self.coding.base))
 
     def lines(self, ids: Iterable[int]) -> tuple[int, ...]:
-        """The lines that token ids stand for; `<pad>`, `<start>` and `<end>` are left out.
+        """Return the line numbers for token ids, without `<pad>`, `<start>` and `<end>`.
 
-        In radix tokens, digits that are no word's number stand for `<unk>`, and a digit without its second is left out.
+        With radix tokens, digits of an unused number become `<unk>`, and a single last digit is dropped.
         """
         spoken = [number for number in ids if number not in (PAD, START, END)]
         if self.coding.kind != "radix":
@@ -90,14 +90,14 @@ class Vocabulary:
         return tuple(self._numbered(first, second) for first, second in pairs)
 
     def caption(self, ids: Iterable[int]) -> str:
-        """The text of token ids: the one way from a search to a caption."""
+        """Return the text of token ids; the only conversion from a search result to a caption."""
         found = (self.tokens[line] for line in self.lines(ids))
         return joined_pieces(found) if self.coding.kind in ("characters", "subwords") else joined_words(found)
 
     def shown(self, ids: Iterable[int]) -> tuple[str, ...]:
-        """One text for each of a caption's token ids, to stand beside the token's attention.
+        """Return one text for each token id of a caption, to show beside the token's attention.
 
-        The first digit of a word in radix tokens is shown as "\u2026", the second one as the word.
+        With radix tokens, the first digit of a word is shown as "\u2026", the second one as the word.
         """
         spoken = tuple(ids)
         if self.coding.kind == "radix":
@@ -111,17 +111,17 @@ class Vocabulary:
         return line if first >= special and second >= special and line < len(self.tokens) else UNKNOWN
 
     def as_text(self) -> str:
-        """The content of vocabulary.txt; `parse_vocabulary` reads it back."""
+        """Return the content of vocabulary.txt; `parse_vocabulary` reads it back."""
         return "".join(f"{token}\n" for token in self.tokens)
 
 
 def parse_vocabulary(text: str, where: object, coding: TokensSection = WORDS) -> Vocabulary:
-    """Read the content of a vocabulary.txt.
+    """Parse the content of a vocabulary.txt.
 
     Args:
-        text: One token a line, every line ended by a line feed.
+        text: One token a line, each ended by a line feed.
         where: The file's name, for messages.
-        coding: What a token id stands for.
+        coding: The meaning of the token ids.
 
     Raises:
         BadVocabulary: The text or a token breaks a rule; the message names the line.
@@ -148,7 +148,10 @@ def read_vocabulary(path: Path, coding: TokensSection = WORDS) -> Vocabulary:
 
 
 def decode_vocabulary(content: bytes, where: object, coding: TokensSection = WORDS) -> Vocabulary:
-    """Read the bytes of a vocabulary.txt; errors as of `parse_vocabulary`, and BadVocabulary if not UTF-8."""
+    """Decode the bytes of a vocabulary.txt.
+
+    Raises the errors of `parse_vocabulary`, and BadVocabulary if it is not UTF-8.
+    """
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -190,5 +193,5 @@ def _problem(token: str) -> str | None:
 
 
 def _joins(token: str, place: int) -> bool:
-    """Whether a character is a zero-width joiner or non-joiner that does not follow an ASCII character."""
+    """Return whether a character is a zero-width joiner or non-joiner that does not follow an ASCII character."""
     return token[place] in JOINERS and not (place and token[place - 1].isascii())
