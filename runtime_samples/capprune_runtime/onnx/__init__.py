@@ -1,1 +1,1 @@
-"""Read and check .onnx files before an interpreter may see them."""
+"""Read and check .onnx files before an interpreter loads them."""

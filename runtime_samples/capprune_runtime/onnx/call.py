@@ -1,4 +1,4 @@
-"""Whether an .onnx is one of the calls of a captioning model."""
+"""Check that an .onnx is one of the calls of a captioning model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from capprune_runtime.onnx.check import check_and_count
 
 
 def check_call(data: bytes, where: str, call: Call) -> Checked:
-    """Check a model file; see `Format.verify`. An .onnx has no metadata that counts.
+    """Check a model file; see `Format.verify`.
 
-    Inputs and outputs of an ONNX graph share one space of names, so that an output whose name is also an input's has the
-    prefix `next_`.
+    The metadata of an .onnx is not used. Inputs and outputs of an ONNX graph share one namespace, so an output with the
+    name of an input has the prefix `next_`.
     """
     both = call.inputs.keys() & call.outputs.keys()
     outputs = {NEXT + name if name in both else name: tensor for name, tensor in call.outputs.items()}

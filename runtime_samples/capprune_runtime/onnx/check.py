@@ -1,9 +1,9 @@
-"""What an .onnx must be before an interpreter may see it.
+"""Rules that an .onnx must follow before an interpreter loads it.
 
-onnxruntime checks more of a file than TFLite interpreters do, but it reads files that a model names, trusts scales, makes what
-a model asks for however large, and adds int8 products in 16 bits where they may not fit. `check_onnx` refuses such files first.
-Every rule is written down in docs/bundle_format.md; the message of a `BadModelFile` starts with the part it is about and names
-the tensor or operator and its byte in the file.
+onnxruntime checks more of a file than TFLite interpreters do. But it reads external files that a model names, trusts
+scales, allocates any size that a model asks for, and adds int8 products in 16 bits, which may overflow. `check_onnx`
+refuses such files first. All rules are in docs/bundle_format.md. The message of a `BadModelFile` starts with the part
+concerned, and names the tensor or operator and its byte offset.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from capprune_runtime.onnx.operators import OPERATORS, AttributeRule, Exactly, I
 from capprune_runtime.onnx.shapes import Call, DoesNotFit, Known, infer
 from capprune_runtime.onnx.weights import BadWeights, check_weights
 
-MANY_ROWS = 65_521  # a prime: no other size of a model equals it by chance
+MANY_ROWS = 65_521  # a prime, so that no other size in a model equals it by chance
 
 
 def check_onnx(data: bytes, where: str, inputs: Signature, outputs: Signature, *, rows: bool) -> OnnxModel:
-    """Read a model file and check that an interpreter will compute what it says.
+    """Read a model file and check that an interpreter computes what the file specifies.
 
     Args:
         data: The whole .onnx file.
         where: Its name, for messages.
-        inputs: What it must take.
-        outputs: What it must give.
-        rows: Whether the first dimension of all of them may be free.
+        inputs: Required inputs.
+        outputs: Required outputs.
+        rows: Whether the first dimension of all inputs and outputs may be free.
 
     Returns:
-        What stands in the file.
+        The content of the file.
 
     Raises:
         BadModelFile: A rule is broken.
@@ -47,7 +47,7 @@ def check_onnx(data: bytes, where: str, inputs: Signature, outputs: Signature, *
 def check_and_count(
     data: bytes, where: str, inputs: Signature, outputs: Signature, *, rows: bool
 ) -> tuple[OnnxModel, int]:
-    """Check as `check_onnx` does; return the model, and the products that a run of one row adds up."""
+    """Check as `check_onnx` does; return the model, and the multiply-adds of a run for one row."""
     model = read_onnx(data, where)
     check = _Check(model, where, len(data))
     check.names()
@@ -62,7 +62,7 @@ def check_and_count(
 
 
 class _Check:
-    """One file under the rules; holds what every rule needs: the model and its name."""
+    """Checks of one file; holds the model and its name, which every rule needs."""
 
     def __init__(self, model: OnnxModel, where: str, size_bytes: int) -> None:
         self._model = model
@@ -71,7 +71,7 @@ class _Check:
         self.multiply_adds = 0
 
     def names(self) -> None:
-        """Each name is given once."""
+        """Check that names are unique."""
         given: set[str] = set()
         for name, place in self._given():
             if not name or name in given:
@@ -79,14 +79,14 @@ class _Check:
             given.add(name)
 
     def values(self) -> None:
-        """Stored float32 numbers are finite."""
+        """Check that stored float32 numbers are finite."""
         for tensor in self._model.initializers.values():
             if tensor.dtype == "float32" and not np.isfinite(tensor.values).all():
                 place = int(np.isfinite(tensor.values).ravel().argmin())
                 raise self._bad("tensor: a weight is not a finite number", tensor, found=f"at {place}")
 
     def signature(self, kind: str, found: tuple[Value, ...], expected: Signature, *, rows: bool) -> str:
-        """Inputs or outputs are those of the bundle; returns the name of the free dimension, empty when there is none."""
+        """Check that inputs or outputs match the bundle; return the name of the free dimension, or "" without one."""
         if sorted(value.name for value in found) != sorted(expected):
             names = ", ".join(ascii(value.name) for value in found)
             raise self._bad(f"signature: the {kind}s are not those of the manifest", None, ", ".join(expected), names)
@@ -105,11 +105,11 @@ class _Check:
         return free
 
     def graph(self, rows: int, outputs: Signature) -> None:
-        """Every operator reads what is there already, and the outputs come out as declared.
+        """Check that every operator reads existing values, and that the outputs have their declared shapes and types.
 
         Args:
-            rows: The size of the first dimension where that is free.
-            outputs: Shape for one row and type by name.
+            rows: The size of the first dimension if it is free.
+            outputs: Shape for one row and type, by name.
         """
         known = {tensor.name: _stored(tensor) for tensor in self._model.initializers.values()}
         for value in self._model.inputs:
@@ -130,7 +130,7 @@ class _Check:
                 raise self._bad("graph: an output has another shape or type than declared", value, expected, found)
 
     def _costs(self, known: Mapping[str, Known]) -> None:
-        """A run of the model costs no more than its size allows."""
+        """Check that the cost of a run is within the limits for the size of the file."""
         found = costs(self._model.nodes, known, [value.name for value in self._model.outputs])
         self.multiply_adds = found["work"]
         for kind, cost in found.items():
@@ -141,7 +141,7 @@ class _Check:
                 raise self._bad(f"graph: it {what} too {part} for its size", None, f"{kind} of at most {limit}", cost)
 
     def weights(self) -> None:
-        """Numbers in other forms than float32, and nothing stored in vain."""
+        """Check the stored numbers that are not float32, and that every stored tensor is used."""
         try:
             check_weights(self._model)
         except BadWeights as error:

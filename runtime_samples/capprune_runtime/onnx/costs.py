@@ -1,4 +1,4 @@
-"""What an .onnx costs to run, by the rules of `tflite.costs`: products, and memory of computed values."""
+"""Cost of running an .onnx, by the rules of `tflite.costs`: multiply-adds, and memory of computed values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from capprune_runtime.onnx.file import Node
 from capprune_runtime.onnx.shapes import Known
 
-# As in `tflite/operators.json`: base and per byte of the file.
+# As in `tflite/operators.json`: base, and per byte of the file.
 LIMITS = {
     "work": (10_000_000_000, 4000),
     "live_bytes": (40 << 20, 2),
@@ -27,7 +27,7 @@ def costs(nodes: Iterable[Node], known: Mapping[str, Known], outputs: Iterable[s
     """Return the cost of one run by its kind, a key of `LIMITS`.
 
     Args:
-        nodes: In the order in which they run.
+        nodes: Nodes in execution order.
         known: Every value by name, for one row.
         outputs: The names of the model's outputs.
     """
@@ -42,7 +42,7 @@ def costs(nodes: Iterable[Node], known: Mapping[str, Known], outputs: Iterable[s
 
 
 def work(node: Node, known: Mapping[str, Known]) -> int:
-    """Return the products that an operator adds up."""
+    """Return the multiply-adds of an operator."""
     made, read = known[node.outputs[0]], [known[name] for name in node.inputs]
     if node.operator == "Conv":
         weight = read[1].shape
@@ -50,7 +50,7 @@ def work(node: Node, known: Mapping[str, Known]) -> int:
         channels = made.shape[1] * _DEPTHWISE_WORK if grouped else max(_LEAST_CHANNELS, made.shape[1])
         return prod(made.shape[2:]) * channels * prod(weight[1:])
     if node.operator in _PRODUCTS:
-        inner = prod(read[0].shape) * made.shape[-1]  # rows · inner · columns, of a Gemm whichever way it is turned
+        inner = prod(read[0].shape) * made.shape[-1]  # rows · inner · columns of a Gemm, transposed or not
         return max(inner, prod(made.shape)) * max(1, _LEAST_CHANNELS // made.shape[-1])
     if node.operator == "MaxPool":
         kernel = node.attributes.get("kernel_shape", ())
@@ -68,7 +68,7 @@ def _window_bytes(node: Node, known: Mapping[str, Known]) -> int:
 
 
 def _rebuilt(nodes: Iterable[Node], known: Mapping[str, Known]) -> set[str]:
-    """Values that follow from stored numbers alone, which onnxruntime computes once and keeps."""
+    """Return the values that depend on stored numbers alone, which onnxruntime computes once and keeps."""
     rebuilt: set[str] = set()
     for node in nodes:
         if all(name in rebuilt or known[name].stored is not None for name in node.inputs):

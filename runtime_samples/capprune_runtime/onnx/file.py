@@ -1,8 +1,8 @@
-"""What stands in an .onnx file, as frozen dataclasses. Reads the structure; `onnx.check` judges it.
+"""The content of an .onnx file, as frozen dataclasses. This module reads the structure; `onnx.check` checks it.
 
-Field numbers are those of the ONNX schema. Only the fields that a captioning model needs are known: no functions, no
-training, no metadata, no tensors outside the file or with holes. Attributes hold numbers and small tensors, never graphs, so
-that nothing here nests without end.
+Field numbers are those of the ONNX schema. Only the fields that a captioning model needs are supported: no functions,
+no training, no metadata, no external or sparse tensors. Attributes hold numbers and small tensors, never graphs, so
+that nesting is bounded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_DIMENSION = 1 << 24
 MAX_TENSOR_BYTES = 256 << 20
 MAX_NAMES = 1000  # inputs or outputs of one node
 
-# TensorProto.DataType of the schema; the others have no place in a caption model.
+# TensorProto.DataType of the schema; a captioning model does not use the others.
 TENSOR_TYPES: dict[int, str] = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64"}
 
 # AttributeProto.AttributeType, and the field that holds the value.
@@ -39,7 +39,7 @@ Attribute: TypeAlias = "int | float | str | tuple[int, ...] | Initializer"
 
 @dataclass(frozen=True, eq=False)
 class Initializer:
-    """A stored tensor; `values` is a read-only view into the file, in its shape."""
+    """A stored tensor; `values` is a read-only view of the file, in the tensor's shape."""
 
     name: str
     values: NDArray[Any]
@@ -58,7 +58,7 @@ class Initializer:
 
 @dataclass(frozen=True)
 class Node:
-    """One operator; inputs and outputs by name."""
+    """One operator, with inputs and outputs by name."""
 
     index: int
     operator: str
@@ -70,7 +70,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output of the graph: a dimension is a size, or the name of one that is free."""
+    """An input or output of the graph; a dimension is a size, or the name of a free dimension."""
 
     name: str
     dtype: str
@@ -80,7 +80,7 @@ class Value:
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A whole .onnx file: nodes in the order in which they run."""
+    """A whole .onnx file, with nodes in execution order."""
 
     nodes: tuple[Node, ...]
     initializers: Mapping[str, Initializer]
@@ -140,11 +140,11 @@ def read_onnx(data: bytes, where: str) -> OnnxModel:
         where: Its name, for messages.
 
     Raises:
-        BadModelFile: The file is not an .onnx, lies outside its own bounds, or uses what is refused here.
+        BadModelFile: The file is not an .onnx, refers to bytes outside itself, or uses an unsupported feature.
     """
     if len(data) > MAX_MODEL_BYTES:
         raise BadModelFile("a model file is too large", where=where, expected=f"at most {MAX_MODEL_BYTES} bytes")
-    if model_kind(data) != "onnx":  # an interpreter is chosen by the same look at the file
+    if model_kind(data) != "onnx":  # interpreters are chosen by the same test
         raise BadModelFile("protobuf: the file is of another kind", where=where, expected="an ONNX model")
     model = read_message(data, where, "model", _MODEL)
     version = model.integer("ir_version")
@@ -204,7 +204,7 @@ def _initializer(message: Message) -> Initializer:
         expected = f"at most {MAX_RANK} dimensions, 1 to {MAX_DIMENSION}"
         raise message.error("tensor: impossible shape", expected, shape[: MAX_RANK + 1])
     dtype, stored = np.dtype(TENSOR_TYPES[code]), message.bytes_("raw_data")
-    size_bytes = prod(shape) * dtype.itemsize  # Python's numbers do not overflow
+    size_bytes = prod(shape) * dtype.itemsize  # Python's integers do not overflow
     if size_bytes > MAX_TENSOR_BYTES:
         raise message.error("tensor: too large", f"at most {MAX_TENSOR_BYTES} bytes", size_bytes)
     if len(stored) != size_bytes:

@@ -1,7 +1,7 @@
-"""The ONNX operators that a caption model may use, of opset 20: how many inputs and outputs, which attributes in what range.
+"""Allowed ONNX operators, of opset 20: their numbers of inputs and outputs, and the ranges of their attributes.
 
-What is not in this table is refused: control flow, functions, anything that reads files or makes random numbers, and
-operators that no exported model needed so far.
+Every other operator is refused: control flow, functions, anything that reads files or generates random numbers, and
+operators that no exported model has needed so far.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _RANK = 6
 
 @dataclass(frozen=True)
 class Int:
-    """A whole number in a range; without a default it must be there."""
+    """A whole number in a range; without a default it is required."""
 
     low: int
     high: int
@@ -25,7 +25,7 @@ class Int:
 
 @dataclass(frozen=True)
 class Ints:
-    """So many whole numbers, each in a range."""
+    """A list of `least` to `most` whole numbers, each in a range."""
 
     least: int
     most: int
@@ -35,21 +35,21 @@ class Ints:
 
 @dataclass(frozen=True)
 class Exactly:
-    """A value that the attribute must have where it is there."""
+    """The only value accepted for an optional attribute."""
 
     value: float | str
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Texts of which the attribute must be one where it is there."""
+    """The texts accepted for an optional attribute."""
 
     values: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Real:
-    """A number in a range, where it is there."""
+    """The range of an optional number."""
 
     low: float
     high: float
@@ -57,7 +57,7 @@ class Real:
 
 @dataclass(frozen=True)
 class ZeroTensor:
-    """A stored float32 of one number, which is 0."""
+    """A stored float32 tensor with one element, which is 0."""
 
 
 AttributeRule: TypeAlias = Int | Ints | Real | Exactly | OneOf | ZeroTensor
@@ -65,13 +65,13 @@ AttributeRule: TypeAlias = Int | Ints | Real | Exactly | OneOf | ZeroTensor
 
 @dataclass(frozen=True)
 class OperatorRule:
-    """What one operator may look like.
+    """The accepted forms of one operator.
 
     Attributes:
-        inputs: The least and the most; none may be left out with an empty name.
-        outputs: How many; 0 where the attribute `num_outputs` tells.
-        attributes: By name; there may be no others.
-        stored: Positions of inputs that decide a shape or how numbers are read, and must be stored tensors.
+        inputs: The smallest and largest number; none may be omitted by an empty name.
+        outputs: Their number; 0 if the attribute `num_outputs` sets it.
+        attributes: Accepted attributes, by name.
+        stored: Positions of inputs that determine a shape or the reading of numbers, and so must be stored tensors.
     """
 
     inputs: tuple[int, int]

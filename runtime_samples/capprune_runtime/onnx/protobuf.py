@@ -1,12 +1,12 @@
-"""A small reader of the protobuf wire format that never reads outside the file, whatever the file says.
+"""A small reader of the protobuf wire format that never reads outside the file.
 
     message   fields, one after the other, to its end
-    field     varint key = number · 8 + kind, then a varint (kind 0), a varint length and so many bytes (2), or 4 bytes (5)
+    field     varint key = number · 8 + kind, then a varint (kind 0), a varint length and its bytes (2), or 4 bytes (5)
     varint    7 bits a byte, the lowest first; the top bit says that another byte follows
 
-Only fields that the caller knows are read. Any other is an error, and so is one that stands twice where it may stand once:
-what this reader does not know might mean something to another. Fields are counted, so that a file of nothing but tiny ones
-costs a second and not minutes.
+Only fields that the caller lists are read. Unknown fields, and repeated fields that may occur once, are errors, because
+another reader might interpret them. Fields are counted, so that a file of many tiny fields takes a second instead of
+minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_TEXT_BYTES = 512
 
 @dataclass(frozen=True)
 class Field:
-    """A known field: what its key says of the wire, and whether it may stand more than once."""
+    """A known field: its key on the wire, and whether it may be repeated."""
 
     name: str
     kind: int
@@ -35,7 +35,7 @@ class Field:
 
 @dataclass
 class _File:
-    """What all messages of a file share."""
+    """State that all messages of a file share."""
 
     data: memoryview
     where: str
@@ -43,29 +43,29 @@ class _File:
 
 
 def read_message(data: bytes, where: str, what: str, fields: Mapping[int, Field]) -> Message:
-    """The message that a whole file is.
+    """Return the message that fills the whole file.
 
     Args:
         data: The file.
         where: Its name, for messages to people.
         what: What the message is, for messages to people.
-        fields: Those it may have, by number.
+        fields: Accepted fields, by number.
 
     Raises:
-        BadModelFile: It has another field, or a field does not lie in it.
+        BadModelFile: It has an unknown field, or a field exceeds the message.
     """
     return Message(_File(memoryview(data), where), 0, len(data), what, fields)
 
 
 class Message:
-    """The fields of one message, each read only when it is known and as often as it may stand.
+    """The fields of one message; unknown and wrongly repeated fields are refused.
 
     Args:
-        file: The file it lies in.
-        start: Where in it the message starts.
-        end: Where it ends.
+        file: The file that contains it.
+        start: Offset of the message in the file.
+        end: Its end offset.
         what: What the message is, for messages to people.
-        fields: Those it may have, by number.
+        fields: Accepted fields, by number.
     """
 
     def __init__(self, file: _File, start: int, end: int, what: str, fields: Mapping[int, Field]) -> None:
@@ -84,33 +84,33 @@ class Message:
             place = self._read(field, kind, behind, end)
 
     def error(self, rule: str, expected: object = None, found: object = None, place: int | None = None) -> BadModelFile:
-        """An error at this message, or at a place in it."""
+        """Return an error for this message, or for an offset in it."""
         byte = self.start if place is None else place
         return BadModelFile(
             rule, where=f"{self._file.where}, {self._what}, byte {byte}", expected=expected, found=found
         )
 
     def integer(self, name: str) -> int:
-        """A whole number that must be there."""
+        """Return a required whole number."""
         (value,) = self._found[name] or [None]
         if value is None:
             raise self.error(f"protobuf: {name} is missing")
         return int(value)
 
     def integers(self, name: str) -> tuple[int, ...]:
-        """Whole numbers, none when the field is absent."""
+        """Return whole numbers; none if the field is absent."""
         return tuple(self._found[name])
 
     def real(self, name: str) -> float:
-        """A float32 that must be there."""
+        """Return a required float32."""
         return float(struct.unpack("<f", struct.pack("<I", self.integer(name)))[0])
 
     def text(self, name: str) -> str:
-        """A string; empty when the field is absent."""
+        """Return a string; empty if the field is absent."""
         return "".join(self.texts(name))
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """Strings, which must be UTF-8 and short."""
+        """Return strings, which must be UTF-8 and short."""
         found = []
         for start, end in self._found[name]:
             if end - start > _MAX_TEXT_BYTES:
@@ -122,30 +122,30 @@ class Message:
         return tuple(found)
 
     def bytes_(self, name: str) -> memoryview:
-        """Bytes without a copy; none when the field is absent."""
+        """Return bytes without a copy; none if the field is absent."""
         ((start, end),) = self._found[name] or [(0, 0)]
         return self._data[start:end]
 
     def has(self, name: str) -> bool:
-        """Whether the field is there."""
+        """Return whether the field is present."""
         return bool(self._found[name])
 
     def message(self, name: str, fields: Mapping[int, Field]) -> Message:
-        """The message in a field that must be there."""
+        """Return the message in a required field."""
         messages = self.messages(name, fields, 1)
         if not messages:
             raise self.error(f"protobuf: {name} is missing")
         return messages[0]
 
     def messages(self, name: str, fields: Mapping[int, Field], cap: int) -> list[Message]:
-        """The messages of a repeated field."""
+        """Return the messages of a repeated field."""
         places = self._found[name]
         if len(places) > cap:
             raise self.error(f"protobuf: too many of {name}", f"at most {cap}", len(places))
         return [Message(self._file, start, end, name, fields) for start, end in places]
 
     def _read(self, field: Field, kind: int, place: int, end: int) -> int:
-        """Keep the value of a field that starts at `place`; returns where the next field starts."""
+        """Store the value of the field at `place`; return the offset of the next field."""
         if kind == VARINT:
             number, place = self._varint(place, end)
             self._keep(field, _signed(number), place)
@@ -171,7 +171,7 @@ class Message:
         self._found[field.name].append(value)
 
     def _varint(self, place: int, end: int) -> tuple[int, int]:
-        """(value, place behind it) of the varint at `place`."""
+        """Return (value, offset behind it) of the varint at `place`."""
         value = 0
         for shift in range(0, 64, 7):
             if place >= end:

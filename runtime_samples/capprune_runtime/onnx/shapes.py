@@ -1,4 +1,4 @@
-"""The shapes and types that follow from an operator's inputs, or why its inputs do not fit."""
+"""Infer the shapes and types of an operator's outputs, or the reason why its inputs do not fit."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from capprune_runtime.onnx.file import MAX_RANK, TENSOR_TYPES, Node
 
 Shape: TypeAlias = tuple[int, ...]
 
-MAX_DEPTH = 1 << 16  # numbers in one int8 product: its sum stays in 32 bits
+MAX_DEPTH = 1 << 16  # elements in one int8 product, so that its sum fits into 32 bits
 
 
 class DoesNotFit(Exception):
-    """Why an operator cannot take its inputs."""
+    """The reason why an operator cannot take its inputs."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a value before anything is computed: `stored` are its numbers where they lie in the file."""
+    """What is known of a value before the model runs; `stored` are its numbers if they are in the file."""
 
     shape: Shape
     dtype: str
@@ -31,7 +31,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Call:
-    """One operator with what is known of its inputs; attributes that were left out have their defaults."""
+    """One operator with what is known of its inputs; omitted attributes have their defaults."""
 
     node: Node
     inputs: tuple[Known, ...]
@@ -39,26 +39,26 @@ class Call:
 
     @property
     def shape(self) -> Shape:
-        """Of the first input."""
+        """Shape of the first input."""
         return self.inputs[0].shape
 
     def numbers(self, position: int) -> list[int]:
-        """The whole numbers of a stored list."""
+        """Return the whole numbers of a stored list."""
         values = self.inputs[position]
         _require(values.stored is not None and values.dtype == "int64" and len(values.shape) == 1, "a list of int64")
         _require(values.shape[0] <= MAX_RANK, f"a list of at most {MAX_RANK} numbers")
         return [int(value) for value in values.stored.tolist()] if values.stored is not None else []
 
     def floats(self) -> None:
-        """Every input is float32."""
+        """Check that every input is float32."""
         _require(all(one.dtype == "float32" for one in self.inputs), f"{[one.dtype for one in self.inputs]}")
 
 
 def infer(call: Call) -> tuple[Known, ...]:
-    """Shape and type of every output of an operator of the table.
+    """Return shape and type of every output of an allowed operator.
 
     Raises:
-        DoesNotFit: Its inputs or attributes do not go together.
+        DoesNotFit: Its inputs or attributes are inconsistent.
     """
     return _OPERATORS[call.node.operator](call)
 
@@ -237,7 +237,7 @@ def _max_pool(call: Call) -> tuple[Known, ...]:
 
 
 def _windows(call: Call, source: Shape, kernel: Shape) -> list[int]:
-    """How many places a window takes along both axes."""
+    """Return the number of window positions along both axes."""
     pads, sizes = call.attributes.get("pads", (0, 0, 0, 0)), []
     for axis in (0, 1):
         stride = call.attributes.get("strides", (1, 1))[axis]

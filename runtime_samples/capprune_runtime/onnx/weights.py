@@ -1,8 +1,8 @@
-"""Stored weights that are not plain float32: gaps, codes, scales. Each may stand in one form only, and in range.
+"""Checks of stored weights that are not plain float32: gaps, codes, scales. Each has one accepted form and range.
 
-gaps            uint8 ─▶ Cast ─▶ CumSum ─▶ the places of a ScatterElements into zeros of a ConstantOfShape
+gaps            uint8 ─▶ Cast ─▶ CumSum ─▶ the indices of a ScatterElements into zeros of a ConstantOfShape
 codes           int8 ─▶ Cast ─▶ Mul by stored scales
-table           uint8 ─▶ Cast ─▶ the places of a Gather
+table           uint8 ─▶ Cast ─▶ the indices of a Gather
 int8 product    DynamicQuantizeLinear ─▶ MatMulInteger ─▶ Cast
 int8 numbers    (QuantizeLinear ─▶) DequantizeLinear
 """
@@ -15,13 +15,14 @@ import numpy as np
 
 from capprune_runtime.onnx.file import Initializer, Node, OnnxModel
 
-# Where products are added in pairs of 16 bits, as onnxruntime does on x86 without VNNI: 2 · 255 · 64 fits, more saturates.
+# For kernels that add products in pairs of 16 bits, such as onnxruntime's on x86 without VNNI: 2 · 255 · 64 fits, more
+# saturates.
 LARGEST_CODE = 64
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
 
 class BadWeights(Exception):
-    """A rule of this module that a model breaks, and the operator at which."""
+    """A broken rule of this module, and the operator that breaks it."""
 
     def __init__(self, rule: str, node: Node, expected: object = None, found: object = None) -> None:
         super().__init__(rule)
@@ -29,10 +30,10 @@ class BadWeights(Exception):
 
 
 def check_weights(model: OnnxModel) -> None:
-    """Check every operator that reads numbers in another form than float32.
+    """Check every operator that reads numbers in a form other than float32.
 
     Args:
-        model: Its operators are known to fit their inputs.
+        model: A model whose operators are known to fit their inputs.
 
     Raises:
         BadWeights: A rule is broken.
@@ -44,7 +45,7 @@ def check_weights(model: OnnxModel) -> None:
 
 
 class _Weights:
-    """A model, with who makes a value and who reads it."""
+    """A model, with the producer and the readers of every value."""
 
     def __init__(self, model: OnnxModel) -> None:
         self._stored = model.initializers
@@ -58,7 +59,7 @@ class _Weights:
         self._outputs = {value.name for value in model.outputs}
 
     def cast(self, node: Node) -> None:
-        """The three uses of Cast."""
+        """Check a Cast, in its three uses."""
         stored = self._stored.get(node.inputs[0])
         if stored is None:
             if self._maker(node.inputs[0]) != "MatMulInteger":
@@ -74,7 +75,7 @@ class _Weights:
             raise BadWeights("weights: only stored int8 and uint8 numbers are cast", node, found=stored.dtype)
 
     def scaled(self, node: Node) -> None:
-        """Mul: codes by one scale, or one for each index of the first axis."""
+        """Check a Mul: codes times one scale, or one scale per index of the first axis."""
         for codes, scale in (node.inputs, node.inputs[::-1]):
             numbers = self._cast_of(codes, "int8")
             if numbers is None:
@@ -86,7 +87,7 @@ class _Weights:
             self._sane(node, scales)
 
     def gathered(self, node: Node) -> None:
-        """Gather: the places are an input of the model, or stored ones in range."""
+        """Check a Gather: its indices are an input of the model, or stored and in range."""
         codes = self._cast_of(node.inputs[1], "uint8")
         if codes is None:
             if node.inputs[1] not in self._inputs:
@@ -100,17 +101,17 @@ class _Weights:
             raise BadWeights("weights: a code lies outside its table", node, len(table.values), most)
 
     def summed(self, node: Node) -> None:
-        """CumSum: of stored gaps, for a ScatterElements."""
+        """Check a CumSum: it sums stored gaps, for a ScatterElements."""
         if self._cast_of(node.inputs[0], "uint8") is None:
             raise BadWeights("gaps: they must be stored uint8 numbers", node)
         self._only(node, ("ScatterElements",))
 
     def zeros(self, node: Node) -> None:
-        """ConstantOfShape: for a ScatterElements."""
+        """Check a ConstantOfShape: it makes the zeros for a ScatterElements."""
         self._only(node, ("ScatterElements",))
 
     def scattered(self, node: Node) -> None:
-        """ScatterElements: into zeros, at the places that gaps lead to, each once and in range."""
+        """Check a ScatterElements: it writes into zeros, at unique indices in range that gaps encode."""
         zeros, sums, values = node.inputs
         if self._maker(zeros) != "ConstantOfShape" or self._maker(sums) != "CumSum":
             raise BadWeights("gaps: they must lead into zeros", node)
@@ -120,7 +121,7 @@ class _Weights:
             raise BadWeights("gaps: what they lead to must be stored", node)
         gaps = self._cast_of(self._makers[sums].inputs[0], "uint8")
         size = self._stored[self._makers[zeros].inputs[0]]
-        assert gaps is not None  # `summed` and the order of the nodes
+        assert gaps is not None  # `summed` and the order of the nodes ensure it
         if not self._once("gaps", gaps, lambda: bool(gaps.values[1:].all())):
             raise BadWeights("gaps: two lead to one place", node, found=f"a gap of 0 at {gaps.values[1:].argmin() + 1}")
         last, places = self._once("sum", gaps, lambda: int(gaps.values.sum(dtype=np.int64))), int(size.values[0])
@@ -129,7 +130,7 @@ class _Weights:
         self._only(node, ("Reshape",))
 
     def multiplied(self, node: Node) -> None:
-        """MatMulInteger: rows quantised on the way, weights that cannot saturate."""
+        """Check a MatMulInteger: rows quantised at run time, weights that cannot saturate."""
         rows, zero = self._makers.get(node.inputs[0]), self._makers.get(node.inputs[2])
         if rows is None or rows is not zero or rows.operator != "DynamicQuantizeLinear":
             raise BadWeights("int8: the rows of a product must come from a DynamicQuantizeLinear", node)
@@ -139,7 +140,7 @@ class _Weights:
         self._only(node, ("Cast",))
 
     def quantised(self, node: Node) -> None:
-        """QuantizeLinear and DequantizeLinear: sane scales and zero points, weights that cannot saturate."""
+        """Check QuantizeLinear and DequantizeLinear: valid scales and zero points, weights that cannot saturate."""
         self._sane(node, self._stored[node.inputs[1]])
         zero, stored = self._stored[node.inputs[2]], self._stored.get(node.inputs[0])
         if zero.dtype == "uint8":
@@ -154,7 +155,7 @@ class _Weights:
             self._small(node, stored)
 
     def _sane(self, node: Node, scales: Initializer) -> None:
-        # that they are finite is known of every stored float32
+        # every stored float32 is known to be finite
         if not (scales.values >= _SMALLEST_NORMAL).all():
             raise BadWeights("scale: it is not a positive number", node, f"at least {_SMALLEST_NORMAL}")
 
@@ -168,7 +169,7 @@ class _Weights:
             )
 
     def _once(self, what: str, tensor: Initializer, find: Callable[[], int]) -> int:
-        """What was found of a stored tensor before: thousands of operators may read it."""
+        """Return the cached result for a stored tensor, which thousands of operators may read."""
         key = (what, tensor.name)
         if key not in self._seen:
             self._seen[key] = find()
@@ -178,7 +179,7 @@ class _Weights:
         return self._makers[name].operator if name in self._makers else ""
 
     def _cast_of(self, name: str, dtype: str) -> Initializer | None:
-        """The stored numbers of a type that a value is cast from."""
+        """Return the stored numbers of a type that a value is cast from."""
         if self._maker(name) != "Cast":
             return None
         stored = self._stored.get(self._makers[name].inputs[0])
@@ -188,7 +189,7 @@ class _Weights:
         return any(self._cast_of(name, dtype) is not None for dtype in ("int8", "uint8"))
 
     def _only(self, node: Node, readers: tuple[str, ...]) -> None:
-        """Only these operators read what a node gives, and someone does."""
+        """Check that a node's output is used, and only by these operators."""
         name = node.outputs[0]
         found = {reader.operator for reader in self._readers.get(name, [])}
         if name in self._outputs or not found or not found <= set(readers):
