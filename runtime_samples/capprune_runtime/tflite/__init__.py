@@ -1,1 +1,1 @@
-"""Read and check .tflite files before an interpreter may see them."""
+"""Read and check .tflite files before an interpreter loads them."""

@@ -1,4 +1,4 @@
-"""Whether a .tflite is one of the calls of a captioning model: the file's own rules, then its inputs and outputs."""
+"""Check that a .tflite is one of the calls of a captioning model: the file's own rules, then its inputs and outputs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a .tflite must be before an interpreter may see it.
+"""Rules that a .tflite must follow before an interpreter loads it.
 
-Stock interpreters trust their files: a bad row pointer ends the process, a wrong one gives nonsense without a
-word. `check_tflite` refuses such files first. Every rule is written down in docs/bundle_format.md; the message
-of a `BadModelFile` starts with the part it is about and names the tensor or operator and its byte in the file.
+Stock interpreters trust their files: an invalid row pointer crashes the process, or silently gives wrong results.
+`check_tflite` refuses such files first. All rules are in docs/bundle_format.md. The message of a `BadModelFile` starts
+with the part concerned, and names the tensor or operator and its byte offset.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from capprune_runtime.tflite.quantisation import Fault, operator_fault, tensor_f
 from capprune_runtime.tflite.shapes import DoesNotFit, infer_outputs
 from capprune_runtime.tflite.sparsity import check_sparse_tensor, densified_fault, sparse_weight_fault
 
-MAX_RANK = 4  # some kernels have arrays of four sizes and do not look
+MAX_RANK = 4  # some kernels have arrays of four sizes and do not check bounds
 MAX_DIMENSION = 1 << 24
 MAX_TENSOR_BYTES = 256 << 20
 _COSTS = {
@@ -30,15 +30,15 @@ _COSTS = {
 
 
 def check_tflite(data: bytes, where: str, signature: str) -> TfliteModel:
-    """Read a model file and check that every interpreter will compute what it says.
+    """Read a model file and check that every interpreter computes what the file specifies.
 
     Args:
         data: The whole .tflite file.
         where: Its name, for messages.
-        signature: The signature it must have; it may have no other.
+        signature: The required signature; no other is allowed.
 
     Returns:
-        What stands in the file.
+        The content of the file.
 
     Raises:
         BadModelFile: A rule is broken.
@@ -55,7 +55,7 @@ def check_tflite(data: bytes, where: str, signature: str) -> TfliteModel:
 
 
 class _Check:
-    """One file under the rules; holds what every rule needs: the model and its name."""
+    """Checks of one file; holds the model and its name, which every rule needs."""
 
     def __init__(self, model: TfliteModel, where: str) -> None:
         self._model = model
@@ -63,7 +63,7 @@ class _Check:
         self._finite: set[tuple[int, str]] = set()
 
     def sizes(self) -> None:
-        """Caps that hold before anything is computed."""
+        """Check the size limits that apply before anything is computed."""
         model = self._model
         stored = sum(len(buffer) for buffer in model.buffers)
         if stored > model.size_bytes:
@@ -74,12 +74,12 @@ class _Check:
             raise self._bad("buffer: the first must be empty, as it stands for `computed`")
 
     def tensor(self, tensor: Tensor) -> None:
-        """One tensor: its shape, its size, its quantisation and what is stored of it."""
+        """Check one tensor: its shape, size, quantisation and stored values."""
         if len(tensor.shape) > MAX_RANK:
             raise self._bad("tensor: too many dimensions", tensor, f"at most {MAX_RANK}", len(tensor.shape))
         if not all(1 <= size <= MAX_DIMENSION for size in tensor.shape):
             raise self._bad("tensor: impossible shape", tensor, f"dimensions 1 to {MAX_DIMENSION}", tensor.shape)
-        size_bytes = tensor.elements * np.dtype(tensor.dtype).itemsize  # Python's numbers do not overflow
+        size_bytes = tensor.elements * np.dtype(tensor.dtype).itemsize  # Python's integers do not overflow
         if size_bytes > MAX_TENSOR_BYTES:
             raise self._bad("tensor: too large", tensor, f"at most {MAX_TENSOR_BYTES} bytes", size_bytes)
         self._fault(tensor_fault(tensor))
@@ -91,7 +91,7 @@ class _Check:
         self._values(tensor)
 
     def graph(self) -> None:
-        """Every operator reads what is there already, and writes what nothing else writes."""
+        """Check that every operator reads existing tensors, and that no tensor is written twice."""
         ready = {tensor.index for tensor in self._model.tensors if self._model.is_constant(tensor)}
         for index in self._model.inputs:
             tensor = self._get(index, "model: there is no such input tensor")
@@ -116,17 +116,17 @@ class _Check:
                 raise self._bad("model: an output is never computed", tensor)
 
     def costs(self) -> None:
-        """A run of the model costs no more than its size allows."""
+        """Check that the cost of a run is within the limits for the size of the file."""
         if (over := over_limit(self._model)) is not None:
             kind, limit, cost, operator = over
             part = "model" if operator is None else _name(operator)
             raise self._bad(f"{part}: {_COSTS[kind]}", None, f"{kind} of at most {limit}", cost)
 
     def signature(self, key: str) -> None:
-        """The one signature names exactly the subgraph's inputs and outputs.
+        """Check that the one signature names exactly the subgraph's inputs and outputs.
 
-        A signature may not name a tensor inside the graph: quantisers have written such files, and the
-        interpreter then hands out a tensor whose memory was given to another.
+        A signature may not name a tensor inside the graph. Some quantisers write such files, and the interpreter then
+        returns a tensor whose memory has been reused.
         """
         signatures = self._model.signatures
         if list(signatures) != [key]:

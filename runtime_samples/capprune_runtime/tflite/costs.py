@@ -1,6 +1,7 @@
-"""What a model file costs to run: products, memory of computed tensors, and what convolutions lay out of their inputs.
+"""Cost of running a model file: multiply-adds, memory of computed tensors, and convolution patches.
 
-Shapes are free, so that a file of a kilobyte can ask for minutes and for gigabytes. The costs are worked out from the shapes
+Shapes are free, so that a file of a kilobyte can ask for minutes and for gigabytes. The costs are worked out from the
+shapes
 before anything runs, and limited by the size of the file; the limits stand in `operators.json`.
 """
 
@@ -14,10 +15,10 @@ import numpy as np
 from capprune_runtime.tflite.file import Operator, Tensor, TfliteModel
 from capprune_runtime.tflite.operators import LIMITS
 
-_CALL_WORK = 20_000  # of an operator besides its products
-_LEAST_CHANNELS = 16  # that a convolution computes at a time, however few it has
-# About as long as so many products: a number in the window of a depthwise convolution or of a pool, one that is read or written
-# once, one that BROADCAST_TO writes, a row of SOFTMAX.
+_CALL_WORK = 20_000  # cost of an operator besides its multiply-adds
+_LEAST_CHANNELS = 16  # fewest channels that a convolution computes at a time
+# Approximate cost, in multiply-adds: of a number in the window of a depthwise convolution or of a pool, one that is
+# read or written once, one that BROADCAST_TO writes, and a row of SOFTMAX.
 _DEPTHWISE_WORK, _POOL_WORK, _MOVED_WORK, _BROADCAST_WORK, _ROW_WORK = 16, 4, 32, 256, 512
 _EXPANDING = ("DENSIFY", "DEQUANTIZE")
 
@@ -25,7 +26,7 @@ Cost = tuple[str, int]
 
 
 def costs(model: TfliteModel) -> Iterator[tuple[str, int, Operator | None]]:
-    """Yield (kind of `LIMITS`, cost, the operator or None for the whole model); shapes and types are those of a checked file."""
+    """Yield (kind of `LIMITS`, cost, operator) for a checked file; operator is None for the whole model."""
     for operator in model.operators:
         yield "window_bytes", _window_bytes(model, operator), operator
     yield "work", work(model), None
@@ -34,7 +35,7 @@ def costs(model: TfliteModel) -> Iterator[tuple[str, int, Operator | None]]:
 
 
 def over_limit(model: TfliteModel) -> tuple[str, int, int, Operator | None] | None:
-    """Return (kind, limit, cost, operator) of the first cost that is over its limit, if any."""
+    """Return (kind, limit, cost, operator) of the first cost over its limit; None if there is none."""
     for kind, cost, operator in costs(model):
         if cost > (limit := LIMITS[kind].of(model.size_bytes)):
             return kind, limit, cost, operator
@@ -42,7 +43,7 @@ def over_limit(model: TfliteModel) -> tuple[str, int, int, Operator | None] | No
 
 
 def work(model: TfliteModel) -> int:
-    """Return the products that one run of the model adds up; see `operators.json` for what counts as how many."""
+    """Return the multiply-adds of one run of the model; `operators.json` has the weight of each operation."""
     return sum(_CALL_WORK + _work(model, operator) for operator in model.operators)
 
 
@@ -78,7 +79,7 @@ def _window_bytes(model: TfliteModel, operator: Operator) -> int:
 
 
 def _live_bytes(model: TfliteModel) -> int:
-    """The most bytes of computed tensors at one time: from their operator to the last that reads them."""
+    """Return the peak size of live computed tensors: each lives from its operator to its last reader."""
     last = {index: len(model.operators) for index in model.outputs}
     for operator in reversed(model.operators):
         for index in operator.inputs:
@@ -99,7 +100,7 @@ def _live_bytes(model: TfliteModel) -> int:
 
 
 def _expanded(model: TfliteModel) -> set[int]:
-    """Tensors that only hold stored numbers in another form, which runtimes make once and keep."""
+    """Return the tensors that hold stored numbers in another form, which runtimes compute once and keep."""
     expanded: set[int] = set()
     for operator in model.operators:
         source = operator.inputs[0]

@@ -1,7 +1,7 @@
-"""What stands in a .tflite file, as frozen dataclasses. Reads the structure; `tflite.check` judges it.
+"""The content of a .tflite file, as frozen dataclasses. This module reads the structure; `tflite.check` checks it.
 
-Field numbers are those of the TFLite schema. Everything that a captioning model does not need (custom
-operators, external buffers, several subgraphs) is refused here or kept for `tflite.check` to refuse.
+Field numbers are those of the TFLite schema. Everything that a captioning model does not need (custom operators,
+external buffers, several subgraphs) is refused here or by `tflite.check`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from capprune_runtime.tflite.operators import MAX_SIGNATURE_ENTRIES, OPERATORS, 
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 
-# TensorType of the schema; the others have no place in a caption model.
+# TensorType of the schema; a captioning model does not use the others.
 TENSOR_TYPES: dict[int, tuple[str, type[np.generic]]] = {
     0: ("float32", np.float32),
     1: ("float16", np.float16),
@@ -32,7 +32,7 @@ TENSOR_TYPES: dict[int, tuple[str, type[np.generic]]] = {
 }
 VOCABULARY_METADATA, MODEL_METADATA = "capprune.vocabulary", "capprune.model"
 _MAX_METADATA_BYTES = {VOCABULARY_METADATA: 16 << 20, MODEL_METADATA: 1 << 20}
-# An interpreter acts on some metadata (the order of operators, for one); these it only reads out.
+# Interpreters act on some metadata, such as the order of operators; they ignore the content of these.
 _UNUSED_METADATA = ("CONVERSION_METADATA", "keep_stablehlo_constant", "min_runtime_version")
 _OPERATORS_BY_CODE = {operator.code: operator for operator in OPERATORS.values()}
 _INDEX_TYPES: dict[int, type[np.integer[Any]]] = {1: np.int32, 2: np.uint16, 3: np.uint8}
@@ -43,7 +43,7 @@ Indices: TypeAlias = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Quantisation:
-    """value = scale · (stored - zero_point), one pair for the tensor or one for each index of `axis`."""
+    """value = scale · (stored - zero_point), one pair for the tensor, or one for each index of `axis`."""
 
     scales: NDArray[np.float32]
     zero_points: NDArray[np.int64]
@@ -52,7 +52,7 @@ class Quantisation:
 
 @dataclass(frozen=True, eq=False)
 class SparseDimension:
-    """One level of a sparse tensor: dense of a size, or compressed by row pointers and column indices."""
+    """One level of a sparse tensor: dense with a size, or compressed with row pointers and column indices."""
 
     compressed: bool
     dense_size: int
@@ -62,7 +62,7 @@ class SparseDimension:
 
 @dataclass(frozen=True)
 class Sparsity:
-    """How the stored values of a tensor are laid out in its shape."""
+    """The layout of a tensor's stored values."""
 
     traversal_order: tuple[int, ...]
     block_map: tuple[int, ...]
@@ -71,7 +71,7 @@ class Sparsity:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor; `dtype` is a NumPy name, `buffer` an index into `TfliteModel.buffers`."""
+    """One tensor; `dtype` is a NumPy name, `buffer` an index of `TfliteModel.buffers`."""
 
     index: int
     name: str
@@ -84,13 +84,13 @@ class Tensor:
 
     @property
     def elements(self) -> int:
-        """How many numbers the whole, dense tensor has."""
+        """Number of elements of the dense tensor."""
         return prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator: a name of `operators.OPERATORS`, tensor indices (-1: left out), its options."""
+    """One operator: a name of `operators.OPERATORS`, tensor indices (-1: omitted) and options."""
 
     index: int
     name: str
@@ -115,14 +115,14 @@ class TfliteModel:
     """A whole .tflite file with one subgraph.
 
     Args:
-        size_bytes: Of the file.
-        tensors: In the order of their indices.
-        operators: In the order in which they run.
+        size_bytes: Size of the file.
+        tensors: Tensors by index.
+        operators: Operators in execution order.
         inputs: Tensor indices of the subgraph's inputs.
         outputs: Tensor indices of the subgraph's outputs.
-        signatures: By key.
-        buffers: The stored bytes, views into the file; empty for tensors that are computed.
-        metadata: The bytes of `VOCABULARY_METADATA` and `MODEL_METADATA`, those of them that the file holds.
+        signatures: Signatures by key.
+        buffers: The stored bytes, as views of the file; empty for computed tensors.
+        metadata: The bytes of `VOCABULARY_METADATA` and `MODEL_METADATA`, as far as the file holds them.
     """
 
     size_bytes: int
@@ -136,17 +136,17 @@ class TfliteModel:
     _found: dict[tuple[object, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, find: Callable[[], Found], *key: object) -> Found:
-        """Return what was found for a key before, so that a stored tensor that many operators read is looked at once."""
+        """Return the cached result for a key, so that a stored tensor with many readers is checked once."""
         if key not in self._found:
             self._found[key] = find()
         return cast(Found, self._found[key])
 
     def is_constant(self, tensor: Tensor) -> bool:
-        """Whether the tensor's values are stored in the file."""
+        """Return whether the tensor's values are stored in the file."""
         return len(self.buffers[tensor.buffer]) > 0
 
     def stored_values(self, tensor: Tensor) -> NDArray[Any]:
-        """The stored numbers, flat; of a sparse tensor only those that are kept."""
+        """Return the stored numbers, flat; for a sparse tensor only the kept ones."""
         return np.frombuffer(self.buffers[tensor.buffer], np.dtype(tensor.dtype).newbyteorder("<"))
 
 
@@ -158,7 +158,7 @@ def read_tflite(data: bytes, where: str) -> TfliteModel:
         where: Its name, for messages.
 
     Raises:
-        BadModelFile: The file is not a .tflite, lies outside its own bounds, or uses what is refused here.
+        BadModelFile: The file is not a .tflite, refers to bytes outside itself, or uses an unsupported feature.
     """
     if len(data) > MAX_MODEL_BYTES:
         raise BadModelFile("a model file is too large", where=where, expected=f"at most {MAX_MODEL_BYTES} bytes")
@@ -193,7 +193,7 @@ def read_tflite(data: bytes, where: str) -> TfliteModel:
 
 
 def _read_unused(root: Table, graph: Table) -> None:
-    """Fields that say nothing to us must lie in the file all the same: interpreters may look."""
+    """Check that unused fields are inside the file too, because interpreters may read them."""
     root.text(3), root.numbers(5, np.int32), graph.text(4), graph.integer(5, "i")
 
 
@@ -206,9 +206,9 @@ def _buffer(table: Table) -> memoryview:
 
 
 def _operator_code(table: Table) -> tuple[str, int]:
-    """(name, version) of an entry in the table of operator codes."""
+    """Return (name, version) of an entry in the table of operator codes."""
     table.require_fields(4)
-    # Two fields, because the first was too small: the schema says that the larger one counts.
+    # Two fields, because the first was too small; the larger one applies, by the schema.
     code = max(table.integer(0, "b"), table.integer(3, "i"))
     if table.has(1):
         raise table.error("operator: custom operators are not allowed", found=ascii(table.text(1)))
@@ -245,7 +245,7 @@ def _metadata(root: Table, buffers: tuple[memoryview, ...]) -> dict[str, memoryv
 
 def _tensor(index: int, table: Table, buffers: int) -> Tensor:
     table.require_fields(11)
-    table.integer(8, "?")  # whether the shape is known; an empty one is a single number for us
+    table.integer(8, "?")  # whether the shape is known; an empty one is a scalar here
     code, buffer = table.integer(1, "b"), table.integer(2, "I")
     if code not in TENSOR_TYPES:
         raise table.error(f"tensor {index}: this type is not allowed", sorted(TENSOR_TYPES), code)
@@ -276,7 +276,7 @@ def _quantisation(table: Table) -> Quantisation | None:
         raise table.error("quantisation: only scales and zero points are allowed")
     scales, zero_points = table.numbers(2, np.float32), table.numbers(3, np.int64)
     if (scales is None or not scales.size) and (zero_points is None or not zero_points.size):
-        return None  # only the range seen in training, which nothing uses
+        return None  # only the range seen in training, which is unused
     if scales is None or zero_points is None or scales.size != zero_points.size:
         raise table.error("quantisation: there must be as many zero points as scales")
     return Quantisation(scales, zero_points, table.integer(6, "i"))
@@ -338,7 +338,7 @@ def _operator(index: int, table: Table, codes: tuple[tuple[str, int], ...]) -> O
 
 
 def _options(index: int, name: str, table: Table) -> dict[str, int | float]:
-    """The operator's options by name, every one in the range that the kernels can take."""
+    """Return the operator's options by name, each checked against the range that the kernels support."""
     kind, options, rule = table.integer(3, "B"), table.table(4), OPERATORS[name]
     if kind == 0 and options is None and not rule.needs_options:
         return {}
@@ -351,7 +351,7 @@ def _options(index: int, name: str, table: Table) -> dict[str, int | float]:
 
 
 def _option(index: int, name: str, options: Table, number: int, field: OptionField) -> int | float:
-    if field.code == "vector":  # an old copy of the second input, which is what counts
+    if field.code == "vector":  # an old copy of the second input; interpreters use the input
         options.numbers(number, np.int32)
         return 0
     value = options.real(number) if field.code == "f" else options.integer(number, field.code, field.default)

@@ -1,13 +1,12 @@
-"""A small flatbuffer reader that never reads outside the file, whatever the file says.
+"""A small flatbuffer reader that never reads outside the file.
 
-Only what a .tflite needs: tables, vectors, strings, scalars. Every access is checked before it is made, and
-the bytes handed out are counted, so that a small file whose tables point at the same vector again and again
-cannot cost more than a few passes over itself.
+It supports what a .tflite needs: tables, vectors, strings, scalars. Every access is checked first, and the bytes read
+are counted. So a small file whose tables share one vector many times cannot cost more than a few passes over the file.
 
     table      int32 distance back to its vtable, then the fields
-    vtable     uint16 own size, uint16 the table's size, then for each field its uint16 offset in the table (0: absent)
+    vtable     uint16 own size, uint16 size of the table, then a uint16 offset in the table for each field (0: absent)
     reference  uint32 distance forward to a table, vector or string
-    vector     uint32 count, then the items; a string is a vector of bytes with a zero byte behind it
+    vector     uint32 count, then the items; a string is a vector of bytes followed by a zero byte
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from capprune_runtime.errors import BadModelFile
 from capprune_runtime.tflite.operators import MAX_TABLES
 
-# A well-formed file is read about once; shared vtables and strings are why this is not 1.
+# A well-formed file is read about once; shared vtables and strings need more than 1.
 _PASSES = 4
 _SLACK_BYTES = 1 << 16
 
@@ -34,7 +33,7 @@ class Flatbuffer:
     Args:
         data: The whole file.
         where: The file's name, for messages.
-        identifier: The four bytes that name the kind of file.
+        identifier: The file identifier, four bytes.
 
     Raises:
         BadModelFile: The file is too short, or of another kind.
@@ -51,34 +50,34 @@ class Flatbuffer:
             raise self.error("flatbuffer: the file is of another kind", 4, identifier, data[4:8])
 
     def root(self) -> Table:
-        """The table that the file starts from."""
+        """Return the root table of the file."""
         return Table(self, self.follow(0))
 
     def count_table(self, offset: int) -> None:
-        """Count one table that is read: each takes some microseconds, however small it is."""
+        """Count one table that is read: each takes a few microseconds, regardless of its size."""
         self._tables += 1
         if self._tables > MAX_TABLES:
             raise self.error("flatbuffer: too many tables", offset, f"at most {MAX_TABLES}")
 
     def error(self, rule: str, offset: int, expected: object = None, found: object = None) -> BadModelFile:
-        """An error at a byte of the file."""
+        """Return an error for a byte of the file."""
         return BadModelFile(rule, where=f"{self.where}, byte {offset}", expected=expected, found=found)
 
     def read(self, code: str, offset: int) -> int | float:
-        """One number in little-endian `struct` code, aligned to its size."""
+        """Read one number with a little-endian `struct` code, aligned to its size."""
         size = struct.calcsize(f"<{code}")
         value: int | float = struct.unpack(f"<{code}", self.slice(offset, size, alignment=size))[0]
         return value
 
     def follow(self, offset: int) -> int:
-        """The place that the reference at `offset` points at."""
+        """Return the target of the reference at `offset`."""
         distance = int(self.read("I", offset))
         if distance < 4:
             raise self.error("flatbuffer: a reference points at itself", offset, "at least 4", distance)
         return offset + distance
 
     def slice(self, offset: int, size: int, alignment: int = 1) -> memoryview:
-        """The bytes from `offset`, which must lie in the file."""
+        """Return the bytes from `offset`, which must be inside the file."""
         if offset < 0 or offset + size > len(self._data):
             raise self.error("flatbuffer: something lies outside the file", offset, f"{len(self._data)} bytes")
         if offset % alignment:
@@ -89,7 +88,10 @@ class Flatbuffer:
         return self._data[offset : offset + size]
 
     def vector(self, offset: int, item_bytes: int) -> tuple[int, int]:
-        """(place of the first item, count) of the vector at `offset`; that they lie in the file is checked later."""
+        """Return (offset of the first item, count) of the vector at `offset`.
+
+        The items' bounds are checked when they are read.
+        """
         count = int(self.read("I", offset))
         if count * item_bytes > len(self._data):
             raise self.error("flatbuffer: a vector is longer than the file", offset, found=f"{count} items")
@@ -101,10 +103,10 @@ class Table:
 
     Args:
         buffer: The file.
-        position: Where in it the table starts.
+        position: Offset of the table in the file.
 
     Raises:
-        BadModelFile: The table or its vtable does not lie in the file.
+        BadModelFile: The table or its vtable is not inside the file.
     """
 
     def __init__(self, buffer: Flatbuffer, position: int) -> None:
@@ -120,34 +122,34 @@ class Table:
         self._offsets: tuple[int, ...] = struct.unpack(f"<{vtable_size // 2}H", entries)[2:]
 
     def error(self, rule: str, expected: object = None, found: object = None) -> BadModelFile:
-        """An error at this table."""
+        """Return an error for this table."""
         return self._buffer.error(rule, self.position, expected, found)
 
     def require_fields(self, count: int) -> None:
-        """Refuse a table that has a field from `count` on: a later schema's, whose meaning is not known here."""
+        """Refuse a table that has a field from `count` on, which only a later schema can define."""
         for field, offset in enumerate(self._offsets[count:], start=count):
             if offset:
                 raise self.error("flatbuffer: a table has a field that is not known", f"below {count}", field)
 
     def has(self, field: int) -> bool:
-        """Whether the field is there."""
+        """Return whether the field is present."""
         return field < len(self._offsets) and self._offsets[field] != 0
 
     def integer(self, field: int, code: str, default: int = 0) -> int:
-        """A whole number or truth value in `struct` code."""
+        """Return an integer or a boolean, read with a `struct` code."""
         return int(self._scalar(field, code, default))
 
     def real(self, field: int, default: float = 0.0) -> float:
-        """A float32."""
+        """Return a float32."""
         return float(self._scalar(field, "f", default))
 
     def table(self, field: int) -> Table | None:
-        """The table that a field refers to."""
+        """Return the table that a field refers to."""
         place = self._reference(field)
         return None if place is None else Table(self._buffer, place)
 
     def tables(self, field: int) -> tuple[Table, ...]:
-        """The tables of a vector; none when the field is absent."""
+        """Return the tables of a vector; none if the field is absent."""
         place = self._reference(field)
         if place is None:
             return ()
@@ -157,24 +159,24 @@ class Table:
         return tuple(Table(self._buffer, self._buffer.follow(first + 4 * n)) for n in range(count))
 
     def numbers(self, field: int, dtype: type[_Number]) -> NDArray[_Number] | None:
-        """A vector of numbers, without a copy."""
+        """Return a vector of numbers, without a copy."""
         item_bytes = np.dtype(dtype).itemsize
         content = self._content(field, item_bytes)
         return None if content is None else np.frombuffer(content, np.dtype(dtype).newbyteorder("<"))
 
     def bytes_(self, field: int) -> memoryview | None:
-        """A vector of bytes, without a copy; it starts at a multiple of 4."""
+        """Return a vector of bytes, without a copy; it starts at a multiple of 4."""
         return self._content(field, 1)
 
     def text(self, field: int) -> str | None:
-        """A string, which must be UTF-8 and end with a zero byte."""
+        """Return a string, which must be UTF-8 and end with a zero byte."""
         content = self._content(field, 1, behind=1)
         if content is None:
             return None
         if content[-1] != 0:
             raise self.error("flatbuffer: a string has no end")
         if b"\0" in bytes(content[:-1]):
-            raise self.error("flatbuffer: a string ends before its end")  # where C code takes it to end
+            raise self.error("flatbuffer: a string ends before its end")  # C code stops at the zero byte
         try:
             return str(content[:-1], "utf-8")
         except UnicodeDecodeError as error:

@@ -1,8 +1,8 @@
-"""The forms of an operator: which types it may read and give, from which of its inputs are stored.
+"""The forms of an operator: which types it may read and write, and which of its inputs are stored.
 
-Runtimes have kernels for more forms than exporters write, and crash on some of those or disagree about them: a depthwise
-convolution without a bias, float32 with int8 weights, whole numbers divided. So `operators.json` lists the forms that are
-written, and every other one is refused.
+Runtimes have kernels for more forms than exporters write. They crash on some of these or disagree about them: a
+depthwise convolution without a bias, float32 with int8 weights, integer division. So `operators.json` lists the forms
+that exporters write, and every other form is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PER_CHANNEL = " per channel"
 
 @dataclass(frozen=True)
 class _Operand:
-    """One input of a form; `place` is stored, computed, or empty for either. `dtype` is none where it is left out."""
+    """One input of a form; `place` is stored, computed, or empty for either. `dtype` is none for an omitted input."""
 
     dtype: str
     place: str
@@ -64,7 +64,7 @@ def form_fits(model: TfliteModel, operator: Operator) -> bool:
 
 
 def form_of(model: TfliteModel, operator: Operator) -> str:
-    """Return the form of an operator, as `operators.json` would write it."""
+    """Return the form of an operator in the notation of `operators.json`."""
     inputs = ("none" if index < 0 else _described(model, model.tensors[index]) for index in operator.inputs[:4])
     return f"{', '.join(inputs)} -> {model.tensors[operator.outputs[0]].dtype}"
 

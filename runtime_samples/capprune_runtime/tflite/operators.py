@@ -1,6 +1,7 @@
-"""The operators that a captioning model may use, and what each may be given.
+"""The allowed operators, and the accepted inputs and options of each.
 
-They stand in `operators.json`, which the Android app reads too, so that both allow the same. Its first lines explain its keys.
+They are listed in `operators.json`, which the Android app reads too, so that both accept the same files. The first
+lines of that file explain its keys.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any
 
 TABLE = "operators.json"
 
-# The `struct` code of each type of an option; a list has none.
+# The `struct` code of each type of option; a list has none.
 _CODES = {"bool": "?", "int8": "b", "int32": "i", "float32": "f", "int32 list": "vector"}
 
 
 @dataclass(frozen=True)
 class OptionField:
-    """One option: its `struct` code (or `vector`), the range that is accepted, and the schema's default."""
+    """One option: its `struct` code (or `vector`), the accepted range, and the schema's default."""
 
     name: str
     code: str
@@ -30,13 +31,13 @@ class OptionField:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a file may cost of one kind, by its size."""
+    """The limit of one kind of cost, which depends on the size of the file."""
 
     base: int
     per_byte: int
 
     def of(self, size_bytes: int) -> int:
-        """The limit for a file."""
+        """Return the limit for a file of this size."""
         return self.base + self.per_byte * size_bytes
 
 
@@ -48,14 +49,14 @@ class OperatorRule:
         name: The schema's name.
         code: The schema's number.
         versions: The lowest and the highest version, both accepted.
-        least_inputs: How many inputs at least.
-        most_inputs: How many at most.
-        outputs: How many outputs; 0 for as many as an option says.
-        constants: Inputs that decide shapes, so that they must be stored in the file.
+        least_inputs: Smallest number of inputs.
+        most_inputs: Largest number of inputs.
+        outputs: Number of outputs; 0 if an option sets it.
+        constants: Inputs that determine shapes, and so must be stored in the file.
         may_omit: The input that may be -1, if any.
-        forms: What it may read and give, one of them; see the table's first lines.
-        options_type: The schema's number of the options; 0 when there are none.
-        options: Their fields.
+        forms: Accepted forms; see the table's first lines.
+        options_type: The schema's number of the options; 0 if there are none.
+        options: Fields of the options.
         needs_options: Whether the kernels divide by or index with an option.
     """
 
@@ -98,7 +99,7 @@ def _rule(entry: Mapping[str, Any]) -> OperatorRule:
 
 
 def table_bytes() -> bytes:
-    """The content of the table of allowed operators, as the package holds it."""
+    """Return the content of the packaged table of allowed operators."""
     return importlib.resources.files("capprune_runtime.tflite").joinpath(TABLE).read_bytes()
 
 

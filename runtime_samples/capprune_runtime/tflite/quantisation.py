@@ -1,7 +1,7 @@
-"""Quantised tensors that every stock runtime computes alike, and as the file says.
+"""Quantised tensors that all stock runtimes compute alike, as the file specifies.
 
-Kernels trust the scales of a file more than they should: some end the process over a ratio of scales that they cannot
-hold, some add a bias with the scale they think it has, and some only copy numbers where the file claims another scale.
+Kernels trust the scales of a file too much. Some abort the process if they cannot represent a ratio of scales. Some
+assume the scale of a bias. Some only copy numbers although the file declares another scale for the output.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from capprune_runtime.tflite.file import Operator, Quantisation, Tensor, TfliteM
 
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 LARGEST_SCALE = float(2.0**64)
-# Ratios of scales that kernels turn into multipliers in fixed point.
+# Ratios of scales that kernels can convert to fixed-point multipliers.
 LEAST_RATIO, MOST_RATIO = 2.0**-20, 2.0**7
 _MOST_SUM, _MOST_INPUT = 2**31 - 1, 255
-_PIECE = 1 << 20  # weights that are worked on at once
-_BIAS_TOLERANCE = 1e-5  # of a scale, which is a product of two, rounded
+_PIECE = 1 << 20  # weights processed at once
+_BIAS_TOLERANCE = 1e-5  # relative to a scale, which is a rounded product of two
 
 _ZERO_POINTS = {"int8": (-128, 127), "int32": (0, 0)}
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-# Kernels take their int8 weights as symmetric and multiply pairs in 16 bits, where two products of -128 overflow.
+# Kernels assume symmetric int8 weights and multiply pairs in 16 bits, where two products of -128 overflow.
 _SYMMETRIC_WEIGHTS = (*WEIGHTED, "EMBEDDING_LOOKUP")
 _ONE_SCALE = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")
-# What only moves numbers, or picks among them, does not convert them.
+# Operators that move or select numbers, without conversion.
 _MOVES = frozenset({
     "AVERAGE_POOL_2D", "BROADCAST_TO", "CONCATENATION", "DENSIFY", "EXPAND_DIMS", "GATHER", "MAXIMUM", "MAX_POOL_2D", "MINIMUM",
     "PACK", "PAD", "RESHAPE", "SLICE", "SPLIT", "STRIDED_SLICE", "TRANSPOSE", "UNPACK",
 })  # fmt: skip
-# What kernels give, whatever the file says: (scale, zero point).
+# Output quantisation fixed by the kernels, regardless of the file: (scale, zero point).
 _FIXED_OUTPUT = {"LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0)}
 _ARITHMETIC = frozenset({"ADD", "MEAN", "MUL", "QUANTIZE", "RELU", "RELU6", "SUB", "SUM"})
 _INT8 = _MOVES | _ARITHMETIC | {*_FIXED_OUTPUT, *WEIGHTED, "DEQUANTIZE", "EMBEDDING_LOOKUP"}
@@ -39,7 +39,7 @@ _INT8 = _MOVES | _ARITHMETIC | {*_FIXED_OUTPUT, *WEIGHTED, "DEQUANTIZE", "EMBEDD
 
 @dataclass(frozen=True)
 class Fault:
-    """A rule of quantisation that is broken, at a tensor."""
+    """A broken rule of quantisation, and the tensor that breaks it."""
 
     rule: str
     tensor: Tensor
@@ -48,7 +48,7 @@ class Fault:
 
 
 def tensor_fault(tensor: Tensor) -> Fault | None:
-    """What is wrong with the scales and zero points of one tensor, if anything."""
+    """Return the fault in the scales and zero points of one tensor; None if there is none."""
     quantisation = tensor.quantisation
     if quantisation is None:
         return Fault("quantisation: int8 numbers must have a scale", tensor) if tensor.dtype == "int8" else None
@@ -70,11 +70,11 @@ def tensor_fault(tensor: Tensor) -> Fault | None:
 
 
 def operator_fault(model: TfliteModel, operator: Operator) -> Fault | None:
-    """What is wrong with how an operator's tensors are quantised, if anything.
+    """Return the fault in the quantisation of an operator's tensors; None if there is none.
 
     Args:
-        model: The file, of which every tensor has passed `tensor_fault`.
-        operator: One whose tensors exist and have the shapes and types of `tflite_shapes`.
+        model: A file whose tensors have all passed `tensor_fault`.
+        operator: An operator whose tensors exist and have the shapes and types of `tflite_shapes`.
     """
     inputs = tuple(model.tensors[index] for index in operator.inputs if index >= 0)
     outputs = tuple(model.tensors[index] for index in operator.outputs)
@@ -97,7 +97,7 @@ def operator_fault(model: TfliteModel, operator: Operator) -> Fault | None:
 
 
 def _weight_fault(model: TfliteModel, operator: Operator, source: Tensor, weight: Tensor) -> Fault | None:
-    """Quantised weights: symmetric, and not in a form that some stock runtime computes wrongly."""
+    """Check quantised weights: symmetric, and in a form that every stock runtime computes correctly."""
     if weight.dtype != "int8":
         return None
     quantisation = _quantisation(weight)
@@ -131,7 +131,7 @@ def _channel_axis(operator: Operator) -> int:
 
 
 def _bias_fault(model: TfliteModel, operator: Operator, source: Tensor, weight: Tensor) -> Fault | None:
-    """An int32 bias is added to sums in int32: it has their scale, and the sums stay in range."""
+    """Check an int32 bias: it has the scale of the int32 sums it is added to, and the sums stay in range."""
     bias = model.tensors[operator.inputs[2]]
     if bias.quantisation is None or not model.is_constant(bias):
         return Fault("quantisation: an int32 bias must be stored and have scales", bias)
@@ -147,7 +147,7 @@ def _bias_fault(model: TfliteModel, operator: Operator, source: Tensor, weight: 
 
 
 def _channel_sums(model: TfliteModel, weight: Tensor, axis: int) -> NDArray[np.int64]:
-    """The sum of the sizes of each channel's int8 weights; a piece at a time, as the sizes need more bytes than the weights."""
+    """Return the sum of absolute int8 weights per channel, computed in pieces to limit the memory."""
     values, last = model.stored_values(weight), axis != 0
     rows = values.reshape(-1, weight.shape[-1]) if last else values.reshape(weight.shape[0], -1)
     step = max(1, _PIECE // rows.shape[1])
@@ -157,7 +157,7 @@ def _channel_sums(model: TfliteModel, weight: Tensor, axis: int) -> NDArray[np.i
 
 
 def _whole_number_fault(operator: Operator, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Fault | None:
-    """Only a bias may be int32 with a scale."""
+    """Check that only a bias is int32 with a scale."""
     bias = inputs[2:3] if operator.name in WEIGHTED else ()
     for tensor in (*inputs, *outputs):
         if tensor.dtype == "int32" and tensor.quantisation is not None and tensor not in bias:
@@ -192,7 +192,7 @@ def _fixed_output_fault(operator: Operator, output: Tensor) -> Fault | None:
 
 
 def _ratio_fault(operator: Operator, inputs: tuple[Tensor, ...], output: Tensor) -> Fault | None:
-    """Kernels hold the ratios of scales in fixed point; far from 1 they stop the process or lose the number."""
+    """Check ratios of scales. Kernels hold them in fixed point; far from 1 they abort or lose precision."""
     scales = [_quantisation(tensor).scales.astype(np.float64) for tensor in inputs if tensor.dtype == "int8"]
     if output.dtype != "int8" or not scales:
         return None
@@ -212,5 +212,5 @@ def _ratio_fault(operator: Operator, inputs: tuple[Tensor, ...], output: Tensor)
 
 
 def _quantisation(tensor: Tensor) -> Quantisation:
-    assert tensor.quantisation is not None  # tensor_fault sees to it
+    assert tensor.quantisation is not None  # `tensor_fault` ensures it
     return tensor.quantisation

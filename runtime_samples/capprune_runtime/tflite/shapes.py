@@ -1,8 +1,8 @@
-"""What shape and type an operator gives, from what it is given.
+"""Infer shape and type of an operator's outputs from its inputs.
 
-Interpreters work out shapes again when they load a model, and older ones trust operands like the start of a
-slice without a look. So the shapes are worked out here first: operands that do not fit are refused, and so is a
-file that declares another shape than the one its operators give.
+Interpreters infer shapes again when they load a model, and older ones do not check operands such as the start of a
+slice. So the shapes are inferred here first. Operands that do not fit are refused, and so is a file that declares a
+different shape.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from capprune_runtime.tflite.file import Operator, Tensor, TfliteModel
 
 Shape = tuple[int, ...]
-_MOST_NUMBERS = 8  # of an operand that decides a shape: two for each dimension
+_MOST_NUMBERS = 8  # elements of an operand that determines a shape: two for each dimension
 
 
 class DoesNotFit(Exception):
-    """The operands of an operator do not go together; the text says how."""
+    """The operands of an operator are inconsistent; the text describes how."""
 
 
 @dataclass(frozen=True)
 class _Call:
-    """An operator with the tensors it is given; inputs that are left out are not among them."""
+    """An operator with its input tensors, without omitted ones."""
 
     model: TfliteModel
     operator: Operator
@@ -47,7 +47,7 @@ class _Call:
         return axis % rank
 
     def constant(self, position: int, size: int | None = None) -> tuple[int, ...]:
-        """The whole numbers of a stored operand."""
+        """Return the whole numbers of a stored operand."""
         tensor = self.inputs[position]
         _require(tensor.dtype == "int32" and len(tensor.shape) <= 2, f"input {position} must be a list of int32")
         _require(tensor.elements <= _MOST_NUMBERS, f"input {position} must have at most {_MOST_NUMBERS} numbers")
@@ -56,14 +56,14 @@ class _Call:
 
 
 def infer_outputs(model: TfliteModel, operator: Operator) -> tuple[tuple[Shape, str], ...]:
-    """The (shape, type) of every output.
+    """Return the (shape, type) of every output.
 
     Args:
-        model: The file; every input of the operator exists and, where it decides a shape, is stored.
+        model: The file; every input of the operator exists and, if it determines a shape, is stored.
         operator: One of `operators.OPERATORS`, with as many inputs as that allows.
 
     Raises:
-        DoesNotFit: The inputs or options do not go together.
+        DoesNotFit: The inputs or options are inconsistent.
     """
     call = _Call(model, operator, tuple(model.tensors[index] for index in operator.inputs if index >= 0))
     return _RULES[operator.name](call)
@@ -232,7 +232,7 @@ def _gather(call: _Call) -> tuple[tuple[Shape, str], ...]:
 
 
 def _weighted(call: _Call, channels: int) -> None:
-    """The types and the bias of an operator with weights."""
+    """Check the types and the bias of an operator with weights."""
     source, weight = call.inputs[0].dtype, call.inputs[1].dtype
     _require((source, weight) in (("float32", "float32"), ("float32", "int8"), ("int8", "int8")), "types")
     if len(call.inputs) == 3:
@@ -262,7 +262,7 @@ def _batch_matmul(call: _Call) -> tuple[tuple[Shape, str], ...]:
 
 
 def _window(call: _Call, size: int, axis: str, kernel: int) -> int:
-    """How many places a window takes along one axis."""
+    """Return the number of window positions along one axis."""
     stride = call.option(f"stride_{axis}")
     span = (kernel - 1) * max(1, call.option(f"dilation_{axis}")) + 1
     same = call.option("padding") == 0

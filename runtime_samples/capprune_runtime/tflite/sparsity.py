@@ -1,4 +1,4 @@
-"""The sparse tensors that stock runtimes compute rightly, and the checks they do not make themselves.
+"""Checks for the sparse tensors that stock runtimes compute correctly, but do not check themselves.
 
 Accepted, for a weight of shape (N, K):
 
@@ -8,8 +8,8 @@ Accepted, for a weight of shape (N, K):
     1×4 blocks    float32  dense N, compressed K / 4, dense 4            0 1 2       1
     1×16 blocks   int8     dense N, compressed K / 16, dense 16          0 1 2       1
 
-and CSR with more dense levels in front, for DENSIFY. Row pointers (`segments`) and column indices
-(`indices`) stand at the compressed level.
+and CSR with more dense levels in front, for DENSIFY. Row pointers (`segments`) and column indices (`indices`) belong to
+the compressed level.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import numpy as np
 from capprune_runtime.tflite.file import Indices, Operator, SparseDimension, Sparsity, Tensor, TfliteModel
 from capprune_runtime.tflite.quantisation import Fault
 
-# Of FULLY_CONNECTED. With any other, the runtimes' delegate takes the operator and reads past the end of the kept values.
+# Of FULLY_CONNECTED. With any other, the runtimes' delegate takes the operator and reads past the end of the kept
+# values.
 SPARSE_VERSION = 8
 
-# Values of a block, by type of the values; without blocks, float32 only.
+# Values per block, by type of the values; without blocks, float32 only.
 _BLOCKS = {"float32": 4, "int8": 16}
-# The 1×16 kernel keeps a row's count and columns in bytes.
+# The 1×16 kernel stores a row's count and columns in bytes.
 _LEDGER_LIMIT = 255
 
 Broken = tuple[str, object, object]
@@ -37,7 +38,7 @@ def check_sparse_tensor(tensor: Tensor, stored_bytes: int) -> Broken | None:
 
     Args:
         tensor: A tensor that has `sparsity`; its shape is already known to be possible.
-        stored_bytes: How many bytes of values the file holds for it.
+        stored_bytes: Size of its stored values.
 
     Returns:
         None, or (rule, expected, found) of the first rule that it breaks.
@@ -84,7 +85,7 @@ def _check_form(tensor: Tensor, sparsity: Sparsity) -> Broken | None:
 
 
 def _check_scale(tensor: Tensor) -> Broken | None:
-    """What is not kept stands for 0, so int8 has zero point 0; and one scale."""
+    """Check that an int8 tensor has zero point 0, because missing values are 0, and one scale."""
     quantisation = tensor.quantisation
     if tensor.dtype != "int8" or (
         quantisation is not None and quantisation.scales.size == 1 and not quantisation.zero_points.any()
@@ -123,7 +124,7 @@ def _check_positions(level: SparseDimension, rows: int, columns: int) -> Broken 
         return ("sparsity: number of row pointers", rows + 1, len(segments))
     if segments[0] != 0:
         return ("sparsity: the first row pointer", 0, int(segments[0]))
-    falls = segments[1:] < segments[:-1]  # not a difference: the numbers may be unsigned
+    falls = segments[1:] < segments[:-1]  # not a difference, because the numbers may be unsigned
     if falls.any():
         return ("sparsity: a row pointer decreases", None, f"after row {int(falls.argmax())}")
     if segments[-1] != len(indices):
@@ -139,7 +140,7 @@ def _check_positions(level: SparseDimension, rows: int, columns: int) -> Broken 
 
 
 def _first_unsorted(segments: Indices, indices: Indices) -> int | None:
-    """Where an index is not larger than the one before it in the same row."""
+    """Return the first position whose index is not larger than the one before it in the same row."""
     wrong = indices[1:] <= indices[:-1]
     starts = segments[(segments > 0) & (segments < len(indices))].astype(np.intp)
     wrong[starts - 1] = False
@@ -156,7 +157,7 @@ def _check_ledger(level: SparseDimension, columns: int) -> Broken | None:
 
 
 def sparse_weight_fault(model: TfliteModel, operator: Operator) -> Fault | None:
-    """What is wrong with a FULLY_CONNECTED whose weight is sparse, if anything."""
+    """Return the fault of a FULLY_CONNECTED with a sparse weight; None if there is none."""
     source, weight = (model.tensors[index] for index in operator.inputs[:2])
     if len(weight.shape) != 2:
         return Fault("sparsity: a sparse weight must have two dimensions", weight, None, weight.shape)
@@ -179,10 +180,10 @@ def sparse_weight_fault(model: TfliteModel, operator: Operator) -> Fault | None:
 
 
 def densified_fault(model: TfliteModel) -> Fault | None:
-    """Where int8 from a DENSIFY is used as stock runtimes do not compute it.
+    """Return the fault of an int8 DENSIFY whose use stock runtimes do not compute correctly; None if there is none.
 
-    They expand the weights of their delegate once, ahead of time, and then leave the DENSIFY out. A DEQUANTIZE behind it
-    that the delegate does not take, as its own user is not taken, then reads memory that nothing has written.
+    Runtimes expand the weights of their delegate once, ahead of time, and then skip the DENSIFY. A following DEQUANTIZE
+    stays outside the delegate if its own user does. It then reads uninitialised memory.
     """
     users: dict[int, list[tuple[Operator, int]]] = {}
     for operator in model.operators:
@@ -209,7 +210,7 @@ def densified_fault(model: TfliteModel) -> Fault | None:
 
 
 def _delegated(model: TfliteModel, user: Operator, position: int) -> bool:
-    """Whether every runtime's delegate takes a user of dequantised weights."""
+    """Return whether every runtime's delegate takes a user of dequantised weights."""
     if (user.name, position) != ("FULLY_CONNECTED", 1) or user.version == SPARSE_VERSION:
         return False
     biases = [model.tensors[index] for index in user.inputs[2:] if index >= 0]
