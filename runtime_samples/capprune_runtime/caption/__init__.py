@@ -1,1 +1,1 @@
-"""From a verified bundle to captions: interpreters, search, and the proof on golden photos."""
+"""Captioning with a verified bundle: interpreters, search, and the test on golden photos."""

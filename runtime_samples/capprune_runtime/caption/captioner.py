@@ -1,4 +1,4 @@
-"""From a verified bundle to captions: encode a photo once, then search word by word."""
+"""Caption photos with a verified bundle: encode a photo once, then search word by word."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from capprune_runtime.photo import normalise
 
 @dataclass(frozen=True)
 class Caption:
-    """What a model says about a photo, and what it cost.
+    """A generated caption and its timings.
 
     Args:
-        text: The words with spaces between.
-        tokens: Their ids, without `<start>` and `<end>`.
-        log_probability: Of the words, and of `<end>` when finished.
-        attention: (T, R) float32, for each word where in the photo the model looked; None where the model has no attention.
-        finished: Whether the model ended the caption itself, before `max_tokens`.
+        text: The caption as text.
+        tokens: Token ids, without `<start>` and `<end>`.
+        log_probability: Log-probability of the words, and of `<end>` if finished.
+        attention: (T, R) float32, the attention over the photo's regions for each word; None if the model has no
+            attention.
+        finished: Whether the model generated `<end>` within `max_tokens`.
         encode_us: Time of the encoder, in µs.
-        step_us: Time of every call of the decoder in the order made, in µs; a beam makes several a word.
+        step_us: Time of every call of the decoder in call order, in µs; a beam makes several calls a word.
     """
 
     text: str
@@ -43,7 +44,7 @@ class Caption:
     shown: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The caption for a JSON document, without the attention."""
+        """Return the caption for a JSON document, without the attention."""
         return {
             "caption": self.text,
             "tokens": list(self.tokens),
@@ -55,16 +56,16 @@ class Caption:
 
 
 class Captioner:
-    """A bundle with its two models loaded. Not safe to share between threads: make one for each.
+    """A bundle with its two models loaded. Not thread-safe: create one for each thread.
 
     Args:
         bundle: What `verify_bundle` returned.
         runtime: See `interpreter.open_model`.
-        threads: Threads each interpreter may use.
+        threads: Number of threads of each interpreter.
 
     Raises:
-        MissingExtra: The runtime is not there.
-        BundleError: The interpreter does not accept a model.
+        MissingExtra: The runtime is not installed.
+        BundleError: The interpreter rejects a model.
     """
 
     def __init__(self, bundle: Bundle, runtime: str = "auto", threads: int = 1) -> None:
@@ -76,16 +77,16 @@ class Captioner:
 
     @property
     def runtime(self) -> str:
-        """The runtime that was chosen."""
+        """The runtime in use."""
         return self.step.model.runtime
 
     def caption(self, photo: NDArray[Any], beam: int | None = None, watch: Watch | None = None) -> Caption:
-        """Say a caption.
+        """Generate a caption.
 
         Args:
-            photo: (S, S, 3) uint8 RGB, as `read_photo` gives it; for a model of region features (N, F) float32.
-            beam: K; without it, the bundle's own.
-            watch: Called with the tokens of the best hypothesis after every word; what it raises ends the search.
+            photo: (S, S, 3) uint8 RGB, as `read_photo` returns it; for a model of region features (N, F) float32.
+            beam: Beam width K. [default: the bundle's own]
+            watch: Called with the tokens of the best hypothesis after every word; an exception from it ends the search.
 
         Raises:
             UsageError: The photo has another size, or K is not from 1 to 100.
@@ -120,7 +121,7 @@ class Captioner:
         )
 
     def encode(self, photo: NDArray[Any]) -> DecoderState:
-        """Run the encoder; the steps that follow look at this photo.
+        """Run the encoder, and set its results for the following steps.
 
         Args:
             photo: See `caption`.
@@ -134,14 +135,14 @@ class Captioner:
 def encoder_inputs(
     preprocessing: PreprocessingSection | RegionsSection, photo: NDArray[Any]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return what `encode` takes.
+    """Return the inputs of `encode`.
 
     Args:
-        preprocessing: Of the bundle.
+        preprocessing: The bundle's preprocessing.
         photo: (S, S, 3) uint8 RGB; for a model of region features (N, F) float32.
 
     Raises:
-        UsageError: It has another size or type.
+        UsageError: The photo has another size or type.
     """
     if isinstance(preprocessing, RegionsSection):
         most, channels = preprocessing.regions, preprocessing.channels

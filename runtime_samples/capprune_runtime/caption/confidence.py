@@ -1,4 +1,4 @@
-"""How sure a model was of a caption, and the limit below which a bundle calls that unsure."""
+"""Confidence of captions, and the threshold below which a bundle marks a caption as unsure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from capprune_runtime.bundle.manifest import QUALITY
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import BundleError
 
-LARGEST = 1e30  # of a limit that a file gives
-NOT_SURE = "  (not sure)"  # stands behind a printed caption
+LARGEST = 1e30  # largest threshold that a file may set
+NOT_SURE = "  (not sure)"  # appended to a printed caption
 
 
 class Scored(Protocol):
@@ -18,34 +18,34 @@ class Scored(Protocol):
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The words' ids."""
+        """Token ids of the words."""
 
     @property
     def log_probability(self) -> float:
-        """Log-probability of the words, including `<end>` when the caption is finished."""
+        """Log-probability of the words, including `<end>` if the caption is finished."""
 
     @property
     def finished(self) -> bool:
-        """Whether the model ended the caption itself."""
+        """Whether the model generated `<end>`."""
 
 
 def mean_log_probability(caption: Scored) -> float:
-    """Nats a word, `<end>` counted where the model said it."""
+    """Return the mean log-probability in nats a word; a generated `<end>` counts as a word."""
     return caption.log_probability / max(1, len(caption.tokens) + caption.finished)
 
 
 def is_unsure(caption: Scored, low_below: float | None) -> bool | None:
-    """Return whether a caption may well be wrong; None where the bundle has no limit for it."""
+    """Return whether a caption is likely to be wrong; None if the bundle has no threshold."""
     return None if low_below is None else mean_log_probability(caption) < low_below
 
 
 def confidence_of(bundle: Bundle) -> float | None:
-    """The mean log-probability below which this bundle's captions are marked; None if none was measured for it.
+    """Return the mean log-probability below which this bundle's captions are marked; None if it was never measured.
 
-    `capprune validate --record` measures it and writes it into quality.json.
+    `capprune validate --record` measures it and writes it to quality.json.
 
     Raises:
-        BundleError: If quality.json is broken.
+        BundleError: quality.json is invalid.
     """
     quality = strict_json.parse(bundle.files.get(QUALITY, b"{}"))
     confidence = quality.get("confidence") if isinstance(quality, dict) else None

@@ -1,6 +1,7 @@
-"""A decoder's `step` behind its interface: one word further, for one hypothesis.
+"""Run a decoder's `step` through its interface: one word further, for one hypothesis.
 
-The only code that knows which tensors are held, carried or appended; search, proof, timing and quality all step through it.
+Only this module handles held, carried and appended tensors. Search, golden test, timing and quality measurement all use
+it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class DecoderState:
-    """What a hypothesis carries from word to word.
+    """The state that a hypothesis carries from word to word.
 
     Attributes:
-        replaced: The tensors that every step returns anew, by name, each (1, ...).
-        appended: For every word so far the slices that its step returned, by name. Hypotheses share the slices of the words
-            that they have in common.
+        replaced: Tensors that every step returns whole, by name, each (1, ...).
+        appended: For every word so far, the slices that its step returned, by name. Hypotheses share the slices of
+            common words.
     """
 
     replaced: Arrays
@@ -37,35 +38,35 @@ class DecoderStep:
     """The `step` of a loaded decoder.
 
     Args:
-        model: The decoder, loaded.
-        interface: What its `step` takes and returns.
+        model: The loaded decoder.
+        interface: Inputs and outputs of its `step`.
     """
 
     def __init__(self, model: Model, interface: StepInterface) -> None:
         self.model, self.interface = model, interface
         self._replaced = tuple(name for name, spec in interface.state.items() if spec.carry == "replace")
         self._appended = tuple(name for name, spec in interface.state.items() if spec.carry == "append")
-        self._written: list[Arrays] = []  # the slices that lie in the model's caches now
+        self._written: list[Arrays] = []  # the slices currently in the model's caches
         if self._appended:
             model.hold({name: _zeros(interface, name) for name in self._appended})
 
     def look_at(self, encoded: Arrays) -> DecoderState:
-        """Set what stays the same for all words of a photo, and return the state before the first word.
+        """Set the tensors that are constant for a photo, and return the state before the first word.
 
         Args:
-            encoded: What `encode` returned for the photo, by name.
+            encoded: Outputs of `encode` for the photo, by name.
         """
         self.model.hold({name: encoded[name] for name in self.interface.held})
         first = {name: self._first(name, encoded) for name in self._replaced}
         return DecoderState(first)
 
     def __call__(self, token: int, state: DecoderState, position: int) -> StepResult[DecoderState]:
-        """Run the step once, on the photo that was looked at last.
+        """Run the step once, for the photo of the last `look_at`.
 
         Args:
-            token: The id of the token before; `<start>` at first.
-            state: Of the hypothesis.
-            position: Tokens before this one.
+            token: Id of the previous token; `<start>` for the first word.
+            state: State of the hypothesis.
+            position: Number of tokens before this one.
         """
         self._write(state.appended)
         words = {TOKEN: np.array([token], np.int32)}
@@ -81,7 +82,7 @@ class DecoderStep:
         return encoded[name] if self.interface.state[name].first == "encode" else _zeros(self.interface, name)
 
     def _write(self, slices: tuple[Arrays, ...]) -> None:
-        """Bring the model's caches to the words of a hypothesis; what they have in common with the last one stays."""
+        """Write the slices of a hypothesis to the model's caches, except those that are already there."""
         for position, one in enumerate(slices):
             if position < len(self._written) and self._written[position] is one:
                 continue

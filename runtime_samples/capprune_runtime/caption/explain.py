@@ -1,4 +1,4 @@
-"""A picture of where a model looked for each of its words."""
+"""Draw a picture of a model's attention for each word of a caption."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from capprune_runtime.photo import read_photo
 from capprune_runtime.photo_folder import EXPLANATION
 from capprune_runtime.streams import shown_name
 
-TILE = 224  # pixels, a side
-LINE = 26  # pixels, under each tile for its word
+TILE = 224  # pixels a side
+LINE = 26  # height in pixels of the word under each tile
 ACROSS = 4  # tiles in a row
-LONGEST_NAME = 200  # bytes of a picture's name, below what file systems take
+LONGEST_NAME = 200  # limit of a picture's file name in bytes, below that of file systems
 MARGIN = 6
-MARK = ("Software", EXPLANATION)  # in every picture, so that only such files are replaced
-DARKEST = 0.25  # of the photo's light, where the model did not look
+MARK = ("Software", EXPLANATION)  # tag of every picture; only tagged files are replaced
+DARKEST = 0.25  # brightness of the photo where the attention is least
 
 
 def explanation_places(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]:
-    """A picture's path for each photo, no two the same: `x.png`, or `a_x.png` and `b_x.png` for a/x.jpg and b/x.jpg.
+    """Return a unique picture path for each photo: `x.png`, or `a_x.png` and `b_x.png` for a/x.jpg and b/x.jpg.
 
     Args:
-        folder: Of the pictures.
-        photos: Their paths as given.
+        folder: Folder of the pictures.
+        photos: Paths of the photos as given.
 
     Raises:
-        UsageError: A picture would take the place of a file that is no picture of an earlier run.
+        UsageError: A picture would replace a file that is not a picture of an earlier run.
     """
     names: dict[Path, str] = {photo: _stem(photo) for photo in photos}
     for longer in (_path_as_name, lambda photo: f"{_path_as_name(photo)}{photo.suffix}", _numbered(photos)):
@@ -59,7 +59,7 @@ def explanation_places(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]
 
 
 def _stem(photo: Path) -> str:
-    """The photo's own name, short enough for a file and printable."""
+    """Return the photo's own name, printable and short enough for a file name."""
     shown = shown_name(os.fsdecode(os.fsencode(photo.stem)[:LONGEST_NAME]))
     return "stdin" if str(photo) == "-" else shown or "photo"
 
@@ -83,24 +83,24 @@ def _is_explanation(path: Path) -> bool:
 
 
 def tile_of(look: Look) -> NDArray[np.uint8]:
-    """The photo of a look as an explanation shows it, (TILE, TILE, 3) uint8 RGB."""
+    """Return the photo of a look as shown in an explanation, (TILE, TILE, 3) uint8 RGB."""
     if look.photo.shape[:2] == (TILE, TILE):
         return look.photo
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PhotoWarning)  # the look has it
+        warnings.simplefilter("ignore", PhotoWarning)  # `look.warning` already has it
         return read_photo(look.content, TILE, look.name)
 
 
 def write_explanation(path: Path, photo: NDArray[np.uint8], caption: Caption) -> None:
-    """Draw the photo once whole and once for each word, lit where the model looked; see `explanation`.
+    """Draw the whole photo, and once more for each word, brightened by attention; see `explanation`.
 
     Args:
         path: The picture to write.
-        photo: (S, S, 3) uint8 RGB, such as `read_photo` gives it for `TILE`.
-        caption: What was said of it.
+        photo: (S, S, 3) uint8 RGB, such as `read_photo` returns for `TILE`.
+        caption: The caption of the photo.
 
     Raises:
-        CapPruneError: If the file cannot be written.
+        CapPruneError: The file cannot be written.
     """
     data, mark = io.BytesIO(), PngInfo()
     mark.add_text(*MARK)
@@ -110,14 +110,14 @@ def write_explanation(path: Path, photo: NDArray[np.uint8], caption: Caption) ->
 
 
 def explanation(photo: Image.Image, caption: Caption) -> Image.Image:
-    """Tiles of a photo, squashed to a square as the model sees it.
+    """Return an image of tiles of a photo, each squashed to a square as the model's input.
 
     Args:
         photo: Upright, RGB.
-        caption: With an attention `(T, R)` of which R is a square.
+        caption: A caption with an attention `(T, R)`, where R is a square number.
 
     Raises:
-        UsageError: The model has no attention to show.
+        UsageError: The model has no attention.
     """
     if caption.attention is None:
         raise without_attention()
@@ -140,17 +140,17 @@ def explanation(photo: Image.Image, caption: Caption) -> Image.Image:
 
 
 def without_attention() -> UsageError:
-    """Return the error of a caption whose model does not show where it looked."""
+    """Return the error for a caption whose model has no attention."""
     return UsageError(
         "this model has no attention to show", where="--explain", hint="choose a model family with attention"
     )
 
 
 def require_explainable(manifest: Manifest) -> None:
-    """Check that a bundle's model can be explained.
+    """Check that a bundle's captions can be explained.
 
     Raises:
-        UsageError: It has no attention to show, or sees region features and no photo to draw it on.
+        UsageError: The model has no attention, or takes region features, without a photo to draw on.
     """
     if manifest.interface.regions is None:
         raise without_attention()
@@ -161,7 +161,7 @@ def require_explainable(manifest: Manifest) -> None:
 
 
 def lit(square: Image.Image, attention: NDArray[np.float32]) -> Image.Image:
-    """A tile with its light dimmed to `DARKEST` where attention `(R,)` is least."""
+    """Return a tile dimmed to `DARKEST` where attention `(R,)` is least."""
     side = math.isqrt(len(attention))
     grid = attention[: side * side].reshape(side, side)
     spread = float(grid.max() - grid.min())

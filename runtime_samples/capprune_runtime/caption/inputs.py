@@ -1,4 +1,4 @@
-"""From a file to what a bundle's captioner takes: the pixels of a photo, or the features of its regions."""
+"""Read a file as a captioner's input: the pixels of a photo, or the features of its regions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Preprocessing: TypeAlias = PreprocessingSection | RegionsSection
 
 
 def input_endings(preprocessing: Preprocessing) -> frozenset[str]:
-    """Return the endings of the files in a folder that a bundle can caption, in lower case."""
+    """Return the extensions of the files in a folder that a bundle can caption, in lower case."""
     return frozenset({regions.ENDING}) if isinstance(preprocessing, RegionsSection) else ENDINGS
 
 
@@ -23,7 +23,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> NDArray[Any]:
     """Read one file.
 
     Returns:
-        What `Captioner.caption` takes.
+        The input of `Captioner.caption`.
 
     Raises:
         DataError: The file is missing, broken or of another kind.
@@ -39,7 +39,7 @@ def decode_input(data: bytes, where: object, preprocessing: Preprocessing) -> ND
     Args:
         data: The whole file.
         where: Its name, for messages.
-        preprocessing: Of the bundle.
+        preprocessing: The bundle's preprocessing.
     """
     if isinstance(preprocessing, RegionsSection):
         return regions.decode_regions(data, where)

@@ -1,12 +1,12 @@
-"""One way to run a verified model, over the interpreters that exist for Python.
+"""One interface to all Python interpreters for verified models.
 
     runtime           package          runs      where
-    ai-edge-litert    ai-edge-litert   .tflite   64-bit; the one that is installed with capprune
+    ai-edge-litert    ai-edge-litert   .tflite   64-bit; installed with capprune
     tflite-runtime    tflite-runtime   .tflite   32-bit Raspberry Pi and older images; Python 3.11, numpy below 2
-    tensorflow        tensorflow       .tflite   a second opinion where TensorFlow is installed anyway
+    tensorflow        tensorflow       .tflite   an alternative where TensorFlow is installed anyway
     onnxruntime       onnxruntime      .onnx     64-bit
 
-Give it only bytes that `tflite.check` or `onnx.check` has passed: an interpreter crashes on a bad sparse tensor.
+Pass only bytes that `tflite.check` or `onnx.check` has accepted: an interpreter crashes on an invalid sparse tensor.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from capprune_runtime.errors import BundleError, CapPruneError, MissingExtra, No
 from capprune_runtime.formats import NEXT, RUNTIMES, model_kind, runtimes_for
 from capprune_runtime.memory import MODEST_BYTES, ran_out
 
-# What the native code behind the TFLite interpreters raises; onnxruntime has classes of its own besides.
+# Exceptions of the native code behind the TFLite interpreters; onnxruntime also has its own classes.
 _INTERPRETER_ERRORS = (ValueError, RuntimeError, TypeError, IndexError, MemoryError)
 _NOT_INSTALLED = "it is not installed"
-_SILENT = 4  # onnxruntime's level of fatal errors
+_SILENT = 4  # onnxruntime's log level for fatal errors only
 
 
 class _Engine(Protocol):
@@ -40,20 +40,20 @@ class _Engine(Protocol):
     errors: tuple[type[Exception], ...]
 
     def set(self, name: str, array: NDArray[Any]) -> None:
-        """Set an input; it stays until it is set again."""
+        """Set an input, which keeps its value until it is set again."""
 
     def write(self, name: str, position: int, array: NDArray[Any]) -> None:
-        """Overwrite one slice of an input that was set, along the dimension after the batch."""
+        """Overwrite one slice of an input along the dimension after the batch."""
 
     def invoke(self) -> dict[str, NDArray[Any]]:
-        """Run the model; outputs that a later run leaves alone, by name."""
+        """Run the model; return its outputs by name, in arrays that later runs do not change."""
 
 
 class _Tflite:
-    """Tensors are set and read by index on the primary subgraph.
+    """A TFLite interpreter; tensors are set and read by index on the primary subgraph.
 
-    The interpreters' own signature runners resize and allocate every tensor at every call, which costs a small decoder more
-    than its arithmetic.
+    The interpreters' own signature runners resize and allocate every tensor at every call. For a small decoder this
+    costs more than its arithmetic.
     """
 
     errors: tuple[type[Exception], ...] = _INTERPRETER_ERRORS
@@ -69,7 +69,7 @@ class _Tflite:
         self._interpreter.set_tensor(self._places[name], array)
 
     def write(self, name: str, position: int, array: NDArray[Any]) -> None:
-        # the view must not outlive this line: interpreters refuse to run while one is held
+        # the view must be released after this line: interpreters refuse to run while one exists
         self._interpreter.tensor(self._places[name])()[0, position] = array
 
     def invoke(self) -> dict[str, NDArray[Any]]:
@@ -78,7 +78,7 @@ class _Tflite:
 
 
 class _Onnx:
-    """An onnxruntime session: contiguous arrays are read where they lie, without a copy."""
+    """An onnxruntime session; contiguous arrays are read in place, without a copy."""
 
     def __init__(self, session: Any, errors: tuple[type[Exception], ...]) -> None:
         self.errors = errors
@@ -99,7 +99,7 @@ class _Onnx:
 
 
 class Model:
-    """A loaded model file: arrays in by name, arrays out by name."""
+    """A loaded model file, with arrays as inputs and outputs, by name."""
 
     def __init__(self, engine: _Engine, runtime: str) -> None:
         self.runtime = runtime
@@ -108,13 +108,14 @@ class Model:
         self._held: frozenset[str] = frozenset()
 
     def hold(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Set inputs that stay as they are from run to run, such as the keys and values of a photo.
+        """Set inputs that are constant from run to run, such as the keys and values of a photo.
 
-        Interpreters keep the inputs of a graph when it has run. Copying them again costs a small decoder a tenth of its step.
+        Interpreters keep the inputs of a graph after a run. Copying them again would add a tenth to the step of a small
+        decoder.
 
         Args:
-            inputs: Arrays for some inputs of the signature, of exactly their shapes and types. onnxruntime reads them where
-                they lie, and `write` changes them there.
+            inputs: Arrays for some inputs of the signature, of exactly their shapes and types. onnxruntime reads them
+                in place, and `write` changes them in place.
 
         Raises:
             BundleError: An input is unknown or does not fit.
@@ -130,7 +131,7 @@ class Model:
 
         Args:
             name: An input (1, T, ...) that is held.
-            position: Of the slice along T.
+            position: Position of the slice along T.
             array: (...), the slice.
 
         Raises:
@@ -180,7 +181,7 @@ class Model:
 
 
 def available_runtimes(kind: str = "tflite") -> tuple[str, ...]:
-    """The runtimes that this process can use for a kind of model file, the first choice first."""
+    """Return the runtimes that this process can use for a kind of model file, in order of preference."""
     return tuple(name for name in runtimes_for(kind) if _obstacle(name) is None)
 
 
@@ -188,15 +189,15 @@ def open_model(data: bytes, signature: str, *, runtime: str = "auto", threads: i
     """Load a verified model into an interpreter.
 
     Args:
-        data: The bytes of a model file that `check_tflite` or `check_onnx` has passed.
-        signature: The signature to run; an ONNX file has one call and needs no name for it.
-        runtime: One of `RUNTIMES` that runs this kind of file, or `auto` for the first that is there.
-        threads: Threads the interpreter may use.
+        data: The bytes of a model file that `check_tflite` or `check_onnx` has accepted.
+        signature: The signature to run; an ONNX file has one unnamed call.
+        runtime: One of `RUNTIMES` that runs this kind of file, or `auto` for the first that is installed.
+        threads: Number of threads of the interpreter.
 
     Raises:
-        UsageError: No such runtime, none for this kind of file, or fewer than one thread.
+        UsageError: There is no such runtime, no runtime for this kind of file, or less than one thread.
         MissingExtra: The runtime is not installed, or cannot be used in this process.
-        BundleError: The interpreter does not accept the model.
+        BundleError: The interpreter rejects the model.
     """
     if threads < 1:
         raise UsageError("an interpreter needs at least one thread", where="--threads", found=threads)
@@ -206,7 +207,7 @@ def open_model(data: bytes, signature: str, *, runtime: str = "auto", threads: i
         return _open_onnx(data, module, threads)
     try:
         with warnings.catch_warnings(), _silent_native_code():
-            warnings.simplefilter("ignore")  # tensorflow announces the end of tf.lite at every start
+            warnings.simplefilter("ignore")  # tensorflow warns of the removal of tf.lite at every start
             interpreter = module.Interpreter(model_content=data, num_threads=threads)
             interpreter.allocate_tensors()
         return Model(_Tflite(interpreter, signature), runtime)
@@ -217,7 +218,7 @@ def open_model(data: bytes, signature: str, *, runtime: str = "auto", threads: i
 def _open_onnx(data: bytes, module: Any, threads: int) -> Model:
     native: list[object] = list(vars(module.capi.onnxruntime_pybind11_state).values())
     own = [kind for kind in native if isinstance(kind, type) and issubclass(kind, Exception)]
-    errors: tuple[type[Exception], ...] = (*_INTERPRETER_ERRORS, *own)  # which have no class in common
+    errors: tuple[type[Exception], ...] = (*_INTERPRETER_ERRORS, *own)  # they have no common base class
     options = module.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = _SILENT
@@ -236,17 +237,18 @@ def _no_memory(runtime: str, error: Exception) -> NotEnoughMemory:
 
 
 def _not_accepted(runtime: str, error: Exception, size_bytes: int) -> CapPruneError:
-    if ran_out(error, MODEST_BYTES + 2 * size_bytes):  # the file has passed the verifier
+    # the verifier has accepted the file, so memory is the likely cause
+    if ran_out(error, MODEST_BYTES + 2 * size_bytes):
         return _no_memory(runtime, error)
     return BundleError("the interpreter does not accept a model", where=runtime, found=error)
 
 
 @contextlib.contextmanager
 def _silent_native_code() -> Iterator[None]:
-    """Drop what native code writes to stderr meanwhile: which delegate it made is no message for a user."""
+    """Discard what native code writes to stderr meanwhile, such as the delegate in use, which is of no use to users."""
     try:
         saved = os.dup(2)
-    except OSError:  # no stderr at all, as under some service managers
+    except OSError:  # there is no stderr, as under some service managers
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -290,24 +292,24 @@ def _none_available(kind: str) -> MissingExtra:
 
 
 def obstacles(kind: str = "tflite") -> dict[str, str]:
-    """Return why runtimes that are installed cannot be used in this process, by name."""
+    """Return why installed runtimes cannot be used in this process, by runtime name."""
     found = {name: _obstacle(name) for name in runtimes_for(kind)}
     return {name: obstacle for name, obstacle in found.items() if obstacle not in (None, _NOT_INSTALLED)}
 
 
 def _remedy(runtime: str) -> str:
-    """The command that makes a runtime usable."""
+    """Return the command that makes a runtime usable."""
     old_numpy = runtime == "tflite-runtime" and _obstacle(runtime) != _NOT_INSTALLED
     return "pip install 'numpy<2'" if old_numpy else RUNTIMES[runtime].install
 
 
 def _obstacle(runtime: str) -> str | None:
-    """Why this process cannot use a runtime; None when it can."""
+    """Return why this process cannot use a runtime; None if it can."""
     module = RUNTIMES[runtime].package
     if module not in sys.modules and importlib.util.find_spec(module) is None:
         return _NOT_INSTALLED
     if runtime == "tflite-runtime":
-        # Both import without complaint and then fail, or corrupt memory, when a model is loaded.
+        # Both can be imported, but then fail or corrupt memory when a model is loaded.
         if int(np.__version__.partition(".")[0]) >= 2:
             return f"it needs numpy below 2, and this is {np.__version__}"
         if "tensorflow" in sys.modules:
@@ -316,8 +318,8 @@ def _obstacle(runtime: str) -> str | None:
 
 
 def _import(runtime: str) -> Any:
-    """The module that has the interpreter's class."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime looks when it is loaded; later versions phone home
+    """Return the module that holds the interpreter's class."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reads it when it is loaded; later versions send telemetry
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

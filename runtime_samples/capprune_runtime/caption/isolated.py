@@ -1,7 +1,7 @@
-"""The golden photos of a bundle, captioned in a child process with limits.
+"""Caption the golden photos of a bundle in a child process with limits.
 
-The parent has verified the bundle and hands its files on, so that nothing is read a second time: a line of JSON with their
-names and sizes, then their bytes.
+The parent has verified the bundle and passes its files on, so that nothing is read twice. It sends a line of JSON with
+their names and sizes, then their bytes.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from capprune_runtime.errors import BundleError, CapPruneError
 from capprune_runtime.isolation import ERROR_CODE, limit_this_process, memory_for, run_isolated
 from capprune_runtime.strict_json import parse
 
-BASE_SECONDS, SECONDS_PER_MB = 120.0, 10.0  # many times what the limits of a bundle's cost take on an idle machine
+BASE_SECONDS, SECONDS_PER_MB = 120.0, 10.0  # many times what a bundle at the cost limits needs on an idle machine
 _CODE = "from capprune_runtime.caption.isolated import answer; answer()"
 
 
 def prove_isolated(bundle: Bundle, *, runtime: str = "auto", threads: int = 1) -> tuple[GoldenProof, ...]:
-    """Caption every golden photo of a verified bundle in a process of its own.
+    """Caption every golden photo of a verified bundle in a child process.
 
     Raises:
         MissingExtra: No interpreter is installed.
-        BundleError: The interpreter crashes, takes too long, or does not accept a model.
+        BundleError: The interpreter crashes, takes too long, or rejects a model.
     """
     golden = read_golden(bundle)
     if not golden:
@@ -48,10 +48,10 @@ def prove_isolated(bundle: Bundle, *, runtime: str = "auto", threads: int = 1) -
 
 
 def answer() -> None:
-    """Answer on stdout what the parent asks for on stdin; the child's part."""
+    """Run the child's part: read the request from stdin, and write the result to stdout."""
     limit_this_process(int(sys.argv[1]))
     lines = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # interpreters print
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # interpreters print to stdout
     head = json.loads(sys.stdin.buffer.readline())
     files = {name: sys.stdin.buffer.read(size) for name, size in head["files"]}
     code = 0
@@ -62,7 +62,7 @@ def answer() -> None:
         json.dump(error.as_json(), lines)
         code = ERROR_CODE
     lines.flush()
-    os._exit(code)  # interpreters may crash while they are taken down
+    os._exit(code)  # interpreters may crash during cleanup
 
 
 def _bundle(place: Path, files: dict[str, bytes]) -> Bundle:

@@ -1,4 +1,4 @@
-"""A photo as it is named on a command line, and what a bundle says of it."""
+"""Read and caption a photo named on a command line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from capprune_runtime.photo_argument import argument_name, read_argument
 
 @dataclass(frozen=True)
 class Look:
-    """One photo that was captioned.
+    """One captioned photo.
 
     Attributes:
-        name: What messages call the photo.
-        content: Its file.
-        photo: What the captioner took.
-        caption: What the captioner said.
-        warning: What was wrong with the photo, which was captioned all the same.
+        name: The photo's name in messages.
+        content: The bytes of its file.
+        photo: The captioner's input.
+        caption: The generated caption.
+        warning: The damage of a photo that was captioned nevertheless.
     """
 
     name: str
@@ -42,10 +42,10 @@ def look_at(captioner: Captioner, named: Path, beam: int | None = None, *, conte
         captioner: A loaded bundle.
         named: A file, or `-` for standard input.
         beam: Beam width; None for the bundle's own.
-        content: Of the photo, where it is no file of its own.
+        content: The photo's bytes, if it is not a file of its own.
 
     Raises:
-        CapPruneError: It cannot be read or captioned.
+        CapPruneError: The photo cannot be read or captioned.
     """
     name = argument_name(named)
     content = read_argument(named) if content is None else content
@@ -57,12 +57,12 @@ def look_at(captioner: Captioner, named: Path, beam: int | None = None, *, conte
 
 
 def say_of(captioner: Captioner, named: Path, low_below: float | None, beam: int | None = None) -> Said:
-    """`look_at`, with the error of a photo among what comes back: the others may still be read.
+    """Caption a photo as `look_at` does, but return a photo's error, so that other photos can still be read.
 
     Args:
         captioner: A loaded bundle.
         named: A file, or `-` for standard input.
-        low_below: The bundle's limit of unsure captions.
+        low_below: The bundle's threshold for unsure captions.
         beam: Beam width; None for the bundle's own.
     """
     try:

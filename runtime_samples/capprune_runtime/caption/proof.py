@@ -1,4 +1,4 @@
-"""The photos that a bundle proves itself on, with what the trained model said of them."""
+"""Compare a bundle's captions of its golden photos with those of the trained model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from capprune_runtime.photo import read_photo
 
 @dataclass(frozen=True)
 class GoldenPhoto:
-    """One photo and the caption that it must give.
+    """One golden photo and its expected caption.
 
     Args:
-        name: Its path in the bundle.
+        name: Path of the photo in the bundle.
         photo: (S, S, 3) uint8 RGB.
-        beam: K of the search.
-        tokens: Ids without `<start>` and `<end>`.
-        caption: The same in words.
+        beam: Beam width K of the search.
+        tokens: Expected token ids, without `<start>` and `<end>`.
+        caption: The expected caption as text.
     """
 
     name: str
@@ -33,10 +33,10 @@ class GoldenPhoto:
 
 
 def read_golden(bundle: Bundle) -> tuple[GoldenPhoto, ...]:
-    """Every golden photo of a verified bundle; none when it has no golden.json.
+    """Return every golden photo of a verified bundle; none if it has no golden.json.
 
     Raises:
-        BundleError: golden.json is not as docs/bundle_format.md says.
+        BundleError: golden.json does not follow docs/bundle_format.md.
         PhotoError: A photo cannot be read.
     """
     entries = parse_golden(bundle.files, bundle.place, bundle.manifest, bundle.vocabulary)
@@ -51,14 +51,14 @@ def read_golden(bundle: Bundle) -> tuple[GoldenPhoto, ...]:
 
 @dataclass(frozen=True)
 class GoldenProof:
-    """What a bundle says of one golden photo, beside what it must say."""
+    """A bundle's caption of one golden photo, and the expected one."""
 
     golden: GoldenPhoto
     said: Caption
 
     @property
     def same(self) -> bool:
-        """Whether the tokens are those of the trained model."""
+        """Whether the tokens equal those of the trained model."""
         return tuple(self.said.tokens) == self.golden.tokens
 
 
@@ -67,16 +67,16 @@ def prove_golden(bundle: Bundle, *, runtime: str = "auto", threads: int = 1) -> 
 
     Raises:
         MissingExtra: No interpreter is installed.
-        BundleError: golden.json is broken, or the interpreter does not accept a model.
+        BundleError: golden.json is invalid, or the interpreter rejects a model.
     """
     return prove_with(Captioner(bundle, runtime=runtime, threads=threads))
 
 
 def prove_with(captioner: Captioner) -> tuple[GoldenProof, ...]:
-    """The same with a bundle that is loaded already.
+    """Caption every golden photo with a bundle that is already loaded.
 
     Raises:
-        BundleError: golden.json is broken, or the interpreter fails.
+        BundleError: golden.json is invalid, or the interpreter fails.
     """
     golden = read_golden(captioner.bundle)
     return tuple(GoldenProof(one, captioner.caption(one.photo, beam=one.beam)) for one in golden)

@@ -1,4 +1,4 @@
-"""What was said of photos: how sure the model was, and tables of it all."""
+"""Captions of photos with their confidence, and tables of them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from capprune_runtime.caption.confidence import NOT_SURE, is_unsure, mean_log_pr
 from capprune_runtime.errors import CapPruneError, UsageError
 from capprune_runtime.streams import printable, shown_name
 
-_FORMULA = ("=", "+", "-", "@")  # how spreadsheets start one
+_FORMULA = ("=", "+", "-", "@")  # characters that start a formula in spreadsheets
 COLUMNS = ("photo", "caption", "mean_log_probability", "low_confidence", "error")
 
 
 @dataclass(frozen=True)
 class Said:
-    """One photo and what came of it.
+    """One photo and its result.
 
     Attributes:
         photo: Its path as given.
-        caption: None if it could not be captioned.
-        low_below: Mean log-probability a word below which the bundle calls a caption unsure; None if it was never measured.
+        caption: The caption; None if the photo could not be captioned.
+        low_below: Mean log-probability a word below which the bundle marks a caption as unsure; None if it was never
+            measured.
         error: Why there is no caption.
-        warning: What was wrong with a photo that was captioned all the same.
+        warning: The damage of a photo that was captioned nevertheless.
     """
 
     photo: Path
@@ -40,21 +41,21 @@ class Said:
 
     @property
     def name(self) -> str:
-        """The photo's name as any file can hold it: bytes that are no UTF-8 are escaped."""
+        """The photo's name, valid in any file: bytes that are not UTF-8 are escaped."""
         return shown_name(self.photo)
 
     @property
     def marked(self) -> str | None:
-        """The caption as people read it, marked where the model was not sure; None where there is none."""
+        """The caption for people, marked if the model was unsure; None without a caption."""
         return None if self.caption is None else self.caption.text + (NOT_SURE if self.unsure else "")
 
     @property
     def unsure(self) -> bool | None:
-        """Whether the caption may well be wrong; None where the bundle does not tell."""
+        """Whether the caption is likely to be wrong; None if the bundle has no threshold."""
         return None if self.caption is None else is_unsure(self.caption, self.low_below)
 
     def as_json(self) -> dict[str, Any]:
-        """For a JSON document."""
+        """Return the result for a JSON document."""
         if self.caption is None:
             return {"photo": self.name, **(_storable(self.error.as_json()) if self.error else {})}
         sure = {"mean_log_probability": mean_log_probability(self.caption), "low_confidence": self.unsure}
@@ -62,7 +63,7 @@ class Said:
         return {"photo": self.name, **self.caption.as_json(), **sure, **warning}
 
     def as_row(self) -> dict[str, object]:
-        """For a line of a table."""
+        """Return the result as a row of a table."""
         said = self.caption
         return dict(
             zip(
@@ -80,21 +81,21 @@ class Said:
 
 
 def as_cell(text: str) -> str:
-    """Return text for a cell of a CSV file: a spreadsheet must not take it for a formula, and no line ends in it.
+    """Return text for a cell of a CSV file, without line breaks, that a spreadsheet does not take for a formula.
 
-    Text that starts with one of `= + - @`, also behind white space, gets a leading apostrophe. Control characters are spelled
-    out.
+    Text that starts with one of `= + - @`, even after white space, gets a leading apostrophe. Control characters are
+    escaped.
     """
     shown = printable(text).replace("\n", "\\n").replace("\t", "\\t")
     return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
 def check_table(path: Path) -> None:
-    """Refuse a table of an unknown kind, or in a place that cannot be written to, before the work is done.
+    """Check a table's kind, and that it can be written, before the work is done.
 
     Raises:
-        UsageError: If the file's ending is neither .csv nor .json, or its place cannot be written to.
-        CapPruneError: If the disk is full.
+        UsageError: The file's extension is neither .csv nor .json, or the file cannot be written.
+        CapPruneError: The disk is full.
     """
     if path.suffix.lower() not in (".csv", ".json"):
         raise UsageError("a table of captions is a .csv or a .json file", where=path, found=path.suffix or "no ending")
@@ -102,11 +103,11 @@ def check_table(path: Path) -> None:
 
 
 def write_table(path: Path, said: Sequence[Said]) -> None:
-    """Write captions to a CSV or JSON file, whole or not at all.
+    """Write captions to a CSV or JSON file atomically.
 
     Raises:
-        UsageError: If the file's ending is neither.
-        CapPruneError: If it cannot be written.
+        UsageError: The file's extension is neither .csv nor .json.
+        CapPruneError: The file cannot be written.
     """
     check_table(path)
     if path.suffix.lower() == ".json":

@@ -1,10 +1,10 @@
 """Greedy and beam search over a decoder's step, in NumPy.
 
-The definition that torch's search equals token by token: log-probabilities are the log-softmax, in float64,
-of the step's float32 scores with the suppressed tokens at minus infinity. No length penalty.
+This is the reference that torch's search equals token by token. Log-probabilities are the log-softmax, in float64, of
+the step's float32 scores, with suppressed tokens at minus infinity. There is no length penalty.
 
-Only the tokens that can win get a log-probability. The largest float32 scores find them, in buffers that serve all steps: on
-a small decoder, sorting and copying 2,500 scores costs as much as the step itself.
+Only tokens that can win get a log-probability. They are found by the largest float32 scores, in buffers that all steps
+share. For a small decoder, sorting and copying 2,500 scores costs as much as the step itself.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from numpy.typing import NDArray
 from capprune_runtime.bundle.manifest import DecodingSection
 from capprune_runtime.errors import BundleError
 
-# Scores this much closer than their magnitudes may tie once they are summed in float64: 100 roundings.
+# Scores that differ by less than this share of their magnitudes may tie once they are summed in float64: 100 roundings.
 _TIE = 100 * float(np.finfo(np.float64).eps)
 
-_FEW = 12  # candidates that are looked for one by one
+_FEW = 12  # up to this number, candidates are found one by one
 
-S = TypeVar("S")  # the state of a hypothesis, which the search hands on without a look
+S = TypeVar("S")  # the state of a hypothesis, which the search does not inspect
 Watch = Callable[
     [tuple[int, ...]], None
-]  # takes the tokens of the best hypothesis so far; what it raises ends the search
+]  # takes the tokens of the best hypothesis so far; an exception from it ends the search
 
 
 @dataclass(frozen=True)
 class StepResult(Generic[S]):
-    """What one step of the decoder returns.
+    """The result of one step of the decoder.
 
     Attributes:
         scores: (V,) float32.
         state: The next state.
-        attention: (R,) float32; None where the decoder has no attention to show.
+        attention: (R,) float32; None if the decoder has no attention.
     """
 
     scores: NDArray[np.float32]
@@ -50,20 +50,20 @@ class Step(Protocol[S]):
     """One call of a decoder."""
 
     def __call__(self, token: int, state: S, position: int) -> StepResult[S]:
-        """Return what follows a token at a position; `state` is left as it is."""
+        """Return the result for a token at a position; `state` is not changed."""
         ...
 
 
 @dataclass(frozen=True)
 class Hypothesis(Generic[S]):
-    """A caption in the making.
+    """A partial or finished caption of the search.
 
     Args:
-        tokens: Ids of the words, without `<start>` and `<end>`.
-        log_probability: Sum over the words, and over `<end>` once finished.
-        attention: One (R,) for every word, at the step that chose it; None without attention.
+        tokens: Token ids of the words, without `<start>` and `<end>`.
+        log_probability: Sum over the words, and `<end>` if finished.
+        attention: One (R,) for every word, from the step that chose it; None without attention.
         finished: Whether `<end>` was chosen.
-        state: What the next step starts from.
+        state: Input state of the next step.
     """
 
     tokens: tuple[int, ...]
@@ -76,7 +76,7 @@ class Hypothesis(Generic[S]):
 def search(
     step: Step[S], start_state: S, decoding: DecodingSection, width: int, watch: Watch | None = None
 ) -> Hypothesis[S]:
-    """Search with a beam of that width; 1 is greedy search. See `beam`."""
+    """Search with a beam of the given width; 1 is greedy search. See `beam`."""
     if width == 1:
         return greedy(step, start_state, decoding, watch)
     return beam(step, start_state, decoding, width, watch)
@@ -86,8 +86,8 @@ def greedy(step: Step[S], start_state: S, decoding: DecodingSection, watch: Watc
     """Take the best word at every step, the lower id on a tie, until `<end>` or `max_tokens` words.
 
     Args:
-        step: (token, state, position) to scores, next state, attention.
-        start_state: The state the encoder gave.
+        step: Maps (token, state, position) to scores, next state and attention.
+        start_state: The state from the encoder.
         decoding: Token ids and limits; its `beam` is not used.
         watch: Called after every step.
 
@@ -108,20 +108,21 @@ def greedy(step: Step[S], start_state: S, decoding: DecodingSection, watch: Watc
 def beam(
     step: Step[S], start_state: S, decoding: DecodingSection, width: int, watch: Watch | None = None
 ) -> Hypothesis[S]:
-    """Keep the `width` best hypotheses at every step; finished ones stay with their score frozen.
+    """Keep the `width` best hypotheses at every step; the scores of finished ones are frozen.
 
-    Ties go to the lower hypothesis, then to the lower token id. Ends when all that are kept are finished or
-    `max_tokens` words were chosen. `width` 1 gives what `greedy` gives.
+    Ties go to the lower hypothesis, then to the lower token id. The search ends when all kept hypotheses are finished
+    or have `max_tokens` words. A `width` of 1 gives the result of `greedy`.
 
     Args:
-        step: (token, state, position) to scores, next state, attention; called once for each unfinished hypothesis.
-        start_state: The state the encoder gave.
+        step: Maps (token, state, position) to scores, next state and attention; called once for each unfinished
+            hypothesis.
+        start_state: The state from the encoder.
         decoding: Token ids and limits; its `beam` is not used.
         width: K, at least 1.
         watch: Called after every word.
 
     Returns:
-        The best finished hypothesis by summed log-probability, or the best of all when none is finished.
+        The best finished hypothesis by summed log-probability, or the best of all if none is finished.
 
     Raises:
         BundleError: The scores are not finite numbers.
@@ -139,23 +140,23 @@ def beam(
 
 
 class _Ranking:
-    """The likeliest tokens after a step, in buffers that serve every step of a search."""
+    """Ranks the most likely tokens after a step, in buffers that every step of a search shares."""
 
     def __init__(self, decoding: DecodingSection) -> None:
         self._suppress = np.array(decoding.suppress, np.intp)
         self._make_room(0)
 
     def _make_room(self, tokens: int) -> None:
-        self._allowed = np.empty(tokens, np.float32)  # the scores, suppressed tokens at minus infinity
+        self._allowed = np.empty(tokens, np.float32)  # the scores, with suppressed tokens at minus infinity
         self._wide = np.empty(tokens)
 
     def best(self, scores: NDArray[np.float32], count: int, total: float) -> list[tuple[float, int]]:
-        """Return the log-probabilities and ids of the `count` likeliest tokens, and of all that tie with the last.
+        """Return the log-probabilities and ids of the `count` most likely tokens, and of all that tie with the last.
 
         Args:
-            scores: (V,), left as they are.
-            count: At least 1.
-            total: The log-probability of the words before, which decides how close scores must be to tie.
+            scores: (V,), not changed.
+            count: Number of tokens, at least 1.
+            total: Log-probability of the words before, which sets how close scores must be to tie.
 
         Raises:
             BundleError: The scores are not finite numbers.
@@ -177,7 +178,7 @@ class _Ranking:
         return [(scores.item(token) - largest - log_sum, token) for token in tokens]
 
     def _few(self, token: int, count: int, magnitude: float) -> list[int]:
-        """The ids that may be among the `count` likeliest, one by one from the first; none where they are many."""
+        """Return ids that may be among the `count` most likely, found one by one; none if there are many."""
         allowed, edge = self._allowed, -math.inf
         tokens: list[int] = []
         for number in range(1, _FEW):
@@ -192,7 +193,7 @@ class _Ranking:
         return []
 
     def _many(self, scores: NDArray[np.float32], count: int, magnitude: float) -> list[int]:
-        """What `_few` returns, by a partition."""
+        """Return the result of `_few`, by a partition."""
         wide = self._wide
         np.copyto(wide, scores)
         wide[self._suppress] = -np.inf
@@ -204,20 +205,20 @@ class _Ranking:
 
 
 def _may_tie(score: float, magnitude: float) -> float:
-    """The lowest score that may tie with another once both are log-probabilities and summed."""
+    """Return the lowest score that may tie with another after conversion to log-probabilities and summing."""
     return score - _TIE * (magnitude - score)
 
 
 def _likelier(candidate: tuple[float, int]) -> tuple[float, int]:
-    """Sorts (log-probability, token) as ties demand: the lower id is better."""
+    """Return a sort key of (log-probability, token); on a tie the lower id is better."""
     return candidate[0], -candidate[1]
 
 
 def _advance(
     step: Step[S], hypotheses: list[Hypothesis[S]], decoding: DecodingSection, width: int, ranking: _Ranking
 ) -> list[Hypothesis[S]]:
-    """The `width` best of all continuations, best first."""
-    # (-summed log-probability, hypothesis, token, log-probability of the token): sorts as ties demand
+    """Return the `width` best of all continuations, best first."""
+    # (-summed log-probability, hypothesis, token, log-probability of the token): this order breaks ties
     candidates: list[tuple[float, int, int, float]] = []
     results: dict[int, StepResult[S]] = {}
     for index, hypothesis in enumerate(hypotheses):
