@@ -1,1 +1,1 @@
-"""Captions of many photos with times, on a machine that is described beside them."""
+"""Caption many photos with timings, on a machine described in the results."""

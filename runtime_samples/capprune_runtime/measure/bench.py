@@ -1,6 +1,7 @@
-"""`capprune_runtime bench`: how fast bundles are here, round after round, all of them in every round.
+"""Benchmark bundles with `capprune_runtime bench`: interleaved rounds, each with every bundle.
 
-Interleaved, a machine that slows down slows every bundle down alike, and rounds can be compared in pairs.
+Because rounds are interleaved, a machine that slows down affects every bundle alike, and rounds can be compared in
+pairs.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from capprune_runtime.measure.session import Session, measured, timed_caption
 
 ROUNDS = 30
 WARM_UP = 3  # rounds
-DRAWN = "drawn"  # the name of the photo that stands in for golden ones
+DRAWN = "drawn"  # the name of the generated photo for bundles without golden photos
 
-Progress = Callable[[int, int], None]  # rounds done, rounds in all
+Progress = Callable[[int, int], None]  # rounds done, rounds in total
 
 
 def bench_bundles(
@@ -37,22 +38,22 @@ def bench_bundles(
     threads: int | Sequence[int] = 1,
     progress: Progress | None = None,
 ) -> tuple[Measurement, ...]:
-    """Time bundles on their golden photos, a caption of each bundle in every round.
+    """Time bundles on their golden photos; every round makes one caption with each bundle.
 
     Args:
         bundles: Folders or packed bundles, or verified ones.
-        rounds: How many captions each bundle makes that count.
-        warm_up: Rounds before them.
+        rounds: Number of timed captions of each bundle.
+        warm_up: Number of untimed rounds before them.
         beam: Beam width; None for each bundle's own.
         runtime: See `interpreter.open_model`.
-        threads: Threads of the interpreter, of all bundles or of each.
-        progress: Told after each round that counts.
+        threads: Number of threads of the interpreter, for all bundles or for each.
+        progress: Called after each timed round.
 
     Returns:
-        For each bundle a measurement whose `captions` has one entry a round.
+        A measurement for each bundle, whose `captions` has one entry a round.
 
     Raises:
-        UsageError: There is nothing to time, or a bundle is not there.
+        UsageError: There is nothing to time, or a bundle does not exist.
         BundleError: A bundle cannot be run.
     """
     if not bundles or rounds < 1 or warm_up < 0:
@@ -77,7 +78,7 @@ def bench_bundles(
 def _rounds(
     sessions: Sequence[Session], rounds: int, warm_up: int, beam: int | None, progress: Progress | None
 ) -> list[list[SaidPhoto]]:
-    """For each session what it said, a caption a round."""
+    """Return the captions of each session, one per round."""
     photos = [bench_photos(session.bundle) for session in sessions]
     said: list[list[SaidPhoto]] = [[] for _ in sessions]
     for number in range(-warm_up, rounds):
@@ -93,7 +94,7 @@ def _rounds(
 
 
 def bench_document(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """The document of a bench, ready for `json.dumps`."""
+    """Return the document of a benchmark, ready for `json.dumps`."""
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": BENCH,
@@ -103,7 +104,7 @@ def bench_document(measurements: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def bench_photos(bundle: Bundle) -> list[tuple[str, NDArray[Any]]]:
-    """Return what a bundle is timed on, by name: its golden photos, or one of noise where it has none."""
+    """Return the photos to time a bundle on, by name: its golden photos, or one of noise without them."""
     if golden := read_golden(bundle):
         return [(photo.name, photo.photo) for photo in golden]
     preprocessing, random = bundle.manifest.preprocessing, np.random.default_rng(0)
@@ -115,6 +116,6 @@ def bench_photos(bundle: Bundle) -> list[tuple[str, NDArray[Any]]]:
 
 
 def _golden(session: Session) -> Golden | None:
-    """Whether this device says of the golden photos what the trained model said."""
+    """Return the result on the golden photos; None if the bundle has none."""
     proofs = prove_with(session.captioner)
     return Golden(len(proofs), sum(proof.same for proof in proofs)) if proofs else None

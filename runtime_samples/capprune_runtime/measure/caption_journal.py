@@ -1,6 +1,6 @@
-"""Captions on the disk as they are made, so that the same command goes on after an interruption.
+"""Journal of captions on the disk, so that the same command resumes after an interruption.
 
-{"session": {…what must be the same for the captions to count…}}
+{"session": {…what must be equal for the captions to be reused…}}
 {"file": [path, bytes, time of change], "said": {…}}                 once for each photo
 """
 
@@ -24,20 +24,20 @@ from capprune_runtime.streams import shown_name
 
 Key = tuple[Any, ...]
 
-# A link is not followed: what it leads to is not ours.
+# Links are not followed, because their targets are not ours.
 _OPEN_FLAGS = os.O_WRONLY | os.O_TRUNC | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_NAME_BYTES = 100  # of the table's name in the journal's; longer names are told apart by their hash
+_NAME_BYTES = 100  # of the table's name in the journal's name; longer names are distinguished by their hash
 
 
 class CaptionJournal:
-    """The captions of a table that is not finished, in a hidden file beside it.
+    """The captions of an unfinished table, in a hidden file beside it.
 
     Args:
-        table: The table; None to keep nothing.
-        session: What must be the same for captions to count; a journal of another session is written over.
+        table: The table; None to store nothing.
+        session: What must be equal for captions to be reused; a journal of another session is overwritten.
 
     Raises:
-        UsageError: The journal cannot be written to.
+        UsageError: The journal cannot be written.
         CapPruneError: The disk is full.
     """
 
@@ -60,15 +60,15 @@ class CaptionJournal:
 
     @property
     def count(self) -> int:
-        """How many captions an interrupted command has left."""
+        """Number of captions that an interrupted command has left."""
         return len(self._done)
 
     def caption(self, photo: Path, identity: Key | None = None) -> Caption | None:
-        """The caption that a photo has already, without its attention; None where it has none or was changed since.
+        """Return the stored caption of a photo, without its attention; None if there is none or the photo has changed.
 
         Args:
             photo: A file.
-            identity: Where it is no file of its own, what tells it from others and from itself after a change.
+            identity: A key that identifies the photo and its content, if it is not a file of its own.
         """
         key = identity or _key(photo)
         return None if key is None else self._done.get(key)
@@ -84,7 +84,7 @@ class CaptionJournal:
             self._write({"file": key, "said": caption.as_json()})
 
     def close(self, *, finished: bool) -> None:
-        """Close the journal; a finished table needs none."""
+        """Close the journal, and remove it if the table is finished."""
         if self._file is None or self.path is None:
             return
         self._file.close()
@@ -103,14 +103,14 @@ class CaptionJournal:
 
 
 def journal_path(table: Path) -> Path:
-    """The journal of a table, a hidden file beside it."""
+    """Return the path of a table's journal, a hidden file beside it."""
     name = os.fsencode(table.name)
     short = table.name if len(name) <= _NAME_BYTES else hashlib.sha256(name).hexdigest()
     return table.with_name(f".{short}.captions")
 
 
 def session_of(bundle: Bundle, runtime: str, beam: int | None) -> dict[str, Any]:
-    """What must be the same for the captions of an interrupted command to count."""
+    """Return what must be equal for the captions of an interrupted command to be reused."""
     from capprune_runtime.measure.results import bundle_facts
 
     width = bundle.manifest.decoding.beam if beam is None else beam
@@ -118,7 +118,7 @@ def session_of(bundle: Bundle, runtime: str, beam: int | None) -> dict[str, Any]
 
 
 def _key(photo: Path) -> tuple[Any, ...] | None:
-    """Tells a file from others and from itself after a change; None for what is no plain file."""
+    """Return a key that identifies a file and its content; None if it is not a plain file."""
     if not photo.is_file():
         return None
     status = photo.stat()
@@ -126,7 +126,7 @@ def _key(photo: Path) -> tuple[Any, ...] | None:
 
 
 def _read(path: Path, session: Mapping[str, Any]) -> dict[tuple[Any, ...], Caption]:
-    """The captions of a journal of the same session; a last line that was cut off is left out."""
+    """Return the captions of a journal of the same session, without a last line that was cut off."""
     done: dict[tuple[Any, ...], Caption] = {}
     if not path.is_file():
         return done

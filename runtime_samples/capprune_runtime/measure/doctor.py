@@ -1,4 +1,7 @@
-"""What a device has and lacks to run bundles, and the command that installs it; needs the standard library alone."""
+"""Report what a device has and lacks to run bundles, and the command that installs it.
+
+Needs only the standard library.
+"""
 
 from __future__ import annotations
 
@@ -16,30 +19,30 @@ from capprune_runtime import __version__
 from capprune_runtime.formats import RUNTIMES, runtimes_for
 from capprune_runtime.measure.environment import is_emulated, runtime_version
 
-VENV = "~/capprune"  # where runtime_samples/raspberry_pi/README.md puts things
-OLDEST_PYTHON = (3, 11)  # that this package is tested with
+VENV = "~/capprune"  # the folder that runtime_samples/raspberry_pi/README.md uses
+OLDEST_PYTHON = (3, 11)  # oldest version that this package is tested with
 _MODULES = {"numpy": "numpy", "Pillow": "PIL"}
-_WIDE = ("x86_64", "amd64", "aarch64", "arm64")  # machines that ai-edge-litert and onnxruntime have wheels for
-_NARROW = ("armv7l", "armv8l")  # 32-bit ARM, which only tflite-runtime 2.14 has
+_WIDE = ("x86_64", "amd64", "aarch64", "arm64")  # machines with wheels of ai-edge-litert and onnxruntime
+_NARROW = ("armv7l", "armv8l")  # 32-bit ARM, which has only tflite-runtime 2.14
 
 
 @dataclass(frozen=True)
 class Equipment:
-    """What there is to run bundles with.
+    """What a device has for running bundles.
 
     Attributes:
         capprune: Version of this package.
         machine: Instruction set, as `uname -m` names it.
         python: Version of Python.
-        executable: Where Python lies.
-        numpy: Its version; None where it is not there or does not load.
-        pillow: Likewise.
-        runtimes: Versions of the interpreters that are there, by name.
-        free_bytes: Room on the disk of the current folder.
-        emulated: Whether the processor is an emulated one.
-        emulated_cpu: The processor that QEMU was told to play; None where it was not told.
-        missing: What it lacks to run a bundle of the kind asked for.
-        install: The command that installs it; None where nothing is missing or nothing can be installed.
+        executable: Path of the Python executable.
+        numpy: Version of NumPy; None if it is not installed or does not load.
+        pillow: Version of Pillow; None if it is not installed or does not load.
+        runtimes: Versions of the installed interpreters, by name.
+        free_bytes: Free space on the disk of the current folder.
+        emulated: Whether the processor is emulated.
+        emulated_cpu: The processor that QEMU was set to emulate; None if not set.
+        missing: What the device lacks to run a bundle of the requested kind.
+        install: The command that installs it; None if nothing is missing or nothing can be installed.
     """
 
     capprune: str
@@ -57,10 +60,10 @@ class Equipment:
 
 
 def equipment(kind: str = "tflite") -> Equipment:
-    """Look at this device.
+    """Return the equipment of this device.
 
     Args:
-        kind: The kind of model file that is to run, "tflite" or "onnx".
+        kind: The kind of model file to run, "tflite" or "onnx".
     """
     numpy, pillow = (_version(module) for module in _MODULES.values())
     unusable = {} if numpy is None else _obstacles(kind)
@@ -93,7 +96,7 @@ def equipment(kind: str = "tflite") -> Equipment:
 
 
 def _obstacles(kind: str) -> dict[str, str]:
-    from capprune_runtime.caption.interpreter import obstacles  # needs NumPy
+    from capprune_runtime.caption.interpreter import obstacles  # imported here because it needs NumPy
 
     return obstacles(kind)
 
@@ -108,14 +111,14 @@ def _install(machine: str, kind: str, missing: tuple[str, ...], unusable: Mappin
 
 
 def install_command(machine: str, python: tuple[int, int], kind: str, executable: str, venv: bool) -> str | None:
-    """The command that makes a machine able to run bundles; None where there is no interpreter for it.
+    """Return the command that lets a machine run bundles; None if there is no interpreter for it.
 
     Args:
         machine: As `uname -m` names it.
         python: Major and minor version.
         kind: "tflite" or "onnx".
-        executable: Where Python lies.
-        venv: Whether that is a virtual environment; the system's own Python refuses pip.
+        executable: Path of the Python executable.
+        venv: Whether it is in a virtual environment; the system's own Python refuses pip.
     """
     if machine.lower() in _WIDE and python >= OLDEST_PYTHON:
         packages = "numpy Pillow " + RUNTIMES[runtimes_for(kind)[0]].install.removeprefix("pip install ")
@@ -129,13 +132,13 @@ def install_command(machine: str, python: tuple[int, int], kind: str, executable
 
 
 def in_venv() -> bool:
-    """Whether this Python is one that pip may install into."""
+    """Return whether pip may install into this Python."""
     return sys.prefix != sys.base_prefix
 
 
 def _version(module: str) -> str | None:
-    """The version of a module that loads; a broken installation counts as none."""
+    """Return the version of a module that loads; None for a missing or broken installation."""
     try:
         return str(importlib.import_module(module).__version__)
-    except Exception:  # numpy wraps what its libraries lack in errors of several kinds
+    except Exception:  # numpy reports missing libraries by errors of several kinds
         return None

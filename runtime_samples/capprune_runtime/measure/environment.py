@@ -1,6 +1,6 @@
-"""Where something was measured: the board, its processor, what clocked or throttled it, the interpreter.
+"""Description of the machine of a measurement: board, processor, clock and throttling, interpreter.
 
-Nothing here needs more than the standard library, so that a device without NumPy can still be described.
+This module needs only the standard library, so that a device without NumPy can be described too.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ X86_MACHINES = ("x86_64", "amd64", "i386", "i686")
 
 @dataclass(frozen=True)
 class Moment:
-    """What changes while something runs. None where the device does not tell.
+    """Values that change during a measurement; None where the device does not report them.
 
     Attributes:
-        temperature_c: The hottest thermal zone.
-        frequency_khz: Each processor's clock, those that tell.
+        temperature_c: Temperature of the hottest thermal zone.
+        frequency_khz: Clock of each processor that reports it.
         throttled_flags: The Pi firmware's `get_throttled`: bits 0 to 3 now, 16 to 19 since it was switched on.
-        throttle_count: How often the processor (x86) has throttled since it was switched on.
-        thermal_status: Android's, 0 (none) to 6 (shutdown).
-        load_average: Processes that ran or waited, over the last minute.
+        throttle_count: Number of times the processor (x86) has throttled since it was switched on.
+        thermal_status: Android's thermal status, 0 (none) to 6 (shutdown).
+        load_average: Average number of running or waiting processes over the last minute.
     """
 
     temperature_c: float | None
@@ -49,27 +49,27 @@ class Moment:
 
 @dataclass(frozen=True)
 class Environment:
-    """Where it was measured. None where the device does not tell.
+    """Machine and software of a measurement; None where the device does not report them.
 
     Attributes:
-        platform: Operating system and version of its kernel.
-        os: What the distribution calls itself.
-        model: What the board or phone calls itself.
+        platform: Operating system and kernel version.
+        os: Name of the distribution.
+        model: Name of the board or phone.
         machine: Instruction set, as `uname -m` names it.
-        cpu_model: What the processor calls itself, or "unknown".
+        cpu_model: Name of the processor, or "unknown".
         cpu_part: ARM's implementer and part numbers of every kind of core, as "0x41/0xd08".
-        cpu_count: Logical processors.
-        memory_bytes: Memory of the machine.
-        governor: How the first processor's clock is governed.
+        cpu_count: Number of logical processors.
+        memory_bytes: Total memory of the machine.
+        governor: Clock governor of the first processor.
         frequency_khz: Lowest and highest clock of the first processor.
-        python: Version of Python; None where there is none.
-        runtime: The interpreter's name.
-        runtime_version: Its version, or "unknown".
-        threads: How many threads it was allowed.
-        emulated: Whether the processor is an emulated one; its times then mean nothing.
-        stand_in: What played the device in a test; None for a real one.
-        before: When the measuring began.
-        after: When it ended.
+        python: Version of Python; None without Python.
+        runtime: Name of the interpreter.
+        runtime_version: Version of the interpreter, or "unknown".
+        threads: Number of threads of the interpreter.
+        emulated: Whether the processor is emulated, which makes times meaningless.
+        stand_in: Substitute for the device in a test; None for a real device.
+        before: Values at the start of the measurement.
+        after: Values at its end.
     """
 
     platform: str
@@ -97,14 +97,14 @@ def environment(runtime: str, threads: int, *, before: Moment | None = None) -> 
 
     Args:
         runtime: Name of the interpreter in use.
-        threads: How many threads it was allowed.
-        before: When the measuring began; now when it is not given.
+        threads: Number of threads of the interpreter.
+        before: Values at the start of the measurement. [default: now]
     """
     cpuinfo = _text(CPUINFO) or ""
     machine = platform.machine()
     after = moment()
     return Environment(
-        platform=f"{platform.system()} {platform.release().partition('-')[0]}",  # not the kernel builder's own name
+        platform=f"{platform.system()} {platform.release().partition('-')[0]}",  # without the kernel builder's suffix
         os=os_name(_text(OS_RELEASE) or ""),
         model=board_model(cpuinfo),
         machine=machine,
@@ -126,7 +126,7 @@ def environment(runtime: str, threads: int, *, before: Moment | None = None) -> 
 
 
 def moment() -> Moment:
-    """What this machine's sensors say now."""
+    """Return the current values of this machine's sensors."""
     return Moment(
         temperature_c=_temperature_c(),
         frequency_khz=_frequencies_khz(),
@@ -138,7 +138,7 @@ def moment() -> Moment:
 
 
 def runtime_version(runtime: str) -> str:
-    """The installed version of an interpreter, without importing it; "unknown" when it has none."""
+    """Return the installed version of an interpreter, without importing it; "unknown" if it has none."""
     for distribution in RUNTIMES[runtime].distributions if runtime in RUNTIMES else ():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(distribution)
@@ -146,7 +146,7 @@ def runtime_version(runtime: str) -> str:
 
 
 def cpu_model(cpuinfo: str) -> str | None:
-    """The processor's (x86) or the board's (ARM) own name in the text of /proc/cpuinfo."""
+    """Return the name of the processor (x86) or the board (ARM) from the text of /proc/cpuinfo."""
     fields = dict(reversed(_cpuinfo_fields(cpuinfo)))
     for key in ("model name", "Model", "Hardware"):
         if fields.get(key):
@@ -155,7 +155,7 @@ def cpu_model(cpuinfo: str) -> str | None:
 
 
 def cpu_part(cpuinfo: str) -> str | None:
-    """ARM's implementer/part of every kind of core in the text of /proc/cpuinfo, each once; None on others."""
+    """Return ARM's implementer/part of every kind of core in the text of /proc/cpuinfo; None on other machines."""
     fields = _cpuinfo_fields(cpuinfo)
     implementers = [value for key, value in fields if key == "CPU implementer"]
     parts = [value for key, value in fields if key == "CPU part"]
@@ -164,12 +164,12 @@ def cpu_part(cpuinfo: str) -> str | None:
 
 
 def board_model(cpuinfo: str) -> str | None:
-    """The board's own name: the device tree's, or the line `Model` in the text of /proc/cpuinfo."""
+    """Return the board's name from the device tree, or from the line `Model` in the text of /proc/cpuinfo."""
     return _text(BOARD) or dict(_cpuinfo_fields(cpuinfo)).get("Model") or None
 
 
 def os_name(os_release: str) -> str | None:
-    """PRETTY_NAME in the text of /etc/os-release."""
+    """Return PRETTY_NAME from the text of /etc/os-release."""
     for line in os_release.splitlines():
         key, _, value = line.partition("=")
         if key == "PRETTY_NAME":
@@ -178,7 +178,7 @@ def os_name(os_release: str) -> str | None:
 
 
 def is_emulated(machine: str, cpuinfo: str, variables: Mapping[str, str]) -> bool:
-    """Whether QEMU plays the processor: it was told which one, or /proc/cpuinfo tells of another kind.
+    """Return whether QEMU emulates the processor, by its settings or by a foreign processor in /proc/cpuinfo.
 
     Args:
         machine: Instruction set, as `uname -m` names it.
@@ -199,7 +199,7 @@ def _cpuinfo_fields(cpuinfo: str) -> list[tuple[str, str]]:
 
 
 def _text(path: Path) -> str | None:
-    """A short file of the kernel's, without its end; None where there is none."""
+    """Return the stripped text of a small kernel file; None if there is none."""
     try:
         return path.read_text(errors="replace").strip("\0\n\t ") or None
     except OSError:
@@ -235,7 +235,7 @@ def _temperature_c() -> float | None:
 
 
 def _throttled_flags() -> int | None:
-    """What the Pi's firmware says, where its command is."""
+    """Return the throttling flags of the Pi's firmware, if its command is installed."""
     if (command := shutil.which("vcgencmd")) is None:
         return None
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):

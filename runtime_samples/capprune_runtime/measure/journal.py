@@ -1,9 +1,9 @@
-"""Captions as they are made, a line of JSON each, so that what was interrupted goes on where it stopped.
+"""Journal of captions, one line of JSON each, so that an interrupted run resumes where it stopped.
 
-    {"session": {…what must be the same to go on…}, "before": {…}}      once for each process that worked on it
+    {"session": {…what must be equal to resume…}, "before": {…}}      once for each process of the run
     {"said": {…}}   or   {"failed": {…}}                                once for each photo
 
-The same lines travel from a device to the workstation, which keeps them in a journal of its own.
+A device sends the same lines to the workstation, which stores them in its own journal.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from capprune_runtime.measure.environment import Moment
 from capprune_runtime.measure.results import FailedPhoto, SaidPhoto
 from capprune_runtime.typed_json import Problem
 
-_FIRST = b'{"session": '  # how every journal begins
-# A link is not followed: what it leads to is not ours.
+_FIRST = b'{"session": '  # start of every journal
+# Links are not followed, because their targets are not ours.
 _OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _KINDS = {"said": SaidPhoto, "failed": FailedPhoto}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: the beginning of a session, or what came of a photo."""
+    """One line: the start of a session, or the result of a photo."""
 
     session: Mapping[str, Any] | None = None
     before: Moment | None = None
     photo: SaidPhoto | FailedPhoto | None = None
 
     def text(self) -> str:
-        """The line as it is written, with its end."""
+        """The line as written, with its line feed."""
         if self.photo is None:
             before = None if self.before is None else dataclasses.asdict(self.before)
             tree: dict[str, Any] = {"session": self.session, "before": before}
@@ -48,7 +48,7 @@ class Line:
 
 
 def parse_line(text: str | bytes) -> Line | None:
-    """Read a line; None when it is not one of a journal, or was cut off."""
+    """Parse a line; return None if it does not belong to a journal, or was cut off."""
     try:
         tree = strict_json.parse(text)
         if isinstance(tree, dict) and isinstance(tree.get("session"), dict):
@@ -63,14 +63,15 @@ def parse_line(text: str | bytes) -> Line | None:
 
 
 class Journal:
-    """The captions that there are, kept in a file when there is one.
+    """The captions made so far, kept in a file if there is one.
 
     Args:
-        path: The file, made or gone on with; None to keep them in memory alone.
-        session: What must be the same for captions of another process to count; another journal is written over.
+        path: The file to create or resume; None to keep captions only in memory.
+        session: What must be equal for captions of another process to be reused; another session's journal is
+            overwritten.
 
     Raises:
-        UsageError: The file cannot be written to.
+        UsageError: The file cannot be written.
         CapPruneError: The disk is full.
     """
 
@@ -88,15 +89,15 @@ class Journal:
 
     @property
     def done(self) -> frozenset[str]:
-        """The photos that need no second visit; one that failed is tried again."""
+        """The photos that are finished; failed photos are tried again."""
         return frozenset(self.said)
 
     def begin(self, before: Moment) -> None:
-        """Note that a process begins to work on it."""
+        """Record that a process starts to work on the run."""
         self.write(Line(self._session, before))
 
     def write(self, line: Line) -> None:
-        """Keep a line, on the disk before anything else happens."""
+        """Record a line, and write it to the disk at once."""
         self._count(line)
         if self._file is None or self._path is None:
             return
@@ -108,7 +109,7 @@ class Journal:
             raise
 
     def close(self, *, remove: bool = False) -> None:
-        """Close the file, and remove it when what it held is written elsewhere."""
+        """Close the file; remove it if its content has been written elsewhere."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -126,7 +127,7 @@ class Journal:
             self.before = self.before or line.before
 
     def _read(self, path: Path) -> int:
-        """Count the lines of an earlier process; returns how many bytes of the file are whole lines of this journal."""
+        """Read the lines of an earlier process; return how many bytes of the file are whole lines of this journal."""
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -160,7 +161,7 @@ class Journal:
 
 
 def _is_ours(content: bytes) -> bool:
-    """Whether a file begins as a journal does, also one whose first line was cut off."""
+    """Return whether a file starts like a journal, even if its first line was cut off."""
     return content.startswith(_FIRST) or _FIRST.startswith(content)
 
 

@@ -1,7 +1,7 @@
-"""What a device writes: what a bundle said of photos, how long it took, where, and whether to trust the times.
+"""Results document of a device: captions, times, the machine, and whether the times can be trusted.
 
-docs/results_schema.md describes the document for every device; the workstation adds the scores. The same classes build it
-here and read it there.
+docs/results_schema.md describes the document for every device. The workstation reads it with the same classes, and adds
+the scores.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ RUN, BENCH = "run", "bench"
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """What was measured.
+    """The measured bundle.
 
     Attributes:
         name: Name of the bundle's folder.
-        manifest_sha256: Of manifest.json, which holds the hash of everything else.
+        manifest_sha256: SHA-256 of manifest.json, which holds the hashes of all other files.
         files: Size of each file in bytes, the manifest included.
-        total_bytes: Their sum: what the bundle takes on a device.
-        kept_weights: Prunable weights that are not zero.
-        prunable_weights: Prunable weights in all.
+        total_bytes: Sum of the file sizes: the bundle's size on a device.
+        kept_weights: Number of prunable weights that are not zero.
+        prunable_weights: Number of prunable weights.
         sparsity: 1 - kept / prunable.
     """
 
@@ -55,12 +55,12 @@ class BundleFacts:
 
 @dataclass(frozen=True)
 class Settings:
-    """How it was run.
+    """Settings of a measurement.
 
     Attributes:
         beam: Beam width of the search (1 for greedy).
-        warm_up: Captions made before the first that counts.
-        sessions: How many processes made the captions; more than 1 after an interruption.
+        warm_up: Number of untimed captions before the measurement.
+        sessions: Number of processes that made the captions; more than 1 after an interruption.
     """
 
     beam: int
@@ -70,18 +70,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class SaidPhoto:
-    """One caption and what it cost, times in microseconds.
+    """One caption with its times in microseconds.
 
     Attributes:
         photo: The photo's name.
-        caption: What was said.
-        tokens: The same as ids, without start and end.
-        log_probability: Of the words, and of the end when finished.
-        finished: Whether the model ended the caption itself.
-        read_us: Reading, decoding and resizing the photo; None where it was not timed.
-        encode_us: The encoder.
-        step_us: Every call of the decoder, in order.
-        caption_us: Encoder, search and all steps.
+        caption: The caption as text.
+        tokens: Token ids, without start and end.
+        log_probability: Log-probability of the words, and of the end token if finished.
+        finished: Whether the model generated the end token.
+        read_us: Time of reading, decoding and resizing the photo; None if not timed.
+        encode_us: Time of the encoder.
+        step_us: Time of every call of the decoder, in order.
+        caption_us: Time of encoder, search and all steps.
     """
 
     photo: str
@@ -97,7 +97,7 @@ class SaidPhoto:
 
 @dataclass(frozen=True)
 class FailedPhoto:
-    """A photo that could not be captioned: its name, the kind of error and its message."""
+    """A photo that could not be captioned: its name, the kind of error and the message."""
 
     photo: str
     error: str
@@ -106,7 +106,7 @@ class FailedPhoto:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Times of many runs of one thing, in microseconds; `spread` is (p75 - p25) / p50."""
+    """Percentiles of repeated times, in microseconds; `spread` is (p75 - p25) / p50."""
 
     p50_us: float
     p90_us: float
@@ -119,14 +119,14 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Latency:
-    """Times measured while the captions were made.
+    """Summary of the times of a measurement.
 
     Attributes:
-        load_us: Verifying the bundle and loading both models; None where it was not timed.
-        read: Reading, decoding and resizing a photo; None where it was not timed. It is in none of the others.
-        encode: One photo through the encoder.
+        load_us: Time of verifying the bundle and loading both models; None if not timed.
+        read: Reading, decoding and resizing a photo; None if not timed. The other times do not include it.
+        encode: Encoding one photo.
         step: One call of the decoder (one row; a beam of 3 makes up to 3 calls a word).
-        caption: One photo to one caption, encoder, search and all steps.
+        caption: Captioning one photo: encoder, search and all steps.
     """
 
     load_us: float | None
@@ -138,7 +138,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Memory:
-    """The process at its largest, and how large it was before the bundle was read; None where it was not measured."""
+    """Peak memory of the process, and its memory before the bundle was read; None where not measured."""
 
     peak_rss_bytes: int | None
     before_bytes: int | None
@@ -146,7 +146,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Golden:
-    """How many golden photos were captioned, and how many gave the tokens that the trained model gave."""
+    """Number of golden photos that were captioned, and of those with the trained model's tokens."""
 
     photos: int
     identical: int
@@ -154,9 +154,9 @@ class Golden:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One bundle on one device. Attributes are the sections of docs/results_schema.md.
+    """One bundle measured on one device; the attributes are the sections of docs/results_schema.md.
 
-    `kind` is "run" (every photo once) or "bench" (golden photos, round after round: `captions` then has one entry a round).
+    `kind` is "run" (every photo once) or "bench" (golden photos in rounds, with one entry of `captions` a round).
     """
 
     kind: str
@@ -172,12 +172,12 @@ class Measurement:
     verdict: Verdict
 
     def as_json(self) -> dict[str, Any]:
-        """The document, ready for `json.dumps`."""
+        """Return the document, ready for `json.dumps`."""
         return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
 
 
 def bundle_facts(bundle: Bundle) -> BundleFacts:
-    """The facts of a verified bundle."""
+    """Return the facts of a verified bundle."""
     pruning = bundle.manifest.pruning
     files = {name: len(content) for name, content in sorted(bundle.files.items())}
     return BundleFacts(
@@ -192,7 +192,7 @@ def bundle_facts(bundle: Bundle) -> BundleFacts:
 
 
 def said_photo(photo: str, caption: Caption, caption_us: float, read_us: float | None = None) -> SaidPhoto:
-    """One caption as it is written; times to a tenth of a microsecond."""
+    """Return one caption for the document, with times rounded to a tenth of a microsecond."""
     return SaidPhoto(
         photo=photo,
         caption=caption.text,
@@ -207,7 +207,7 @@ def said_photo(photo: str, caption: Caption, caption_us: float, read_us: float |
 
 
 def latency(captions: Sequence[SaidPhoto], load_us: float | None = None) -> Latency:
-    """The times of captions, summarised; at least one caption."""
+    """Return the summarised times of at least one caption."""
     read_us = [one.read_us for one in captions if one.read_us is not None]
     return Latency(
         load_us=None if load_us is None else round(load_us, 1),
@@ -219,7 +219,7 @@ def latency(captions: Sequence[SaidPhoto], load_us: float | None = None) -> Late
 
 
 def percentiles(times_us: Sequence[float]) -> Percentiles:
-    """Summarise times in microseconds; at least one of them."""
+    """Return the percentiles of at least one time in microseconds."""
     times = np.asarray(times_us, dtype=np.float64)
     p25, p50, p75, p90, p99 = np.quantile(times, [0.25, 0.5, 0.75, 0.9, 0.99]).tolist()
     spread = (p75 - p25) / p50 if p50 > 0 else 0.0
@@ -227,25 +227,25 @@ def percentiles(times_us: Sequence[float]) -> Percentiles:
 
 
 def write_document(document: Mapping[str, Any], path: Path) -> None:
-    """Write a results document, whole or not at all.
+    """Write a results document atomically.
 
     Raises:
         CapPruneError: The disk is full.
-        UsageError: The folder cannot be written to.
+        UsageError: The folder cannot be written.
     """
-    # allow_nan: NaN is not JSON, and a result that is no number is a defect to be seen here
+    # allow_nan: NaN is not JSON, and would be a defect of the measurement
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def parse_measurements(text: str | bytes, where: object) -> tuple[Measurement, ...]:
-    """Read what a device wrote: one run, or the runs of a bench.
+    """Parse the document of a device: one run, or the measurements of a benchmark.
 
     Args:
-        text: In UTF-8 where it comes as bytes.
+        text: The document; bytes must be UTF-8.
         where: The file's or the device's name, for messages.
 
     Raises:
-        DeviceError: It is not a document of this schema, or of a later version.
+        DeviceError: It is not a document of this schema, or has a later version.
     """
     try:
         tree = strict_json.parse(text)
@@ -260,7 +260,7 @@ def parse_measurements(text: str | bytes, where: object) -> tuple[Measurement, .
 
 
 def parse_measurement(tree: Any, where: object) -> Measurement:
-    """Build one run of a bench, or a run, from what `json.loads` gave.
+    """Build one measurement from the result of `json.loads`.
 
     Raises:
         DeviceError: A key is missing or of another type.

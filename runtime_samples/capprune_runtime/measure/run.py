@@ -1,4 +1,4 @@
-"""`capprune_runtime run`: a folder of photos to captions, token ids and times, line by line and in one document."""
+"""Caption a folder of photos with `capprune_runtime run`: captions, token ids and times of every photo."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def run_photos(
 ) -> Measurement:
     """Caption every photo of a folder with a bundle.
 
-    With `out`, captions are kept in a journal beside it as they are made. After an interruption the same call goes on where it
-    stopped; in the end the document takes the journal's place.
+    With `out`, captions are stored in a journal beside it as they are generated. After an interruption the same call
+    resumes where it stopped. At the end the document replaces the journal.
 
     Args:
         bundle: The bundle, a folder or packed.
-        folder: Its photos, at any depth, are captioned in the order of their names.
-        out: Where to write the document.
+        folder: Folder of the photos, at any depth; they are captioned in the order of their names.
+        out: Path of the document.
         beam: Beam width; None for the bundle's own.
         runtime: See `interpreter.open_model`.
-        threads: Threads of the interpreter.
-        limit: Only the first so many photos.
-        tell: Is told of every line of the journal.
-        note: Is given a line about the files of the folder that were left out.
-        begun: Is given the session when the bundle is loaded.
+        threads: Number of threads of the interpreter.
+        limit: Caption only the first `limit` photos.
+        tell: Called with every line of the journal.
+        note: Called with a line about the files of the folder that were left out.
+        begun: Called with the session when the bundle is loaded.
 
     Raises:
         UsageError: There is no such folder or bundle.
-        DataError: There is no photo, or none that can be read.
+        DataError: There is no photo, or no photo can be read.
         BundleError: The bundle cannot be run.
     """
     if limit is not None and limit < 1:
@@ -98,7 +98,7 @@ def _say_all(session: Session, width: int, folder: Path, names: list[str], journ
 
 
 def session_key(session: Session, beam: int) -> dict[str, Any]:
-    """What must be the same for captions of another process to count as of this run."""
+    """Return what must be equal for captions of another process to be reused."""
     return {
         "schema_version": SCHEMA_VERSION,
         "manifest_sha256": session.facts.manifest_sha256,
@@ -109,21 +109,21 @@ def session_key(session: Session, beam: int) -> dict[str, Any]:
 
 
 def journal_path(out: Path) -> Path:
-    """The journal beside a results document: results.json has results.jsonl."""
+    """Return the path of the journal beside a results document: results.jsonl for results.json."""
     return out.with_name(out.name.removesuffix(".json") + ".jsonl")
 
 
 def photo_names(folder: Path, note: Note | None = None, endings: frozenset[str] = ENDINGS) -> list[str]:
-    """The photos under a folder, at any depth, by their path in it with `/`, sorted.
+    """Return the photos under a folder, at any depth, as sorted relative paths with `/`.
 
     Args:
         folder: The folder.
-        note: Is given a line about the files that were left out.
-        endings: Of the files that count, in lower case.
+        note: Called with a line about the files that were left out.
+        endings: Extensions of the files that count, in lower case.
 
     Raises:
         UsageError: There is no such folder.
-        DataError: It holds no photo.
+        DataError: The folder holds no photo.
     """
     if not folder.is_dir():
         raise UsageError("there is no such folder of photos", where=folder)

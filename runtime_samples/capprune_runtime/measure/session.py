@@ -1,4 +1,4 @@
-"""Captions of photos with what each cost, and one process that makes them from start to end."""
+"""Measure a bundle in one process: caption photos and time each caption."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from capprune_runtime.measure.results import (
 )
 from capprune_runtime.measure.trust import judge
 
-WARM_UP = 1  # captions that are made and not counted: the first pays for lazy allocation
+WARM_UP = 1  # untimed captions: the first includes lazy allocation
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo that is read when its turn comes: its name, and what gives its (S, S, 3) pixels."""
+    """A photo that is read when it is needed: its name, and a function that returns its (S, S, 3) pixels."""
 
     name: str
     read: Callable[[], NDArray[np.uint8]]
 
 
 class Session:
-    """A process that measures a bundle: it notes when it began and what loading cost.
+    """A process that measures a bundle; it records its start and the loading time.
 
     Args:
-        bundle: A verified bundle, or the place of one to verify; the verifying then counts as loading.
+        bundle: A verified bundle, or the path of one, whose verification then counts as loading.
         runtime: See `interpreter.open_model`.
-        threads: Threads each interpreter may use.
+        threads: Number of threads of each interpreter.
 
     Raises:
-        CapPruneError: As of `verify_bundle` and `Captioner`.
+        CapPruneError: The errors of `verify_bundle` and `Captioner`.
     """
 
     def __init__(self, bundle: Bundle | Path, runtime: str = "auto", threads: int = 1) -> None:
@@ -65,35 +65,35 @@ class Session:
 
     @property
     def facts(self) -> BundleFacts:
-        """What is measured."""
+        """The measured bundle."""
         return bundle_facts(self.bundle)
 
     def beam(self, asked: int | None) -> int:
-        """The beam width: as asked, or the bundle's own."""
+        """Return the beam width: as requested, or the bundle's own."""
         return self.bundle.manifest.decoding.beam if asked is None else asked
 
     def memory(self) -> Memory:
-        """The process as large as it has been."""
+        """Return the peak memory of the process."""
         return Memory(peak_rss_bytes(), self._before_bytes)
 
     def environment(self, before: Moment | None = None) -> Environment:
-        """Where it runs; `before` is when the measuring began, this session's begin when it is not given."""
+        """Return the machine's description; `before` defaults to the values at this session's start."""
         return environment(self.captioner.runtime, self.threads, before=before or self.began)
 
     def say(
         self, photos: Iterable[Photo], beam: int, *, warm_up: int = WARM_UP, strict: bool = False
     ) -> Iterator[SaidPhoto | FailedPhoto]:
-        """Caption photos one by one; one that cannot be read does not stop the others.
+        """Caption photos one by one; unreadable photos do not stop the others.
 
         Args:
-            photos: The photos; each is read when its turn comes.
+            photos: The photos; each is read when it is needed.
             beam: Beam width.
-            warm_up: Captions of the first photo that are made before and not counted.
-            strict: Let the error of a photo that cannot be read through instead.
+            warm_up: Number of untimed captions of the first photo before the others.
+            strict: Raise the error of an unreadable photo instead of recording it.
 
         Raises:
-            PhotoError: A photo cannot be read, where `strict`.
-            NotEnoughMemory: This machine cannot hold a photo, where `strict`.
+            PhotoError: A photo cannot be read, and `strict` is set.
+            NotEnoughMemory: A photo does not fit into memory, and `strict` is set.
         """
         for photo in photos:
             started = time.perf_counter_ns()
@@ -114,14 +114,14 @@ class Session:
 def timed_caption(
     captioner: Captioner, name: str, pixels: NDArray[np.uint8], beam: int, read_us: float | None = None
 ) -> SaidPhoto:
-    """One caption with what it cost.
+    """Generate one caption and time it.
 
     Args:
         captioner: A loaded bundle.
         name: The photo's name.
         pixels: (S, S, 3) uint8 RGB.
         beam: Beam width.
-        read_us: What reading the photo took, where it was timed.
+        read_us: Time of reading the photo, if measured.
     """
     started = time.perf_counter_ns()
     caption = captioner.caption(pixels, beam)
@@ -138,16 +138,16 @@ def measured(
     golden: Golden | None = None,
     before: Moment | None = None,
 ) -> Measurement:
-    """The document of a session that has ended.
+    """Return the document of a finished session.
 
     Args:
         kind: `results.RUN` or `results.BENCH`.
-        session: What made the captions, or the last process that did.
+        session: The session that made the captions, or the last of several.
         said: The captions; at least one.
-        settings: How they were made.
+        settings: The settings of the measurement.
         failures: Photos that could not be captioned.
-        golden: How the golden photos came out, where they were captioned.
-        before: When the measuring began, where another process began it.
+        golden: Result on the golden photos, if they were captioned.
+        before: Values at the start of the measurement, if another process started it.
     """
     where = session.environment(before)
     return Measurement(
@@ -166,7 +166,7 @@ def measured(
 
 
 def judged(measurement: Measurement) -> Measurement:
-    """The same measurement with latency and verdict computed anew from its captions and environment."""
+    """Return the measurement with latency and verdict recomputed from its captions and environment."""
     return dataclasses.replace(
         measurement,
         latency=latency(measurement.captions, measurement.latency.load_us),
@@ -175,7 +175,7 @@ def judged(measurement: Measurement) -> Measurement:
 
 
 def peak_rss_bytes() -> int | None:
-    """The most memory that this process has held at once; None where the system does not tell."""
+    """Return the peak memory of this process in bytes; None if the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""Whether the times of a measurement can be trusted, and if not, why."""
+"""Decide whether the times of a measurement can be trusted, with reasons if not."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 from capprune_runtime.measure.environment import Environment, Moment
 
-FEWEST = 20  # photos, below which a median says little
-LARGEST_SPREAD = 0.25  # (p75 - p25) / p50 of the encoder, which does the same work for every photo
+FEWEST = 20  # photos; with fewer a median is not reliable
+LARGEST_SPREAD = 0.25  # (p75 - p25) / p50 of the encoder, whose work is the same for every photo
 LARGEST_DRIFT = 0.1  # from the first quarter of the photos to the last
-HOT_C = 80.0  # where a Raspberry Pi begins to slow down
+HOT_C = 80.0  # the temperature at which a Raspberry Pi starts to slow down
 
 STEADY, UNSTEADY, THROTTLED, HOT, UNKNOWN = "steady", "unsteady", "throttled", "hot", "unknown"
 
 _THROTTLED_NOW = 0xF  # of the Pi's flags: under-voltage, capped, throttled, soft limit
-_THROTTLED_EVER = 0xF0000  # the same since it was switched on
+_THROTTLED_EVER = 0xF0000  # the same flags since it was switched on
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why times cannot be trusted: a code that programs may read, and a sentence."""
+    """A reason not to trust times: a code for programs, and a sentence."""
 
     code: str
     text: str
@@ -29,14 +29,14 @@ class Reason:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to trust the times.
+    """Verdict on the times.
 
     Attributes:
-        trusted: There is no reason not to.
-        thermal: `steady`, `hot`, `throttled`, or `unknown` where the device has no sensor that tells.
+        trusted: Whether there is no reason against it.
+        thermal: `steady`, `hot`, `throttled`, or `unknown` if the device has no such sensor.
         stability: `steady`, `unsteady`, or `unknown` with too few photos.
-        drift: How much slower the last quarter of the photos was in the encoder than the first, as a share; or None.
-        reasons: Why not, the worst first.
+        drift: Relative slowdown of the encoder from the first quarter of the photos to the last; or None.
+        reasons: Reasons not to trust the times, the most important first.
     """
 
     trusted: bool
@@ -47,11 +47,11 @@ class Verdict:
 
 
 def judge(environment: Environment, encode_us: Sequence[float]) -> Verdict:
-    """Judge times by where they came from and how they lie.
+    """Judge times by their environment and their spread.
 
     Args:
-        environment: Where it was measured.
-        encode_us: The encoder's time for each photo, in the order made.
+        environment: The machine of the measurement.
+        encode_us: The encoder's time for each photo, in measured order.
     """
     thermal = _thermal(environment.before, environment.after)
     drift = _drift(encode_us) if len(encode_us) >= FEWEST else None

@@ -1,4 +1,4 @@
-"""Times of calls that take turns: a machine that slows down meanwhile slows all of them alike."""
+"""Time interleaved calls, so that a machine that slows down affects all of them alike."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Key = TypeVar("Key", bound=Hashable)
 def time_in_turns(
     calls: Mapping[Key, Callable[[], object]], *, rounds: int, each: int, cold: int = 0
 ) -> dict[Key, NDArray[np.float64]]:
-    """Time every call.
+    """Time several calls in interleaved rounds.
 
     Args:
-        calls: What is timed, by name.
-        rounds: How many turns each has.
-        each: How many times it is called in a turn.
-        cold: How many of these, the first of a turn, are not counted because they find the caches cold.
+        calls: The functions to time, by name.
+        rounds: Number of rounds.
+        each: Number of calls of each function in a round.
+        cold: Number of calls at the start of each round that are not counted, because the caches are cold.
 
     Returns:
-        For each name (rounds · (each - cold),) microseconds, in the order in which they were measured.
+        For each name (rounds · (each - cold),) microseconds, in measured order.
     """
     times: dict[Key, list[int]] = {name: [] for name in calls}
     for _ in range(rounds):
