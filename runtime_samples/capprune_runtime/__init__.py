@@ -1,16 +1,16 @@
-"""What runs on the device: read and verify a bundle, see a photo, say a caption.
+"""Runtime for devices: read and verify a bundle, load a photo, generate a caption.
 
     bundle = verify_bundle(Path("my-bundle"))
     captioner = Captioner(bundle)
     print(captioner.caption(read_photo("photo.jpg", bundle.manifest.photo_size)).text)
 
-Names are imported when they are first used: `import capprune_runtime` alone loads nothing, and an interpreter is loaded
-when a `Captioner` is made. This file must also load on old Pythons, which `__main__` then names as too old.
+Names are imported when they are first used. `import capprune_runtime` alone loads nothing; making a `Captioner` loads
+an interpreter. This file must also load on old Pythons, for which `__main__` then prints an error.
 """
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # not from typing, which Python 2 lacks; type checkers take this name as true
+TYPE_CHECKING = False  # not from typing, which Python 2 lacks; type checkers treat this name as true
 if TYPE_CHECKING:
     from typing import Any  # noqa: F401 - for the type comment below
 
@@ -72,7 +72,7 @@ __all__ = [
 
 def __getattr__(name):
     # type: (str) -> Any
-    """Import the module of a public name when it is first asked for."""
+    """Import the module of a public name on first access."""
     if name not in _HOME:
         raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))  # noqa: UP032
     return getattr(import_module(__name__ + "." + _HOME[name]), name)

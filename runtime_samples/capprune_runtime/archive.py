@@ -1,4 +1,4 @@
-"""This package as one file that runs where its needs are: `python3 capprune_runtime.pyz caption BUNDLE PHOTO`."""
+"""Build this package as one runnable file: `python3 capprune_runtime.pyz caption BUNDLE PHOTO`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from importlib.resources.abc import Traversable
 ARCHIVE = "capprune_runtime.pyz"
 
 _PACKAGE = "capprune_runtime"
-# Old Pythons must be able to run it as far as to the message that they are too old.
+# Old Pythons must be able to run it far enough to print that they are too old.
 _MAIN = f"import sys\n\nfrom {_PACKAGE}.__main__ import process\n\nsys.exit(process())\n"
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: the same sources give the same bytes
+# the earliest date of the zip format; fixed, so that the same sources give the same bytes
+_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def archive_bytes() -> bytes:
-    """The archive; it can also be made from within itself."""
+    """Return the archive's bytes. The archive itself can call this function too."""
     files = {"__main__.py": _MAIN.encode()}
     files |= dict(_sources(importlib.resources.files(_PACKAGE), _PACKAGE))
     buffer = io.BytesIO(b"#!/usr/bin/env python3\n")
@@ -31,7 +32,7 @@ def archive_bytes() -> bytes:
 
 
 def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
-    """(name in the archive, content) of every module and table of a package and of the packages in it."""
+    """Yield (name in the archive, content) of every module and table of a package and its subpackages."""
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _sources(entry, f"{name}/{entry.name}")

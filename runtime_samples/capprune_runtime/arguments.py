@@ -1,4 +1,4 @@
-"""The arguments of `python -m capprune_runtime`."""
+"""Command-line arguments of `python -m capprune_runtime`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from capprune_runtime.errors import UsageError
 from capprune_runtime.formats import FORMATS, RUNTIMES
 from capprune_runtime.streams import printable
 
-_GIVEN: Final = "_given"  # in a namespace, the options that were given
+_GIVEN: Final = "_given"  # key in a namespace: the options that were given
 
 
 def command_parser(as_json: bool = False) -> argparse.ArgumentParser:
     """Return the parser of all commands.
 
     Args:
-        as_json: Report a wrong usage as a `UsageError` instead of ending the process.
+        as_json: Raise a `UsageError` for wrong usage instead of ending the process.
     """
     _Parser.as_json = as_json
     parser = _Parser(prog="capprune_runtime", description="Caption photos with a capprune bundle.")
@@ -54,7 +54,7 @@ def command_parser(as_json: bool = False) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that leaves a wrong usage to its caller where JSON is asked for."""
+    """Parser that raises a usage error, instead of exiting, where JSON is requested."""
 
     as_json = False
 
@@ -63,14 +63,14 @@ class _Parser(argparse.ArgumentParser):
         self.register("action", None, _Once)
 
     def error(self, message: str) -> NoReturn:
-        """Report a wrong usage."""
+        """Report wrong usage."""
         if self.as_json:
             raise UsageError(message, hint=f"{self.prog} --help")
         super().error(printable(message))
 
 
 class _Once(argparse.Action):
-    """Keeps a value; of an option that is given twice argparse would keep the last one without a word."""
+    """Action that stores a value and refuses repeated options, of which argparse would silently keep the last."""
 
     def __call__(
         self,
@@ -79,7 +79,7 @@ class _Once(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Keep the value of one argument."""
+        """Store the value of one argument."""
         given: frozenset[str] = getattr(namespace, _GIVEN, frozenset())
         if option_string is not None and self.dest in given:
             parser.error(f"an option is given twice: {option_string}")
@@ -88,14 +88,14 @@ class _Once(argparse.Action):
 
 
 def _document(text: str) -> Path:
-    """The type of an option that names a results document."""
+    """Return the path of a results document, as an argparse type."""
     if not text.lower().endswith(".json"):
         raise argparse.ArgumentTypeError(f"a results document is a .json file, not {text!r}")
     return Path(text)
 
 
 def _count(least: int) -> Callable[[str], int]:
-    """The type of an option that counts something."""
+    """Return an argparse type for whole numbers of at least `least`."""
 
     def count(text: str) -> int:
         number = int(text)
@@ -103,5 +103,5 @@ def _count(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{number} is below {least}")
         return number
 
-    count.__name__ = "number"  # argparse names it where the text is no number
+    count.__name__ = "number"  # argparse prints this name when the text is not a number
     return count

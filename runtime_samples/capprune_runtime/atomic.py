@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: written beside their place, then renamed."""
+"""Atomic output: files and folders are written beside their final path, then renamed."""
 
 from __future__ import annotations
 
@@ -30,24 +30,25 @@ _FORBIDDEN = frozenset(
         errno.EBUSY,
     }
 )
-_LEAST_FREE_BYTES = 64 << 10  # of any output; whoever knows more asks for more
-_OF_THE_SYSTEM = frozenset({"lost+found"})  # what a new file system may hold
+_LEAST_FREE_BYTES = 64 << 10  # minimum for any output; callers that know the size ask for more
+_OF_THE_SYSTEM = frozenset({"lost+found"})  # entries that a new file system may contain
 
 
 @contextmanager
 def atomic_file(path: Path, *, needed_bytes: int | None = None) -> Iterator[Path]:
-    """A path beside `path` to write to; it becomes `path` when the block ends well and is removed when it does not.
+    """Yield a temporary path beside `path`.
 
-    What a killed process left unfinished in the same folder is removed.
-    Where `path` is a symbolic link, the file that it points to is written.
+    It becomes `path` when the block succeeds and is removed when the block fails. Unfinished files of killed processes
+    in the same folder are removed.
+    Where `path` is a symbolic link, its target is written.
 
     Args:
-        path: The file to make or replace; its folder is made if it is not there.
-        needed_bytes: The size that the file will have, for the message when the disk is full.
+        path: The file to create or replace; a missing folder is created.
+        needed_bytes: Expected size of the file, for the message when the disk is full.
 
     Raises:
-        CapPruneError: If the disk is full.
-        UsageError: If the place cannot be written to.
+        CapPruneError: The disk is full.
+        UsageError: `path` cannot be written.
     """
     temporary: Path | None = None
     try:
@@ -57,7 +58,7 @@ def atomic_file(path: Path, *, needed_bytes: int | None = None) -> Iterator[Path
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             with temporary.open("rb") as written:
-                os.fsync(written.fileno())  # some disks say only now that they are full
+                os.fsync(written.fileno())  # some disks report only here that they are full
             temporary.replace(place)
     except BaseException as error:
         if temporary is not None:
@@ -68,17 +69,17 @@ def atomic_file(path: Path, *, needed_bytes: int | None = None) -> Iterator[Path
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` to fill; it becomes `path` when the block ends well and is removed when it does not.
+    """Yield a new folder beside `path`. It becomes `path` when the block succeeds and is removed when the block fails.
 
-    An empty folder that cannot be replaced, because something is mounted there or its parent cannot be written to, is filled
-    from within instead.
+    If an empty folder at `path` cannot be replaced (a mount point, or a read-only parent), the content is moved into it
+    instead.
 
     Raises:
-        UsageError: If `path` exists already and is not an empty folder, or the place cannot be written to.
-        CapPruneError: If the disk is full.
+        UsageError: `path` exists and is not an empty folder, or cannot be written.
+        CapPruneError: The disk is full.
     """
     _refuse_filled(path)
-    place = _followed(path).resolve()  # "." has no name to stand beside
+    place = _followed(path).resolve()  # "." has no name from which to derive a temporary one
     within = place.is_dir() and not _can_be_replaced(place)
     temporary: Path | None = None
     try:
@@ -90,7 +91,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 _move_up(temporary)
             else:
                 temporary.chmod(0o777 & ~_umask())
-                temporary.replace(place)  # refused where another has filled it in the meantime
+                temporary.replace(place)  # fails if another process has filled it in the meantime
     except BaseException as error:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -99,14 +100,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def check_file_place(path: Path, *, needed_bytes: int = _LEAST_FREE_BYTES) -> None:
-    """Refuse a file that could not be written, before the work for it is done; nothing is left behind.
+    """Check that a file can be written, before the work for it is done; nothing is left on the disk.
 
     Args:
-        path: The file to be made or replaced.
-        needed_bytes: What it takes at least.
+        path: The file to create or replace.
+        needed_bytes: Minimum size of the file.
 
     Raises:
-        UsageError: It is a folder, or its place cannot be written to.
+        UsageError: It is a folder, or cannot be written.
         CapPruneError: The disk is full.
     """
     try:
@@ -122,15 +123,15 @@ def check_file_place(path: Path, *, needed_bytes: int = _LEAST_FREE_BYTES) -> No
 
 
 def check_folder_place(path: Path, *, new: bool = True, needed_bytes: int = _LEAST_FREE_BYTES) -> None:
-    """Refuse a folder that could not be made or filled, before the work for it is done; nothing is left behind.
+    """Check that a folder can be created or filled, before the work for it is done; nothing is left on the disk.
 
     Args:
         path: The folder.
         new: Whether it must be new or empty.
-        needed_bytes: What its content takes at least.
+        needed_bytes: Minimum size of its content.
 
     Raises:
-        UsageError: There is something else, or its place cannot be written to.
+        UsageError: The path holds something else, or cannot be written.
         CapPruneError: The disk is full.
     """
     try:
@@ -147,14 +148,14 @@ def check_folder_place(path: Path, *, new: bool = True, needed_bytes: int = _LEA
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` to fill; it takes the place of the one at `path` when the block ends well.
+    """Yield a new folder beside `path` to fill; it replaces the folder at `path` when the block succeeds.
 
-    Where the system can exchange two folders at once, as Linux can, a kill leaves the old or the new one. Elsewhere the old one
-    stands aside for a moment, under a hidden name.
+    On Linux the two folders are exchanged atomically, so that a killed process leaves either the old or the new one.
+    Elsewhere the old folder is briefly renamed to a hidden name.
 
     Raises:
-        UsageError: If the place cannot be written to.
-        CapPruneError: If the disk is full.
+        UsageError: `path` cannot be written.
+        CapPruneError: The disk is full.
     """
     place = path.resolve()
     try:
@@ -172,7 +173,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
 
 def _exchanged(new: Path, old: Path) -> bool:
-    """Exchange two folders in one step; False where the system cannot."""
+    """Exchange two folders atomically; return False where the system cannot."""
     try:
         exchange = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError, TypeError):
@@ -182,7 +183,8 @@ def _exchanged(new: Path, old: Path) -> bool:
 
 
 def _replace_by_way_of_another(new: Path, place: Path) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=prefix_of(place), suffix=".aside", dir=place.parent))  # no sweep removes it
+    # `sweep` never removes it
+    aside = Path(tempfile.mkdtemp(prefix=prefix_of(place), suffix=".aside", dir=place.parent))
     place.replace(aside)
     try:
         new.replace(place)
@@ -193,21 +195,21 @@ def _replace_by_way_of_another(new: Path, place: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text as `atomic_file` does."""
+    """Write UTF-8 text atomically; see `atomic_file`."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write bytes as `atomic_file` does."""
+    """Write bytes atomically; see `atomic_file`."""
     with atomic_file(path, needed_bytes=len(data)) as temporary:
         temporary.write_bytes(data)
 
 
 def raise_if_unwritable(error: BaseException, path: Path, *, needed_bytes: int | None = None) -> None:
-    """Turn a full disk or a place that cannot be written to into the message that the user needs.
+    """Raise a user-facing error for a full disk or a path that cannot be written.
 
-    Other errors are left alone. Libraries in Rust or C++ report a full disk in their own exception types, so the text
-    is looked at as well.
+    Other errors are ignored. Rust and C++ libraries report a full disk in their own exception types, so the error's
+    text is checked too.
     """
     number = getattr(error, "errno", None)
     if number in _FULL or "No space left on device" in str(error):
@@ -231,7 +233,7 @@ def _umask() -> int:
 
 
 def _check_place(place: Path, folder: Path, needed_bytes: int) -> None:
-    """Try to write beside `place`: in its folder, or in the nearest one above that is there."""
+    """Try to write beside `place`: in its folder, or in the nearest existing parent."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
@@ -239,7 +241,7 @@ def _check_place(place: Path, folder: Path, needed_bytes: int) -> None:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(place))
     try:
         handle, name = tempfile.mkstemp(prefix=".capprune.", suffix=PARTIAL, dir=folder)
-    except FileNotFoundError as error:  # the folder is there: /proc takes no files
+    except FileNotFoundError as error:  # the folder exists, but takes no files, such as /proc
         raise PermissionError(errno.EACCES, "no file can be made there", str(folder)) from error
     os.close(handle)
     Path(name).unlink(missing_ok=True)
@@ -270,7 +272,7 @@ def _can_be_replaced(folder: Path) -> bool:
 
 
 def _move_up(temporary: Path) -> None:
-    """Move what a folder holds into the folder around it: all of it, or nothing."""
+    """Move the content of a folder into its parent: all of it, or nothing."""
     moved: list[Path] = []
     try:
         if len(_content(temporary.parent)) > 1:
@@ -285,10 +287,10 @@ def _move_up(temporary: Path) -> None:
 
 
 def _followed(path: Path) -> Path:
-    """The place that a symbolic link points to; the path itself where it is none."""
+    """Return the target of a symbolic link, or the path itself if it is not a link."""
     if not path.is_symlink():
         return path
     try:
         return path.resolve()
-    except RuntimeError:  # what pathlib makes of links in a circle
+    except RuntimeError:  # pathlib raises it for circular links
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None

@@ -1,7 +1,7 @@
-"""`python -m capprune_runtime`: caption photos with a bundle, measure it or verify it, on any device that has Python.
+"""Commands of `python -m capprune_runtime`: caption photos with a bundle, measure it or verify it.
 
-Results go to stdout (with `--json` as one JSON document), messages to stderr. Exit codes: 1 a defect or a full disk, 2 usage,
-4 a photo, 5 a bundle, 130 interrupted, 143 terminated.
+Works on any device that has Python. Results go to stdout (with `--json` as one JSON document), messages to stderr. Exit
+codes: 1 defect or full disk, 2 usage, 4 photo, 5 bundle, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from capprune_runtime.measure.journal import Line
     from capprune_runtime.measure.session import Session
 
-SCHEMA_VERSION = 1  # of the JSON documents but results, which have their own
+SCHEMA_VERSION = 1  # of all JSON documents except results, which have their own version
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; `arguments` are those of the process when not given."""
+    """Run one command and return its exit code; `arguments` default to those of the process."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = command_parser("--json" in given).parse_args(given)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _known(error: MemoryError | ImportError | OSError | RuntimeError) -> CapPruneError:
-    """The message for a failure that has a known cause; other errors are let through."""
+    """Return the message for a failure with a known cause; re-raise any other error."""
     if names_memory(error) or (isinstance(error, ImportError) and is_short()):
         return NotEnoughMemory("this machine has not enough memory", found=error, hint="close other programs")
     if isinstance(error, ModuleNotFoundError):
@@ -80,13 +80,13 @@ def _failed(error: CapPruneError, options: argparse.Namespace) -> int:
 
 
 def _caption(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    """Caption every photo that can be read; the exit code is that of the first that cannot."""
+    """Caption every readable photo; the exit code is that of the first photo that failed."""
     from capprune_runtime.photo_argument import argument_problem
 
     check_address_space()
     problems = {photo: _no_folder(photo) or argument_problem(photo) for photo in options.photos}
     if len(options.photos) == 1 and (problem := problems[options.photos[0]]) is not None:
-        raise problem  # before the bundle is loaded
+        raise problem  # raised before the bundle is loaded
     from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.caption.captioner import Captioner
     from capprune_runtime.caption.confidence import confidence_of
@@ -126,7 +126,7 @@ def _no_folder(photo: Path) -> UsageError | None:
 
 
 def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    """Caption a folder; captions go to stdout as they are made."""
+    """Caption a folder; print captions as they are generated."""
     check_address_space()
     if options.out is not None:
         check_file_place(options.out)
@@ -149,25 +149,25 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         _show([measurement], options.out)
     document = measurement.as_json()
     if _streams(options):
-        document |= {"captions": [], "failures": []}  # the stream has them already
+        document |= {"captions": [], "failures": []}  # already printed by the stream
     return document, _code_of_failures([failure.error for failure in measurement.failures])
 
 
 class _Shown:
-    """Prints what comes of each photo of a folder as it is done."""
+    """Prints the result of each photo of a folder as it is finished."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._low_below: float | None = None
 
     def begin(self, session: Session) -> None:
-        """Take the limit of unsure captions from the bundle."""
+        """Take the threshold for unsure captions from the bundle."""
         from capprune_runtime.caption.confidence import confidence_of
 
         self._low_below = confidence_of(session.bundle)
 
     def tell(self, line: Line) -> None:
-        """Print a line; where a document is written too, a reader that went away does not end the run."""
+        """Print a line. Where a document is written too, a closed pipe does not end the run."""
         if self._options.out is None:
             self._print(line)
             return
@@ -189,14 +189,14 @@ class _Shown:
 
 
 def _code_of_failures(errors: Sequence[str]) -> int:
-    """The exit code of the first photo that could not be captioned, by its error's name."""
+    """Return the exit code of the first failed photo, from the name of its error."""
     if not errors:
         return 0
     return NotEnoughMemory.exit_code if errors[0] == NotEnoughMemory.__name__ else 4
 
 
 def _bench(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    """Time bundles."""
+    """Benchmark bundles."""
     check_address_space()
     if options.out is not None:
         check_file_place(options.out)
@@ -229,7 +229,7 @@ def _streams(options: argparse.Namespace) -> bool:
 
 
 def _show(measurements: Sequence[Any], out: Path | None) -> None:
-    """Times and verdict for a person, on stderr beside the captions of a run."""
+    """Print times and verdict for people; a run prints them to stderr, beside its captions."""
     for one in measurements:
         where, latency, memory = one.environment, one.latency, one.memory.peak_rss_bytes
         print(
@@ -301,7 +301,7 @@ _COMMANDS = {
 
 
 def _missing(error: ModuleNotFoundError) -> CapPruneError:
-    """The message for a device without NumPy or Pillow."""
+    """Return the error for a device without NumPy or Pillow."""
     from capprune_runtime.measure.doctor import equipment
 
     found = equipment()
@@ -313,7 +313,7 @@ def _complain(error: CapPruneError) -> None:
 
 
 def process() -> NoReturn:
-    """Run the command as a process: with its signals, and quiet when nobody reads."""
+    """Run the command as a process: handle signals, and exit quietly when the output pipe is closed."""
     stopping.listen()
     streams.prepare()
     try:

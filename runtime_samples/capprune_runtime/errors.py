@@ -1,23 +1,23 @@
-"""Every error a user can cause, with the exit code it ends in.
+"""Every error that a user can cause, with its exit code.
 
-    CapPruneError            1   a defect of ours, or of the machine (disk, memory)
+    CapPruneError            1   a defect of capprune, or a problem of the machine (disk, memory)
     ├── NotEnoughMemory          a photo or a model that this machine cannot hold
-    ├── UsageError           2   an option, a path or a target that cannot be
-    │   ├── ConfigError          an unknown key or an impossible value in a config
+    ├── UsageError           2   an invalid option, path or target
+    │   ├── ConfigError          an unknown key or an invalid value in a config
     │   ├── MissingExtra         a part of capprune that is not installed
-    │   └── UnreachableTarget    a sparsity that this run could never reach
-    ├── GateFailed           3   validation ran, and the model is over a limit
+    │   └── UnreachableTarget    a sparsity that this run cannot reach
+    ├── GateFailed           3   validation ran, and the model exceeds a limit
     ├── DataError            4   photos or captions
     │   └── PhotoError           one photo that cannot be read
     ├── BundleError          5   a bundle, run or model file that must not be used
-    │   ├── MissingFile          a listed file that is not there, or one that is not listed
-    │   ├── HashMismatch         a file that is not the one that was written
-    │   ├── NewerFormat          written by a later capprune than this one
+    │   ├── MissingFile          a listed file is missing, or a file is not listed
+    │   ├── HashMismatch         a file that has changed since it was written
+    │   ├── NewerFormat          written by a later version of capprune
     │   ├── BadModelFile         a model file whose structure breaks a rule
-    │   └── BadVocabulary        a vocabulary that cannot belong to the model
-    ├── ExportError          6   a model that the target cannot hold
+    │   └── BadVocabulary        a vocabulary that does not fit the model
+    ├── ExportError          6   a model that the target cannot represent
     └── DeviceError          7   a Raspberry Pi or a phone
-        └── LinkLost             the link to one, while it worked
+        └── LinkLost             the connection to one broke during the work
 
 A message says what happened, where, what was expected and found, and what to do next.
 """
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-MOST_CHARACTERS = 400  # of one part of a message: what a file holds may be of any length
+MOST_CHARACTERS = 400  # of one part of a message: file content may have any length
 
 
 def _cut(text: str) -> str:
@@ -34,14 +34,14 @@ def _cut(text: str) -> str:
 
 
 class CapPruneError(Exception):
-    """Base of all errors that are shown to the user as a message, never as a traceback.
+    """Base of all errors that are shown to the user as a message, without a traceback.
 
     Args:
         what: What happened, one clause without a full stop.
         where: The file, key or option it happened at.
-        expected: What would have been right.
-        found: What was there instead.
-        hint: The next thing to do, usually a command.
+        expected: The accepted value or state.
+        found: The actual value or state.
+        hint: The next step, usually a command.
     """
 
     exit_code = 1
@@ -73,7 +73,7 @@ class CapPruneError(Exception):
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
-        """The same facts for `--json`; keys without a value are left out."""
+        """Return the same facts for `--json`; keys without a value are left out."""
         facts = {
             "error": type(self).__name__,
             "exit_code": self.exit_code,
@@ -87,11 +87,11 @@ class CapPruneError(Exception):
 
 
 def error_from_json(tree: Mapping[str, object], otherwise: type[CapPruneError] = CapPruneError) -> CapPruneError:
-    """Build the error of another process again from `CapPruneError.as_json`.
+    """Rebuild an error of another process from the result of its `CapPruneError.as_json`.
 
     Args:
-        tree: What the other process wrote.
-        otherwise: The class of an error that this version does not have.
+        tree: The JSON object that the other process wrote.
+        otherwise: The class to use for errors unknown to this version.
     """
     kind = globals().get(str(tree.get("error")))
     if not (isinstance(kind, type) and issubclass(kind, CapPruneError)):
@@ -107,17 +107,17 @@ def error_from_json(tree: Mapping[str, object], otherwise: type[CapPruneError] =
 
 
 class NotEnoughMemory(CapPruneError):
-    """A photo or a model that this machine, or this process's limit, cannot hold."""
+    """A photo or a model that does not fit into the memory of this machine, or into the limit of this process."""
 
 
 class UsageError(CapPruneError):
-    """An option, a path or a target that cannot be."""
+    """An invalid option, path or target."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """An unknown key or an impossible value in a config."""
+    """An unknown key or an invalid value in a config."""
 
 
 class MissingExtra(UsageError):
@@ -125,11 +125,11 @@ class MissingExtra(UsageError):
 
 
 class UnreachableTarget(UsageError):
-    """A sparsity that this run could never reach."""
+    """A sparsity that this run cannot reach."""
 
 
 class GateFailed(CapPruneError):
-    """Validation ran to its end, and the model is over a limit."""
+    """Validation finished, and the model exceeds a limit."""
 
     exit_code = 3
 
@@ -151,15 +151,15 @@ class BundleError(CapPruneError):
 
 
 class MissingFile(BundleError):
-    """A file that is listed and not there, or there and not listed."""
+    """A listed file is missing, or a file is not listed."""
 
 
 class HashMismatch(BundleError):
-    """A file whose bytes are not those that were written."""
+    """A file whose bytes have changed since it was written."""
 
 
 class NewerFormat(BundleError):
-    """A file written by a later capprune than this one."""
+    """A file written by a later version of capprune."""
 
 
 class BadModelFile(BundleError):
@@ -167,24 +167,24 @@ class BadModelFile(BundleError):
 
 
 class BadVocabulary(BundleError):
-    """A vocabulary that cannot belong to the model beside it."""
+    """A vocabulary that does not fit the model beside it."""
 
 
 class ExportError(CapPruneError):
-    """A model that the target cannot hold, or an export that came out wrong."""
+    """A model that the target cannot represent, or an export with wrong results."""
 
     exit_code = 6
 
 
 class DeviceError(CapPruneError):
-    """A Raspberry Pi or a phone that cannot be reached or cannot do what was asked."""
+    """A Raspberry Pi or a phone that cannot be reached, or on which a command failed."""
 
     exit_code = 7
 
 
 class LinkLost(DeviceError):
-    """The link to a device broke while it worked; it may come back."""
+    """The connection to a device broke during the work; a retry may succeed."""
 
 
 class PhotoWarning(UserWarning):
-    """A photo that is damaged and was read all the same."""
+    """A damaged photo that was read nevertheless."""

@@ -1,7 +1,7 @@
-"""The kinds of model file that a bundle can hold, and the runtimes that run each kind.
+"""Kinds of model file that a bundle can hold, and the runtimes that run each kind.
 
-The only home of these facts: the manifest, the verifier, the interpreters, `doctor`, the exporters and the help texts read
-it. A kind of file is here because `check` verifies it; nothing else ever reaches an interpreter.
+The only place for these facts: the manifest, the verifier, the interpreters, `doctor`, the exporters and the help texts
+use it. Only files that `check` has verified reach an interpreter.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import cast
 from capprune_runtime.registry import imported
 
 MAX_MODEL_BYTES = 512 << 20  # of one model file
-NEXT = "next_"  # prefix of the state outputs of `step` where inputs and outputs of a graph share one space of names
-_IDENTIFIER = slice(4, 8)  # where a flatbuffer names its schema
+NEXT = "next_"  # prefix of the state outputs of `step` where inputs and outputs of a graph share one namespace
+_IDENTIFIER = slice(4, 8)  # where a flatbuffer stores its file identifier
 
 
 Signature = Mapping[str, tuple[tuple[int, ...], str]]  # shape and NumPy type of every input or output, by name
@@ -22,13 +22,13 @@ Signature = Mapping[str, tuple[tuple[int, ...], str]]  # shape and NumPy type of
 
 @dataclass(frozen=True)
 class Call:
-    """What a model file must compute.
+    """The call that a model file must implement.
 
     Attributes:
-        name: Of the call: in TFLite its signature.
-        inputs: What it takes, for one row.
-        outputs: What it returns.
-        rows: Whether a file may take more rows than one.
+        name: Name of the call; in TFLite, of its signature.
+        inputs: Its inputs, for one row.
+        outputs: Its outputs.
+        rows: Whether a file may accept more than one row.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check learnt of a model file.
+    """Result of checking a model file.
 
     Attributes:
         metadata: The metadata in the file, by name.
-        multiply_adds: Products that one run adds up for one row, other operators included at a fixed rate.
+        multiply_adds: Multiply-adds of one run for one row, with other operators counted at a fixed rate.
     """
 
     metadata: Mapping[str, bytes]
@@ -58,11 +58,11 @@ class Format:
     """One kind of model file.
 
     Attributes:
-        suffix: The ending of a file's name.
-        identifier: Bytes 4 to 8 of every such file; None where the kind has none.
-        check: The verifier, as "module:function". It takes a file, its name and the `Call` that it must have, raises
-            `BadModelFile`, and returns what it learnt.
-        max_bytes: Of one file.
+        suffix: File name extension.
+        identifier: Bytes 4 to 8 of every such file; None if the kind has no identifier.
+        check: The verifier, as "module:function". It takes a file, its name and the required `Call`, and returns a
+            `Checked`; it raises `BadModelFile`.
+        max_bytes: Largest size of one file.
     """
 
     suffix: str
@@ -82,19 +82,19 @@ class Format:
 
     @property
     def files(self) -> tuple[str, str]:
-        """The names of both files."""
+        """Names of both files."""
         return self.encoder, self.decoder
 
     def verify(self, data: bytes, where: str, call: Call) -> Checked:
-        """Check a whole model file before an interpreter may see it.
+        """Check a whole model file before an interpreter loads it.
 
         Args:
             data: The file.
             where: Its name, for messages.
-            call: What it must compute.
+            call: The required call.
 
         Returns:
-            The metadata in the file, and what a run costs.
+            The metadata in the file, and the cost of a run.
 
         Raises:
             BadModelFile: A rule is broken, or the file computes something else.
@@ -104,12 +104,12 @@ class Format:
 
 @dataclass(frozen=True)
 class Runtime:
-    """One interpreter for Python.
+    """A Python interpreter for model files.
 
     Attributes:
-        kind: The kind of model file that it runs, a key of `FORMATS`.
-        module: Where its interpreter class is imported from.
-        distributions: The packages that may hold it.
+        kind: The kind of model file it runs, a key of `FORMATS`.
+        module: The module that holds its interpreter class.
+        distributions: The packages that may provide it.
         install: The command that installs it.
     """
 
@@ -129,7 +129,7 @@ FORMATS: Mapping[str, Format] = {
     "onnx": Format(".onnx", None, "capprune_runtime.onnx.call:check_call"),
 }
 
-# In the order of preference.
+# In order of preference.
 RUNTIMES: Mapping[str, Runtime] = {
     "ai-edge-litert": Runtime(
         "tflite", "ai_edge_litert.interpreter", ("ai-edge-litert",), "pip install ai-edge-litert"
@@ -145,13 +145,13 @@ RUNTIMES: Mapping[str, Runtime] = {
 
 
 def model_kind(data: bytes) -> str:
-    """Return the kind that a model file claims to be, a key of `FORMATS`; only a check of the file proves it."""
+    """Return the kind that a model file claims to be, a key of `FORMATS`. Only a full check of the file confirms it."""
     named = (kind for kind, one in FORMATS.items() if one.identifier == data[_IDENTIFIER])
     return next(named, "onnx")
 
 
 def kind_of_name(name: str) -> str | None:
-    """Return the kind of model file that a name stands for, by its ending; None if it is no model file's."""
+    """Return the kind of a model file by its name's extension; None if it is not a model file."""
     return next((kind for kind, one in FORMATS.items() if name.endswith(one.suffix)), None)
 
 

@@ -1,7 +1,7 @@
-"""Work in a process of its own, with limits, so that a crash of native code ends that process and not this one.
+"""Run work in a child process with limits, so that a crash of native code ends only the child.
 
-The verifier refuses what is known to crash a runtime. What is not known yet becomes an error with an exit code here, and a signal
-stops the work at once, also while native code runs.
+The verifier refuses everything that is known to crash a runtime. Unknown crashes become errors with an exit code here.
+A signal stops the work at once, even while native code runs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from capprune_runtime.strict_json import parse
 BASE_BYTES, BYTES_PER_BYTE = (
     2 << 30,
     8,
-)  # of memory, and for each byte of the bundle; libraries alone take a good part of it
+)  # base memory, and memory per byte of the bundle; the libraries alone need a large part of it
 GRACE_SECONDS = 2.0
-ERROR_CODE = 70  # of a child that reports an error as JSON
+ERROR_CODE = 70  # exit code of a child that reports an error as JSON
 
 
 def limit_this_process(memory_bytes: int) -> None:
-    """Limit the memory of this process, where the system can; called first thing in the child."""
+    """Limit the memory of this process, where the system can; the child calls it first."""
     try:
         import resource
     except ImportError:  # Windows
@@ -37,7 +37,7 @@ def limit_this_process(memory_bytes: int) -> None:
 
 
 def memory_for(size_bytes: int) -> int:
-    """Return how much memory a child may take for a bundle of a size."""
+    """Return the memory limit of a child for a bundle of this size."""
     return BASE_BYTES + BYTES_PER_BYTE * size_bytes
 
 
@@ -45,15 +45,15 @@ def run_isolated(code: str, arguments: Sequence[str], content: bytes, where: obj
     """Run Python code in a child and return what it writes to stdout.
 
     Args:
-        code: Python source; it reads `content` from stdin, and ends with `ERROR_CODE` after it has written an error as JSON.
+        code: Python source. It reads `content` from stdin, and exits with `ERROR_CODE` after writing an error as JSON.
         arguments: Its `sys.argv[1:]`.
-        content: For its stdin.
-        where: The file that it works on, for messages.
-        seconds: How long it may take.
+        content: Its stdin.
+        where: The file it processes, for messages.
+        seconds: Time limit.
 
     Raises:
-        BundleError: It crashed or took too long.
-        CapPruneError: It reported one.
+        BundleError: The child crashed or took too long.
+        CapPruneError: The child reported one.
     """
     with child(code, arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
@@ -72,7 +72,7 @@ def run_isolated(code: str, arguments: Sequence[str], content: bytes, where: obj
 
 @contextlib.contextmanager
 def child(code: str, arguments: Sequence[str], **streams: int | None) -> Iterator[subprocess.Popen[bytes]]:
-    """Start Python code as a child that sees the same packages; it is killed when the block is left early."""
+    """Start Python code as a child that sees the same packages. The child is killed if the block is left early."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", code, *arguments]
     process: subprocess.Popen[bytes] = subprocess.Popen(command, env=environment, **streams)  # type: ignore[call-overload]
@@ -80,7 +80,7 @@ def child(code: str, arguments: Sequence[str], **streams: int | None) -> Iterato
         yield process
     finally:
         if process.poll() is None:
-            process.terminate()  # it may have something to put away
+            process.terminate()  # it may have to clean up
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
             process.kill()
@@ -91,10 +91,10 @@ def child(code: str, arguments: Sequence[str], **streams: int | None) -> Iterato
 
 
 def raise_if_crashed(returncode: int, where: object) -> None:
-    """Raise what the end of a child means.
+    """Raise the error that a child's return code stands for.
 
     Raises:
-        BundleError: A signal ended it, or it ended without a result.
+        BundleError: A signal ended the child, or it exited without a result.
     """
     if returncode == 0:
         return

@@ -1,4 +1,4 @@
-"""Whether a failure was for want of memory: native code reports that in many ways, often as something else."""
+"""Detect failures caused by lack of memory, which native code reports in many ways, often as another error."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import mmap
 
 from capprune_runtime.errors import NotEnoughMemory
 
-MODEST_BYTES = 96 << 20  # what loading a small model and reading a photo takes beside what is loaded already
-LEAST_ADDRESS_SPACE = 140 << 20  # below this limit NumPy's own libraries do not load, or hang while they try
+MODEST_BYTES = 96 << 20  # for loading a small model and reading a photo, beyond what is already loaded
+LEAST_ADDRESS_SPACE = 140 << 20  # below this limit NumPy's own libraries fail to load, or hang
 
 _MESSAGES = (
     "bad_alloc",
@@ -23,7 +23,7 @@ _MESSAGES = (
 
 
 def names_memory(error: BaseException) -> bool:
-    """Return whether an error says by itself that memory ran out."""
+    """Return whether the error itself reports that memory ran out."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     text = str(error).lower()
@@ -31,7 +31,10 @@ def names_memory(error: BaseException) -> bool:
 
 
 def is_short(needed_bytes: int = MODEST_BYTES) -> bool:
-    """Return whether this process cannot get so much memory; nothing is kept, and no page of it is touched."""
+    """Return whether this process cannot allocate that much memory.
+
+    The memory is released at once, and no page is touched.
+    """
     try:
         mmap.mmap(-1, max(1, needed_bytes)).close()
     except (OSError, MemoryError, ValueError):
@@ -40,17 +43,17 @@ def is_short(needed_bytes: int = MODEST_BYTES) -> bool:
 
 
 def ran_out(error: BaseException, needed_bytes: int = MODEST_BYTES) -> bool:
-    """Return whether an error of native code comes from want of memory.
+    """Return whether an error of native code was caused by lack of memory.
 
     Args:
-        error: What was raised.
-        needed_bytes: What the failed step takes; when that cannot be had now, it could not be had then.
+        error: The exception.
+        needed_bytes: Memory that the failed step needs. If it cannot be allocated now, it could not be allocated then.
     """
     return names_memory(error) or is_short(needed_bytes)
 
 
 def address_space_bytes() -> int | None:
-    """Return the limit of this process's address space (`ulimit -v`); None where there is none."""
+    """Return the limit of this process's address space (`ulimit -v`); None if there is no limit."""
     try:
         import resource
     except ImportError:  # Windows
@@ -60,7 +63,7 @@ def address_space_bytes() -> int | None:
 
 
 def check_address_space() -> None:
-    """Refuse to start where NumPy's libraries could not be loaded, or would hang.
+    """Check that the address space is large enough for NumPy's libraries, which otherwise fail to load or hang.
 
     Raises:
         NotEnoughMemory: The limit of the address space is too low.

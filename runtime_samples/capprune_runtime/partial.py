@@ -1,6 +1,7 @@
-"""What is not finished yet: hidden files and folders beside their place, and those that a killed process left behind.
+"""Unfinished output: hidden files and folders beside their final path, and the removal of leftovers.
 
-A process holds a lock on what it is writing. The lock ends with the process, however that ends, so whatever bears the name of
+A process holds a lock on what it is writing. The lock ends with the process, however that ends, so whatever bears the
+name of
 something unfinished and is not locked was left behind.
 """
 
@@ -16,18 +17,21 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where leftovers stay
+except ImportError:  # Windows, where leftovers are kept
     fcntl = None  # type: ignore[assignment]
 
-PARTIAL = ".partial"  # ends the name of what is not finished
+PARTIAL = ".partial"  # suffix of unfinished files and folders
 
-_NAME = re.compile(r"\..*\.[a-z0-9_]{8}\.partial", re.DOTALL)  # as tempfile makes them
-_swept: set[Path] = set()  # folders in which this process has looked
+_NAME = re.compile(r"\..*\.[a-z0-9_]{8}\.partial", re.DOTALL)  # names as tempfile makes them
+_swept: set[Path] = set()  # folders that this process has swept
 
 
 @contextmanager
 def partial_file(place: Path) -> Iterator[Path]:
-    """A new empty file beside `place`, held while the block runs; what a killed process left there goes first."""
+    """Yield a new empty file beside `place`, locked while the block runs.
+
+    Leftovers of killed processes are removed first.
+    """
     sweep(place.parent)
     descriptor, path = _made(place, folder=False)
     try:
@@ -38,7 +42,7 @@ def partial_file(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def partial_folder(place: Path, beside: Path | None = None) -> Iterator[Path]:
-    """A new empty folder beside `place`, or in `beside`, held while the block runs; see `partial_file`."""
+    """Yield a new empty folder beside `place`, or in `beside`, locked while the block runs; see `partial_file`."""
     sweep(beside or place.parent)
     descriptor, path = _made(place, folder=True, beside=beside)
     try:
@@ -48,14 +52,14 @@ def partial_folder(place: Path, beside: Path | None = None) -> Iterator[Path]:
 
 
 def sweep(folder: Path, *, again: bool = False) -> tuple[Path, ...]:
-    """Remove what killed processes left unfinished in a folder; a process looks once into each.
+    """Remove unfinished output of killed processes from a folder; a process sweeps each folder once.
 
     Args:
-        folder: Where to look, not in folders below.
-        again: Look even if this process has done so before.
+        folder: The folder to sweep, without its subfolders.
+        again: Sweep even if this process has already done so.
 
     Returns:
-        What was removed.
+        The removed paths.
     """
     if fcntl is None or (folder in _swept and not again):
         return ()
@@ -69,12 +73,12 @@ def sweep(folder: Path, *, again: bool = False) -> tuple[Path, ...]:
 
 
 def prefix_of(place: Path) -> str:
-    """The begin of the name of what is not finished, short enough for every name that a file may have."""
+    """Return the prefix of unfinished names for a path, short enough for any valid file name."""
     return f".{os.fsdecode(os.fsencode(place.name)[:100])}."
 
 
 def _made(place: Path, *, folder: bool, beside: Path | None = None) -> tuple[int, Path]:
-    """A locked descriptor and its path; made again where another process swept it before it was locked."""
+    """Return a locked descriptor and its path; retry if another process swept the file before it was locked."""
     where = beside or place.parent
     while True:
         if folder:
@@ -92,7 +96,7 @@ def _made(place: Path, *, folder: bool, beside: Path | None = None) -> tuple[int
 
 
 def _remove(path: Path) -> bool:
-    """Remove a leftover, unless a living process holds it."""
+    """Remove a leftover, unless a running process holds its lock."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

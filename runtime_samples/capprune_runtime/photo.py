@@ -1,9 +1,9 @@
-"""From a photo file to what the encoder takes: decode, turn upright, squash, normalise.
+"""Convert a photo file to the encoder's input: decode, rotate upright, squash, normalise.
 
     file ── decode_photo ─▶ RGB (H, W, 3) ── resize ─▶ (S, S, 3) ── normalise ─▶ float32 (1, S, S, 3)
 
-From decoded RGB on every step is integer arithmetic that any language can repeat to the bit
-(docs/bundle_format.md gives the formulas). Colour profiles are ignored; of an animation, the first frame is taken.
+After decoding, every step is integer arithmetic that any language can reproduce bit for bit (docs/bundle_format.md
+gives the formulas). Colour profiles are ignored. Of an animation, the first frame is used.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from capprune_runtime.errors import PhotoError
 from capprune_runtime.memory import is_short
 from capprune_runtime.photo_file import DECODER_ERRORS, opened_photo, read_photo_file
 
-DEFAULT_MEAN, DEFAULT_SCALE = (127.0,) * 3, (128.0,) * 3  # of red, green and blue, as EfficientNet-Lite takes them
-# The endings of the files that count as photos in a folder.
+DEFAULT_MEAN, DEFAULT_SCALE = (127.0,) * 3, (128.0,) * 3  # of red, green and blue, as in EfficientNet-Lite
+# Extensions of the files that count as photos in a folder.
 ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
     | {".heic", ".heif", ".hif", ".avif"}
@@ -40,19 +40,19 @@ _UPRIGHT = {
 }
 Plan: TypeAlias = Sequence[tuple[int, NDArray[np.float32]]]  # see `_squash_plan`
 
-_FROM_THE_END = (3, 4, 7, 8)  # orientations whose upright top lies at the bottom or the right of the file
+_FROM_THE_END = (3, 4, 7, 8)  # orientations where the top of the upright photo is at the bottom or right of the file
 
-_ONE_BITS = 15  # coefficients are fixed point, 2^15 is 1
+_ONE_BITS = 15  # coefficients are fixed point: 2^15 is 1
 _ONE, _HALF = np.float32(1 << _ONE_BITS), np.float32(1 << (_ONE_BITS - 1))
-_BLOCK_OUTPUTS = 8  # outputs computed by one product; more waste zeros, fewer waste calls
-_PRODUCT_BYTES = 40 << 20  # what the first matrix product of a process takes for good
-_BAND_PIXELS = 1 << 18  # turned and narrowed at once, in whole rows, so that the copy stays in the cache
+_BLOCK_OUTPUTS = 8  # outputs per matrix product; a larger block multiplies more zeros, a smaller one makes more calls
+_PRODUCT_BYTES = 40 << 20  # memory that the first matrix product of a process allocates permanently
+_BAND_PIXELS = 1 << 18  # rotated and resized at once, in whole rows, so that the copy fits into the cache
 
 
 def read_photo(source: Path | str | bytes, size: int, where: object = None) -> NDArray[np.uint8]:
     """Read a photo as the encoder's square, before normalisation.
 
-    The photo is resized band by band: no copy of the whole is made beside Pillow's own.
+    The photo is resized band by band, so that the only full copy is Pillow's own.
 
     Args:
         source: The photo's path, or the bytes of the file.
@@ -63,8 +63,8 @@ def read_photo(source: Path | str | bytes, size: int, where: object = None) -> N
         (S, S, 3) uint8 RGB.
 
     Raises:
-        PhotoError: The file is missing, too large, truncated or no photo.
-        NotEnoughMemory: This machine cannot hold the photo.
+        PhotoError: The file is missing, too large, truncated or not a photo.
+        NotEnoughMemory: The photo does not fit into memory.
     """
     if isinstance(source, bytes):
         content, where = source, where or "the photo"
@@ -76,9 +76,9 @@ def read_photo(source: Path | str | bytes, size: int, where: object = None) -> N
 
 
 def decode_photo(content: bytes, where: object) -> NDArray[np.uint8]:
-    """Decode a photo file and turn it upright by its EXIF orientation.
+    """Decode a photo file and rotate it upright by its EXIF orientation.
 
-    Transparent pixels are laid on white; 16-bit grey keeps its upper byte. A damaged EXIF block counts as none.
+    Transparent pixels are composited on white. 16-bit grey keeps its upper byte. A damaged EXIF block is ignored.
     A JPEG of more than `photo_file.MAX_PIXELS` is decoded at half its width and height.
 
     Args:
@@ -89,8 +89,8 @@ def decode_photo(content: bytes, where: object) -> NDArray[np.uint8]:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        PhotoError: The bytes are no photo, a truncated one, or one of too many pixels.
-        NotEnoughMemory: This machine cannot hold the photo.
+        PhotoError: The bytes are not a photo, are truncated, or hold too many pixels.
+        NotEnoughMemory: The photo does not fit into memory.
     """
     with opened_photo(content, where) as image:
         orientation = _orientation(image)
@@ -104,16 +104,16 @@ def decode_photo(content: bytes, where: object) -> NDArray[np.uint8]:
 
 
 def resize(rgb: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Squash a whole photo to a square by an antialiased triangle filter in fixed point.
+    """Squash a whole photo to a square with an antialiased triangle filter in fixed point.
 
-    Columns first, then rows; each pass rounds to uint8. A photo of S×S pixels is returned as it is.
+    Columns first, then rows; each pass rounds to uint8. A photo of S×S pixels is returned unchanged.
 
     Args:
         rgb: (H, W, 3) uint8.
         size: S.
 
     Returns:
-        (S, S, 3) uint8, the same to the bit on every machine and in every language.
+        (S, S, 3) uint8, bit-identical on every machine and in every language.
     """
     height, width = rgb.shape[:2]
     rows = _band_rows(width)
@@ -128,28 +128,29 @@ def normalise(
 
     Args:
         square: (S, S, 3) uint8.
-        mean: Of red, green and blue, on the scale 0 to 255.
-        scale: Of the same.
+        mean: Mean of red, green and blue, on the scale 0 to 255.
+        scale: Scale of red, green and blue.
 
     Returns:
         (1, S, S, 3) float32, NHWC.
     """
     height, width = square.shape[:2]
     pixels = square.reshape(height, -1).astype(np.float32)
-    pixels -= np.tile(np.asarray(mean, np.float32), width)  # whole rows: three values at a time are slow
+    # whole rows, because broadcasting over three values at a time is slow
+    pixels -= np.tile(np.asarray(mean, np.float32), width)
     pixels /= np.tile(np.asarray(scale, np.float32), width)
     return pixels.reshape(1, height, width, 3)
 
 
 def _resize_bands(bands: Iterable[NDArray[np.uint8]], photo_size: tuple[int, int], size: int) -> NDArray[np.uint8]:
-    """The resize of a photo of (width, height) pixels that comes in bands of rows, from the top."""
+    """Resize a photo of (width, height) pixels that arrives in bands of rows, from the top."""
     _room_for_products()
     width, height = photo_size
     columns = _pixel_plan(width, size)
     narrow = np.empty((height, size * 3), np.uint8)
     top = 0
     for band in bands:
-        rows = band.reshape(len(band), -1).astype(np.float32)  # red, green and blue of a pixel side by side
+        rows = band.reshape(len(band), -1).astype(np.float32)  # red, green and blue of a pixel are adjacent
         _squash(rows.T, columns, narrow[top : top + len(band)].T)
         top += len(band)
     square = np.empty((size, size * 3), np.uint8)
@@ -163,14 +164,14 @@ def _band_rows(width: int) -> int:
 
 @functools.cache
 def _room_for_products() -> None:
-    """Raise MemoryError where OpenBLAS, at the first product, would wait for ever for the buffer that it keeps."""
+    """Raise MemoryError where OpenBLAS would hang at the first product, waiting for memory for its permanent buffer."""
     if is_short(_PRODUCT_BYTES):
         raise MemoryError
 
 
 def _orientation(image: Image.Image) -> int:
-    # Not ImageOps.exif_transpose: it writes the whole EXIF block anew, and gives up the turn when another
-    # tag of the block is damaged.
+    # Not ImageOps.exif_transpose: it rewrites the whole EXIF block, and skips the rotation when another tag of the
+    # block is damaged.
     try:
         found = image.getexif().get(_EXIF_ORIENTATION, 1)
     except (*DECODER_ERRORS, RuntimeError):
@@ -184,7 +185,7 @@ def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
 
 
 def _bands(image: Image.Image, orientation: int, where: object) -> Iterator[NDArray[np.uint8]]:
-    """The upright photo as RGB in bands of rows, from the top; only a band at a time is turned and converted."""
+    """Yield the upright photo as RGB in bands of rows, from the top; one band at a time is rotated and converted."""
     across = orientation >= 5  # the upright photo's rows are columns of the file
     total, width = (image.width, image.height) if across else (image.height, image.width)
     rows = _band_rows(width)
@@ -214,7 +215,7 @@ def _rgb(image: Image.Image, where: object) -> NDArray[np.uint8]:
 
 @functools.lru_cache(maxsize=4)
 def _squash_plan(n_in: int, n_out: int) -> Plan:
-    """For each block of outputs, the first input that counts and the coefficients (outputs, inputs)."""
+    """Return, for each block of outputs, the first input used and the coefficients (outputs, inputs)."""
     reach = 2 * max(n_in, n_out)  # half the base of the triangle, in units of 1 / (2·n_in·n_out)
     plan = []
     for start in range(0, n_out, _BLOCK_OUTPUTS):
@@ -235,15 +236,16 @@ def _squash_plan(n_in: int, n_out: int) -> Plan:
 
 @functools.lru_cache(maxsize=2)
 def _pixel_plan(n_in: int, n_out: int) -> Plan:
-    """`_squash_plan` for samples where red, green and blue of a pixel lie side by side, which spares turning the photo."""
+    """Return a `_squash_plan` for interleaved red, green and blue samples, which avoids transposing the photo."""
     each = np.eye(3, dtype=np.float32)
     return [(3 * first, np.kron(coefficients, each)) for first, coefficients in _squash_plan(n_in, n_out)]
 
 
 def _squash(samples: NDArray[Any], plan: Plan, squashed: NDArray[np.uint8]) -> None:
-    """Fill `squashed`, (outputs, M), from (inputs, M) by one axis of the resize.
+    """Fill `squashed`, (outputs, M), from (inputs, M) along one axis of the resize.
 
-    NumPy has fast matrix products for floating point only. In float32, sums of integers below 2^24 are exact in any order,
+    NumPy has fast matrix products only for floating point. In float32, sums of integers below 2^24 are exact in any
+    order,
     and no sum here exceeds 2^15 · 255.
     """
     start = 0
@@ -252,5 +254,5 @@ def _squash(samples: NDArray[Any], plan: Plan, squashed: NDArray[np.uint8]) -> N
         sums = coefficients @ samples[first : first + inputs].astype(np.float32, copy=False)
         sums += _HALF
         sums *= 1 / _ONE
-        squashed[start : start + outputs] = sums  # without its fraction
+        squashed[start : start + outputs] = sums  # drops the fraction
         start += outputs

@@ -1,4 +1,4 @@
-"""A photo as it is named on a command line: a file, `-` or a pipe, and what else people write there."""
+"""Photos named on a command line: a file, `-` or a pipe, and common mistakes such as URLs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from capprune_runtime.photo_file import read_photo_file, read_stream
 
 STDIN = "-"
 
-_URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.IGNORECASE | re.DOTALL)  # a Path keeps one of the slashes
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.IGNORECASE | re.DOTALL)  # a Path keeps only one of the slashes
 
 
 def argument_problem(named: Path) -> UsageError | None:
-    """Return why a photo named on a command line cannot be read; None where there is one to read."""
+    """Return why a photo named on a command line cannot be read; None if it can be tried."""
     if str(named) == STDIN:
         if sys.stdin is None or sys.stdin.isatty():
             return UsageError("there is no photo on standard input", hint="cat photo.jpg | capprune caption -")
@@ -33,7 +33,7 @@ def argument_problem(named: Path) -> UsageError | None:
 
 
 def read_argument(named: Path) -> bytes:
-    """Read the file, the pipe or the standard input that an argument names.
+    """Read the file, pipe or standard input that an argument names.
 
     Raises:
         PhotoError: It cannot be read, or is too large.
@@ -44,7 +44,7 @@ def read_argument(named: Path) -> bytes:
 
 
 def argument_name(named: Path) -> str:
-    """Return what messages call it."""
+    """Return the argument's name for messages."""
     return "standard input" if str(named) == STDIN else str(named)
 
 

@@ -1,6 +1,6 @@
-"""From the bytes of a photo file to Pillow's image: what kind it is, how large it may be, and the pixels decoded.
+"""Decode the bytes of a photo file to Pillow's image; check its kind and its size.
 
-A photo takes at most 8 bytes a pixel: Pillow's own image has 4 (1 for grey), and no second one is made of the whole photo.
+A photo needs at most 8 bytes a pixel. Pillow's own image has 4 (1 for grey), and no second full image is made.
 JPEGs of more than `MAX_PIXELS` are decoded at half their width and height.
 """
 
@@ -22,32 +22,32 @@ from capprune_runtime.memory import ran_out
 MAX_PHOTO_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000
 MAX_JPEG_PIXELS = 256_000_000  # a JPEG may have more, because libjpeg decodes it at half size
-MAX_SIDE = 65_535  # JPEG's own limit; keeps every weight of the resize far inside 64 bits
+MAX_SIDE = 65_535  # JPEG's own limit; keeps every weight of the resize well inside 64 bits
 
-# Photo formats only: Pillow also opens formats that start other programs (EPS).
+# Photo formats only: Pillow also opens formats that run other programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-LATER_FORMATS = {"HEIF": "pillow_heif", "AVIF": "PIL.AvifImagePlugin"}  # read where these modules are there
+LATER_FORMATS = {"HEIF": "pillow_heif", "AVIF": "PIL.AvifImagePlugin"}  # read if these modules are installed
 
-MISSING_SHARE = 1 / 16  # of a JPEG's rows, at most, that may be missing at its end
+MISSING_SHARE = 1 / 16  # largest share of a JPEG's rows that may be missing at its end
 
-# What Pillow's decoders raise on hostile files; they document no common base.
+# Exceptions that Pillow's decoders raise on malicious files; they have no documented common base.
 DECODER_ERRORS = (OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, EOFError, ArithmeticError)
 
 _CHUNK_BYTES = 1 << 20
 _JPEG = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
-_NOT_DECODED = 128  # libjpeg's grey in place of pixels that the file lacks
-_LARGE_PIXELS = 8_000_000  # from here a smaller copy helps
-_PILLOW_BYTES = 4  # of a pixel in Pillow's image, at most
+_NOT_DECODED = 128  # libjpeg's grey for pixels that are missing from the file
+_LARGE_PIXELS = 8_000_000  # above this size the message suggests a smaller copy
+_PILLOW_BYTES = 4  # most bytes per pixel of Pillow's image
 
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _AS_JPEG = "convert it to JPEG first"
-# (what it is, the command that installs its decoder, the command that converts it)
+# (kind, the command that installs its decoder, the command that converts it)
 _HEIC = ("a HEIC photo", "pip install pillow-heif", "convert it: heif-convert photo.heic photo.jpg")
 _AVIF = ("an AVIF photo", "pip install 'Pillow>=11.3'", "convert it: avifdec photo.avif photo.png")
 
-# (offset, bytes, what such a file is, what helps)
+# (offset, bytes, kind of such a file, hint)
 _SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
     (0, b"\x00\x05\x16\x07", "an AppleDouble file, in which macOS keeps metadata", "name the photo without ._"),
     (0, b"\x00\x00\x00\x0cJXL ", "a JPEG XL image", "convert it: djxl photo.jxl photo.png"),
@@ -73,10 +73,10 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
 
 
 def read_photo_file(path: Path) -> bytes:
-    """Read a photo file, or what comes out of a pipe, taking no more memory than it has bytes.
+    """Read a photo file or a pipe, using no more memory than it has bytes.
 
     Raises:
-        PhotoError: The file is missing, unreadable or of more than `MAX_PHOTO_BYTES`.
+        PhotoError: The file is missing, unreadable or larger than `MAX_PHOTO_BYTES`.
     """
     try:
         with path.open("rb", buffering=0) as file:
@@ -91,7 +91,7 @@ def read_stream(file: BinaryIO | io.RawIOBase, where: object, size_bytes: int = 
     Args:
         file: Opened for reading bytes.
         where: Its name, for messages.
-        size_bytes: What it probably holds.
+        size_bytes: Its probable size.
 
     Raises:
         PhotoError: It holds more than `MAX_PHOTO_BYTES`.
@@ -111,17 +111,18 @@ def read_stream(file: BinaryIO | io.RawIOBase, where: object, size_bytes: int = 
 
 @contextmanager
 def opened_photo(content: bytes, where: object) -> Iterator[Image.Image]:
-    """The decoded photo as it lies in the file, not turned; errors of the block that uses it become messages too.
+    """Yield the decoded photo as stored in the file, not rotated.
 
-    A JPEG that lacks no more than its end is decoded, with a `PhotoWarning`.
+    Errors raised in the block are converted to messages too. A JPEG of which only the end is missing is decoded, with a
+    `PhotoWarning`.
 
     Args:
         content: The bytes of a file in one of `FORMATS` or `LATER_FORMATS`.
         where: The file's name, for messages.
 
     Raises:
-        PhotoError: The bytes are no photo, a truncated one, or one of too many pixels.
-        NotEnoughMemory: This machine cannot hold the photo.
+        PhotoError: The bytes are not a photo, are truncated, or hold too many pixels.
+        NotEnoughMemory: The photo does not fit into memory.
     """
     if not content:
         raise PhotoError("a photo is empty", where=where, expected="a photo file", found="0 bytes")
@@ -129,7 +130,7 @@ def opened_photo(content: bytes, where: object) -> Iterator[Image.Image]:
         raise PhotoError("a photo file is too large", where=where, expected=f"at most {MAX_PHOTO_BYTES} bytes")
     size: tuple[int, int] | None = None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow on odd metadata; its size warning is our error below
+        warnings.simplefilter("ignore")  # Pillow warns about odd metadata; its size warning is our error below
         try:
             image = _open(content, where)
             size = image.size
@@ -156,10 +157,10 @@ def photo_size(content: bytes, where: object) -> tuple[int, int] | None:
         where: The file's name, for messages.
 
     Returns:
-        Both in pixels, not turned; None where there are far too many.
+        Both in pixels, before rotation; None if there are far too many.
 
     Raises:
-        PhotoError: The bytes are no photo.
+        PhotoError: The bytes are not a photo.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -175,7 +176,7 @@ def photo_size(content: bytes, where: object) -> tuple[int, int] | None:
 
 
 def not_enough_memory(where: object, size: tuple[int, int] | None) -> NotEnoughMemory:
-    """The message for a photo that this machine cannot hold."""
+    """Return the error for a photo that does not fit into memory."""
     found = None if size is None else f"{size[0]}×{size[1]} pixels"
     large = size is not None and size[0] * size[1] >= _LARGE_PIXELS
     return NotEnoughMemory(
@@ -187,13 +188,13 @@ def not_enough_memory(where: object, size: tuple[int, int] | None) -> NotEnoughM
 
 
 def _open(content: bytes, where: object) -> Image.Image:
-    """The photo's header, checked; a very large JPEG is set to half its size."""
+    """Open a photo and check its header; a very large JPEG is set to half its size."""
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=_formats(content))
     except Image.DecompressionBombError:
         if not content.startswith(_JPEG):
             raise _too_many_pixels(where, None) from None
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))  # which leaves the check of its size to us
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))  # its size is checked below
     except UnidentifiedImageError:
         raise _not_a_photo(content, where) from None
     width, height = image.size
@@ -208,7 +209,7 @@ def _open(content: bytes, where: object) -> Image.Image:
 
 
 def _load(image: Image.Image, content: bytes, where: object) -> tuple[Image.Image, bool]:
-    """The image with its pixels, and whether the file held all of them."""
+    """Return the image with its pixels, and whether the file held all of them."""
     try:
         image.load()
         return image, True
@@ -224,18 +225,18 @@ def _load(image: Image.Image, content: bytes, where: object) -> tuple[Image.Imag
 
 
 def _lacks_rows(image: Image.Image) -> bool:
-    """Whether more than `MISSING_SHARE` of the rows of a JPEG were not in its file."""
+    """Return whether more than `MISSING_SHARE` of a JPEG's rows are missing from its file."""
     last = max(0, image.height - int(image.height * MISSING_SHARE) - 1)
     row = image.crop((0, last, image.width, last + 1))
     return all(set(row.getchannel(band).tobytes()) == {_NOT_DECODED} for band in row.getbands())
 
 
 def _is_jpeg(image: Image.Image) -> bool:
-    return isinstance(image, JpegImagePlugin.JpegImageFile)  # MPO too: JPEGs one after the other
+    return isinstance(image, JpegImagePlugin.JpegImageFile)  # includes MPO: several JPEGs in one file
 
 
 def _formats(content: bytes) -> tuple[str, ...]:
-    """Pillow's formats that these bytes may be in."""
+    """Return Pillow's formats that these bytes may be in."""
     later = _heif_kind(content)
     if later is None:
         return FORMATS
@@ -249,7 +250,7 @@ def _formats(content: bytes) -> tuple[str, ...]:
 
 
 def _heif_kind(content: bytes) -> str | None:
-    """HEIF or AVIF, by the brands at the file's begin."""
+    """Return HEIF or AVIF, by the brands at the beginning of the file."""
     if content[4:8] != b"ftyp":
         return None
     end = min(int.from_bytes(content[:4], "big"), 256)

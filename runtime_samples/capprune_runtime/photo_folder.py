@@ -1,4 +1,4 @@
-"""The photos of a folder: which files count, and how many of the others were left out."""
+"""Find the photos of a folder and count the files that are left out."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from capprune_runtime.errors import DataError
 from capprune_runtime.photo import ENDINGS
 
-EXPLANATION = "capprune caption --explain"  # the "Software" of the pictures that it draws
-MARKED_WITHIN = 512  # bytes of a PNG in which the mark stands, before the pixels
-APPLE_DOUBLE = "._"  # starts the name of a file in which macOS keeps the metadata of another
+EXPLANATION = "capprune caption --explain"  # the "Software" tag of the pictures that it draws
+MARKED_WITHIN = 512  # first bytes of a PNG, before the pixels, in which to look for that tag
+APPLE_DOUBLE = "._"  # prefix of the files in which macOS keeps metadata of other files
 
 
 @dataclass(frozen=True)
 class PhotoFolder:
-    """What lies in a folder, at any depth.
+    """The files of a folder, at any depth.
 
     Attributes:
         photos: The files that count as photos, sorted by path.
-        left_out: How many other files there are, by their kind.
-        unreadable: Folders whose content cannot be listed.
+        left_out: Number of other files, by kind.
+        unreadable: Folders that cannot be listed.
     """
 
     photos: tuple[Path, ...]
@@ -31,20 +31,20 @@ class PhotoFolder:
     unreadable: tuple[str, ...] = ()
 
     def left_out_text(self) -> str | None:
-        """What was left out, as a line for people; None where that is nothing."""
+        """Return a line for people about the files left out; None if there are none."""
         kinds = [f"{count:,} {kind}" for kind, count in sorted(self.left_out.items())]
         kinds += [f"folder {name}, which cannot be read" for name in self.unreadable]
         return f"left out: {', '.join(kinds)}" if kinds else None
 
 
 def find_photos(folder: Path, endings: frozenset[str] = ENDINGS) -> PhotoFolder:
-    """Find the photos of a folder and of the folders in it. Linked folders are followed, each once.
+    """Find the photos of a folder and its subfolders; linked folders are followed, each once.
 
-    Files of macOS that only look like photos (`._photo.jpg`) are left out, and pictures of `capprune caption --explain`.
+    Metadata files of macOS (`._photo.jpg`) and pictures drawn by `capprune caption --explain` are left out.
 
     Args:
         folder: The folder.
-        endings: Of the files that count, in lower case.
+        endings: Extensions of the files that count, in lower case.
 
     Raises:
         DataError: There is no photo.
@@ -70,7 +70,7 @@ def find_photos(folder: Path, endings: frozenset[str] = ENDINGS) -> PhotoFolder:
 
 
 def _other_kind(path: Path, endings: frozenset[str]) -> str | None:
-    """The kind of a file that is no photo; None for a photo."""
+    """Return the kind of a file that is not a photo; None for a photo."""
     if path.name.startswith(APPLE_DOUBLE):
         return "AppleDouble (._*)"
     if path.suffix.lower() not in endings:
@@ -81,11 +81,11 @@ def _other_kind(path: Path, endings: frozenset[str]) -> str | None:
 
 
 def _is_explanation(path: Path) -> bool:
-    """Whether a PNG was drawn by `capprune caption --explain`, and so is no photo."""
+    """Return whether a PNG was drawn by `capprune caption --explain`, and so is not a photo."""
     try:
         with path.open("rb") as file:
             return f"Software\0{EXPLANATION}".encode() in file.read(MARKED_WITHIN)
-    except OSError:  # reading the photo names what is wrong
+    except OSError:  # reading the photo later reports the error
         return False
 
 
@@ -95,7 +95,7 @@ def _files(folder: Path, unreadable: list[str]) -> Iterator[Path]:
         folder, followlinks=True, onerror=lambda error: unreadable.append(str(error.filename))
     ):
         status = Path(current).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above
+        if (status.st_dev, status.st_ino) in seen:  # a link to a parent folder
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))

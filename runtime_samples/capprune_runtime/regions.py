@@ -1,7 +1,7 @@
-"""Region features made elsewhere: what a model of `preprocessing.input` "regions" takes instead of a photo.
+"""Precomputed region features: the input of models whose `preprocessing.input` is "regions".
 
-A `.npy` file holds float32 (N, F): N regions of F channels, N from 1 to 100. It is read without `numpy.load`, which would
-make what its header asks for before it looks at the size of the file.
+A `.npy` file holds float32 (N, F): N regions of F channels, N from 1 to 100. It is read without `numpy.load`, which
+allocates what the header asks for before it checks the size of the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from capprune_runtime.errors import DataError
 
 ENDING: Final = ".npy"
-MAX_REGIONS: Final = 100  # of a photo, as bottom-up attention gives them
+MAX_REGIONS: Final = 100  # of a photo, as in bottom-up attention
 MAX_CHANNELS: Final = 1 << 14
 
 _MAGIC: Final = b"\x93NUMPY"
@@ -43,7 +43,7 @@ def read_regions(path: Path) -> NDArray[np.float32]:
 
 
 def read_region_file(path: Path) -> bytes:
-    """Read the bytes of a file of regions, not yet decoded.
+    """Read the bytes of a region file, without decoding them.
 
     Raises:
         DataError: The file cannot be read, or is too large for one.
@@ -82,7 +82,7 @@ def decode_regions(data: bytes, where: object) -> NDArray[np.float32]:
 
 
 def _header(data: bytes, where: object) -> tuple[str, bool, tuple[int, ...], int]:
-    """(dtype, whether in Fortran's order, shape, first byte of the numbers) of a .npy file."""
+    """Return (dtype, whether in Fortran order, shape, offset of the first number) of a .npy file."""
     if data[:6] != _MAGIC or len(data) < 12 or data[6] not in (1, 2, 3):
         raise _broken(where, "this is no .npy file", "a file that numpy.save wrote", f"first bytes {data[:8].hex(' ')}")
     wide = data[6] > 1

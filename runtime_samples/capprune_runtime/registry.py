@@ -1,4 +1,4 @@
-"""Named parts that are loaded when they are used: the product's own, and those that other packages declare.
+"""Named parts that are loaded on first use: capprune's own, and those that other packages declare.
 
 A part is written as "module:attribute". Other packages add parts through an entry point:
 
@@ -22,10 +22,10 @@ class Registry(Generic[Part]):
 
     Args:
         group: The group of entry points that other packages declare parts in.
-        own: The product's own parts: each as it is, or as "module:attribute".
-        what: What a part is, for messages.
-        kind: The class that a part of another package must be an instance or a subclass of; anything if left out.
-        error: What is raised where a part is wrong.
+        own: Built-in parts, each as an object or as "module:attribute".
+        what: What to call a part in messages.
+        kind: The class that a part of another package must be an instance or a subclass of; None accepts anything.
+        error: The error to raise for an invalid part.
     """
 
     def __init__(
@@ -41,26 +41,26 @@ class Registry(Generic[Part]):
         self._kind, self._error = kind, error
 
     def added(self) -> dict[str, str]:
-        """Return the parts of other packages as "module:attribute", by name; none can replace one of `own`."""
-        from importlib.metadata import entry_points  # it loads modules of email, which most commands do without
+        """Return the parts of other packages as "module:attribute", by name. They cannot replace parts of `own`."""
+        from importlib.metadata import entry_points  # it loads the email package, which most commands do not need
 
         found = {point.name: point.value for point in entry_points(group=self.group)}
         return {name: place for name, place in sorted(found.items()) if name not in self.own}
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all parts, those of `own` first."""
+        """Return the names of all parts, built-in parts first."""
         return (*self.own, *self.added())
 
     def load(self, name: str, where: str) -> Part:
-        """Return a part; its module is imported now.
+        """Return a part, importing its module.
 
         Args:
-            name: Of the part.
+            name: Name of the part.
             where: The key or option that named it, for messages.
 
         Raises:
-            UsageError: There is no such part, its module cannot be imported, or it is no part of this kind. The class is the
-                one that the registry was made with.
+            UsageError: There is no such part, its module cannot be imported, or it is not of the required kind. The
+                class is the registry's `error`.
         """
         if name in self.own:
             own = self.own[name]
@@ -87,7 +87,7 @@ class Registry(Generic[Part]):
 
 
 def imported(place: str) -> object:
-    """Return what "module:attribute" names.
+    """Return the object that "module:attribute" names.
 
     Raises:
         ImportError: The module cannot be imported.

@@ -1,4 +1,4 @@
-"""Stdout and stderr of a command, whatever they are: closed, full, ASCII only, or a pipe that nobody reads any more."""
+"""Stdout and stderr of a command when they are closed, full, ASCII only, or a closed pipe."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import NoReturn
 from capprune_runtime.errors import CapPruneError
 from capprune_runtime.memory import is_short
 
-NOBODY_READS = 141  # what a shell reports of a program that a closed pipe ended: 128 + SIGPIPE
+NOBODY_READS = 141  # exit code that a shell reports for a program ended by a closed pipe: 128 + SIGPIPE
 
 _dropped, _clean = False, False
 _GONE = frozenset({errno.EPIPE, errno.EBADF, errno.ECONNRESET})
 
 
 class _StderrThatMayFail(io.TextIOWrapper):
-    """A stderr whose messages are dropped where they cannot be written: the exit code still says what happened."""
+    """A stderr that drops messages it cannot write. The exit code still reports the failure."""
 
     def write(self, text: str) -> int:
         with suppress(OSError, ValueError):
@@ -33,9 +33,9 @@ class _StderrThatMayFail(io.TextIOWrapper):
 
 
 def prepare() -> None:
-    """Make both streams writable for any text; called once, where the process begins.
+    """Make both streams accept any text; called once at the start of the process.
 
-    What an encoding cannot hold is written as an escape such as `\\xe9`.
+    Characters that the encoding lacks are written as an escape such as `\\xe9`.
     """
     if sys.stdout is None or not _is_open(1):
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - open as long as the process
@@ -53,7 +53,7 @@ def finish(exit_code: int) -> int:
     """Flush stdout at the end of a process.
 
     Returns:
-        The exit code; `NOBODY_READS` or 1 instead of 0 where the output could not be written.
+        The exit code; `NOBODY_READS` or 1 instead of 0 if the output could not be written.
     """
     try:
         sys.stdout.flush()
@@ -63,8 +63,9 @@ def finish(exit_code: int) -> int:
 
 
 def nothing_to_clean_up() -> None:
-    """State that the process holds no temporary files or helpers: `leave` then saves the tenth of a second that Python and the
-    interpreters take to free their memory piece by piece.
+    """State that the process holds no temporary files or child processes.
+
+    `leave` then skips the cleanup of Python and the interpreters, which takes about 0.1 s.
     """
     global _clean
     _clean = True
@@ -73,8 +74,8 @@ def nothing_to_clean_up() -> None:
 def leave(exit_code: int) -> NoReturn:
     """End the process.
 
-    Where memory has run out, the libraries are not asked to clean up: some wait for ever for threads that never started.
-    Neither are they after `nothing_to_clean_up`.
+    The libraries' cleanup is skipped after `nothing_to_clean_up`, and where memory has run out: some libraries then
+    wait forever for threads that never started.
     """
     if _clean or is_short():
         for stream in (sys.stdout, sys.stderr):
@@ -85,11 +86,11 @@ def leave(exit_code: int) -> NoReturn:
 
 
 def failed_output(error: OSError, exit_code: int = 0) -> int:
-    """Turn an error of writing to stdout into an exit code, and write nothing more to stdout.
+    """Convert an error of writing to stdout into an exit code, and stop writing to stdout.
 
     Args:
-        error: What writing raised.
-        exit_code: What the command ended with.
+        error: The exception raised by the write.
+        exit_code: Exit code of the command.
     """
     drop_output()
     if is_gone(error):
@@ -99,7 +100,7 @@ def failed_output(error: OSError, exit_code: int = 0) -> int:
 
 
 def drop_output() -> None:
-    """Send stdout to nowhere from now on, what it has not yet written included."""
+    """Discard everything written to stdout from now on, including buffered output."""
     global _dropped
     _dropped = True
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -111,26 +112,26 @@ def drop_output() -> None:
 
 
 def is_dropped() -> bool:
-    """Return whether stdout goes to nowhere by now."""
+    """Return whether stdout is discarded."""
     return _dropped
 
 
 def stdout_error(error: OSError) -> CapPruneError:
-    """The message for a stdout that takes no more."""
+    """Return the error for a stdout that cannot be written."""
     what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "the output cannot be written"
     return CapPruneError(what, where="standard output", found=error.strerror)
 
 
 def is_gone(error: OSError) -> bool:
-    """Return whether an error of writing means that nobody reads any more."""
+    """Return whether a write error means that the pipe was closed."""
     return isinstance(error, BrokenPipeError) or error.errno in _GONE
 
 
 @contextmanager
 def output_may_end() -> Iterator[None]:
-    """Let a command go on with its work when nobody reads its stdout any more, or its disk is full.
+    """Let a command continue when its stdout pipe is closed or its disk is full.
 
-    For commands that also write a file: the file is worth finishing. A full disk is reported once.
+    For commands that also write a file, which should be finished. A full disk is reported once.
     """
     try:
         yield
@@ -141,7 +142,7 @@ def output_may_end() -> Iterator[None]:
 
 
 def printable(value: object) -> str:
-    """Return text for a terminal: control characters and bytes that are no UTF-8 are spelled out."""
+    """Return text for a terminal: control characters and bytes that are not UTF-8 are escaped."""
     return "".join(
         character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
         for character in str(value)
@@ -149,7 +150,7 @@ def printable(value: object) -> str:
 
 
 def shown_name(path: str | os.PathLike[str]) -> str:
-    """Return a file name as text that any file or document can hold; bytes that are no UTF-8 become `\\xe9`."""
+    """Return a file name as text for any file or document; bytes that are not UTF-8 become `\\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

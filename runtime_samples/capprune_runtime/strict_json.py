@@ -1,4 +1,4 @@
-"""JSON without its traps: no repeated keys, no NaN, no infinities, no depth that overflows the stack."""
+"""Strict JSON: no repeated keys, no NaN, no infinities, no nesting that overflows the stack."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from capprune_runtime.errors import BundleError
 
 
 def parse(text: str | bytes) -> Any:
-    """Read one JSON document, in UTF-8 where it comes as bytes.
+    """Parse one JSON document; bytes must be UTF-8.
 
     Raises:
-        BundleError: The text is not UTF-8, is not JSON, or holds one of the traps.
+        BundleError: The text is not UTF-8, is not JSON, or breaks one of the rules above.
     """
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")
@@ -26,7 +26,7 @@ def parse(text: str | bytes) -> Any:
         ) from None
     except RecursionError:
         raise BundleError("a JSON file is nested too deeply") from None
-    except ValueError as error:  # a whole number of thousands of digits
+    except ValueError as error:  # an integer with thousands of digits
         raise BundleError("a JSON file holds a number that cannot be read", found=error) from None
 
 

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from JSON: every field there and of its type."""
+"""Frozen dataclasses from JSON: every field must be present and have its type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-LARGEST_WHOLE_REAL = 1 << 31  # of a whole number where any number may stand
+LARGEST_WHOLE_REAL = 1 << 31  # limit of a whole number where any number is allowed
 
 _NAMES = {int: "a whole number", str: "a string", bool: "true or false"}
 
@@ -25,13 +25,13 @@ class Fault(Enum):
 
 @dataclass(frozen=True)
 class Problem:
-    """A key that is not as expected.
+    """A missing, unknown or invalid key.
 
     Attributes:
         fault: What is wrong with it.
         where: The key; empty for the document itself.
-        expected: What would have been right, where that can be said.
-        found: The type that was there instead.
+        expected: The accepted value, if it can be described.
+        found: The actual type.
     """
 
     fault: Fault
@@ -41,19 +41,20 @@ class Problem:
 
 
 Kind = TypeVar("Kind")
-Refuse = Callable[[Problem], Exception]  # makes the error to raise
+Refuse = Callable[[Problem], Exception]  # returns the error to raise
 
 
 def read(kind: type[Kind], tree: Any, refuse: Refuse, where: str = "", *, exact: bool = False) -> Kind:
-    """Build a dataclass, and those in it, from what `json.loads` gave.
+    """Build a dataclass and its nested dataclasses from the result of `json.loads`.
 
     Args:
-        kind: The dataclass. Its fields are str, bool, int, float, Literal, tuple[X, ...], Mapping[str, X], X | None, dataclasses,
-            and unions of dataclasses that a `Literal` field of the same name tells apart.
+        kind: The dataclass. Its fields are str, bool, int, float, Literal, tuple[X, ...], Mapping[str, X], X | None,
+            dataclasses,
+            and unions of dataclasses distinguished by a `Literal` field of the same name.
         tree: The JSON object.
-        refuse: Makes the error for a key that is not as expected.
+        refuse: Returns the error for an invalid key.
         where: The object's own key, for messages.
-        exact: Whether a key that nobody knows is refused; it is passed over otherwise.
+        exact: Whether unknown keys are refused instead of ignored.
     """
     return kind(**_Reader(refuse, exact).fields(kind, tree, where))
 
@@ -92,7 +93,7 @@ class _Reader:
                 raise self.refuse(Problem(Fault.VALUE, where, " or ".join(arguments)))
             return value
         if kind is float:
-            whole = type(value) is int and abs(value) <= LARGEST_WHOLE_REAL  # and not true, which equals 1
+            whole = type(value) is int and abs(value) <= LARGEST_WHOLE_REAL  # excludes true, which equals 1
             return float(value) if whole else self.require(value, float, "a number", where)
         return self.require(value, kind, _NAMES[kind], where)
 
@@ -102,7 +103,7 @@ class _Reader:
             return None if value is None else self.value(kind, value, where)
         self.require(value, dict, "an object", where)
         by_name: dict[str, Any] = {}
-        for kind in kinds:  # told apart by the one field that is a Literal
+        for kind in kinds:  # distinguished by the one field that is a Literal
             key, hint = next((key, hint) for key, hint in get_type_hints(kind).items() if get_origin(hint) is Literal)
             by_name |= dict.fromkeys(get_args(hint), kind)
         if key not in value:
@@ -113,6 +114,6 @@ class _Reader:
         return self.value(chosen, value, where)
 
     def require(self, value: Any, kind: type, expected: str, where: str) -> Any:
-        if type(value) is not kind:  # not isinstance: true and false are no numbers here
+        if type(value) is not kind:  # not isinstance: true and false are not numbers here
             raise self.refuse(Problem(Fault.TYPE, where, expected, type(value).__name__))
         return value
