@@ -1,1 +1,1 @@
-"""The ONNX target: convert, quantise, store what is sparse as gaps that standard operators expand when a file is loaded."""
+"""The ONNX target: convert, quantise, and store sparse weights as gaps that standard operators expand at load."""

@@ -1,4 +1,4 @@
-"""A torch module to the bytes of an .onnx file, through torch's own exporter."""
+"""Convert a torch module to the bytes of an .onnx file, with torch's own exporter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from capprune_runtime.onnx.file import OPSET
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-LONGEST_REASON = 300  # characters; torch explains itself in pages
+LONGEST_REASON = 300  # characters; torch's own messages are pages long
 MOST_ROWS = 1 << 16
 ROWS = "batch"  # the name of the free dimension
 
@@ -23,20 +23,20 @@ ROWS = "batch"  # the name of the free dimension
 def convert_onnx(module: nn.Module, inputs: Mapping[str, Tensor], *, rows: bool = False) -> bytes:
     """Convert a module whose `forward` takes keyword tensors and returns a dictionary of tensors.
 
-    Inputs and outputs of an ONNX graph share one space of names, so that an output whose name is also an input's gets the
-    prefix `next_`.
+    Inputs and outputs of an ONNX graph share one namespace, so an output with the name of an input gets the prefix
+    `next_`.
 
     Args:
-        module: In evaluation mode. The keys of what it returns become the names of the outputs.
-        inputs: Example tensors of one row; their names, shapes and types become those of the inputs. Tokens must be int32.
-        rows: Whether the first dimension of every input is free, so that beams may run as rows of one call.
+        module: A module in evaluation mode. The keys of its result become the names of the outputs.
+        inputs: Example tensors of one row; they define the names, shapes and types of the inputs. Tokens must be int32.
+        rows: Whether the first dimension of every input is free, so that a beam can run as rows of one call.
 
     Returns:
-        A file that passes the checker: float32, dense, standard operators only, everything inside.
+        A file that passes the checker: float32, dense, standard operators only, without external data.
 
     Raises:
-        MissingExtra: If torch's exporter lacks a package.
-        ExportError: If the exporter cannot lower the module.
+        MissingExtra: A package that torch's exporter needs is not installed.
+        ExportError: The exporter cannot lower the module.
     """
     import torch
 
@@ -44,7 +44,7 @@ def convert_onnx(module: nn.Module, inputs: Mapping[str, Tensor], *, rows: bool 
         outputs = [NEXT + name if name in inputs else name for name in module(**inputs)]
     example, free = dict(inputs), None
     if rows:
-        # More than one row, as torch takes a size of 1 for fixed.
+        # More than one row, because torch treats a size of 1 as fixed.
         example = {name: torch.cat([value] * 2) for name, value in inputs.items()}
         size = torch.export.Dim(ROWS, min=1, max=MOST_ROWS)
         free = (tuple({0: size} for _ in inputs),)
@@ -60,7 +60,7 @@ def convert_onnx(module: nn.Module, inputs: Mapping[str, Tensor], *, rows: bool 
                 dynamic_shapes=free,
                 verbose=False,
             )
-            assert program is not None  # only without dynamo
+            assert program is not None  # it is None only without dynamo
             data = graph.save(program.model_proto)
         except MemoryError:
             raise
@@ -68,15 +68,15 @@ def convert_onnx(module: nn.Module, inputs: Mapping[str, Tensor], *, rows: bool 
             raise MissingExtra(
                 "the ONNX exporter is not installed", found=error, hint="pip install 'capprune[onnx]'"
             ) from error
-        except Exception as error:  # torch's own, onnxscript's and the checker's have no common base
+        except Exception as error:  # exceptions of torch, onnxscript and the checker have no common base
             raise ExportError("torch cannot lower this model to ONNX", found=_reason(error)) from error
     return data
 
 
 def _by_position(module: nn.Module, names: Sequence[str]) -> nn.Module:
-    """The module with its tensors taken by position: torch cannot tie free dimensions to the names in `**tensors`.
+    """Return the module with positional tensors: torch cannot assign free dimensions to the names in `**tensors`.
 
-    It is a copy of another class, not a module around the module, so that parameters keep their names in the file.
+    The result is a copy with another class, not a wrapper module, so that parameters keep their names in the file.
     """
     own: type[nn.Module] = type(module)
 
@@ -90,7 +90,7 @@ def _by_position(module: nn.Module, names: Sequence[str]) -> nn.Module:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what went wrong first; torch wraps it in advice."""
+    """Return the first line of the original error, without the advice that torch adds."""
     while error.__cause__ is not None:
         error = error.__cause__
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

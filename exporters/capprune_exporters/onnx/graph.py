@@ -1,4 +1,4 @@
-"""The graph of an ONNX file as the `onnx` package holds it: loading, plain saving, stored tensors, users."""
+"""Work with the graph of an ONNX file through the `onnx` package: load, save, stored tensors, users."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ PRODUCER = "capprune"
 
 
 def load(data: bytes) -> Any:
-    """An .onnx file as an object that can be edited.
+    """Return an .onnx file as an editable object.
 
     Raises:
-        MissingExtra: If the package `onnx` is not installed.
+        MissingExtra: The package `onnx` is not installed.
     """
     return _onnx().load_from_string(data)
 
 
 def save(model: Any) -> bytes:
-    """The bytes of a model with nothing in it but what a runtime computes.
+    """Return the bytes of a model, reduced to what a runtime computes.
 
-    Tensors have their bytes raw and little-endian. Shapes between operators, metadata and comments go: they follow from the
-    graph, or only tell how it was made. What is left passes the checker.
+    Tensors are stored as raw little-endian bytes. Intermediate shapes, metadata and comments are removed: they follow
+    from the graph, or only describe its origin. The result passes the checker.
     """
     onnx, graph = _onnx(), model.graph
     plain = onnx.helper.make_graph(
@@ -46,7 +46,7 @@ def save(model: Any) -> bytes:
 
 
 def with_names(data: bytes) -> bytes:
-    """The file with a name for every operator, by which quantisers are told of them."""
+    """Return the file with a name for every operator; quantisers refer to operators by name."""
     model = load(data)
     for number, one in enumerate(model.graph.node):
         one.name = f"{one.op_type}_{number}"
@@ -55,33 +55,33 @@ def with_names(data: bytes) -> bytes:
 
 
 def node(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> Any:
-    """An operator with one output."""
+    """Return an operator with one output."""
     return _onnx().helper.make_node(operator, list(inputs), [output], **attributes)
 
 
 def stored(name: str, values: npt.NDArray[Any]) -> Any:
-    """A stored tensor."""
+    """Return a stored tensor."""
     return _onnx().numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
 
 
 def element_type(dtype: str) -> int:
-    """The number that stands for a NumPy type in an ONNX file."""
+    """Return the ONNX element type of a NumPy type."""
     return int(_onnx().helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 def values_of(tensor: Any) -> npt.NDArray[Any]:
-    """The values of a stored tensor."""
+    """Return the values of a stored tensor."""
     values: npt.NDArray[Any] = _onnx().numpy_helper.to_array(tensor)
     return values
 
 
 def users(model: Any, name: str) -> list[Any]:
-    """The operators that read a value."""
+    """Return the operators that read a value."""
     return [one for one in model.graph.node if name in one.input]
 
 
 def rename(model: Any, old: str, new: str) -> None:
-    """Give a stored tensor another name."""
+    """Rename a stored tensor."""
     for tensor in model.graph.initializer:
         if tensor.name == old:
             tensor.name = new
@@ -92,7 +92,7 @@ def rename(model: Any, old: str, new: str) -> None:
 
 
 def drop_unused(model: Any) -> None:
-    """Remove stored tensors that nothing reads any more."""
+    """Remove unused stored tensors."""
     read = {name for one in model.graph.node for name in one.input} | {value.name for value in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.initializer[:]
@@ -100,7 +100,7 @@ def drop_unused(model: Any) -> None:
 
 
 def _onnx() -> Any:
-    """The package `onnx`, loaded when it is first needed: other targets do without."""
+    """Import the package `onnx` on first use, because other targets do not need it."""
     try:
         import onnx
     except ImportError as error:

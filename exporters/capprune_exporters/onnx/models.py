@@ -1,4 +1,4 @@
-"""The encoder of an ONNX bundle in every form; the decoder is `make_gapped` of what `convert_onnx` wrote."""
+"""Make the encoder of an ONNX bundle in every form; the decoder is `make_gapped` of the result of `convert_onnx`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def encoder_onnx(
     calibration: Iterable[Mapping[str, npt.NDArray[Any]]] | None = None,
     names: Mapping[str, npt.NDArray[np.float32]] | None = None,
 ) -> bytes:
-    """The encoder in one of `EncoderWeights`; sparse projections as gaps in each.
+    """Return the encoder in one of `EncoderWeights`; sparse projections are stored as gaps in each.
 
     Args:
-        converted: What `convert_onnx` made of `encode`.
+        converted: The result of `convert_onnx` for `encode`.
         form: One of `EncoderWeights`.
         calibration: `photo` arrays by name, for `static_int8` only.
         names: Parameters by name, see `make_gapped`.
 
     Raises:
-        ExportError: If the form is unknown, or has nothing to calibrate on.
+        ExportError: The form is unknown, or there is nothing to calibrate on.
     """
     if form not in tuple(EncoderWeights):
         raise ExportError("there is no such form", where="encoder", expected=", ".join(EncoderWeights), found=form)

@@ -1,4 +1,4 @@
-"""Int8 encoders: only stored as int8, or computed in int8 by ranges that real photos give."""
+"""Int8 encoders: stored as int8 only, or computed in int8 with ranges from real photos."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from capprune_exporters.quiet import quiet
 from capprune_runtime.atomic import raise_if_unwritable
 from capprune_runtime.errors import ExportError, MissingExtra
 
-SMALLEST = 1024  # weights: below this, two more operators cost more than three bytes a weight
+SMALLEST = 1024  # weights; for smaller tensors two more operators cost more than the 3 bytes saved a weight
 _FLOAT_ONLY = frozenset({"Div", "Gelu", "LayerNormalization", "Log", "Softmax", "Sqrt"})
-_MOVES = frozenset({"Concat", "MaxPool"})  # the quantizer would dequantise what they move, which the verifier refuses
-SPARSE = 0.5  # share of zeros from which gaps take fewer bytes than a code for every weight
+_MOVES = frozenset({"Concat", "MaxPool"})  # the quantizer would dequantise their inputs, which the verifier refuses
+SPARSE = 0.5  # share of zeros above which gaps take fewer bytes than a code for every weight
 
 
 def weight_only_int8(data: bytes) -> bytes:
-    """Store the filters of convolutions as int8 with one scale a channel; compute stays float32.
+    """Store the filters of convolutions as int8 with one scale per channel; compute stays float32.
 
-    A quarter of the bytes. onnxruntime expands them once, when it loads the file.
+    The filters take a quarter of the bytes. onnxruntime expands them once, when it loads the file.
 
     Args:
         data: A float32 .onnx.
@@ -52,18 +52,19 @@ def weight_only_int8(data: bytes) -> bytes:
 
 
 def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]]]) -> bytes:
-    """Compute in int8, with weights of a scale a channel and activations of ranges found on photos; float inputs, outputs.
+    """Compute in int8, with one weight scale per channel and activation ranges measured on photos.
 
-    Weights have 7 bits: onnxruntime adds products in pairs of 16 bits on x86 without VNNI, and more would saturate. Matrices
-    with many zeros stay in float32, for `make_gapped`. So does all that is behind the last convolution, where that is attention.
+    Inputs and outputs are float. Weights have 7 bits: onnxruntime adds products in pairs of 16 bits on x86 without
+    VNNI, and 8 bits would saturate. Matrices with many zeros stay in float32, for `make_gapped`. So do all operators
+    after the last convolution, if they include attention.
 
     Args:
         data: A float32 .onnx.
-        calibration: Inputs by name, a few dozen times; read once.
+        calibration: A few dozen samples of the inputs, by name; read once.
 
     Raises:
-        MissingExtra: If onnxruntime is not installed.
-        ExportError: If there is nothing to calibrate on.
+        MissingExtra: onnxruntime is not installed.
+        ExportError: There is nothing to calibrate on.
     """
     quantization = _quantizer()
     photos = iter(calibration)
@@ -72,12 +73,12 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
         raise ExportError("the encoder cannot be quantised", found="no photos to calibrate on")
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]  # the package has no types
-        """Hands the photos over, one by one."""
+        """Passes the photos to the quantizer, one by one."""
 
         remaining = chain((first,), photos)
 
         def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
-            """The next photo, or None."""
+            """Return the next photo, or None."""
             photo = next(self.remaining, None)
             return None if photo is None else dict(photo)
 
@@ -104,8 +105,8 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
 
 
 def _quantizer() -> ModuleType:
-    """onnxruntime's quantizer, which must not phone home."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime looks when it is loaded
+    """Import onnxruntime's quantizer, with its telemetry disabled."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reads it at import
     try:
         with quiet():
             from onnxruntime import quantization
@@ -120,20 +121,20 @@ def _quantizer() -> ModuleType:
 
 
 def _kept_in_float(model: Any) -> list[str]:
-    """Names of the operators that compute in float32."""
+    """Return the names of the operators that compute in float32."""
     moves = [one.name for one in model.graph.node if one.op_type in _MOVES]
     return [*moves, *_sparse_products(model), *_attention(model)]
 
 
 def _attention(model: Any) -> list[str]:
-    """Names of the operators behind the last convolution, where some of them normalise or attend."""
+    """Return the names of the operators after the last convolution, if any of them normalises or attends."""
     nodes = list(model.graph.node)
     behind = max((place for place, one in enumerate(nodes) if one.op_type == "Conv"), default=-1) + 1
     return [one.name for one in nodes[behind:]] if _FLOAT_ONLY & {one.op_type for one in nodes} else []
 
 
 def _sparse_products(model: Any) -> list[str]:
-    """Names of the products whose weight has many zeros."""
+    """Return the names of the products whose weight has many zeros."""
     zeros = {tensor.name: float(np.mean(graph.values_of(tensor) == 0)) for tensor in model.graph.initializer}
     return [
         one.name

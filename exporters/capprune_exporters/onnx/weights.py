@@ -1,22 +1,22 @@
-"""How the weights of a finished .onnx are stored: sparse ones as gaps, rebuilt by standard operators.
+"""Store the weights of a finished .onnx: sparse ones as gaps, rebuilt by standard operators.
 
     form            in the file                                          computed as
-    dense_float32   every weight                                         as it is
+    dense_float32   every weight                                         dense float32
     gap_float32     a gap (1 byte) and a float32 for each kept weight    dense float32
     gap_int8        a gap and an int8 code, one scale                    dense float32
     gap_codebook4   a gap and a code (1 byte) into a table               dense float32
     dense_int8      an int8 code for every weight, one scale             dense float32
     dense_codebook4 a code (1 byte) for every weight, into a table       dense float32
-    dynamic_int8    a 7-bit code for every weight, a scale a row         int8, activations scaled as they come
+    dynamic_int8    a 7-bit code for every weight, a scale a row         int8, activations scaled at run time
 
-The gaps of a matrix are the distances between its kept weights, row by row, the first from 0; where one is over 255, a zero
-stands between. They become the matrix again through
+The gaps of a matrix are the distances between its kept weights, row by row, the first from 0. A distance above 255 is
+split by stored zeros. Gaps are converted back to the matrix by
 
     Cast ─▶ CumSum ─────────┐
     Cast ─▶ Mul, or Gather ─┼─▶ ScatterElements ─▶ Reshape
     ConstantOfShape ────────┘
 
-which onnxruntime computes once, when it loads the file: the size shrinks, the speed does not.
+onnxruntime computes these operators once, when it loads the file. So the file is smaller, but the speed is the same.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from capprune_exporters.stored import SparseModel, StoredTensor
 from capprune_exporters.weight_forms import Weights
 from capprune_runtime.errors import ExportError
 
-SMALLEST = 1024  # weights: below this, eight more operators cost more than zeros do
+SMALLEST = 1024  # weights; for smaller matrices eight more operators cost more than the zeros
 LONGEST_GAP = 255
 LARGEST_REDUCED_CODE = (
-    64  # 7 bits: onnxruntime adds products in pairs of 16 bits on x86 without VNNI, which saturate beyond
+    64  # 7 bits: onnxruntime adds products in pairs of 16 bits on x86 without VNNI, and more bits saturate
 )
 
 Matrix = npt.NDArray[np.float32]
@@ -50,17 +50,18 @@ def make_gapped(
     dynamic: bool = False,
     sparse: bool = True,
 ) -> SparseModel:
-    """Store every float32 weight matrix in the smallest form.
+    """Store every float32 weight matrix in its smallest form.
 
     Args:
-        data: As `convert_onnx` wrote it, or a quantiser after it.
-        weights: How values are quantised, `float32`, `int8` or `codebook4`; for all, or by name and float32 for the rest.
-        names: Parameters by name: a stored matrix of the same values, or of the transposed ones, gets that name.
-        dynamic: Whether int8 matrices that are not sparse and only multiplied are computed in int8 too.
-        sparse: Whether zeros are left out; without it every weight is stored, as a model without pruning would be.
+        data: A file from `convert_onnx`, possibly quantised.
+        weights: Quantisation of the values: `float32`, `int8` or `codebook4`, for all tensors, or by name with float32
+            for the rest.
+        names: Parameters by name. A stored matrix with equal or transposed values gets that name.
+        dynamic: Whether dense int8 matrices that are only multiplied are also computed in int8.
+        sparse: Whether zeros are omitted. If not, every weight is stored, as in a model without pruning.
 
     Raises:
-        ExportError: If there is no such quantisation.
+        ExportError: There is no such quantisation.
     """
     model = graph.load(data)
     _name_parameters(model, names or {})
@@ -86,13 +87,14 @@ def make_gapped(
 
 
 def gaps_of(matrix: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The gaps of a matrix, and the flat places that they lead to, some of which may hold a zero.
+    """Return the gaps of a matrix, and the flat positions they encode, some of which may hold a zero.
 
-    At least one place is kept, as empty tensors are more than some runtimes bear.
+    At least one position is kept, because some runtimes fail on empty tensors.
     """
     places = np.flatnonzero(matrix)
     distances = np.diff(places, prepend=0)
-    steps = np.maximum(-(-distances // LONGEST_GAP), 1)  # each distance in so many steps, the last of which is kept
+    # number of gaps for each distance; the last one ends at a kept weight
+    steps = np.maximum(-(-distances // LONGEST_GAP), 1)
     gaps = np.full(int(steps.sum()), LONGEST_GAP, np.uint8)
     gaps[np.cumsum(steps) - 1] = distances - (steps - 1) * LONGEST_GAP
     if not places.size:
@@ -110,7 +112,7 @@ def _name_parameters(model: Any, names: Mapping[str, Matrix]) -> None:
 
 
 def _multiplies(operator: Any, weight: str) -> bool:
-    """Whether an operator is a product of rows with a weight, and nothing more than a bias is added."""
+    """Return whether an operator multiplies rows by a weight, and adds nothing but a bias."""
     attributes = {attribute.name: attribute for attribute in operator.attribute}
     if operator.op_type != "Gemm" or operator.input[1] != weight or operator.input[0] == weight:
         return False
@@ -120,7 +122,7 @@ def _multiplies(operator: Any, weight: str) -> bool:
 
 
 def _form(matrix: npt.NDArray[Any], weights: str, *, dynamic: bool, sparse: bool) -> str:
-    """The smallest form of a matrix with these zeros, or of one whose zeros count like other weights."""
+    """Return the smallest form of a matrix, with zeros omitted, or with zeros stored like other weights."""
     if matrix.size < SMALLEST:
         return "dense_float32"
     entries = len(gaps_of(matrix)[0])
@@ -132,7 +134,7 @@ def _form(matrix: npt.NDArray[Any], weights: str, *, dynamic: bool, sparse: bool
 
 
 def _store(model: Any, name: str, matrix: Matrix, form: str) -> int:
-    """Replace a stored matrix by a form of it; returns the bytes of its values and gaps."""
+    """Replace a stored matrix by the given form; return the bytes of its values and gaps."""
     if form == "dense_float32":
         return matrix.nbytes
     before = {tensor.name for tensor in model.graph.initializer}
@@ -150,7 +152,7 @@ def _store(model: Any, name: str, matrix: Matrix, form: str) -> int:
 
 
 def _rebuild(model: Any, name: str, nodes: list[Any]) -> None:
-    """Let operators compute what was stored under a name."""
+    """Compute a stored tensor by operators, under the same name."""
     for tensor in model.graph.initializer:
         if tensor.name == name:
             model.graph.initializer.remove(tensor)
@@ -193,10 +195,10 @@ def _scaled(model: Any, name: str, codes: npt.NDArray[np.int8], scale: np.float3
 def _looked_up(
     model: Any, name: str, matrix: Matrix, places: Any, output: str, shape: tuple[int, ...] = (-1,)
 ) -> list[Any]:
-    """The values of a matrix at some flat places, from a table of at most 16 and zero where it is needed."""
+    """Look up the values of a matrix at flat positions in a table of at most 16 values, plus zero if needed."""
     table = codebook(matrix)
     codes, flat, values = table[0].ravel()[places], matrix.ravel()[places], table[1]
-    if (flat == 0).any():  # no value of a codebook is zero
+    if (flat == 0).any():  # a codebook never contains zero
         codes, values = np.where(flat == 0, 0, codes + 1).astype(np.uint8), np.append(np.float32(0), values)
     stored = _add(model, f"{name}.codebook", values), _add(model, f"{name}.codes", codes.reshape(shape))
     return [
@@ -206,7 +208,7 @@ def _looked_up(
 
 
 def _multiply_in_int8(model: Any, gemm: Any, matrix: Matrix) -> None:
-    """Replace a Gemm by its product in int8: weights with a scale a row, activations with one for all."""
+    """Replace a Gemm by its int8 product: one scale per row of weights, one scale for all activations."""
     source, name, output = gemm.input[0], gemm.input[1], gemm.output[0]
     scales = np.maximum(np.abs(matrix).max(1) / np.float32(LARGEST_REDUCED_CODE), np.finfo(np.float32).tiny)
     codes = np.rint(matrix / scales[:, np.newaxis]).astype(np.int8)
@@ -230,7 +232,7 @@ def _multiply_in_int8(model: Any, gemm: Any, matrix: Matrix) -> None:
 
 
 def _add(model: Any, name: str, values: npt.NDArray[Any]) -> str:
-    """Store a tensor, unless one of that name is there already; returns the name."""
+    """Store a tensor unless its name exists already; return the name."""
     if name not in {tensor.name for tensor in model.graph.initializer}:
         model.graph.initializer.append(graph.stored(name, values))
     return name
