@@ -1,1 +1,1 @@
-"""The TFLite target: litert-torch for the graph, our own rewrite of its weights."""
+"""The TFLite target: litert-torch converts the graph, and capprune rewrites its weights."""

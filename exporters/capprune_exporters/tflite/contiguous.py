@@ -1,7 +1,8 @@
-"""Tensors of a module in row order while it is converted.
+"""Make the tensors of a module contiguous while it is converted.
 
-litert-torch 0.10 copies a constant that does not lie in row order, frees the copy, and takes a later copy of the same shape at
-the same address for the same constant: of two transposed buffers the second silently gets the values of the first.
+litert-torch 0.10 copies a non-contiguous constant and frees the copy. It then mistakes a later copy of the same shape
+at the same address for the same constant. So the second of two transposed buffers silently gets the values of the
+first.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def contiguous_tensors(module: nn.Module) -> Iterator[None]:
-    """Replace the parameters, buffers and other tensors of a module that do not lie in row order, until the end of the block.
+    """Replace non-contiguous parameters, buffers and other tensors of a module, until the end of the block.
 
-    A tensor that several parts share stays shared. The module's own tensors are put back in the end.
+    Shared tensors stay shared. The module's own tensors are restored at the end.
     """
     from torch import Tensor, nn
 

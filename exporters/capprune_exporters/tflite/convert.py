@@ -1,4 +1,4 @@
-"""A torch module to the bytes of a .tflite with one named signature, through litert-torch."""
+"""Convert a torch module to the bytes of a .tflite with one named signature, with litert-torch."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from capprune_runtime.errors import ExportError, MissingExtra
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-LONGEST_REASON = 300  # characters; torch and MLIR explain themselves in pages
+LONGEST_REASON = 300  # characters; messages of torch and MLIR are pages long
 
 
 def convert(module: nn.Module, signature: str, inputs: Mapping[str, Tensor]) -> bytes:
     """Convert a module whose `forward` takes keyword tensors and returns a dictionary of tensors.
 
     Args:
-        module: In evaluation mode. The keys of what it returns become the names of the outputs.
+        module: A module in evaluation mode. The keys of its result become the names of the outputs.
         signature: The name of the signature.
-        inputs: Example tensors; their names, shapes and types become those of the inputs. Tokens must be int32.
+        inputs: Example tensors; they define the names, shapes and types of the inputs. Tokens must be int32.
 
     Raises:
-        MissingExtra: If litert-torch is not installed (it has no build for ARM machines).
-        ExportError: If the converter cannot lower the module.
-        CapPruneError: If the disk is full.
+        MissingExtra: litert-torch is not installed (it has no build for ARM machines).
+        ExportError: The converter cannot lower the module.
+        CapPruneError: The disk is full.
     """
     try:
         with quiet():
             import litert_torch
             from litert_torch import progress
 
-            progress.console.quiet = True  # in a notebook it would write past stdout
+            progress.console.quiet = True  # in a notebook it would bypass stdout
     except ImportError as error:
         raise MissingExtra(
             "the TFLite converter is not installed",
@@ -50,13 +50,13 @@ def convert(module: nn.Module, signature: str, inputs: Mapping[str, Tensor]) -> 
             litert_torch.signature(signature, module, sample_kwargs=dict(inputs)).convert().export(str(path))
         except MemoryError:
             raise
-        except Exception as error:  # the converter raises its own and MLIR's exceptions, without a common base
+        except Exception as error:  # exceptions of the converter and of MLIR have no common base
             raise_if_unwritable(error, path)
             raise ExportError(f"the TFLite converter cannot lower `{signature}`", found=_reason(error)) from error
         return path.read_bytes()
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what a converter says; a listing of the graph and of its own source follows it."""
+    """Return the first line of a converter's message; a listing of the graph and of its own source follows it."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return first if len(first) <= LONGEST_REASON else first[:LONGEST_REASON] + "…"

@@ -1,7 +1,7 @@
-"""The way back from `sparse`: a .tflite with every weight as the converter wrote it, dense float32.
+"""The inverse of `sparse`: a .tflite with every weight in dense float32, as the converter wrote it.
 
-A bundle can so be timed against its own dense self where the run that it came from is not at hand. Values that were rounded
-when they were stored stay rounded; zeros become numbers like others again.
+So a bundle can be compared with its dense form without the run that it came from. Values that were rounded for storage
+stay rounded. Zeros are stored like other values.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from capprune_exporters.weights import (
 )
 
 KEEP_DIMENSIONS_VERSION = (
-    5  # of FULLY_CONNECTED; without that option, as of the others, 1 is the version of float32 weights
+    5  # version of FULLY_CONNECTED with that option; version 1, also of the other operators, reads float32 weights
 )
-EXPANDING = ("DENSIFY", "DEQUANTIZE")  # operators that only turn a stored weight into another form of it
+EXPANDING = ("DENSIFY", "DEQUANTIZE")  # operators that only expand a stored weight
 
 
 def make_dense(data: bytes) -> bytes:
-    """Undo what `make_sparse` did to a .tflite.
+    """Revert `make_sparse` on a .tflite.
 
     Args:
-        data: A model whose activations are float32: a `step`, not an encoder that computes in int8.
+        data: A model with float32 activations: a `step`, not an encoder that computes in int8.
 
     Returns:
         The same graph with dense float32 weights, and without the operators that expanded them.
 
     Raises:
-        ExportError: If the model has more than one subgraph.
+        ExportError: The model has more than one subgraph.
     """
     model = unpack(data)
     graph = model.subgraphs[0]
@@ -65,7 +65,7 @@ def make_dense(data: bytes) -> bytes:
 
 
 def _is_rewritten(model: Any, tensor: Any) -> bool:
-    """Whether a tensor is stored, and sparse or in int8."""
+    """Return whether a tensor is stored, and sparse or int8."""
     data = model.buffers[tensor.buffer].data
     stored = data is not None and len(data) > 0
     return stored and (tensor.sparsity is not None or tensor.type == schema.TensorType.INT8)
@@ -78,7 +78,7 @@ def _store_dense(model: Any, tensor: Any) -> None:
 
 
 def _stored(model: Any, tensor: Any) -> SparseWeights:
-    """What a tensor holds, in the form in which it holds it."""
+    """Return the stored content of a tensor, in its storage form."""
     rows, columns = prod(tensor.shape[:-1]), int(tensor.shape[-1])
     values = _values(model, tensor)
     if tensor.sparsity is None:
@@ -101,7 +101,7 @@ def _values(model: Any, tensor: Any) -> Values:
 
 
 def _leave_out(model: Any, operator: Any, weights: set[int]) -> None:
-    """Take an expanding operator out of the graph, where what it expands is float32 and dense now."""
+    """Remove an expanding operator from the graph, if its weight is dense float32 now."""
     graph = model.subgraphs[0]
     (source,), (expanded,) = operator.inputs, operator.outputs
     gather = next((one for one in graph.operators if source in list(one.outputs)), None)

@@ -1,15 +1,16 @@
-"""The forms in which a .tflite can hold a weight matrix, which of them fit where, and how each is stored.
+"""Storage forms of a weight matrix in a .tflite, the operators that support each, and their encoding.
 
     form               used by                              in the file
     dense_float32      anything                             every value
     csr_float32        FULLY_CONNECTED                      kept values, columns, row pointers
     densify_float32    anything, through a DENSIFY          the same; a filter (N, h, w, K) of a CONV_2D as well
     dense_int8         FULLY_CONNECTED, EMBEDDING_LOOKUP    every code, one scale
-    block_1x16_int8    FULLY_CONNECTED                      kept blocks of codes, their places, row pointers, one scale
+    block_1x16_int8    FULLY_CONNECTED                      kept blocks of codes, positions, row pointers, one scale
     densify_int8       FULLY_CONNECTED, EMBEDDING_LOOKUP,   kept codes, columns, row pointers, one scale
                        GATHER, through a DENSIFY
 
-FULLY_CONNECTED with int8 weights takes and gives float32 and rounds its input to int8 itself (a hybrid kernel).
+FULLY_CONNECTED with int8 weights has float32 inputs and outputs, and quantises its input to int8 itself (a hybrid
+kernel).
 """
 
 from __future__ import annotations
@@ -30,17 +31,18 @@ FORMS = ("dense_float32", "csr_float32", "densify_float32", "dense_int8", "block
 DENSIFIED = ("densify_float32", "densify_int8")
 ANY_RANK = ("dense_float32", "densify_float32")
 BLOCK = 16
-MOST_COLUMNS = 4096  # of a matrix in blocks, whose kernel keeps the place of a block in a byte
+MOST_COLUMNS = 4096  # of a matrix in blocks, whose kernel stores the position of a block in a byte
 MOST_BLOCKS = 255  # in a row, which the kernel counts in a byte
 
-# An operator and the place of the weight among its inputs; forms that are not here can be used by anything.
+# An operator and the position of the weight among its inputs; forms that are not listed work with any operator.
 FITS = {
     "csr_float32": {("FULLY_CONNECTED", 1)},
     "dense_int8": {("FULLY_CONNECTED", 1), ("EMBEDDING_LOOKUP", 1)},
     "block_1x16_int8": {("FULLY_CONNECTED", 1)},
     "densify_int8": {("FULLY_CONNECTED", 1), ("EMBEDDING_LOOKUP", 1), ("GATHER", 0)},
 }
-# What somebody may well ask for, and why they do not get it; the verifier refuses the same, and a test runs each.
+# Forms that users may ask for, and why they are not supported. The verifier refuses the same forms, and a test runs
+# each.
 COMPUTED_WRONGLY = {
     "csr_int8": "ai-edge-litert 2.3, tf.lite 2.21 and tflite-runtime 2.14 compute int8 without blocks wrongly",
     "block_1x16_int8_per_row": "tflite-runtime 2.14 computes blocks with a scale a row wrongly",
@@ -51,16 +53,16 @@ Matrix = npt.NDArray[np.float32]
 
 
 def check_form(form: str, matrix: Matrix, used_by: Iterable[tuple[str, int]], name: str) -> None:
-    """Refuse a form that a matrix, or an operator that uses it, cannot take.
+    """Check that a matrix and an operator that uses it support a form.
 
     Args:
-        form: One of `FORMS`, or what somebody took for one.
+        form: One of `FORMS`, or an unknown name.
         matrix: `(N, K)`.
-        used_by: Operators and the place of the matrix among their inputs.
-        name: Of the tensor.
+        used_by: Operators and the position of the matrix among their inputs.
+        name: Name of the tensor.
 
     Raises:
-        ExportError: With the reason.
+        ExportError: The form does not fit; the message has the reason.
     """
     if reason := COMPUTED_WRONGLY.get(form):
         raise ExportError(
@@ -87,12 +89,12 @@ def check_form(form: str, matrix: Matrix, used_by: Iterable[tuple[str, int]], na
 
 
 def encoded(form: str, matrix: Matrix, weights: str) -> SparseWeights:
-    """What a form holds of a matrix.
+    """Return the encoding of a matrix in a form.
 
     Args:
-        form: One of `FORMS` but `dense_float32`.
-        matrix: `(N, K)`; what has more dimensions counts as a matrix of rows along the last.
-        weights: `float32`, `int8` or `codebook4`; the values of sparse float32 forms are exactly those of `requantised`.
+        form: One of `FORMS` except `dense_float32`.
+        matrix: `(N, K)`; more dimensions count as a matrix of rows along the last one.
+        weights: `float32`, `int8` or `codebook4`; the values of sparse float32 forms equal those of `requantised`.
     """
     matrix = matrix.reshape(-1, matrix.shape[-1])
     if form == "dense_int8":
@@ -105,7 +107,7 @@ def encoded(form: str, matrix: Matrix, weights: str) -> SparseWeights:
 
 
 def store(model: Any, tensor: Any, weights: SparseWeights) -> int:
-    """Replace the content of a tensor; returns the bytes that values, columns and row pointers take."""
+    """Replace the content of a tensor; return the bytes of values, columns and row pointers."""
     match weights:
         case DenseWeights(values=values):
             size = 0
@@ -126,14 +128,14 @@ def store(model: Any, tensor: Any, weights: SparseWeights) -> int:
             tensor.quantization.scale, tensor.quantization.zeroPoint = scales, np.zeros(scales.size, np.int64)
         case _:
             raise TypeError(f"a .tflite cannot hold {type(values).__name__}")
-    tensor.buffer = add_buffer(model, content)  # a buffer of its own: another tensor may share the old one
+    tensor.buffer = add_buffer(model, content)  # a new buffer, because another tensor may share the old one
     return len(content) + size
 
 
 def _set_sparsity(
     tensor: Any, columns: int, row_pointers: npt.NDArray[np.int64], places: npt.NDArray[np.int64], block: int = 1
 ) -> int:
-    """Describe compressed rows, or blocks along them; returns the bytes of pointers and places."""
+    """Describe compressed rows, or blocks along them; return the bytes of pointers and positions."""
     kept = schema.DimensionMetadataT()
     kept.format = schema.DimensionType.SPARSE_CSR
     kept.arraySegmentsType, kept.arraySegments, segment_bytes = _index_vector(row_pointers, int(row_pointers[-1]))
@@ -154,7 +156,7 @@ def _dense_level(size: int) -> Any:
 
 
 def _index_vector(numbers: npt.NDArray[np.int64], largest: int) -> tuple[int, Any, int]:
-    """The narrowest type that reaches `largest`: its number in the schema, the vector, its bytes."""
+    """Return the narrowest type that holds `largest`: its number in the schema, the vector, its bytes."""
     dtype: type[np.integer[Any]]
     if largest < 1 << 8:
         kind, vector, dtype = schema.SparseIndexVector.Uint8Vector, schema.Uint8VectorT(), np.uint8

@@ -1,6 +1,6 @@
-"""The graph of a .tflite as the schema's objects: reading, packing, new operators, metadata.
+"""Work with the graph of a .tflite as the schema's objects: read, pack, new operators, metadata.
 
-The schema's Python classes have no types, so that a model, tensor or operator is `Any` here.
+The schema's Python classes are not typed, so a model, tensor or operator is `Any` here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from capprune_runtime.errors import ExportError
 
-BYTES_ALIGNMENT = 16  # what the TFLite schema asks of stored weights, and vector units on ARM like
+BYTES_ALIGNMENT = 16  # required by the TFLite schema for stored weights, and efficient for vector units on ARM
 FILE_IDENTIFIER = b"TFL3"
 VOCABULARY_METADATA, MODEL_METADATA = "capprune.vocabulary", "capprune.model"
 
@@ -26,10 +26,10 @@ _OPTIONS = {
 
 
 def unpack(data: bytes) -> Any:
-    """The bytes of a .tflite as a schema object.
+    """Return the bytes of a .tflite as a schema object.
 
     Raises:
-        ExportError: If the model has more than one subgraph.
+        ExportError: The model has more than one subgraph.
     """
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     if len(model.subgraphs) != 1:
@@ -38,23 +38,23 @@ def unpack(data: bytes) -> Any:
 
 
 def pack(model: Any) -> bytes:
-    """A schema object back to the bytes of a .tflite."""
+    """Return the bytes of a .tflite from a schema object."""
     builder = _Builder(1 << 20)
     builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())
 
 
 class _Builder(flatbuffers.Builder):  # type: ignore[misc]  # the package has no types
-    """Aligns vectors of bytes as the schema demands; the schema's Python classes do not."""
+    """Aligns vectors of bytes as the schema requires, which its Python classes do not."""
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
-        """See the base; called for every vector."""
+        """Start a vector with the required alignment; see the base class."""
         start: int = super().StartVector(elemSize, numElems, BYTES_ALIGNMENT if elemSize == 1 else alignment)
         return start
 
 
 def add_metadata(data: bytes, vocabulary_text: bytes, manifest_json: bytes) -> bytes:
-    """Put what a model needs to be used into the model file itself; what stood there under these names is replaced.
+    """Store the metadata that a model needs for use in its file, replacing earlier metadata of these names.
 
     Args:
         data: A .tflite.
@@ -73,7 +73,7 @@ def add_metadata(data: bytes, vocabulary_text: bytes, manifest_json: bytes) -> b
 
 
 def add_buffer(model: Any, content: bytes) -> int:
-    """The number of a new buffer; shared ones are not changed in place."""
+    """Return the index of a new buffer; shared buffers are not changed in place."""
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(content, np.uint8)
     model.buffers.append(buffer)
@@ -81,7 +81,7 @@ def add_buffer(model: Any, content: bytes) -> int:
 
 
 def forget_unused_buffers(model: Any) -> None:
-    """Empty the buffers that no tensor and no metadata refers to any more."""
+    """Empty the buffers that no tensor and no metadata refers to."""
     used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
     used |= {entry.buffer for entry in model.metadata or []}
     for number, buffer in enumerate(model.buffers):
@@ -90,10 +90,10 @@ def forget_unused_buffers(model: Any) -> None:
 
 
 def add_computed(model: Any, like: Any, suffix: bytes, kind: int) -> int:
-    """The index of a new tensor that is computed: shape and name after another, type `kind`."""
+    """Return the index of a new computed tensor: shape and name from another, type `kind`."""
     tensor = schema.TensorT()
     tensor.shape, tensor.type = like.shape, kind
-    tensor.buffer = 0  # by convention the empty buffer
+    tensor.buffer = 0  # the empty buffer, by convention
     tensor.name = (like.name or b"tensor") + suffix
     tensors = model.subgraphs[0].tensors
     tensors.append(tensor)
@@ -101,7 +101,7 @@ def add_computed(model: Any, like: Any, suffix: bytes, kind: int) -> int:
 
 
 def new_operator(model: Any, builtin: int, inputs: Sequence[int], outputs: Sequence[int], version: int = 1) -> Any:
-    """A DENSIFY, DEQUANTIZE or QUANTIZE, not yet in the graph."""
+    """Return a DENSIFY, DEQUANTIZE or QUANTIZE that is not yet in the graph."""
     operator = schema.OperatorT()
     operator.opcodeIndex = _operator_code(model, builtin, version)
     operator.inputs, operator.outputs = list(inputs), list(outputs)
@@ -111,19 +111,19 @@ def new_operator(model: Any, builtin: int, inputs: Sequence[int], outputs: Seque
 
 
 def operator_name(model: Any, operator: Any) -> str:
-    """The schema's name, such as FULLY_CONNECTED."""
+    """Return the schema's name, such as FULLY_CONNECTED."""
     code = model.operatorCodes[operator.opcodeIndex].builtinCode
     return next(str(name) for name, value in vars(schema.BuiltinOperator).items() if value == code)
 
 
 def set_version(model: Any, operator: Any, version: int) -> None:
-    """Give one operator a version; others of its kind, which share its code, keep theirs."""
+    """Set the version of one operator, without changing others that share its code."""
     builtin = model.operatorCodes[operator.opcodeIndex].builtinCode
     operator.opcodeIndex = _operator_code(model, builtin, version)
 
 
 def _operator_code(model: Any, builtin: int, version: int) -> int:
-    """The index of a builtin operator's code of this version, added if it is not there."""
+    """Return the index of a builtin operator's code of this version, added if missing."""
     for number, code in enumerate(model.operatorCodes):
         if (code.builtinCode, code.version) == (builtin, version):
             return number

@@ -1,4 +1,4 @@
-"""Int8 weights through ai-edge-quantizer."""
+"""Int8 weights with ai-edge-quantizer."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from capprune_exporters.quiet import quiet
 from capprune_exporters.tflite.graph import add_buffer, forget_unused_buffers, operator_name, pack, unpack
 from capprune_runtime.errors import ExportError, MissingExtra
 
-# Bounds on the step of a channel's int32 sum: relative to the output's step, below which kernels lose the multiplier; and so
-# that a bias leaves room for the products.
+# Bounds on the step of a channel's int32 sum. With a smaller share of the output's step, kernels lose the multiplier.
+# With a larger bias, the sum has no room for the products.
 LEAST_STEP = 2.0**-19
 MOST_BIAS = 2.0**30
 _CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
-# Operators of attention and normalisation that have no right kernel for int8 in some runtime.
+# Operators of attention and normalisation without a correct int8 kernel in some runtime.
 _FLOAT_ONLY = frozenset({"BATCH_MATMUL", "DIV", "GELU", "LOG", "RSQRT", "SQRT", "SQUARED_DIFFERENCE"})
 
 
 def weight_only_int8(data: bytes) -> bytes:
-    """Store every dense weight as int8 with one scale a channel; compute stays float32.
+    """Store every dense weight as int8 with one scale per channel; compute stays float32.
 
-    A quarter of the bytes, as fast and as accurate as the other int8 forms on x86, and right in every runtime. Weights
-    behind a DENSIFY, which are smaller than int8 already, stay as they are.
+    The weights take a quarter of the bytes. This form is as fast and accurate as the other int8 forms on x86, and
+    correct in every runtime. Weights behind a DENSIFY, which are already smaller than int8, are not changed.
 
     Args:
         data: A float32 .tflite.
 
     Raises:
-        MissingExtra: If ai-edge-quantizer is not installed.
-        ExportError: If the quantizer gives no model.
+        MissingExtra: ai-edge-quantizer is not installed.
+        ExportError: The quantizer returns no model.
     """
     return _quantised(_quantizer(data, "weight_only_wi8_afp32"), unpack(data))
 
 
 def dynamic_int8(data: bytes) -> bytes:
-    """Store every weight as int8 with one scale a channel; compute in int8, with activations scaled as they come.
+    """Store every weight as int8 with one scale per channel; compute in int8, with activations scaled at run time.
 
-    A rival that benchmarks compare with. It is not for bundles: tflite-runtime 2.14 computes it wrongly without a word, so
-    that the verifier refuses it. `make_sparse` with `dense_int8` gives a file that is as fast and right everywhere.
+    Only for comparison in benchmarks. The verifier refuses it in bundles, because tflite-runtime 2.14 silently computes
+    it wrongly. `make_sparse` with `dense_int8` makes a file that is as fast, and correct in every runtime.
 
     Args:
         data: A float32 .tflite.
 
     Raises:
-        MissingExtra: If ai-edge-quantizer is not installed.
-        ExportError: If the quantizer gives no model.
+        MissingExtra: ai-edge-quantizer is not installed.
+        ExportError: The quantizer returns no model.
     """
     return _quantised(_quantizer(data, "dynamic_wi8_afp32"), unpack(data))
 
 
 def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]]]) -> bytes:
-    """Compute convolutions in int8, with the ranges of activations taken from examples; inputs and outputs stay float32.
+    """Compute convolutions in int8, with activation ranges from examples; inputs and outputs stay float32.
 
-    What ARM and int8-only accelerators like, and the fastest on x86 too. The projections, FULLY_CONNECTED, compute in float32:
-    in int8 the range of all outputs together costs the first state a fifth of its precision. Their weights are int8, or stay as
-    they are behind a DENSIFY. Where attention follows the convolutions, all that is behind the last of them computes in float32:
-    its masks and shares do not fit one int8 range.
+    This form suits ARM and int8-only accelerators, and is also the fastest on x86. The projections, FULLY_CONNECTED,
+    compute in float32: in int8 the common range of all outputs would cost the first state a fifth of its precision.
+    Their weights are int8, or unchanged behind a DENSIFY. If attention follows the convolutions, everything after the
+    last convolution computes in float32, because its masks and weights do not fit one int8 range.
 
     Args:
         data: A float32 .tflite with one signature.
         calibration: Inputs of the signature by name, such as a few dozen photos of the training split.
 
     Raises:
-        MissingExtra: If ai-edge-quantizer is not installed.
-        ExportError: If there is nothing to calibrate on, or the quantizer gives no model.
+        MissingExtra: ai-edge-quantizer is not installed.
+        ExportError: There is nothing to calibrate on, or the quantizer returns no model.
     """
     examples = [dict(inputs) for inputs in calibration]
     if not examples:
@@ -113,7 +113,7 @@ def _quantizer(data: bytes, recipe_name: str) -> Any:
 
 
 def _quantised(work: Any, float_model: Any, ranges: Any = None) -> bytes:
-    """The finished file of a quantizer that has its recipe and, for static int8, the ranges of activations."""
+    """Return the file of a quantizer that has its recipe and, for static int8, the ranges of activations."""
     with quiet():
         quantised = work.quantize(ranges).quantized_model
     if not quantised:
@@ -124,9 +124,9 @@ def _quantised(work: Any, float_model: Any, ranges: Any = None) -> bytes:
 
 
 def _reading_densified(model: Any) -> Iterator[tuple[str, str]]:
-    """Operators that read an expanded weight: a regular expression for their outputs, and their kind.
+    """Return a regular expression for the outputs of the operators that read an expanded weight, and their kind.
 
-    The quantizer would turn such a weight into int8 at every run.
+    The quantizer would convert such a weight to int8 in every run.
     """
     graph = model.subgraphs[0]
     kinds = {id(operator): operator_name(model, operator) for operator in graph.operators}
@@ -138,31 +138,31 @@ def _reading_densified(model: Any) -> Iterator[tuple[str, str]]:
 
 
 def _attention(model: Any) -> Iterator[tuple[str, str]]:
-    """What is behind the last convolution, where that has operators that compute float32 only; as `_reading_densified`."""
+    """Return what follows the last convolution, if some of it computes only in float32; see `_reading_densified`."""
     graph = model.subgraphs[0]
     kinds = [operator_name(model, operator) for operator in graph.operators]
     behind = max((place for place, kind in enumerate(kinds) if kind in _CHANNEL_AXIS), default=-1) + 1
     if not _FLOAT_ONLY & set(kinds):
         return
     for operator, kind in zip(graph.operators[behind:], kinds[behind:], strict=True):
-        if kind != "FULLY_CONNECTED":  # computes float32 anyway, and has int8 weights
+        if kind != "FULLY_CONNECTED":  # it computes in float32 anyway, and has int8 weights
             names = [graph.tensors[index].name.decode() for index in operator.outputs]
             yield (
                 "^" + "".join(re.escape(f"{name};") for name in names) + "$",
                 "*",
-            )  # the scope that the quantizer gives it
+            )  # the quantizer's scope of the operator
 
 
 def _widen_channels(model: Any, operator: Any, float_model: Any) -> None:
-    """Give channels with hardly any weights a larger scale.
+    """Set a larger scale for channels whose weights are nearly zero.
 
-    The quantizer takes a channel's scale from its largest weight, and the step of its bias from that. In channels that died in
-    training the bias is then beyond int32, is cut off, and lets the sum overflow.
+    The quantizer derives a channel's scale from its largest weight, and the step of its bias from that scale. In
+    channels that died in training the bias then exceeds int32, is clipped, and makes the sum overflow.
 
     Args:
-        model: As quantised; the quantizer keeps the indices of tensors.
+        model: The quantised model; the quantizer keeps the indices of tensors.
         operator: CONV_2D or DEPTHWISE_CONV_2D.
-        float_model: What it was made from.
+        float_model: The model before quantisation.
     """
     tensors = model.subgraphs[0].tensors
     x, weight, y = tensors[operator.inputs[0]], tensors[operator.inputs[1]], tensors[operator.outputs[0]]
@@ -170,7 +170,7 @@ def _widen_channels(model: Any, operator: Any, float_model: Any) -> None:
         return
     bias_index = operator.inputs[2] if len(operator.inputs) > 2 else -1
     bias = _float_values(float_model, bias_index) if bias_index >= 0 else np.zeros(len(weight.quantization.scale))
-    steps = np.float64(x.quantization.scale[0]) * weight.quantization.scale  # of the sum, channel by channel
+    steps = np.float64(x.quantization.scale[0]) * weight.quantization.scale  # step of the sum, for each channel
     least = np.maximum(np.float64(y.quantization.scale[0]) * LEAST_STEP, np.abs(bias) / MOST_BIAS)
     if (steps >= least).all():
         return
@@ -192,9 +192,9 @@ def _float_values(model: Any, index: int) -> npt.NDArray[np.float32]:
 
 
 def _name_outputs(model: Any, float_model: Any) -> None:
-    """Let the signature name the outputs of the graph, which the quantizer keeps in order.
+    """Set the outputs of the signature to those of the graph, whose order the quantizer keeps.
 
-    Of a tensor that is an output and read inside as well, it names the inner one.
+    If an output is also read inside the graph, the quantizer's signature names the inner tensor.
     """
     places = list(float_model.subgraphs[0].outputs)
     outputs = model.subgraphs[0].outputs

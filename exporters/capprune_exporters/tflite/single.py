@@ -1,4 +1,4 @@
-"""A .tflite of one matrix product, for measuring how fast a stored form of its weight runs."""
+"""A .tflite with one matrix product, to measure the speed of a storage form of its weight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INPUT, WEIGHT, OUTPUT = "x", "weight", "y"
 
 
 def single_product(weight: npt.NDArray[np.float32]) -> bytes:
-    """FULLY_CONNECTED from `x` (1, K) to `y` (1, N) with a dense float32 weight (N, K)."""
+    """Return a FULLY_CONNECTED from `x` (1, K) to `y` (1, N) with a dense float32 weight (N, K)."""
     rows, columns = weight.shape
     graph = schema.SubGraphT()
     graph.tensors = [

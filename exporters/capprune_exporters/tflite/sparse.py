@@ -1,13 +1,13 @@
-"""Rewriting the weights of a finished .tflite in the forms that the stock runtimes execute.
+"""Rewrite the weights of a finished .tflite in the forms that the stock runtimes execute.
 
-litert-torch writes pruned weights as dense tensors full of zeros. Here each constant float32 matrix takes the form that a
-plan names for it (see `forms`), or by a fixed rule, with enough zeros,
+litert-torch writes pruned weights as dense tensors full of zeros. Here each constant float32 matrix gets its form from
+a plan (see `forms`). Without one, a fixed rule stores matrices with enough zeros as
 
-* CSR, when it is the weight of a FULLY_CONNECTED in a one-row graph: the runtime has a kernel for exactly this;
-* CSR behind a DENSIFY, otherwise, and for the filters of convolutions: small in the file, expanded once at load, dense
-  speed.
+* CSR, for the weight of a FULLY_CONNECTED in a one-row graph, for which the runtime has a kernel;
+* CSR behind a DENSIFY, otherwise, and for the filters of convolutions: small in the file, expanded once at load, with
+the speed of dense weights.
 
-Forms that runtimes accept and compute wrongly are never written.
+Forms that runtimes accept but compute wrongly are never written.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from capprune_runtime.errors import ExportError
 
 __all__ = ["BYTES_ALIGNMENT", "add_metadata", "make_sparse", "pack"]
 
-FOLDING_ERROR = 1e-5  # relative: two roundings in float32, and room
-SMALLEST = 4096  # weights: below this, row pointers and one more operator cost more than zeros do
-SPARSE_KERNEL_PAYS = 0.9  # sparsity from which CSR is about as fast as dense float32; below it only the file gains
-DENSIFY_PAYS = 0.5  # sparsity from which 6 bytes a kept weight are clearly fewer than 4 a weight
-WEIGHT_INPUT = 1  # of FULLY_CONNECTED; the kernel knows sparse values in no other place
+FOLDING_ERROR = 1e-5  # relative: two float32 roundings, plus a margin
+SMALLEST = 4096  # weights; for smaller matrices row pointers and one more operator cost more than the zeros
+SPARSE_KERNEL_PAYS = 0.9  # sparsity from which CSR is about as fast as dense float32; below it CSR only saves space
+DENSIFY_PAYS = 0.5  # sparsity from which 6 bytes a kept weight are clearly fewer than 4 bytes a weight
+WEIGHT_INPUT = 1  # of FULLY_CONNECTED; the kernel supports sparse values only in this input
 FILTERS = (("CONV_2D", 1), ("DEPTHWISE_CONV_2D", 1))  # the only weights of more than two dimensions that are expanded
 
-# The operator versions of these weights. With any other, lower or higher, runtimes read sparse ones as dense without a word.
+# Operator versions for these weights. With any other version, runtimes silently read sparse weights as dense.
 SPARSE_FULLY_CONNECTED_VERSION = 8
 HYBRID_FULLY_CONNECTED_VERSION = 3
 HYBRID_EMBEDDING_LOOKUP_VERSION = 2
@@ -75,19 +75,19 @@ def make_sparse(
     """Rewrite the weights of a .tflite.
 
     Args:
-        data: As the converter wrote it: one subgraph, dense float32 weights.
-        one_row: Whether its FULLY_CONNECTED operators see one row at a time, as in `step`. With many rows the sparse
-            kernel loses to the dense one, and the weight is only stored sparse.
-        plan: The form of a tensor by its name; tensors that it does not name follow the fixed rule.
-        weights: The values of tensors in sparse float32 forms: `float32`, `int8` or `codebook4` (those of `requantised`),
-            for all of them or by tensor name, where a tensor that is not named keeps float32. Tensors in `dense_float32`
-            are not touched.
-        names: Values by parameter name; the stored tensor of these values gets the name.
+        data: The converter's file: one subgraph, dense float32 weights.
+        one_row: Whether its FULLY_CONNECTED operators take one row at a time, as in `step`. With many rows the sparse
+            kernel is slower than the dense one, and the weight is only stored sparse.
+        plan: Form of tensors by name; other tensors follow the fixed rule.
+        weights: The values of tensors in sparse float32 forms: `float32`, `int8` or `codebook4` (those of
+            `requantised`), for all of them or by tensor name. Other tensors keep float32. Tensors in `dense_float32`
+            are not changed.
+        names: Values by parameter name; the stored tensor with these values gets the name.
         filters: Whether filters of convolutions are stored sparse too, by the fixed rule.
 
     Raises:
-        ExportError: If the model has more than one subgraph; if the plan names a tensor that is not there, a form that does
-            not fit it, or a form that computes wrongly.
+        ExportError: The model has more than one subgraph, or the plan names a missing tensor, a form that does not fit
+            it, or a form that computes wrongly.
     """
     model = unpack(data)
     _rename(model, names or {})
@@ -110,12 +110,12 @@ def make_sparse(
 
 
 def stored_names(data: bytes, names: Mapping[str, Matrix]) -> frozenset[str]:
-    """Which parameters a converted model stores.
+    """Return the names of the parameters that a converted model stores.
 
-    Converters fold what is multiplied by zeros: where a layer has no weight left, those that only it reads are gone as well.
+    Converters fold products with zeros. If a layer has no weight left, parameters that only it reads are removed too.
 
     Args:
-        data: As the converter wrote it.
+        data: The converter's file.
         names: Values by parameter name.
     """
     model = unpack(data)
@@ -124,7 +124,7 @@ def stored_names(data: bytes, names: Mapping[str, Matrix]) -> frozenset[str]:
 
 
 def _rename(model: Any, names: Mapping[str, Matrix]) -> None:
-    """Give stored tensors the names of the parameters that have their values; each tensor takes one name.
+    """Give stored tensors the names of the parameters with their values; each tensor gets one name.
 
     Converters fold batch norms into filters, which rounds them.
     """
@@ -142,12 +142,12 @@ def _rename(model: Any, names: Mapping[str, Matrix]) -> None:
 
 
 def _same_shape(tensor: Any, expected: Matrix) -> bool:
-    """Converters put ones in front."""
+    """Return whether the shapes are equal, ignoring the sizes of 1 that converters add."""
     return [size for size in tensor.shape if size != 1] == [size for size in expected.shape if size != 1]
 
 
 def _constants(model: Any) -> Iterator[tuple[Any, Matrix]]:
-    """Stored float32 tensors and their values, flat."""
+    """Yield the stored float32 tensors and their flat values."""
     for tensor in model.subgraphs[0].tensors:
         data = model.buffers[tensor.buffer].data
         if tensor.type == schema.TensorType.FLOAT32 and data is not None and len(data):
@@ -155,7 +155,7 @@ def _constants(model: Any) -> Iterator[tuple[Any, Matrix]]:
 
 
 def _weights(model: Any) -> Iterator[_Weight]:
-    """Constant float32 matrices and filters that operators use."""
+    """Return the constant float32 matrices and filters that operators use."""
     graph = model.subgraphs[0]
     stored = {id(tensor): values for tensor, values in _constants(model)}
     for index, tensor in enumerate(graph.tensors):
@@ -172,7 +172,7 @@ def _name(tensor: Any) -> str:
 
 
 def _form(model: Any, weight: _Weight, *, one_row: bool) -> str:
-    """The fixed rule."""
+    """Return the form by the fixed rule."""
     sparsity = 1 - np.count_nonzero(weight.values) / weight.values.size
     if weight.values.size < SMALLEST or sparsity < DENSIFY_PAYS:
         return "dense_float32"
@@ -183,7 +183,7 @@ def _form(model: Any, weight: _Weight, *, one_row: bool) -> str:
 
 
 def _uses(model: Any, weight: _Weight) -> list[tuple[str, int]]:
-    """Every use of a weight: operator and place among its inputs."""
+    """Return every use of a weight: the operator and the position among its inputs."""
     return [
         (operator_name(model, operator), place)
         for operator in weight.users
@@ -208,7 +208,7 @@ def _rewrite(model: Any, weight: _Weight, form: str, quantised: str) -> StoredTe
 
 
 def _let_read(model: Any, operator: Any, form: str) -> None:
-    """Give an operator the version and options that its weight's form needs."""
+    """Set the version and options of an operator for the form of its weight."""
     if operator_name(model, operator) == "EMBEDDING_LOOKUP":
         set_version(model, operator, HYBRID_EMBEDDING_LOOKUP_VERSION)
         return
@@ -218,10 +218,10 @@ def _let_read(model: Any, operator: Any, form: str) -> None:
 
 
 def _insert_densify(model: Any, weight: _Weight) -> None:
-    """Put a DENSIFY, and for int8 a DEQUANTIZE, between a sparse constant and the operators that use it.
+    """Insert a DENSIFY, and for int8 a DEQUANTIZE, between a sparse constant and the operators that use it.
 
-    Rows of int8 are looked up first and dequantised then: of a whole table, runtimes dequantise everything in every step, or
-    read memory that was never written.
+    Rows of int8 are looked up first and dequantised afterwards. With a whole table, runtimes would dequantise all of it
+    in every step, or read uninitialised memory.
     """
     graph = model.subgraphs[0]
     source = graph.tensors[weight.index]
@@ -248,7 +248,7 @@ def _insert_densify(model: Any, weight: _Weight) -> None:
 
 
 def _dequantise_gathered(model: Any, gather: Any, quantisation: Any) -> None:
-    """Let a GATHER give int8, and what it gave before come from a DEQUANTIZE behind it."""
+    """Change the output of a GATHER to int8, with a DEQUANTIZE behind it for the original output."""
     graph = model.subgraphs[0]
     (before,) = gather.outputs
     codes = add_computed(model, graph.tensors[before], b"_int8", schema.TensorType.INT8)
