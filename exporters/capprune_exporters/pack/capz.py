@@ -1,6 +1,6 @@
-"""Packing a bundle into one file, and unpacking it: `capprune pack` and `capprune unpack`.
+"""Pack a bundle into one file and unpack it, for `capprune pack` and `capprune unpack`.
 
-`capprune_runtime.bundle.capz` reads packed bundles and knows their layout.
+`capprune_runtime.bundle.capz` reads packed bundles and defines their layout.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from capprune_runtime.formats import kind_of_name
 
 @dataclass(frozen=True)
 class PackedFile:
-    """What one file of the bundle takes: as it is, and packed without its entry in the header."""
+    """Sizes of one file of the bundle: original, and packed without its entry in the header."""
 
     name: str
     coding: str
@@ -42,14 +42,14 @@ class PackedFile:
 
 @dataclass(frozen=True)
 class PackReport:
-    """Where the bytes of a packed bundle went.
+    """Sizes of the parts of a packed bundle.
 
     Attributes:
         place: The packed bundle.
-        files: Of the bundle, in the order of their names.
-        tensors: Those of the model files that were coded as weights; the rest is zlib.
-        bundle_bytes: What the bundle takes as a folder.
-        packed_bytes: What the packed bundle takes.
+        files: Files of the bundle, in the order of their names.
+        tensors: Tensors of the model files that were coded as weights; the rest is zlib.
+        bundle_bytes: Size of the bundle as a folder.
+        packed_bytes: Size of the packed bundle.
     """
 
     place: Path
@@ -60,18 +60,18 @@ class PackReport:
 
 
 def pack(bundle_place: Path, out: Path) -> PackReport:
-    """Pack a bundle; the packed one appears under its name once it has been unpacked and found equal.
+    """Pack a bundle; the packed file appears at its path only after it has been unpacked and compared.
 
-    The same bundle gives the same bytes, as long as zlib is the same.
+    The same bundle and version of zlib give the same bytes.
 
     Args:
         bundle_place: A bundle, which is verified first.
-        out: The packed bundle, which ends in `.capz`; one that is there already is replaced.
+        out: The packed bundle, ending in `.capz`; an existing one is replaced.
 
     Raises:
-        UsageError: If `out` has another ending, or there is no such bundle.
-        BundleError: If the bundle breaks a rule, or is too large to be packed.
-        CapPruneError: If the packed bundle does not expand to the same bytes: a defect of ours.
+        UsageError: `out` has another extension, or there is no such bundle.
+        BundleError: The bundle breaks a rule, or is too large to be packed.
+        CapPruneError: The packed bundle does not expand to the same bytes: a defect of capprune.
     """
     if out.suffix != CAPZ_SUFFIX or out.is_dir():
         raise UsageError("a packed bundle is a file of this ending", where=out, expected=CAPZ_SUFFIX)
@@ -95,15 +95,15 @@ def pack(bundle_place: Path, out: Path) -> PackReport:
 
 
 def pack_file(name: str, data: bytes, words: bytes = b"") -> tuple[int, bytes, tuple[PackedTensor, ...]]:
-    """Code one file in the way that takes fewest bytes.
+    """Code one file with the coding that needs the fewest bytes.
 
     Args:
-        name: Of the file in the bundle.
+        name: Name of the file in the bundle.
         data: The whole file.
         words: The bundle's vocabulary.txt.
 
     Returns:
-        Coding, section, and the tensors that were coded.
+        The coding, the section, and the tensors that were coded.
     """
     whole = zlib.compress(data, 9)
     if kind_of_name(name) is not None:
@@ -114,18 +114,18 @@ def pack_file(name: str, data: bytes, words: bytes = b"") -> tuple[int, bytes, t
 
 
 def unpack(packed: Path, out: Path) -> Bundle:
-    """Expand a packed bundle into a folder; it appears under its name once the bundle has been verified.
+    """Expand a packed bundle into a folder, which appears at its path only after verification.
 
     Args:
         packed: A packed bundle.
-        out: The bundle's folder, to be made.
+        out: The folder to create.
 
     Returns:
-        The verified bundle, at its place.
+        The verified bundle, at its path.
 
     Raises:
-        UsageError: If there is no such file, or something at `out` already.
-        BundleError: If the packed bundle, or the bundle in it, breaks a rule.
+        UsageError: There is no such file, or `out` exists already.
+        BundleError: The packed bundle, or the bundle in it, breaks a rule.
     """
     if not packed.is_file():
         raise UsageError("there is no such packed bundle", where=packed, expected=f"a {CAPZ_SUFFIX} file")
@@ -159,7 +159,7 @@ def _container(sections: list[tuple[str, int, bytes, bytes]]) -> bytes:
 
 
 def _prove(packed: Path, bundle: Bundle) -> None:
-    """Refuse a packed bundle that does not expand to the bundle's bytes."""
+    """Check that a packed bundle expands to the bundle's bytes."""
     members = open_capz(packed)
     same = members.names(len(bundle.files)) == tuple(sorted(bundle.files))
     for name, data in bundle.files.items():

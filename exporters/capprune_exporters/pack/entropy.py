@@ -1,6 +1,6 @@
-"""Coding streams of symbols: tables from counts, the rANS encoder, and the floor that no zeroth-order coder goes below.
+"""Code streams of symbols: tables from counts, the rANS encoder, and the lower bound of zeroth-order coders.
 
-`capprune_runtime.bundle.rans` decodes, and says how the streams are laid out.
+`capprune_runtime.bundle.rans` decodes the streams and describes their layout.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 
 from capprune_runtime.bundle.rans import LOW, MOST_LANES, SYMBOLS, FrequencyTable, Symbols
 
-SYMBOLS_PER_LANE = 1024  # each lane costs its state of 4 bytes, and each step of all lanes its time in NumPy
+SYMBOLS_PER_LANE = 1024  # each lane costs 4 bytes for its state; each step of all lanes costs time in NumPy
 FEWEST_LANES = 16
 
 
 def floor_bytes(kept: int, total: int, values: NDArray[Any]) -> float:
-    """What a sparse tensor takes at least: total·H(kept / total) for the places and kept·H0(values) for the values.
+    """Return the smallest size of a sparse tensor with a zeroth-order coder.
 
-    H is the entropy of a coin, H0 that of the values as they are distributed. Tables and headers are not in it.
+    It is total·H(kept / total) for the positions and kept·H0(values) for the values. H is the binary entropy, H0 the
+    entropy of the distribution of the values. Tables and headers are not included.
 
     Args:
-        kept: Weights that are not zero.
-        total: Weights in all.
-        values: The kept ones, in any form that tells them apart.
+        kept: Number of weights that are not zero.
+        total: Number of all weights.
+        values: The kept weights, in any form that distinguishes them.
 
     Returns:
         Bytes, not rounded.
@@ -34,18 +35,18 @@ def floor_bytes(kept: int, total: int, values: NDArray[Any]) -> float:
 
 
 def _entropy_bits(counts: NDArray[np.int64]) -> float:
-    """Bits of a sequence in which each thing comes so often."""
+    """Return the entropy in bits of a sequence with these counts of its symbols."""
     counts = counts[counts > 0]
     return float((counts * np.log2(counts.sum() / counts)).sum())
 
 
 def count_symbols(symbols: Symbols) -> NDArray[np.int64]:
-    """How often each of the 256 symbols comes."""
+    """Return the counts of the 256 symbols."""
     return np.bincount(symbols, minlength=SYMBOLS)
 
 
 def fit_table(counts: NDArray[np.int64], bits: int) -> FrequencyTable:
-    """The best table of 2^bits parts for symbols that come so often; each that comes has at least one part.
+    """Return the best frequency table with the sum 2^bits for symbol counts; present symbols have at least 1.
 
     Args:
         counts: `(256,)`, of which at most 2^bits are not 0.
@@ -55,7 +56,7 @@ def fit_table(counts: NDArray[np.int64], bits: int) -> FrequencyTable:
     share = counts / counts.sum() * (1 << bits)
     frequencies = np.where(used, np.maximum(np.floor(share), 1), 0).astype(np.int64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        while (left := (1 << bits) - int(frequencies.sum())) > 0:  # at most once a symbol
+        while (left := (1 << bits) - int(frequencies.sum())) > 0:  # at most once per symbol
             gain = np.where(used, counts * np.log2((frequencies + 1) / frequencies), -1)
             frequencies[np.argsort(-gain, kind="stable")[: min(left, int(used.sum()))]] += 1
         while int(frequencies.sum()) > 1 << bits:
@@ -65,13 +66,13 @@ def fit_table(counts: NDArray[np.int64], bits: int) -> FrequencyTable:
 
 
 def coded_bits(counts: NDArray[np.int64], table: FrequencyTable) -> float:
-    """Bits that symbols take which come so often, coded with a table."""
+    """Return the size in bits of symbols with these counts, coded with a table."""
     used = counts > 0
     return float((counts[used] * (table.bits - np.log2(table.frequencies[used]))).sum())
 
 
 def choose_lanes(symbols: int) -> int:
-    """A power of two that suits a stream of so many symbols."""
+    """Return a suitable power of two for a stream of this many symbols."""
     lanes = FEWEST_LANES
     while 2 * lanes * SYMBOLS_PER_LANE <= symbols and lanes < MOST_LANES:
         lanes *= 2
@@ -81,13 +82,13 @@ def choose_lanes(symbols: int) -> int:
 def encode_runs(
     runs: Sequence[tuple[Symbols, FrequencyTable]], lanes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
-    """Code symbols; `decode_runs` gives them back.
+    """Encode symbols; `decode_runs` decodes them.
 
-    A decoder undoes the encoder's steps, so that the encoder starts from the end.
+    The decoder reverses the encoder's steps, so the encoder starts at the end.
 
     Args:
-        runs: Symbols with the table to code them with, in which each of them has a frequency.
-        lanes: How many states take turns.
+        runs: Symbols with their tables, in which each symbol has a frequency.
+        lanes: Number of interleaved states.
 
     Returns:
         The states `(lanes,)`, and the words.

@@ -1,11 +1,10 @@
-"""Cutting a model file into literal bytes and coded pieces, each coded in the way that takes fewest bytes.
+"""Cut a model file into literal bytes and coded pieces, each with the coding that needs the fewest bytes.
 
-`capprune_runtime.bundle.capz_pieces` puts the file together again and knows the layout; here stands what to cut:
+`capprune_runtime.bundle.capz_pieces` expands the file and defines the layout. This module decides what to cut:
 
     of a sparse tensor    row pointers and column indices, together, as gaps between kept weights
-    of stored values      8 bits as they are; float32 as symbols where there are at most 256 different ones, and byte by byte
-                          where there are more
-    of metadata           the vocabulary, which the bundle holds as a file already
+    of stored values      8 bits unchanged; float32 as symbols for at most 256 distinct values, else byte by byte
+    of metadata           the vocabulary, which the bundle already holds as a file
 """
 
 from __future__ import annotations
@@ -36,24 +35,24 @@ from capprune_runtime.bundle.capz_plan import (
 from capprune_runtime.bundle.rans import SYMBOLS, FrequencyTable, Symbols
 from capprune_runtime.tflite.file import Sparsity
 
-SMALLEST_BYTES = 64  # a vector below this is not worth a piece
-TABLE_BITS = range(8, 15)  # precisions that are tried
+SMALLEST_BYTES = 64  # smaller vectors are not worth a piece
+TABLE_BITS = range(8, 15)  # precisions to try
 MANTISSA_BITS = range(2, 6)
-TABLE_AROUND = 8  # bytes that zlib adds to a table that is packed alone, and not to one inside the plan
+TABLE_AROUND = 8  # bytes that zlib adds to a table compressed alone, but not to a table inside the plan
 
 
 @dataclass(frozen=True)
 class PackedTensor:
-    """What one stored tensor takes in a packed bundle.
+    """Sizes of one stored tensor in a packed bundle.
 
     Attributes:
         file: The model file that holds it.
-        name: Of the tensor in that file.
-        shape: Of the tensor, dense.
-        kept: Values that are not zero.
-        file_bytes: Values and, where sparse, indices and row pointers in the model file.
-        coded_bytes: The same in the packed bundle, with its share of tables and headers.
-        floor_bytes: What no zeroth-order coder goes below.
+        name: Name of the tensor in that file.
+        shape: Dense shape of the tensor.
+        kept: Number of values that are not zero.
+        file_bytes: Size in the model file: values and, if sparse, indices and row pointers.
+        coded_bytes: Size in the packed bundle, with its share of tables and headers.
+        floor_bytes: Lower bound of zeroth-order coders.
     """
 
     file: str
@@ -67,7 +66,7 @@ class PackedTensor:
 
 @dataclass(frozen=True)
 class CutFile:
-    """A model file as a section of a packed bundle, and where its bytes went."""
+    """A model file as a section of a packed bundle, and the sizes of its parts."""
 
     section: bytes
     tensors: tuple[PackedTensor, ...]
@@ -75,9 +74,9 @@ class CutFile:
 
 @dataclass
 class _Piece:
-    """One piece while it is made: its entry in the plan, what it adds to the streams, and what that should cost.
+    """One piece under construction: its entry in the plan, its part of the streams, and its estimated cost.
 
-    One without an entry is not coded, and only says what its bytes take among the literals.
+    A piece without an entry is not coded, and only holds the cost of its bytes among the literals.
     """
 
     cuts: list[tuple[int, int]]
@@ -94,15 +93,15 @@ class _Piece:
 
 
 def cut_model(data: bytes, name: str, words: bytes = b"") -> CutFile | None:
-    """Cut a model file that the verifier has passed.
+    """Cut a model file that the verifier has accepted.
 
     Args:
         data: The whole file.
-        name: Of the file in the bundle, whose ending tells what it is.
+        name: Name of the file in the bundle; its extension gives the format.
         words: The bundle's vocabulary.txt.
 
     Returns:
-        None where nothing in it is worth a piece, or there are more pieces than a section may hold.
+        The cut file; None if nothing in it is worth a piece, or there are more pieces than a section may hold.
     """
     file = np.frombuffer(data, np.uint8)
     alone = _words(data, words)
@@ -121,13 +120,13 @@ def cut_model(data: bytes, name: str, words: bytes = b"") -> CutFile | None:
 
 
 def _words(data: bytes, words: bytes) -> list[_Piece]:
-    """The piece that stands for the vocabulary, where the file holds it."""
+    """Return the piece for the vocabulary, if the file holds it."""
     offset = data.find(words) if len(words) >= SMALLEST_BYTES else -1
     return [] if offset < 0 else [_Piece([(offset, offset + len(words))], _numbers(WORDS, offset, len(words)))]
 
 
 def _candidates(tensor: ModelTensor, file: NDArray[np.uint8]) -> Iterator[_Piece]:
-    """The pieces that a stored tensor can become."""
+    """Return the possible pieces of a stored tensor."""
     values, offset = tensor.values, offset_of(tensor.values, file)
     if values.nbytes < SMALLEST_BYTES:
         return
@@ -144,18 +143,18 @@ def _candidates(tensor: ModelTensor, file: NDArray[np.uint8]) -> Iterator[_Piece
 
 
 def _overlap(cuts: list[tuple[int, int]], taken: list[tuple[int, int]]) -> bool:
-    """Whether tensors share a vector, as writers of flatbuffers like to do."""
+    """Return whether tensors share a vector, as flatbuffer writers often do."""
     return any(first < end and start < behind for first, behind in cuts for start, end in taken)
 
 
 def _coded_or_literal(piece: _Piece, data: bytes) -> _Piece:
-    """The piece, or one that stands for its bytes where they are left to zlib because that takes fewer."""
+    """Return the piece, or one for literal bytes if zlib needs fewer bytes for them."""
     literal_bytes = sum(len(zlib.compress(data[first:behind], 9)) for first, behind in piece.cuts)
     return piece if piece.cost_bytes < literal_bytes else _Piece([], b"", literal_bytes=literal_bytes)
 
 
 def _bytes_piece(offset: int, items: NDArray[np.uint8]) -> _Piece:
-    """Items (count, width), of which each byte is a stream of its own, coded or not."""
+    """Return a piece for items (count, width). Each byte position is a stream of its own, coded or not."""
     count, width = items.shape
     piece = _Piece([(offset, offset + count * width)], _numbers(BYTES, offset, count, width))
     for plane in np.ascontiguousarray(items.T):
@@ -173,7 +172,7 @@ def _bytes_piece(offset: int, items: NDArray[np.uint8]) -> _Piece:
 
 
 def _float_piece(offset: int, distinct: NDArray[np.uint32], symbols: Symbols) -> _Piece:
-    """float32 of at most 256 different ones: whole multiples of a scale where they are, else a codebook."""
+    """Return a piece for float32 of at most 256 distinct values: multiples of a scale if possible, else a codebook."""
     cuts = [(offset, offset + 4 * len(symbols))]
     if (scaled := find_scale(distinct.view(np.float32))) is not None:
         scale, multiples = scaled
@@ -186,13 +185,13 @@ def _float_piece(offset: int, distinct: NDArray[np.uint32], symbols: Symbols) ->
 
 
 def find_scale(values: NDArray[np.float32]) -> tuple[float, NDArray[np.int64]] | None:
-    """The scale of which all values are whole multiples, to the bit, when computed in float32; with the multiples.
+    """Return the scale of which all values are exact integer multiples in float32, and the multiples.
 
     Args:
-        values: Different ones, `(n,)`.
+        values: Distinct values, `(n,)`.
 
     Returns:
-        None where there is no such scale with multiples from -128 to 127.
+        None if there is no such scale with multiples from -128 to 127.
     """
     largest = np.abs(values).max()
     if not np.isfinite(values).all() or largest == 0:
@@ -211,7 +210,7 @@ def find_scale(values: NDArray[np.float32]) -> tuple[float, NDArray[np.int64]] |
 
 
 def _positions(sparsity: Sparsity, rows: int, width: int, file: NDArray[np.uint8]) -> _Piece:
-    """Row pointers and column indices as gaps, counted over rows * columns places."""
+    """Return row pointers and column indices as gaps, counted over rows * columns positions."""
     level = next(level for level in sparsity.dimensions if level.compressed)
     block = sparsity.dimensions[-1].dense_size if sparsity.block_map else 1
     columns, pointers, indices = width // block, level.segments, level.indices
@@ -225,8 +224,8 @@ def _positions(sparsity: Sparsity, rows: int, width: int, file: NDArray[np.uint8
 
 
 def _gaps(gaps: NDArray[np.int64], mantissa_bits: int, cuts: list[tuple[int, int]], head: bytes) -> _Piece | None:
-    """The gaps as tokens and low bits; None where one is too long for the tokens there are."""
-    exponent = np.frexp(np.maximum(gaps, 1).astype(np.float64))[1].astype(np.int64) - 1  # of the leading bit, exact
+    """Return the gaps as tokens and low bits; None if a gap is too long for the tokens."""
+    exponent = np.frexp(np.maximum(gaps, 1).astype(np.float64))[1].astype(np.int64) - 1  # of the leading bit; exact
     width = np.maximum(exponent - mantissa_bits, 0)
     large = gaps >= 1 << mantissa_bits
     token = np.where(large, ((width + 1) << mantissa_bits) + (gaps >> width) - (1 << mantissa_bits), gaps)
@@ -245,7 +244,7 @@ def _gaps(gaps: NDArray[np.int64], mantissa_bits: int, cuts: list[tuple[int, int
 
 
 def _best_table(symbols: Symbols) -> tuple[FrequencyTable, bytes, float]:
-    """The table that takes fewest bytes together with the symbols: table, its entry in the plan, bits of the symbols."""
+    """Return the table for which table and symbols are smallest: table, its entry in the plan, bits of the symbols."""
     counts = count_symbols(symbols)
     options = []
     for bits in TABLE_BITS:
@@ -264,7 +263,7 @@ def _serialise(table: FrequencyTable) -> bytes:
 
 
 def _numbers(*values: int) -> bytes:
-    """7 bits a byte, low ones first."""
+    """Return numbers as varints: 7 bits a byte, low bits first."""
     out = bytearray()
     for value in values:
         while value >= 0x80:
@@ -275,7 +274,7 @@ def _numbers(*values: int) -> bytes:
 
 
 def _section(data: bytes, tensors: list[list[_Piece]]) -> tuple[bytes, list[int]]:
-    """The section of a file, and how many of its bytes are each tensor's."""
+    """Return the section of a file, and the bytes of each tensor in it."""
     pieces = [piece for tensor in tensors for piece in tensor]
     plan = _numbers(sum(bool(piece.plan) for piece in pieces)) + b"".join(piece.plan for piece in pieces)
     runs = [run for piece in pieces for run in piece.runs]
@@ -292,12 +291,12 @@ def _section(data: bytes, tensors: list[list[_Piece]]) -> tuple[bytes, list[int]
 
 
 def _shares(tensors: list[list[_Piece]], entropy_bytes: int, plan_bytes: int) -> list[int]:
-    """Bytes of each tensor: of the coded symbols by their information, of plan and headers by the length of entries."""
+    """Return the bytes of each tensor: symbols by their information, plan and headers by the length of entries."""
     bits = np.array([sum(piece.bits for piece in tensor) for tensor in tensors])
     plans = np.array([sum(len(piece.plan) for piece in tensor) for tensor in tensors])
     literals = np.array([sum(piece.literal_bytes for piece in tensor) for tensor in tensors])
     exact = entropy_bytes * bits / max(bits.sum(), 1) + plan_bytes * plans / max(plans.sum(), 1) + literals
-    ends = np.rint(np.cumsum(exact)).astype(np.int64)  # so that the shares sum to the whole
+    ends = np.rint(np.cumsum(exact)).astype(np.int64)  # so that the shares sum to the total
     return [int(size) for size in np.diff(ends, prepend=0)]
 
 
@@ -305,7 +304,8 @@ def _pack_low_bits(parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> 
     if not parts:
         return b""
     values, widths = (np.concatenate(part) for part in zip(*parts, strict=True))
-    place = np.arange(int(widths.sum())) - np.repeat(np.cumsum(widths) - widths, widths)  # of a bit in its number
+    # position of a bit in its number
+    place = np.arange(int(widths.sum())) - np.repeat(np.cumsum(widths) - widths, widths)
     return np.packbits((np.repeat(values, widths) >> place & 1).astype(np.uint8), bitorder="little").tobytes()
 
 

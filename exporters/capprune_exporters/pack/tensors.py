@@ -1,4 +1,4 @@
-"""The tensors that a model file stores, of a .tflite and of an .onnx alike, as views into the file."""
+"""The stored tensors of a model file, a .tflite or an .onnx, as views of the file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class ModelTensor:
     """One stored tensor.
 
     Attributes:
-        name: In the file.
-        shape: Dense.
-        values: Those that are stored, `(n,)`.
-        sparsity: Where they stand, when they are not all; an ONNX file has no such thing, its gaps are tensors.
+        name: Name in the file.
+        shape: Dense shape.
+        values: Stored values, `(n,)`.
+        sparsity: Positions of the values if not all are stored. None in an ONNX file, whose gaps are tensors.
     """
 
     name: str
@@ -33,23 +33,23 @@ class ModelTensor:
 
     @property
     def elements(self) -> int:
-        """How many numbers the dense tensor has."""
+        """Number of elements of the dense tensor."""
         return prod(self.shape)
 
     @property
     def size_bytes(self) -> int:
-        """Values and, where sparse, indices and row pointers."""
+        """Size of values and, if sparse, indices and row pointers."""
         levels = self.sparsity.dimensions if self.sparsity is not None else ()
         places = sum(level.segments.nbytes + level.indices.nbytes for level in levels if level.compressed)
         return int(self.values.nbytes + places)
 
 
 def read_tensors(data: bytes, name: str) -> Iterator[ModelTensor]:
-    """The stored tensors of a model file that the verifier has passed.
+    """Return the stored tensors of a model file that the verifier has accepted.
 
     Args:
         data: The whole file.
-        name: Of the file, whose ending tells what it is.
+        name: Name of the file; its extension gives the format.
     """
     if kind_of_name(name) == "onnx":
         for tensor in read_onnx(data, name).initializers.values():
@@ -62,5 +62,5 @@ def read_tensors(data: bytes, name: str) -> Iterator[ModelTensor]:
 
 
 def offset_of(view: NDArray[np.generic], file: NDArray[np.uint8]) -> int:
-    """Where in the file a view into it begins."""
+    """Return the offset in the file at which a view of it starts."""
     return int(view.ctypes.data - file.ctypes.data)
