@@ -1,6 +1,6 @@
-"""Export targets: what turns the two calls of a trained model into the two model files of a bundle.
+"""Export targets: they convert the two calls of a trained model to the two model files of a bundle.
 
-registry    the names of all targets, those of other packages among them
-target      what every target is
-tflite, onnx    ours
+registry        the names of all targets, including those of other packages
+target          the base class of all targets
+tflite, onnx    the built-in targets
 """

@@ -1,4 +1,4 @@
-"""ONNX, for onnxruntime, which computes everything dense: a plan is only about bytes."""
+"""ONNX, for onnxruntime, which computes everything dense: a plan affects only the size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from capprune_exporters.targets.target import Target
 
 
 class OnnxTarget(Target):
-    """For interchange, and for onnxruntime."""
+    """Target for interchange and for onnxruntime."""
 
     kind: ClassVar[str] = "onnx"
     extra: ClassVar[str | None] = "onnx"
@@ -30,11 +30,11 @@ class OnnxTarget(Target):
 
     def convert_step(self) -> bytes:
         """See `Target.convert_step`."""
-        rows = not self.calls.interface.position  # rows of one call may stand at different words
+        rows = not self.calls.interface.position  # the rows of one call may be at different words
         return convert_onnx(self.calls.step, self.calls.step_inputs, rows=rows)
 
     def plan(self, weights: str, wanted: str | Mapping[str, str]) -> Plan:
-        """See `Target.plan`; there is one plan, the smallest."""
+        """See `Target.plan`; the only plan is the smallest form."""
         plan = super().plan(weights, wanted)
         lines = (replace(line, weights=weights, reason="the fewest bytes; computed dense") for line in plan.lines)
         return replace(plan, lines=tuple(lines))

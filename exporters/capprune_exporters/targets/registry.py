@@ -1,4 +1,4 @@
-"""The names of the export targets; a target is imported when it is used."""
+"""Registry of the export targets; a target is imported on first use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""What every export target is: a class that writes the two model files of a bundle in one kind that the verifier reads.
+"""Base class of the export targets, which write the two model files of a bundle in one verified format.
 
-A target is one module with a subclass of `Target`, named in `capprune_exporters.targets.registry.TARGETS` or declared by another
-package under the entry point `capprune.targets`. `capprune export` uses nothing beyond this class. docs/extending.md shows one.
+A target is one module with a subclass of `Target`, named in `capprune_exporters.targets.registry.TARGETS` or declared
+by another
+package under the entry point `capprune.targets`. `capprune export` uses only this interface. docs/extending.md has an
+example.
 """
 
 from __future__ import annotations
@@ -34,23 +36,25 @@ SIZE, AUTO, GIVEN = "size", "auto", "given"  # plans: by a fixed rule, by measur
 
 @dataclass(frozen=True)
 class Calls:
-    """The two calls of a trained model, and what a target may need to know of them.
+    """The two calls of a trained model, and the facts that a target may need.
 
     Attributes:
-        encode: Takes keyword tensors of one photo and returns a dictionary of tensors: what is held, and the first state.
+        encode: Takes keyword tensors of one photo and returns a dictionary of tensors: the held tensors and the first
+            state.
         encode_inputs: Example inputs of `encode`.
-        step: Takes keyword tensors and returns a dictionary: scores, the new state and, if there is one, the attention.
+        step: Takes keyword tensors and returns a dictionary: scores, the new state and, if the model has it, the
+            attention.
         step_inputs: Example inputs of `step`.
-        interface: What `step` takes and returns.
+        interface: Inputs and outputs of `step`.
         matrices: The masked weight matrices of `step`, (N, K) float32, by parameter name.
-        looked_up: Names of those that are looked up by row instead of multiplied.
+        looked_up: Names of the matrices that are looked up by row instead of multiplied.
         projections: The masked weight matrices of the decoder's part of `encode`.
-        filters: Returns the filters of the encoder by name, as they are after folding.
-        vocabulary: Of the decoder.
-        preprocessing: How a photo becomes the input of `encode`.
-        decoding: How captions are searched.
+        filters: Returns the filters of the encoder by name, after folding.
+        vocabulary: The decoder's vocabulary.
+        preprocessing: Preprocessing of a photo for `encode`.
+        decoding: Settings of the search.
         encoder: The encoder's name, for messages.
-        source: Where the encoder came from, if it has a source.
+        source: Source of the encoder, if known.
     """
 
     encode: nn.Module
@@ -70,18 +74,18 @@ class Calls:
 
 
 class Target(ABC):
-    """The two model files of one run, for one target; each call is converted once.
+    """Exporter of one run's two model files for one target; each call is converted once.
 
     Args:
-        calls: Of the run.
+        calls: The two calls of the run.
 
     Attributes:
-        kind: The kind of file that it writes, a key of `capprune_runtime.formats.FORMATS`.
-        extra: The optional part of capprune that it needs, if any.
-        summary: One sentence on what a user should know of it, printed after an export.
-        weights: How the decoder's weights can be quantised.
-        encoder_weights: How the encoder's weights can be quantised.
-        plans: How the storage of the decoder's matrices can be chosen: some of `size`, `auto` and `given`.
+        kind: The format that it writes, a key of `capprune_runtime.formats.FORMATS`.
+        extra: The extra of capprune that it needs, if any.
+        summary: One sentence for users, printed after an export.
+        weights: Supported quantisations of the decoder's weights.
+        encoder_weights: Supported quantisations of the encoder's weights.
+        plans: Supported plans for the decoder's matrices: some of `size`, `auto` and `given`.
     """
 
     kind: ClassVar[str]
@@ -107,14 +111,14 @@ class Target(ABC):
 
     @abstractmethod
     def convert_step(self) -> bytes:
-        """Return `step` as a model file with float32 weights; errors as of `convert_encode`."""
+        """Return `step` as a model file with float32 weights; raises the errors of `convert_encode`."""
 
     @abstractmethod
     def write_encoder(self, converted: bytes, weights: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
         """Return the encoder's file with quantised weights.
 
         Args:
-            converted: As of `convert_encode`.
+            converted: The result of `convert_encode`.
             weights: One of `encoder_weights`.
             calibration: Inputs of `encode` by name; empty unless `weights` is `static_int8`.
         """
@@ -124,32 +128,32 @@ class Target(ABC):
         """Return the decoder's file as a plan describes it.
 
         Args:
-            converted: As of `convert_step`.
-            plan: As of `plan`.
+            converted: The result of `convert_step`.
+            plan: The result of `plan`.
         """
 
     def rivals(self) -> tuple[Rival, ...]:
-        """Return the decoder in every form that the target has, for a comparison; none goes into a bundle for use."""
+        """Return the decoder in every form of the target, for comparisons only."""
         return ()
 
     @classmethod
     def encoder_weights_beside(cls, weights: str) -> str:
-        """Return how the encoder is quantised beside a decoder's `weights` where nobody chooses."""
+        """Return the default quantisation of the encoder for the decoder's `weights`."""
         small = weights != Weights.FLOAT32 and EncoderWeights.WEIGHT_ONLY_INT8 in cls.encoder_weights
         return EncoderWeights.WEIGHT_ONLY_INT8 if small else EncoderWeights.FLOAT32
 
     @property
     def format(self) -> Format:
-        """The kind of file that it writes."""
+        """The format that the target writes."""
         return FORMATS[self.kind]
 
     @property
     def step(self) -> bytes:
-        """`step` as it was converted."""
+        """The converted file of `step`."""
         return self._step
 
     def plan(self, weights: str, wanted: str | Mapping[str, str]) -> Plan:
-        """Return how each matrix of `step` is stored; nothing needs to be converted for it.
+        """Return the storage of each matrix of `step`; this needs no conversion.
 
         Args:
             weights: One of `weights`.
@@ -176,12 +180,12 @@ class Target(ABC):
         """Convert both calls.
 
         Args:
-            say: Called with what is being done.
-            encoder: Whether `encode` is needed; it takes longer, and a sweep of decoders does without.
+            say: Called with progress messages.
+            encoder: Whether to convert `encode`, which takes longer and is not needed in a sweep of decoders.
 
         Raises:
             MissingExtra: A converter is not installed.
-            ExportError: A graph cannot be converted, or the verifier refuses the encoder's.
+            ExportError: A graph cannot be converted, or the verifier refuses the encoder.
         """
         if encoder:
             say("converting the encoder")
@@ -191,11 +195,11 @@ class Target(ABC):
         self._step = self.convert_step()
 
     def encoder(self, weights: str, calibration: Calibration | None = None) -> bytes:
-        """Return the encoder's file; made once for each kind of weights.
+        """Return the encoder's file, created once for each quantisation.
 
         Args:
             weights: One of `encoder_weights`.
-            calibration: Gives the inputs of `encode` that `static_int8` needs.
+            calibration: Returns the inputs of `encode` that `static_int8` needs.
 
         Raises:
             UsageError: There is nothing to calibrate on.
@@ -211,7 +215,7 @@ class Target(ABC):
         return self.write_decoder(self._step, plan)
 
     def _verify_encoder(self) -> None:
-        """Refuse an encoder that no bundle may hold before the minutes of work that follow its conversion."""
+        """Check early that a bundle may hold the encoder, because the work after its conversion takes minutes."""
         calls = self.calls
         inputs = {name: (tuple(value.shape), "float32") for name, value in calls.encode_inputs.items()}
         call = Call(ENCODE_SIGNATURE, inputs, calls.interface.encode_outputs())
@@ -227,7 +231,7 @@ class Target(ABC):
             ) from error
 
     def operator_of(self, error: BadModelFile) -> str | None:
-        """Return the name of the operator that the verifier refused, where its message lacks it."""
+        """Return the name of the operator that the verifier refused, if its message lacks it."""
         return None
 
 
@@ -235,7 +239,7 @@ def find_target(name: str) -> type[Target]:
     """Return the export target of that name.
 
     Raises:
-        UsageError: There is none, it cannot be loaded, or it writes files that no verifier reads.
+        UsageError: There is no such target, it cannot be loaded, or no verifier supports its format.
     """
     found = TARGETS.load(name, "--target")
     if not (isinstance(found, type) and issubclass(found, Target)):
@@ -251,7 +255,7 @@ def find_target(name: str) -> type[Target]:
 
 
 def check_calibration(weights: str | None, calibration: object) -> None:
-    """Refuse static int8 without photos to calibrate on.
+    """Check that static int8 has photos to calibrate on.
 
     Raises:
         UsageError: There is nothing to calibrate on.

@@ -1,4 +1,4 @@
-"""TFLite: small files, whose sparse matrices run in the stock runtime's sparse kernels."""
+"""TFLite: small files, with sparse matrices that run in the stock runtime's sparse kernels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from capprune_runtime.errors import BadModelFile
 
 
 class TfliteTarget(Target):
-    """For the runtimes of TFLite files."""
+    """Target for TFLite runtimes."""
 
     kind: ClassVar[str] = "tflite"
     extra: ClassVar[str | None] = "tflite"
@@ -38,7 +38,7 @@ class TfliteTarget(Target):
 
     def write_encoder(self, converted: bytes, weights: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
         """See `Target.write_encoder`."""
-        # int8 filters stay dense in the file: 1 byte a weight is about what kept float32 ones take, and packs better
+        # int8 filters stay dense in the file: 1 byte a weight is about the size of kept float32 ones, and packs better
         as_trained = weights == EncoderWeights.FLOAT32
         names = {**self.calls.projections, **self.calls.filters()}
         sparse = make_sparse(converted, one_row=False, names=names, filters=as_trained).data
@@ -65,12 +65,13 @@ class TfliteTarget(Target):
         number = str(error.found).rpartition("builtin code ")[2]
         if not number.isdecimal():
             return None
-        from ai_edge_litert.schema_py_generated import BuiltinOperator  # with the converter, which has just run
+        # installed with the converter, which has just run
+        from ai_edge_litert.schema_py_generated import BuiltinOperator
 
         return next((name for name, code in vars(BuiltinOperator).items() if code == int(number)), None)
 
     def _with_metadata(self, data: bytes) -> bytes:
-        """For whoever gets the file without its bundle: the words, and how to feed the model."""
+        """Add the vocabulary and the preprocessing to the file, for users who get it without its bundle."""
         calls = self.calls
         text = described(calls.preprocessing, calls.decoding, calls.vocabulary.coding)
         return add_metadata(data, calls.vocabulary.as_text().encode(), json.dumps(text).encode())
