@@ -1,1 +1,1 @@
-"""From trained weights to a bundle that a device can run: convert, make sparse or int8, write, prove."""
+"""Export trained weights to a bundle for devices: convert, make sparse or int8, write, verify."""

@@ -1,4 +1,4 @@
-"""Writing a bundle: every file with its hash, verified before it takes its place."""
+"""Write a bundle: every file with its hash, verified before it is moved to its final path."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from capprune_runtime.formats import FORMATS, model_kind
 
 @dataclass(frozen=True)
 class BundleContents:
-    """All that goes into a bundle but hashes and sizes."""
+    """The content of a bundle, except hashes and sizes."""
 
     created_by: str
     encoder: bytes
@@ -65,19 +65,19 @@ class BundleContents:
 
 
 def write_bundle(folder: Path, contents: BundleContents, prove: Callable[[Bundle], None] | None = None) -> Bundle:
-    """Write a bundle and verify it; it appears under its name only once it has passed.
+    """Write a bundle and verify it; it appears at its path only after verification.
 
     Args:
-        folder: To be made.
-        contents: What goes in.
-        prove: Called with the verified bundle before it takes its place; raises to refuse it.
+        folder: The folder to create.
+        contents: Content of the bundle.
+        prove: Called with the verified bundle before it is moved to its path; an exception refuses it.
 
     Returns:
-        The verified bundle, at its place.
+        The verified bundle, at its path.
 
     Raises:
-        UsageError: If the folder exists already.
-        BundleError: If what was written breaks a rule of the verifier: a defect of the exporter.
+        UsageError: The folder exists already.
+        BundleError: The written files break a rule of the verifier: a defect of the exporter.
     """
     with atomic_folder(folder) as temporary:
         (temporary / GOLDEN_FOLDER).mkdir()
@@ -90,7 +90,7 @@ def write_bundle(folder: Path, contents: BundleContents, prove: Callable[[Bundle
 
 
 def assemble(place: Path, contents: BundleContents) -> Bundle:
-    """The bundle as it would be written to `place`; nothing of it is verified yet."""
+    """Return the bundle as it would be written to `place`, not verified."""
     encoder, decoder = FORMATS[model_kind(contents.encoder)].files
     files = {encoder: contents.encoder, decoder: contents.decoder, **_files(contents)}
     manifest = Manifest(
@@ -112,15 +112,15 @@ def assemble(place: Path, contents: BundleContents) -> Bundle:
 
 
 def record_quality(bundle: Bundle, quality: Mapping[str, Any], card: str | None = None) -> None:
-    """Write what a validation measured into the folder of a bundle, and its hash into the manifest, whole or not at all.
+    """Write the results of a validation into a bundle's folder, and their hash into the manifest, atomically.
 
     Args:
-        bundle: A verified bundle; when it is packed later, its quality goes along.
+        bundle: A verified bundle. Packing it later includes its quality.json.
         quality: The content of quality.json.
-        card: The content of MODEL_CARD.md, if it changes with it.
+        card: The new content of MODEL_CARD.md, if it changes.
 
     Raises:
-        UsageError: The bundle is packed, or cannot be written to.
+        UsageError: The bundle is packed, or cannot be written.
         CapPruneError: The disk is full.
     """
     if not bundle.place.is_dir():

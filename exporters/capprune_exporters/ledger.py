@@ -1,10 +1,10 @@
-"""The ledger of a bundle: where every byte of its weights went, from dense float32 down to the entropy floor.
+"""The ledger of a bundle: the size of its weights from dense float32 to the entropy floor.
 
-dense    4 bytes a weight, zeros too: what a converter writes
-kept     4 bytes a kept weight: what pruning left
-in file  what the model file takes: values, indices, row pointers
-packed   what it takes in a .capz, its share of tables and headers included
-floor    N·H(kept / N) for the places and kept·H0(values) for the values: no zeroth-order coder goes below
+dense    4 bytes a weight, zeros included, as a converter writes it
+kept     4 bytes a kept weight
+in file  size in the model file: values, indices, row pointers
+packed   size in a .capz, with its share of tables and headers
+floor    N·H(kept / N) for the positions and kept·H0(values) for the values: lower bound of zeroth-order coders
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from capprune_runtime.onnx.file import read_onnx
 from capprune_runtime.tflite.file import Tensor, TfliteModel, read_tflite
 
 FLOAT_BYTES = 4
-SMALLEST = 512  # weights: what is smaller, and every bias, is one line together
+SMALLEST = 512  # weights; all smaller tensors and all biases share one line
 OTHER = "biases, small tensors"
 REST = "graph, names, words"
 EXPANDED = "dense, expanded"
-ONNX_PARTS = ("gaps", "values", "codes", "codebook", "scale", "scales", "shape", "size")  # of a weight that is rebuilt
+# suffixes of the tensors from which a weight is rebuilt
+ONNX_PARTS = ("gaps", "values", "codes", "codebook", "scale", "scales", "shape", "size")
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class LedgerLine:
     """One weight tensor, or the rest of a file.
 
     Attributes:
-        file: Of the bundle.
-        tensor: Its name.
-        shape: Of the tensor, dense; () for a rest.
-        form: How it is stored.
-        kernel: What will run it.
-        kept: Weights that are not zero.
+        file: Name of the file in the bundle.
+        tensor: Name of the tensor.
+        shape: Dense shape of the tensor; () for a rest.
+        form: Storage form.
+        kernel: The kernel that runs it.
+        kept: Number of weights that are not zero.
         dense_bytes: See the module.
         kept_bytes: See the module.
         file_bytes: See the module.
@@ -64,18 +65,18 @@ class LedgerLine:
 
     @property
     def bits_per_kept(self) -> float | None:
-        """Bits that a kept weight takes in the packed bundle."""
+        """Bits per kept weight in the packed bundle."""
         return None if not self.kept else 8 * self.packed_bytes / self.kept
 
     @property
     def ratio_to_floor(self) -> float | None:
-        """Packed bytes over the floor."""
+        """Ratio of packed bytes to the floor."""
         return None if not self.floor_bytes else self.packed_bytes / self.floor_bytes
 
 
 @dataclass(frozen=True)
 class LedgerFile:
-    """One model file and its lines; the lines' bytes in the file add up to its size."""
+    """One model file and its lines; the lines' bytes in the file sum to its size."""
 
     name: str
     lines: tuple[LedgerLine, ...]
@@ -84,12 +85,15 @@ class LedgerFile:
 
     @property
     def dense_bytes(self) -> int:
-        """What the file would take with every weight in float32."""
+        """Size of the file with every weight in float32."""
         return self.size_bytes + sum(line.dense_bytes - line.file_bytes for line in self.lines)
 
 
 def read_ledger(bundle: Bundle) -> tuple[LedgerFile, LedgerFile]:
-    """The ledgers of a verified bundle's encoder and decoder; packs both in memory, which takes a second or two."""
+    """Return the ledgers of a verified bundle's encoder and decoder.
+
+    Both are packed in memory, which takes 1 to 2 s.
+    """
     encoder, decoder = bundle.manifest.encoder.file, bundle.manifest.decoder.file
     return _read_file(bundle, encoder), _read_file(bundle, decoder)
 
@@ -152,7 +156,7 @@ def _tflite_lines(name: str, model: TfliteModel, packed: dict[str, PackedTensor]
 
 
 def _form_and_kernel(model: TfliteModel, tensor: Tensor) -> tuple[str, str]:
-    """How a weight is stored, by the names of plans, and which kernel of the stock runtimes takes it so."""
+    """Return the storage form of a weight, by the names of plans, and the kernel of the stock runtimes for it."""
     users = {operator.name for operator in model.operators if tensor.index in operator.inputs}
     if "DENSIFY" in users:
         return f"densify_{tensor.dtype}", EXPANDED
@@ -172,7 +176,7 @@ def _index_bytes(tensor: Tensor) -> int:
 
 
 def _onnx_lines(name: str, data: bytes, packed: dict[str, PackedTensor]) -> Iterator[LedgerLine]:
-    """One line a weight: gaps, codes, scales and tables of a rebuilt one together."""
+    """Return one line per weight; the gaps, codes, scales and tables of a rebuilt weight are one line."""
     stored = read_onnx(data, name).initializers
     parts: dict[str, list[str]] = {}
     for tensor in stored:

@@ -1,14 +1,14 @@
-"""The plan of an export: how every weight matrix of `step` is stored, what that costs, and why.
+"""The plan of an export: the storage form of every weight matrix of `step`, its cost, and the reason.
 
-    form               runs as                                   a kept weight takes in the file
-    dense_float32      XNNPACK, dense                            4 bytes, and every zero as well
+    form               runs as                                   size of a kept weight in the file
+    dense_float32      XNNPACK, dense                            4 bytes, also for every zero
     csr_float32        the runtime's sparse kernel               6 bytes
-    dense_int8         XNNPACK, dense, int8                      1 byte, and every zero as well
-    block_1x16_int8    the runtime's sparse block kernel         1 byte, and 1 or 2 a block
+    dense_int8         XNNPACK, dense, int8                      1 byte, also for every zero
+    block_1x16_int8    the runtime's sparse block kernel         1 byte, plus 1 or 2 a block
     densify_float32    expanded once at load, then dense         6 bytes
     densify_int8       expanded once at load, then dense         3 bytes
 
-A plan is made by a fixed rule that goes by size, by measurement on this machine, or by hand.
+A plan is made by a fixed rule on sizes, by measurement on this machine, or by hand.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from capprune_runtime.measure.turns import time_in_turns
 
 Matrix = npt.NDArray[np.float32]
 
-FILLED = 0.5  # share of kept weights in kept blocks from which a mask counts as one of blocks
-EMPTY = 0.5  # share of blocks without a weight from which the block kernel is worth it; a dense matrix has none
-AS_FAST = 1.1  # a form within a tenth of the fastest counts as fast as it, and then the smaller file wins
+FILLED = 0.5  # share of kept weights in kept blocks from which a mask counts as block-sparse
+EMPTY = 0.5  # share of empty blocks from which the block kernel is worth it; a dense matrix has none
+AS_FAST = 1.1  # forms within 10 % of the fastest count as equally fast; then the smaller file wins
 ROUNDS, CALLS = 15, 20
 
 
 @dataclass(frozen=True)
 class PlanLine:
-    """How one weight tensor is stored.
+    """Storage of one weight tensor.
 
     Attributes:
         tensor: The parameter's name.
         shape: (N, K).
-        kept: Weights that are not zero.
+        kept: Number of weights that are not zero.
         form: One of the table above.
-        weights: How its values are quantised: one of `Weights`.
-        reason: Why, in a few words.
-        measured_us: Median time of one product by form, in microseconds; empty where nothing was measured.
+        weights: Quantisation of its values: one of `Weights`.
+        reason: The reason, in a few words.
+        measured_us: Median time of one product by form, in microseconds; empty if not measured.
     """
 
     tensor: str
@@ -64,9 +64,9 @@ class Plan:
     """One line for every weight matrix of `step`.
 
     Attributes:
-        weights: As asked for: one of `Weights`. A line may fall back to float32.
+        weights: Requested quantisation: one of `Weights`. A line may fall back to float32.
         made: `size` for the fixed rule, `measured`, or `given`.
-        lines: In the order of the model.
+        lines: Lines in the order of the model.
     """
 
     weights: str
@@ -75,25 +75,25 @@ class Plan:
 
     @property
     def forms(self) -> dict[str, str]:
-        """The form of each tensor, by name."""
+        """Storage form of each tensor, by name."""
         return {line.tensor: line.form for line in self.lines}
 
     @property
     def quantised(self) -> dict[str, str]:
-        """How each tensor's values are quantised, by name."""
+        """Quantisation of each tensor's values, by name."""
         return {line.tensor: line.weights for line in self.lines}
 
     def as_json(self) -> dict[str, Any]:
-        """The document plan.json."""
+        """Return the content of plan.json."""
         return {"schema_version": 1, **asdict(self)}
 
     def as_stored(self, forms: Mapping[str, str]) -> Plan:
-        """The plan with the forms that tensors ended up in, where the target has others."""
+        """Return the plan with the forms in the file, where the target uses other forms."""
         lines = tuple(replace(line, form=forms.get(line.tensor, line.form)) for line in self.lines)
         return replace(self, lines=lines)
 
     def with_float(self, tensor: str, reason: str) -> Plan:
-        """The plan with one tensor kept in float32."""
+        """Return the plan with one tensor kept in float32."""
         lines = tuple(
             replace(line, form=_float_form(line), weights="float32", reason=reason) if line.tensor == tensor else line
             for line in self.lines
@@ -102,11 +102,11 @@ class Plan:
 
 
 def plan_by_size(matrices: Mapping[str, Matrix], looked_up: Sequence[str], weights: str) -> Plan:
-    """The smallest form that runs at least about as fast as the dense one, by a fixed rule.
+    """Plan by a fixed rule: the smallest form that is at least about as fast as the dense one.
 
     Args:
         matrices: The masked weight matrices of `step`, (N, K), by name.
-        looked_up: Names of those that are looked up by row (embeddings), not multiplied.
+        looked_up: Names of the matrices that are looked up by row (embeddings), not multiplied.
         weights: One of `Weights`.
     """
     lines = [_by_rule(name, matrix, name in looked_up, weights) for name, matrix in matrices.items()]
@@ -114,11 +114,13 @@ def plan_by_size(matrices: Mapping[str, Matrix], looked_up: Sequence[str], weigh
 
 
 def plan_by_measurement(matrices: Mapping[str, Matrix], looked_up: Sequence[str], weights: str) -> Plan:
-    """The fastest form of each matrix on this machine, one thread; the smaller one where two are about as fast.
+    """Plan by measurement: the fastest form of each matrix on this machine with one thread.
+
+    If two are about as fast, the smaller one.
 
     Args:
-        matrices: As of `plan_by_size`.
-        looked_up: As of `plan_by_size`; looking a row up costs the same in every form, so the rule decides.
+        matrices: See `plan_by_size`.
+        looked_up: See `plan_by_size`. A row lookup costs the same in every form, so the fixed rule decides.
         weights: One of `Weights`.
     """
     lines = []
@@ -132,10 +134,10 @@ def plan_by_measurement(matrices: Mapping[str, Matrix], looked_up: Sequence[str]
 def plan_as_given(
     matrices: Mapping[str, Matrix], looked_up: Sequence[str], weights: str, given: Mapping[str, str]
 ) -> Plan:
-    """The fixed rule with some tensors' forms replaced.
+    """Plan by the fixed rule, with given forms for some tensors.
 
     Raises:
-        UsageError: If a tensor or form is unknown, or does not go with `weights`.
+        UsageError: A tensor or form is unknown, or the form does not fit `weights`.
     """
     plan = plan_by_size(matrices, looked_up, weights)
     if unknown := sorted(given.keys() - matrices.keys()):
@@ -152,7 +154,7 @@ def plan_as_given(
 
 
 def candidates(matrix: Matrix, weights: str) -> tuple[str, ...]:
-    """The forms in which a matrix of products can be stored."""
+    """Return the possible forms of a matrix that is multiplied."""
     if matrix.size < SMALLEST:
         return ("dense_float32",)
     if weights != "int8":
@@ -162,7 +164,7 @@ def candidates(matrix: Matrix, weights: str) -> tuple[str, ...]:
 
 
 def in_blocks(matrix: Matrix) -> bool:
-    """Whether what is kept lies in whole 1x16 blocks, rather than here and there."""
+    """Return whether kept weights are in whole 1x16 blocks."""
     rows, columns = matrix.shape
     if columns % BLOCK or columns > MOST_COLUMNS:
         return False
@@ -204,7 +206,7 @@ def _looked_up_forms(weights: str) -> tuple[str, ...]:
 
 
 def _float_form(line: PlanLine) -> str:
-    """The form without quantisation that is nearest to a quantised one."""
+    """Return the unquantised form nearest to a quantised one."""
     sparsity = 1 - line.kept / int(np.prod(line.shape))
     if sparsity >= SPARSE_KERNEL_PAYS and line.form != "densify_int8":
         return "csr_float32"
@@ -222,7 +224,7 @@ def _measured(line: PlanLine, matrix: Matrix, forms: Sequence[str], weights: str
 
 
 def measure(matrix: Matrix, forms: Sequence[str], weights: str) -> tuple[dict[str, float], dict[str, int]]:
-    """Time one product in each form, taking turns.
+    """Time one product in each form, interleaved.
 
     Returns:
         Medians in microseconds, and the sizes of the one-operator files in bytes.

@@ -1,6 +1,7 @@
-"""Fewer values for the same weights: int8 with a scale, or a codebook of sixteen.
+"""Quantisation of weights: int8 with a scale, or a codebook of sixteen values.
 
-Zeros stay zeros in every form, so that a mask survives. Everything is symmetric around zero, as the int8 kernels want it.
+Zeros stay zero in every form, so that a mask is preserved. All values are symmetric around zero, as the int8 kernels
+require.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 
 from capprune_exporters.weight_forms import Weights
 
-LARGEST_CODE = 127  # -128 is left out: kernels multiply pairs in 16 bits, where two products of -128 overflow
+LARGEST_CODE = 127  # -128 is not used: kernels multiply pairs in 16 bits, where two products of -128 overflow
 CODEBOOK_SIZE = 16
-LLOYD_ROUNDS = 100  # k-means on a line is settled long before
+LLOYD_ROUNDS = 100  # one-dimensional k-means converges long before
 
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # runtimes may flush smaller numbers to zero
 
@@ -20,33 +21,33 @@ Floats = NDArray[np.float32]
 
 
 def int8_per_tensor(dense: Floats) -> tuple[NDArray[np.int8], np.float32]:
-    """Codes of the shape of `dense`, -127 to 127, and the one scale: `scale * codes` is about `dense`.
+    """Return codes of the shape of `dense`, -127 to 127, and one scale: `scale * codes` approximates `dense`.
 
-    An all-zero tensor gets codes of zero and some positive scale.
+    An all-zero tensor gets zero codes and an arbitrary positive scale.
     """
     scale = _scales(np.abs(dense).max(initial=0))
     return _codes(dense, scale), np.float32(scale)
 
 
 def int8_per_row(dense: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Codes `(N, K)` and a scale for each row `(N,)`; see `int8_per_tensor`."""
+    """Return codes `(N, K)` and a scale for each row `(N,)`; see `int8_per_tensor`."""
     scales = _scales(np.abs(dense).max(axis=1, initial=0))
     return _codes(dense, scales[:, np.newaxis]), scales
 
 
 def codebook(dense: Floats, size: int = CODEBOOK_SIZE) -> tuple[NDArray[np.uint8], Floats]:
-    """The `size` values that are nearest to the non-zero weights, by k-means.
+    """Return the `size` values nearest to the non-zero weights, by k-means.
 
-    Negative and positive weights have clusters of their own, as many as their numbers deserve, so that no value is zero (but
-    for the one of a matrix of zeros).
+    Negative and positive weights have separate clusters, in proportion to their numbers. So no value is zero, except
+    for a matrix of zeros.
 
     Args:
-        dense: Of any shape, finite.
-        size: Most values, 2 to 256.
+        dense: Weights of any shape, finite.
+        size: Largest number of values, 2 to 256.
 
     Returns:
-        Codes of the shape of `dense`, which mean nothing where a weight is zero, and the values in rising order; exactly the
-        distinct weights where these are no more than `size`.
+        Codes of the shape of `dense`, undefined where a weight is zero, and the values in ascending order. If there are
+        at most `size` distinct weights, the values equal them.
     """
     kept = np.sort(dense[dense != 0])
     distinct = np.unique(kept)
@@ -57,11 +58,11 @@ def codebook(dense: Floats, size: int = CODEBOOK_SIZE) -> tuple[NDArray[np.uint8
 
 
 def requantised(dense: Floats, weights: str) -> Floats:
-    """The float32 matrix that a file with quantised weights stands for, `(N, K)`.
+    """Return the float32 matrix that a file with quantised weights represents, `(N, K)`.
 
     Args:
-        dense: The weights, zeros where nothing is kept.
-        weights: `float32` (as they are), `int8` (`np.float32(scale) * code`, one scale) or `codebook4`.
+        dense: The weights, with zeros for pruned ones.
+        weights: `float32` (unchanged), `int8` (`np.float32(scale) * code`, one scale) or `codebook4`.
 
     Raises:
         ValueError: There is no such quantisation.
@@ -89,7 +90,7 @@ def _codes(dense: Floats, scales: Floats) -> NDArray[np.int8]:
 
 
 def _clusters(kept: Floats, size: int) -> Floats:
-    """The means of `size` clusters of sorted values, none of which lies on both sides of zero."""
+    """Return the means of `size` clusters of sorted values, none of which contains both signs."""
     negative, positive = kept[kept < 0], kept[kept > 0]
     share = round(size * negative.size / kept.size)
     for_negative = min(max(share, int(negative.size > 0)), size - int(positive.size > 0))
@@ -97,14 +98,14 @@ def _clusters(kept: Floats, size: int) -> Floats:
 
 
 def _lloyd(ordered: Floats, size: int) -> Floats:
-    """K-means of sorted values, whose clusters are runs."""
+    """Run k-means on sorted values, whose clusters are contiguous."""
     if ordered.size == 0:
         return ordered
     exact = ordered.astype(np.float64)
     centres: Floats = np.unique(ordered[((np.arange(size) + 0.5) * ordered.size / size).astype(int)])
     for _ in range(LLOYD_ROUNDS):
         starts = np.concatenate([[0], np.searchsorted(ordered, _borders(centres), side="right")])
-        starts = np.unique(starts[starts < ordered.size])  # an empty cluster goes
+        starts = np.unique(starts[starts < ordered.size])  # drops empty clusters
         sizes = np.diff(starts, append=ordered.size)
         means: Floats = (np.add.reduceat(exact, starts) / sizes).astype(np.float32)
         if np.array_equal(means, centres):
@@ -114,6 +115,6 @@ def _lloyd(ordered: Floats, size: int) -> Floats:
 
 
 def _borders(values: Floats) -> Floats:
-    """Half way between neighbours; a weight goes to the nearer value."""
+    """Return the midpoints between neighbours; a weight is assigned to the nearer value."""
     borders: Floats = (values[1:] + values[:-1]) / np.float32(2)
     return borders

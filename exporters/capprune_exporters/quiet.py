@@ -1,4 +1,4 @@
-"""Silence around converters that write to the terminal as they please."""
+"""Suppress the terminal output of converters."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep a converter's progress lines, log records and warnings from the user's terminal.
+    """Hide a converter's progress lines, log records and warnings from the terminal.
 
-    The native part writes to the file descriptors themselves, so these are redirected as well.
+    Native code writes directly to the file descriptors, so these are redirected as well.
     """
     saved = {number: os.dup(number) for number in (1, 2)}
     with open(os.devnull, "w") as nowhere, warnings.catch_warnings():  # noqa: PTH123 - a descriptor is needed

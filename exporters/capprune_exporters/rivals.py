@@ -1,11 +1,11 @@
-"""The honest rivals of a bundle: the same model, its weights stored in every other way that its runtime takes.
+"""Rivals of a bundle: the same model with its weights in every other form that its runtime supports.
 
-    dense float32      every zero computed with, as a converter writes it
-    dense int8         the same in int8: what one gets without any pruning
+    dense float32      computes with every zero, as a converter writes it
+    dense int8         the same in int8: the result without pruning
     sparse float32     kept weights in rows (.tflite), as gaps that are expanded at load (.onnx)
     1x16 int8 blocks   for matrices that keep their weights in whole blocks; .tflite only
 
-The encoder is the bundle's own in all of them, so that what differs is what pruning changed.
+All of them use the bundle's own encoder, so that only the effect of pruning differs.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ Matrix = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Rival:
-    """One way to store the model.
+    """One storage of the model.
 
     Attributes:
-        name: What a table calls it.
-        decoder: Its model file of `step`.
-        weights: How its values are quantised, as a manifest names it.
+        name: Name in a table.
+        decoder: The model file of `step`.
+        weights: Quantisation of its values, as a manifest names it.
     """
 
     name: str
@@ -65,18 +65,18 @@ class Rival:
 
     @property
     def kind(self) -> str:
-        """`tflite` or `onnx`."""
+        """The format, `tflite` or `onnx`."""
         return model_kind(self.decoder)
 
 
 def tflite_rivals(step: bytes) -> tuple[Rival, ...]:
-    """Every form of a `step` in TFLite.
+    """Return every TFLite form of a `step`.
 
     Args:
-        step: A verified .tflite in any form; its values are taken as they are stored there.
+        step: A verified .tflite in any form; its stored values are used.
 
     Raises:
-        ExportError: If it has more than one subgraph.
+        ExportError: The model has more than one subgraph.
     """
     dense = make_dense(step)
     matrices, looked_up = _matrices(dense)
@@ -87,7 +87,7 @@ def tflite_rivals(step: bytes) -> tuple[Rival, ...]:
     }
     if any(in_blocks(matrix) for name, matrix in matrices.items() if name not in looked_up):
         forms[BLOCKS_INT8] = plan_by_size(matrices, looked_up, "int8").forms
-    found: dict[object, Rival] = {}  # by their forms: a model without zeros has no sparse ones
+    found: dict[object, Rival] = {}  # keyed by forms, because a model without zeros has no sparse ones
     for name, plan in forms.items():
         decoder = make_sparse(dense, one_row=True, plan=plan).data
         weights = "int8" if name in (DENSE_INT8, BLOCKS_INT8) else "float32"
@@ -96,10 +96,10 @@ def tflite_rivals(step: bytes) -> tuple[Rival, ...]:
 
 
 def onnx_rivals(step: bytes, names: Mapping[str, Matrix]) -> tuple[Rival, ...]:
-    """Every form of a `step` in ONNX, which are all computed dense.
+    """Return every ONNX form of a `step`; all are computed dense.
 
     Args:
-        step: As `convert_onnx` wrote it.
+        step: The result of `convert_onnx`.
         names: Parameters by name.
     """
     from capprune_exporters.onnx.weights import make_gapped
@@ -112,13 +112,13 @@ def onnx_rivals(step: bytes, names: Mapping[str, Matrix]) -> tuple[Rival, ...]:
 
 
 def own_form(bundle: Bundle, rivals: tuple[Rival, ...]) -> str | None:
-    """The name of the rival that a bundle is itself: the one whose tensors are stored as the bundle's are."""
+    """Return the name of the rival whose tensors are stored like those of the bundle."""
     own = stored_forms(bundle.decoder)
     return next((one.name for one in rivals if one.kind == "tflite" and stored_forms(one.decoder) == own), None)
 
 
 def stored_forms(step: bytes) -> tuple[tuple[tuple[int, ...], str, str], ...]:
-    """Shape, type and layout of every stored matrix of a .tflite, in the order of the file; nothing of an .onnx."""
+    """Return shape, type and layout of every stored matrix of a .tflite, in file order; nothing for an .onnx."""
     if model_kind(step) != "tflite":
         return ()
     model = read_tflite(step, "step")
@@ -130,17 +130,17 @@ def stored_forms(step: bytes) -> tuple[tuple[tuple[int, ...], str, str], ...]:
 
 
 def rival_bundle(bundle: Bundle, rival: Rival, encoder: bytes) -> Bundle:
-    """A bundle that holds a rival: models, vocabulary, manifest, and the bundle's own golden photos to be timed on.
+    """Return a bundle with a rival: models, vocabulary, manifest, and the bundle's own golden photos for timing.
 
-    A rival in int8 may say other words of them than the manifest promises; it is for measuring, not for use.
+    An int8 rival may generate other captions for them than the expected ones. It is only for measurements.
 
     Args:
-        bundle: Whose rival it is.
-        rival: Its decoder.
+        bundle: The bundle to compare with.
+        rival: The rival, which holds the decoder.
         encoder: An encoder of the same kind.
 
     Raises:
-        ExportError: If the two models are not of one kind.
+        ExportError: The two models have different formats.
     """
     if model_kind(encoder) != rival.kind:
         raise ExportError("encoder and decoder of a rival are not of one kind", where=rival.name, expected=rival.kind)
@@ -160,7 +160,7 @@ def rival_bundle(bundle: Bundle, rival: Rival, encoder: bytes) -> Bundle:
 
 
 def verified(rival: Bundle) -> Bundle:
-    """A rival that has passed the verifier, as every bundle must before it runs; its place names what it is.
+    """Return the rival after verification, which every bundle needs before it runs. Its place is a descriptive name.
 
     Raises:
         BundleError: A rule is broken: a defect of the exporter.
@@ -175,7 +175,7 @@ def verified(rival: Bundle) -> Bundle:
 
 
 def _matrices(dense: bytes) -> tuple[dict[str, Matrix], tuple[str, ...]]:
-    """The stored matrices by name, and the names of those that are looked up by row."""
+    """Return the stored matrices by name, and the names of those that are looked up by row."""
     model = read_tflite(dense, "step")
     users = {index: operator.name for operator in model.operators for index in operator.inputs}
     found = {
@@ -188,7 +188,7 @@ def _matrices(dense: bytes) -> tuple[dict[str, Matrix], tuple[str, ...]]:
 
 
 def _in_int8(dense: bytes, matrices: Mapping[str, Matrix]) -> dict[str, str]:
-    """Dense int8 wherever an operator takes it and it is worth it."""
+    """Use dense int8 wherever an operator supports it and it is worth it."""
     stored = make_sparse(dense, one_row=True, plan=dict.fromkeys(matrices, "dense_float32")).tensors
     able = {operator for operator, _ in FITS["dense_int8"]}
     return {

@@ -1,4 +1,4 @@
-"""A model file with rewritten weights, and what became of each weight tensor."""
+"""A model file with rewritten weights, and the storage of each weight tensor."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """How one weight tensor ended up in the file.
+    """Storage of one weight tensor in the file.
 
     Attributes:
         operator: The operator that uses it.
-        shape: As in the file, (outputs, inputs) for a matrix.
-        kept: Weights that are not zero in the file; quantisation may round small ones to zero.
+        shape: Shape in the file, (outputs, inputs) for a matrix.
+        kept: Number of weights that are not zero in the file; quantisation may round small ones to zero.
         form: A name of `capprune_exporters.tflite.forms`.
-        size_bytes: Values and, when sparse, indices and row pointers.
-        name: Of the tensor in the file: the parameter's, where `make_sparse` was told of it.
+        size_bytes: Size of values and, if sparse, indices and row pointers.
+        name: Name of the tensor in the file: the parameter's, if `make_sparse` was given it.
     """
 
     operator: str
@@ -35,17 +35,17 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class SparseModel:
-    """A rewritten model file and what became of each of its weight tensors."""
+    """A rewritten model file and the storage of each of its weight tensors."""
 
     data: bytes
     tensors: tuple[StoredTensor, ...]
 
     @property
     def kept(self) -> int:
-        """Weights that are not zero, in all tensors together."""
+        """Number of weights that are not zero, over all tensors."""
         return sum(tensor.kept for tensor in self.tensors)
 
     @property
     def weight_bytes(self) -> int:
-        """What all weight tensors take in the file; the rest is the graph, biases included."""
+        """Size of all weight tensors in the file; the rest is the graph, biases included."""
         return sum(tensor.size_bytes for tensor in self.tensors)

@@ -1,4 +1,4 @@
-"""How the weights of a bundle's two models can be quantised: the names that commands, plans and manifests use."""
+"""Quantisations of a bundle's two models, by the names in commands, plans and manifests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Weights(StrEnum):
-    """Of the decoder."""
+    """Quantisation of the decoder's weights."""
 
     FLOAT32 = "float32"  # as trained
     INT8 = "int8"  # 8 bits, one scale a tensor
@@ -14,8 +14,8 @@ class Weights(StrEnum):
 
 
 class EncoderWeights(StrEnum):
-    """Of the encoder."""
+    """Quantisation of the encoder's weights."""
 
     FLOAT32 = "float32"
-    WEIGHT_ONLY_INT8 = "weight_only_int8"  # stored in 8 bits, computed in float32
+    WEIGHT_ONLY_INT8 = "weight_only_int8"  # stored as 8 bits, computed in float32
     STATIC_INT8 = "static_int8"  # computed in int8, with ranges calibrated on photos
