@@ -29,13 +29,13 @@ from capprune_runtime.measure.environment import environment
 FORMS = {
     "csr_float32": ("float32", 1),
     "block_1x16_int8": ("int8", 16),
-}  # weights as quantised, neighbours kept together
+}  # quantisation of the weights, size of the blocks that are kept together
 ROWS, COLUMNS, KEPT = (512, 2048, 4096), (512, 1280), (0.01, 0.025, 0.05, 0.1)
 STEP = Path(__file__).parent / "results" / "decoder_step.json"
 
 
 def points(form: str, seed: int = 8888) -> list[dict[str, float]]:
-    """Median times of products of one form."""
+    """Return the median times of products of one form."""
     weights, width = FORMS[form]
     random = np.random.default_rng(seed)
     found = []
@@ -49,17 +49,17 @@ def points(form: str, seed: int = 8888) -> list[dict[str, float]]:
 
 
 def fit(found: list[dict[str, float]]) -> tuple[dict[str, float], float]:
-    """The line through the points by relative least squares, and its median relative error."""
+    """Return the line through the points by relative least squares, and its median relative error."""
     us = np.array([point["us"] for point in found])
     terms = np.array([[1.0, point["rows"] / 1000, point["kept"] / 1000] for point in found])
     solved: NDArray[np.float64] = np.linalg.lstsq(terms / us[:, None], np.ones(len(us)), rcond=None)[0]
-    solved = np.maximum(solved, [0.0, 0.0, 1e-3])  # a product costs nothing less than nothing
+    solved = np.maximum(solved, [0.0, 0.0, 1e-3])  # coefficients must not be negative
     error = float(np.median(np.abs(terms @ solved / us - 1)))
     return {"row_ns": float(solved[1].round(4)), "kept_ns": float(solved[2].round(4))}, error
 
 
 def rest_of_step(document: dict[str, Any], products: dict[str, dict[str, float]]) -> tuple[float, float]:
-    """What a block step takes beside its products: fixed microseconds, and nanoseconds a region and channel."""
+    """Return the time of a step besides its products: fixed microseconds, and nanoseconds a region and channel."""
     settings = document["settings"]
     width, hidden = settings["width"], settings["width"]
     block = products["block_1x16_int8"]

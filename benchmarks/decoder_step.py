@@ -35,22 +35,22 @@ from step_formats import BLOCK, FORMATS, IN_BLOCKS, MULTIPLIED, Converted, Store
 
 SCHEMA_VERSION = 1
 RUNTIME, THREADS = "ai-edge-litert", 1
-INPUTS = 8  # different inputs that take turns; the error is the largest over all of them
-STEPS_PER_ROUND = 30  # a caption of ten words at beam 3, so that caches are as warm as they are in use
-WARM_UP = 3  # steps of each format that are not counted
+INPUTS = 8  # number of different inputs; the error is the largest over all of them
+STEPS_PER_ROUND = 30  # a caption of ten words at beam 3, so that caches are as warm as in use
+WARM_UP = 3  # untimed steps of each format
 
 RESULTS = Path(__file__).parent / "results"
-OTHER_REGIONS = 49  # the network's own grid; the configs pool it
+OTHER_REGIONS = 49  # the encoder's own grid, which the configs pool
 
 Arrays = dict[str, NDArray[Any]]
 
 
-HELD = ("keys", "values")  # inputs of the step that stay the same for a photo
+HELD = ("keys", "values")  # inputs of the step that are constant for a photo
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured. `width` is embedding, hidden, attention and context at once."""
+    """Settings of the benchmark. `width` is the width of embedding, hidden state, attention and context."""
 
     cell: str = "lstm"
     width: int = 512
@@ -62,7 +62,7 @@ class Settings:
 
 
 def measure(settings: Settings, runs: list[Path] | None = None) -> dict[str, Any]:
-    """Make the model, store it in every format, and time all of them; then the same for trained runs.
+    """Make the model, store it in every format, and time all formats interleaved; then the same for trained runs.
 
     Returns:
         The document that `--json` prints.
@@ -86,7 +86,7 @@ def measure(settings: Settings, runs: list[Path] | None = None) -> dict[str, Any
 
 
 def measure_synthetic(settings: Settings) -> tuple[Converted, list[dict[str, Any]]]:
-    """The model with single weights, and the rows of all formats."""
+    """Return the model with unstructured sparsity, and the rows of all formats."""
     _say(f"converting, {settings.regions} regions")
     single, blocked = (converted(make_step(settings, block)) for block in (1, BLOCK))
     models = {name: blocked if name == IN_BLOCKS else single for name in FORMATS}
@@ -94,7 +94,7 @@ def measure_synthetic(settings: Settings) -> tuple[Converted, list[dict[str, Any
 
 
 def measure_run(run: LoadedRun, settings: Settings) -> dict[str, Any]:
-    """The rows of a trained run, with the share of zeros of each matrix, and its CIDEr-D."""
+    """Return the rows of a trained run, with the sparsity of each matrix, and its CIDEr-D."""
     _say(f"converting {run.folder.name}")
     model = converted(exportable(run.model)[1])
     models = {name: model for name in FORMATS if model.blocked or name != IN_BLOCKS}
@@ -110,7 +110,7 @@ def measure_run(run: LoadedRun, settings: Settings) -> dict[str, Any]:
 
 
 def cider_of(run: LoadedRun) -> dict[str, Any]:
-    """CIDEr-D on the test split where another benchmark measured this run, else on val as its training did."""
+    """Return CIDEr-D on the test split if another benchmark measured this run, else on val, from its training."""
     for path in sorted(RESULTS.glob("flickr8k_*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         if (
@@ -128,7 +128,7 @@ def cider_of(run: LoadedRun) -> dict[str, Any]:
 
 
 def measure_formats(models: Mapping[str, Converted], settings: Settings) -> list[dict[str, Any]]:
-    """The row of each format, timed in turns."""
+    """Return the row of each format, timed interleaved."""
     stored = {name: FORMATS[name](model) for name, model in models.items()}
     opened = {name: open_model(s.data, "step", runtime=RUNTIME, threads=THREADS) for name, s in stored.items()}
     inputs = make_inputs(next(iter(models.values())).step, settings.seed)
@@ -139,11 +139,11 @@ def measure_formats(models: Mapping[str, Converted], settings: Settings) -> list
 
 
 def make_step(settings: Settings, block: int = 1) -> StepCall:
-    """A step with random weights of unit gain; every matrix keeps the same share of them.
+    """Return a step with random weights of unit gain and equal sparsity in every matrix.
 
     Args:
-        settings: Of the model.
-        block: So many neighbours in a row are kept or dropped together in matrices that are multiplied.
+        settings: Settings of the model.
+        block: Number of neighbours in a row that are kept or pruned together, in matrices that are multiplied.
     """
     torch.manual_seed(settings.seed)
     width = settings.width
@@ -160,12 +160,12 @@ def make_step(settings: Settings, block: int = 1) -> StepCall:
                 values = torch.randn(kept, together) / (parameter.shape[1] * (1 - settings.sparsity)) ** 0.5
                 parameter.zero_().view(-1, together)[places] = values
             else:
-                parameter.normal_(0, 0.1)  # a converter drops biases that are zero
+                parameter.normal_(0, 0.1)  # converters drop biases that are zero
     return StepCall(decoder).eval()
 
 
 def make_inputs(step: StepCall, seed: int) -> list[Arrays]:
-    """Random tokens, states, keys and values."""
+    """Return random tokens, states, keys and values."""
     draw = np.random.default_rng(seed)
     example = {name: value.numpy() for name, value in step.example().items()}
     return [
@@ -180,7 +180,7 @@ def make_inputs(step: StepCall, seed: int) -> list[Arrays]:
 
 
 def max_abs_error(model: Model, step: StepCall, inputs: list[Arrays]) -> float:
-    """The largest difference of any output from torch in float32."""
+    """Return the largest difference of any output from torch in float32."""
     worst = 0.0
     for arrays in inputs:
         found = model.run(arrays)
@@ -191,7 +191,7 @@ def max_abs_error(model: Model, step: StepCall, inputs: list[Arrays]) -> float:
 
 
 def time_in_turns(models: dict[str, Model], inputs: list[Arrays], rounds: int) -> dict[str, NDArray[np.float64]]:
-    """Microseconds of every step of every model, the models taking turns round by round."""
+    """Return the time of every step of every model in microseconds, interleaved round by round."""
     times: dict[str, list[int]] = {name: [] for name in models}
     for model in models.values():
         for arrays in inputs[:WARM_UP]:
@@ -218,7 +218,7 @@ def _row(name: str, stored: Stored, times_us: NDArray[np.float64], error: float)
     return row | {
         "kept_weights": stored.kept,
         "weight_bytes": stored.weight_bytes,
-        "graph_bytes": size - stored.weight_bytes,  # operators, names, biases: what is left when all weights are gone
+        "graph_bytes": size - stored.weight_bytes,  # operators, names, biases: the file without all weights
         "bytes_per_kept": size / stored.kept,  # of the whole file, graph included
     }
 
@@ -281,7 +281,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark and print what it found."""
+    """Run the benchmark and print the results."""
     asked = _arguments(arguments)
     settings = Settings(asked.cell, asked.hidden, asked.vocabulary, asked.regions, rounds=asked.repeat)
     document = measure(settings, asked.run)

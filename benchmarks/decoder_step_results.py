@@ -1,4 +1,4 @@
-"""The section of RESULTS.md about one step of a decoder: synthetic weights, another grid, and trained runs."""
+"""The section of RESULTS.md about one decoder step: synthetic weights, another grid, and trained runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from result_text import Document, commands, machine, missing, ratio, table
 
 
 def decoder_step_section(document: Document | None) -> str:
-    """Bytes, times and errors of every form of storage."""
+    """Return the section with bytes, times and errors of every storage form."""
     command = "python benchmarks/decoder_step.py --json > benchmarks/results/decoder_step.json"
     title = "## One step of a decoder"
     if document is None:

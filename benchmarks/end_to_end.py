@@ -45,9 +45,9 @@ from capprune_runtime.measure.turns import time_in_turns
 
 SCHEMA_VERSION = 1
 SPLIT, BEAM = "test", 3
-CALLS = 30  # of encode, timed
+CALLS = 30  # timed calls of `encode`
 RESULTS = Path(__file__).parent / "results"
-# how the weights are stored: of the decoder, of the encoder
+# storage of the weights: of the decoder, of the encoder
 FORMS = {"float32": ("float32", "float32"), "int8": ("int8", "weight_only_int8")}
 
 
@@ -56,7 +56,7 @@ class Stage:
     """One command of a scheme.
 
     Attributes:
-        run: The folder that it leaves.
+        run: The folder of its run.
         command: `train`, `prune` or `finetune`.
         start: The run that it starts from; None for `train`.
         options: Method and overrides.
@@ -70,15 +70,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the stages get.
+    """Settings of the stages.
 
     Attributes:
-        sparsity: Share of the weights that go.
+        sparsity: Share of pruned weights.
         first: Epochs of a first stage on cached features.
         masks: Epochs of scheme A's first stage, which sees photos.
         second: Epochs of every second stage.
-        method: That prunes in the second stages of B and C.
-        masks_method: That finds the masks of scheme A's first stage.
+        method: Method that prunes in the second stages of B and C.
+        masks_method: Method that finds the masks in scheme A's first stage.
     """
 
     sparsity: float
@@ -90,7 +90,7 @@ class Budget:
 
 
 def schemes(budget: Budget) -> dict[str, tuple[Stage, ...]]:
-    """Every scheme as the commands of docs/encoder_pruning.md."""
+    """Return every scheme as the commands of docs/encoder_pruning.md."""
     second = ("encoder.train=all", f"training.epochs={budget.second}")
     first, target = (f"training.epochs={budget.first}",), f"pruning.sparsity={budget.sparsity}"
     pruned = ("--method", budget.method, target, *_pace(budget.method), *second)
@@ -111,24 +111,24 @@ def schemes(budget: Budget) -> dict[str, tuple[Stage, ...]]:
 
 
 def _pace(method: str) -> tuple[str, ...]:
-    """From the first step on and over all layers pooled, where magnitudes decide."""
+    """Return options for pruning from the first step on, pooled over all layers, if magnitudes decide."""
     return (
         ("pruning.scope=blind", "pruning.gradual.begin=0", "pruning.gradual.updates=20") if method == "gradual" else ()
     )
 
 
 def arguments_of(stage: Stage, config: Path, data: Path, runs: Path, more: Sequence[str] = ()) -> list[str]:
-    """The command line of a stage, from `train` on."""
+    """Return the command line of a stage, starting with `train`."""
     source = str(config) if stage.start is None else str(runs / stage.start)
     own = [f"data.folder={data}"] if stage.start is None else []
     return [stage.command, source, *own, *stage.options, *more, "--out", str(runs / stage.run)]
 
 
 def run_stage(stage: Stage, config: Path, data: Path, work: Path, more: Sequence[str]) -> dict[str, Any]:
-    """Run a stage in a process of its own, or take over what it told when it ran.
+    """Run a stage in its own process, or return the result of its earlier run.
 
     Raises:
-        CapPruneError: If the command fails.
+        CapPruneError: The command fails.
     """
     note = work / "stages" / f"{stage.run}.json"
     if note.is_file():
@@ -160,7 +160,7 @@ def run_stage(stage: Stage, config: Path, data: Path, work: Path, more: Sequence
 
 
 def per_photo(run: LoadedRun, data: Path, limit: int | None) -> list[float]:
-    """CIDEr-D of every test photo, captioned in torch, with plain tokens."""
+    """Return CIDEr-D of every test photo, captioned in torch with plain tokens."""
     chosen = first_photos(load_caption_set(data).split(SPLIT), limit)
     with open_photos(data) as store:
         said = TrainedCaptioner(run).captions([photo.name for photo in chosen], store, BEAM)
@@ -170,13 +170,13 @@ def per_photo(run: LoadedRun, data: Path, limit: int | None) -> list[float]:
 
 
 def exported(run: LoadedRun) -> dict[str, dict[str, float]]:
-    """Bytes of the bundle in every form, and the time of `encode`."""
+    """Return the size of the bundle in every form, and the time of `encode`."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, (weights, encoder) in FORMS.items():
             _say(f"{run.folder.name}: exporting in {name}")
             out = Path(folder) / name
-            # no data: what int8 costs is told by benchmarks/exports.py, and here by the same rule for every scheme
+            # without data: benchmarks/exports.py measures the cost of int8, and here every scheme has the same rule
             made = export(run, out, Wanted(weights=weights, encoder_weights=encoder), _say)
             packed = pack(out, out.with_suffix(".capz"))
             found[name] = {
@@ -190,14 +190,14 @@ def exported(run: LoadedRun) -> dict[str, dict[str, float]]:
 
 
 def encode_us(encoder: bytes, size: int) -> float:
-    """Median time of one photo, one thread."""
+    """Return the median time of one photo with one thread."""
     model = open_model(encoder, ENCODE_SIGNATURE)
     photo = {"photo": np.zeros((1, size, size, 3), np.float32)}
     return float(np.median(time_in_turns({"encode": partial(model.run, photo)}, rounds=1, each=CALLS)["encode"]))
 
 
 def row(scheme: str, run: LoadedRun, stages: Sequence[Mapping[str, Any]], own: list[float], dense: list[float]) -> Any:
-    """One line of the table."""
+    """Return one line of the table."""
     change = bootstrap_change(dense, own)
     return {
         "scheme": scheme,
@@ -219,7 +219,7 @@ def _sparsity(masks: Mapping[str, Any]) -> float:
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    """Train, caption and export what is asked for; the document that is written."""
+    """Train, caption and export the requested schemes; return the document."""
     budget = Budget(asked.sparsity, asked.first, asked.masks, asked.second, asked.method, asked.masks_method)
     wanted = ["dense", *(name for name in asked.scheme or ["A", "B", "C"] if name != "dense")]
     every, dense, rows = schemes(budget), [], []
@@ -244,7 +244,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _told(asked: argparse.Namespace) -> list[str]:
-    """The arguments that lead to a document again, without the folders of this machine."""
+    """Return the arguments that reproduce a document, without the folders of this machine."""
     said = ["--data", asked.data.name, "--config", f"configs/{asked.config.name}"]
     for name in ("sparsity", "first", "masks", "second", "method", "masks_method"):
         said += [f"--{name.replace('_', '-')}", str(getattr(asked, name))]
@@ -276,7 +276,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure; returns the exit code."""
+    """Measure; return the exit code."""
     asked = parser().parse_args(arguments)
     try:
         document = measure(asked)

@@ -1,4 +1,4 @@
-"""The section of RESULTS.md on encoder and decoder pruned together."""
+"""The section of RESULTS.md about joint pruning of encoder and decoder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEPT = (
 
 
 def end_to_end_section(documents: dict[str, Document | None]) -> str:
-    """Every data set's table, or how to measure it."""
+    """Return the section with the table of every data set, or how to measure it."""
     parts = [TITLE, SAYS]
     for name, document in documents.items():
         parts += [KEPT] if name == "flickr8k" else []

@@ -48,7 +48,7 @@ from decoder_step import RUNTIME, THREADS, Settings, make_step
 SCHEMA_VERSION = 1
 WEIGHTS = ("int8", "codebook4")
 SYNTHETIC = "synthetic"
-REPEATS = 5  # of each expansion; the median counts
+REPEATS = 5  # of each expansion; the median is reported
 
 Matrices = dict[str, NDArray[np.float32]]
 
@@ -57,7 +57,7 @@ def measure(settings: Settings, runs: Iterable[Path] = (), bundles: Iterable[Pat
     """Pack the decoders and whole bundles.
 
     Args:
-        settings: Of the synthetic decoder.
+        settings: Settings of the synthetic decoder.
         runs: Folders of trained runs.
         bundles: Folders of bundles.
 
@@ -79,12 +79,12 @@ def measure(settings: Settings, runs: Iterable[Path] = (), bundles: Iterable[Pat
 
 
 def matrices_of(step: StepCall) -> Matrices:
-    """The prunable weights of `step`, by parameter name."""
+    """Return the prunable weights of `step`, by parameter name."""
     return {name: one.numpy().copy() for name, one in step.decoder.matrices(*IN_STEP).items()}
 
 
 def floor_of(matrices: Matrices, sparse: SparseModel, weights: str) -> float:
-    """Bytes that the quantised weights take at least, from the weights alone; what is stored dense is not quantised."""
+    """Return the entropy floor of the quantised weights in bytes; weights that are stored dense are not quantised."""
     dense = {tensor.name for tensor in sparse.tensors if tensor.form == "dense_float32"}
     values = {name: m if name in dense else requantised(m, weights) for name, m in matrices.items()}
     return sum(floor_bytes(np.count_nonzero(v), v.size, v[v != 0]) for v in values.values())
@@ -137,7 +137,7 @@ def _tensor(tensor: PackedTensor) -> dict[str, Any]:
 
 
 def _bundle(folder: Path) -> dict[str, Any]:
-    """A whole bundle, encoder included: its size, packed size, and how fast it expands."""
+    """Measure a whole bundle, encoder included: its size, packed size, and speed of expansion."""
     _say(f"packing {folder.name}")
     with tempfile.TemporaryDirectory() as temporary:
         report = pack(folder, Path(temporary) / "bundle.capz")
@@ -158,7 +158,7 @@ def _bundle(folder: Path) -> dict[str, Any]:
 def _mb_per_s(size: int, expand: Callable[[], object]) -> float:
     seconds = []
     for _ in range(REPEATS):
-        started = time.process_time()  # one core, whatever else runs on the machine
+        started = time.process_time()  # CPU time of one core, independent of other work on the machine
         expand()
         seconds.append(time.process_time() - started)
     return round(size / float(np.median(seconds)) / 1e6, 1)
@@ -197,7 +197,7 @@ def _say(message: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark and print what it found."""
+    """Run the benchmark and print the results."""
     default = Settings()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")

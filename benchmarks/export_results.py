@@ -1,4 +1,4 @@
-"""The sections of RESULTS.md about exports: what each costs in captions, and how near its bytes come to the entropy."""
+"""The sections of RESULTS.md about exports: their caption quality, and their size compared with the entropy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from result_text import Document, commands, machine, missing, table
 
 
 def exports_section(document: Document | None) -> str:
-    """Every export of every run: captions, bytes, parity."""
+    """Return the section with every export of every run: captions, bytes, parity."""
     title = "## Exports of trained models"
     if document is None:
         return (
@@ -77,7 +77,7 @@ def _identical(parity: Any, *, exact: bool) -> str:
 
 
 def entropy_section(document: Document | None) -> str:
-    """Coded weights beside their entropy floor."""
+    """Return the section with the sizes of coded weights and their entropy floors."""
     title = "## Packed weights and their entropy"
     command = "python benchmarks/entropy.py --json > benchmarks/results/entropy.json"
     if document is None:

@@ -35,7 +35,7 @@ SCHEMA_VERSION = 1
 SPLIT, BEAM = "test", 3
 RESULTS = Path(__file__).parent / "results"
 
-# Every row of the table: what `capprune export` is asked for.
+# Every row of the table: the options of `capprune export`.
 VARIANTS: dict[str, dict[str, str]] = {
     "tflite float32": {},
     "tflite int8": {"weights": "int8"},
@@ -52,7 +52,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Test:
-    """The photos that all exports of a run are tried on, and what the trained model says of them."""
+    """The photos on which all exports of a run are tested, and the trained model's captions of them."""
 
     photos: tuple[CaptionedPhoto, ...]
     store: PhotoStore
@@ -60,7 +60,7 @@ class Test:
     said: dict[str, Reference]
 
     def gap(self, name: str, reference: tuple[int, ...], other: tuple[int, ...]) -> float:
-        """How close the trained model was to the other caption."""
+        """Return how close the trained model was to generating the other caption."""
         return self.captioner.score_gap(self.store, name, reference, other, BEAM)
 
 
@@ -72,12 +72,12 @@ def measure(
     Args:
         runs: Trained runs.
         data: Flickr8k.
-        limit: Only the first so many photos of the test split.
-        photos: Of val, for choosing what stays in float32.
-        variants: Beginnings of the names of `VARIANTS` that are wanted.
+        limit: Only the first `limit` photos of the test split.
+        photos: Photos of val, used to choose what stays in float32.
+        variants: Prefixes of the requested names of `VARIANTS`.
 
     Returns:
-        The document that is written.
+        The document.
     """
     chosen = tuple(first_photos(load_caption_set(data).split(SPLIT), limit))
     rows: list[dict[str, Any]] = []
@@ -108,7 +108,7 @@ def measure(
 
 
 def joined(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
-    """A new document with the rows of other runs that an earlier one of the same photos holds."""
+    """Return a new document with the rows of other runs from an earlier one with the same photos."""
     same = ("schema_version", "split", "photos", "beam")
     if before is None or any(before[key] != now[key] for key in same):
         return now
@@ -159,7 +159,7 @@ def _row(run: LoadedRun, wanted: Wanted, out: Path, test: Test) -> dict[str, Any
 
 
 def counted(parity: Parity) -> dict[str, Any]:
-    """How many captions are the same, and whether that is enough; the others are not listed."""
+    """Return how many captions are equal, and whether that is enough; the others are not listed."""
     return {key: value for key, value in parity.as_json().items() if key != "differences"}
 
 
@@ -172,7 +172,7 @@ def _say(message: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure the runs that are named; returns the exit code."""
+    """Measure the given runs; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k")
     parser.add_argument("--run", type=Path, action="append", required=True, help="a trained run; may be repeated")

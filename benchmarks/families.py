@@ -47,10 +47,10 @@ class Row:
 
     Attributes:
         family: Its name.
-        prunable: Weights that pruning can remove.
-        held_bytes: What is held for a photo.
-        state_bytes: State of one hypothesis.
-        dense_float32, sparse_float32, sparse_int8, onnx_int8: Bytes of the decoder's file in each form.
+        prunable: Number of prunable weights.
+        held_bytes: Size of the held tensors of a photo.
+        state_bytes: Size of the state of one hypothesis.
+        dense_float32, sparse_float32, sparse_int8, onnx_int8: Size of the decoder's file in each form.
         step_us: Median time of a step by form, with 10th and 90th percentile.
     """
 
@@ -66,7 +66,7 @@ class Row:
 
 
 def make_decoder(family: str) -> Decoder:
-    """A decoder of default sizes with sparse random weights of unit gain."""
+    """Return a decoder of default sizes with sparse random weights of unit gain."""
     torch.manual_seed(0)
     kind: type[Decoder] = DECODERS.load(family, "family")
     decoder = kind(
@@ -82,12 +82,12 @@ def make_decoder(family: str) -> Decoder:
             kept = torch.rand_like(weight) < 1 - SPARSITY
             weight.normal_(0, (weight.shape[-1] * (1 - SPARSITY)) ** -0.5).mul_(kept)
             if (bias := getattr(decoder.get_submodule(name), "bias", None)) is not None:
-                bias.normal_(0, 0.1)  # a converter drops biases that are zero
+                bias.normal_(0, 0.1)  # converters drop biases that are zero
     return decoder.eval()
 
 
 def forms(decoder: Decoder) -> dict[str, bytes]:
-    """The step in every form that the table has."""
+    """Return the step in every form of the table."""
     step = StepCall(decoder).eval()
     matrices = {name: value.numpy() for name, value in decoder.matrices(*IN_STEP).items()}
     converted = convert(step, "step", step.example())
@@ -108,7 +108,7 @@ def forms(decoder: Decoder) -> dict[str, bytes]:
 
 
 def inputs_of(decoder: Decoder) -> Arrays:
-    """Random inputs of a step."""
+    """Return random inputs of a step."""
     draw = np.random.default_rng(0)
     return {
         name: np.full(shape, 4, np.int32) if dtype == "int32" else draw.standard_normal(shape).astype(np.float32) / 2
@@ -117,7 +117,7 @@ def inputs_of(decoder: Decoder) -> Arrays:
 
 
 def measure(families: Sequence[str]) -> dict[str, Any]:
-    """The document that `--json` prints."""
+    """Return the document that `--json` prints."""
     decoders = {family: make_decoder(family) for family in families}
     files = {family: forms(decoder) for family, decoder in decoders.items()}
     models: dict[tuple[str, str], tuple[Model, Arrays]] = {}

@@ -32,7 +32,7 @@ from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.errors import CapPruneError
 from capprune_runtime.measure.environment import environment
 
-# A process begins with the peak of the one that started it, so a small one stands in between.
+# A process inherits the peak memory of its parent, so a small process is started in between.
 LAUNCHER = """
 import json, resource, subprocess, sys, time
 began = time.perf_counter()
@@ -51,7 +51,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class ColdStart:
-    """One process that said one caption."""
+    """A process that generated one caption."""
 
     seconds: float
     peak_mb: float
@@ -59,21 +59,21 @@ class ColdStart:
 
 
 def measure(photo: Path, ours: Path, dense: Path, folder: Path, *, cold: int, warm: int) -> dict[str, Any]:
-    """Export the parent and time everything in turns.
+    """Export the dense parent and time everything interleaved.
 
     Args:
-        photo: To be captioned by cold processes.
-        ours: The bundle.
+        photo: The photo for cold processes.
+        ours: The packaged bundle.
         dense: The run of the dense parent.
-        folder: An empty one for the exports.
-        cold: Processes of each bundle.
-        warm: Captions of each bundle.
+        folder: An empty folder for the exports.
+        cold: Number of cold processes of each bundle.
+        warm: Number of warm captions of each bundle.
 
     Returns:
-        The document that is written.
+        The document.
 
     Raises:
-        CapPruneError: If a bundle or the run is broken, or a process fails.
+        CapPruneError: A bundle or the run is broken, or a process fails.
     """
     load, run = os.getloadavg()[0], load_run(dense)
     other = "" if ours == READY else f" --bundle {ours.name}"
@@ -107,7 +107,7 @@ def measure(photo: Path, ours: Path, dense: Path, folder: Path, *, cold: int, wa
 
 
 def time_cold(photo: Path, places: Mapping[str, Path], rounds: int) -> dict[str, list[ColdStart]]:
-    """`rounds` processes of each bundle, in turns; one of each before them fills the disk's cache."""
+    """Time `rounds` processes of each bundle, interleaved, after one of each to fill the disk cache."""
     found: dict[str, list[ColdStart]] = {name: [] for name in places}
     for turn in range(rounds + 1):
         for name, place in places.items():
@@ -120,7 +120,7 @@ def cold_start(photo: Path, bundle: Path) -> ColdStart:
     """Caption a photo in a new process.
 
     Raises:
-        CapPruneError: If it fails.
+        CapPruneError: The process fails.
     """
     command = [sys.executable, "-m", "capprune", "caption", str(photo), "--bundle", str(bundle)]
     done = subprocess.run([sys.executable, "-c", LAUNCHER, *command], capture_output=True, text=True, check=True)
@@ -131,7 +131,7 @@ def cold_start(photo: Path, bundle: Path) -> ColdStart:
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
-    """The median between the first and the ninth decile."""
+    """Return the median, with the first and the ninth decile."""
     low, middle, high = np.quantile(values, [0.1, 0.5, 0.9]).tolist()
     return {"p10": low, "p50": middle, "p90": high}
 

@@ -1,4 +1,4 @@
-"""The section of RESULTS.md on the first caption that people see."""
+"""The section of RESULTS.md about the first caption of a new user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ USUAL = ["python benchmarks/first_caption.py photo.jpg --dense ready_model/runs/
 
 
 def first_caption_section(document: Document | None) -> str:
-    """Download, cold and warm times of the package's bundle and of its dense parent, or how to measure them."""
+    """Return the section with download size, cold and warm times of the packaged bundle and its dense parent.
+
+    Without a document, it has the commands to measure them.
+    """
     if document is None:
         return "\n\n".join([TITLE, missing("it", USUAL)])
     what = (

@@ -36,19 +36,19 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def measure(run_folder: Path, bundle_folder: Path, data: Path, *, limit: int | None = None) -> dict[str, Any]:
-    """Validate a bundle against the run it came from and add what the run tells of its training.
+    """Validate a bundle against the run it came from, and add the facts of the run's training.
 
     Args:
         run_folder: The trained run, the reference.
-        bundle_folder: What `capprune export` made of it.
+        bundle_folder: The bundle that `capprune export` made of it.
         data: Flickr8k.
-        limit: Only the first so many photos.
+        limit: Only the first `limit` photos.
 
     Returns:
-        The document that is written.
+        The document.
 
     Raises:
-        BundleError: If the bundle was made from another run, or the run has not finished an epoch.
+        BundleError: The bundle was made from another run, or the run has not finished an epoch.
     """
     run, bundle = load_run(run_folder), verify_bundle(bundle_folder)
     _check_origin(run, bundle)
@@ -76,10 +76,10 @@ def measure(run_folder: Path, bundle_folder: Path, data: Path, *, limit: int | N
 
 
 def training_facts(run: LoadedRun) -> dict[str, Any]:
-    """What metrics.jsonl says of every epoch, and the median of their seconds.
+    """Return the facts of every epoch in metrics.jsonl, and the median of their seconds.
 
     Raises:
-        BundleError: If no epoch was finished.
+        BundleError: No epoch was finished.
     """
     lines = [line for line in read_metrics(run.folder) if "cider" in line]
     if not lines:
@@ -95,7 +95,7 @@ def training_facts(run: LoadedRun) -> dict[str, Any]:
 
 
 def constant_caption(data: Path, limit: int | None, tokenizer: str) -> dict[str, Any]:
-    """The training caption that scores best when it is said for every photo: what a model must beat."""
+    """Return the training caption with the best score when it is used for every photo, as a baseline."""
     captions = load_caption_set(data)
     photos = first_photos(captions.split(SPLIT), limit)
     training = (caption for photo in captions.split("train") for caption in photo.captions)
@@ -106,7 +106,7 @@ def constant_caption(data: Path, limit: int | None, tokenizer: str) -> dict[str,
 
 
 def commands(run: LoadedRun, bundle: Bundle, limit: int | None) -> list[str]:
-    """The commands that lead to a document; folders go by their usual names."""
+    """Return the commands that reproduce a document, with the usual names of folders."""
     name = run.config.name
     recipe = CONFIGS / f"{name.replace('-', '_')}.yaml"
     overrides = " ".join(["data.folder=flickr8k", *_overrides(run, recipe)])
@@ -122,7 +122,7 @@ def commands(run: LoadedRun, bundle: Bundle, limit: int | None) -> list[str]:
 
 
 def _overrides(run: LoadedRun, recipe: Path) -> list[str]:
-    """What the run's config says that the recipe does not, but for where the data was."""
+    """Return the settings in which the run's config differs from the recipe, except the data folder."""
     usual = dict(_flat(load_config(recipe).as_tree()))
     return [
         f"{key}={json.dumps(value)}"
@@ -140,7 +140,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _check_origin(run: LoadedRun, bundle: Bundle) -> None:
-    """A bundle of another run would be compared with the wrong captions, and its training be told wrongly."""
+    """Check that a bundle came from a run: otherwise captions and training facts would be compared wrongly."""
     pruning = bundle.manifest.pruning
     own = (run.config.name, run.kept, run.prunable)
     found = (bundle.manifest.config.get("name"), pruning.kept_weights, pruning.prunable_weights)
@@ -154,7 +154,7 @@ def _check_origin(run: LoadedRun, bundle: Bundle) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure the models that are named; returns the exit code."""
+    """Measure the given models; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k")
     parser.add_argument("--dense", type=Path, nargs=2, metavar=("RUN", "BUNDLE"))

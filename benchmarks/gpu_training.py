@@ -32,21 +32,21 @@ from capprune_runtime.measure.environment import environment
 ROOT = Path(__file__).parents[1]
 RECIPES = ("flickr8k_dense", "flickr8k_sparse")
 MINUTES, GPU_SHARE = 8.0, 0.75
-CPU_PHOTOS = 500  # an epoch of all would take longer than the CPU's share of the time
-WARM = 1  # epochs that do not count: kernels are chosen and caches filled
+CPU_PHOTOS = 500  # an epoch of all photos would take longer than the CPU's share of the time
+WARM = 1  # uncounted epochs, in which kernels are chosen and caches filled
 PRECISION = {"cuda": "bfloat16", "mps": "float32", "cpu": "bfloat16"}
 
 
 def train(recipe: str, data: Path, cache: Path, device: str, seconds: float, limit: int | None) -> dict[str, Any]:
-    """Train a recipe for some time.
+    """Train a recipe for a limited time.
 
     Args:
         recipe: A file of `configs/`.
         data: Flickr8k.
-        cache: Of features; filled before the clock starts.
-        device: Where to train.
-        seconds: After which the training is stopped.
-        limit: Training photos; all if left out.
+        cache: Feature cache; filled before the clock starts.
+        device: Device for training.
+        seconds: Time after which the training is stopped.
+        limit: Number of training photos. [default: all]
     """
     own = [f"data.folder={data}", *([] if limit is None else [f"data.limit={limit}"])]
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +54,8 @@ def train(recipe: str, data: Path, cache: Path, device: str, seconds: float, lim
         command = [sys.executable, "-m", "capprune", "train", str(ROOT / "configs" / f"{recipe}.yaml"), *own]
         command += ["--device", device, "--precision", PRECISION[device], "--out", str(out), "--cache", str(cache)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        while not (out / "config.yaml").is_file() and process.poll() is None:  # features come before it
+        # features are computed before the config is written
+        while not (out / "config.yaml").is_file() and process.poll() is None:
             time.sleep(0.1)
         try:
             process.wait(seconds)

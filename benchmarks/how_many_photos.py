@@ -39,13 +39,13 @@ SCHEMA_VERSION = 1
 PHOTOS = (250, 500, 1000, 2000, 4000, 6000)
 BATCH = 20  # photos, with five captions each
 STEPS = 1500  # 5 epochs of 6,000 photos
-MOST_EPOCHS = 40  # of few photos, which a longer run only learns by heart
-VALIDATION = 500  # photos of val that choose the epoch and score it
+MOST_EPOCHS = 40  # of few photos; longer runs only overfit
+VALIDATION = 500  # photos of val for choosing and scoring the epoch
 WIDTH = 256
 
 
 def config_of(data: Path, photos: int, *, steps: int, size: int, seed: int, validation: int) -> RunConfig:
-    """The config of a run on `photos` photos."""
+    """Return the config of a run on `photos` photos."""
     epochs = min(MOST_EPOCHS, max(1, round(steps / math.ceil(photos / BATCH))))
     return parse_config(
         {
@@ -82,18 +82,18 @@ def measure(
     Args:
         data: Flickr8k, or another data set with train and val.
         counts: Numbers of photos of train.
-        seeds: Of the runs; the first one is run on every number of photos before the second.
+        seeds: Seeds of the runs; the first seed is run on every number of photos before the second.
         cache: Folder of feature caches.
         folder: Folder of the runs; finished ones are not trained again.
-        steps: Of every run, as far as `MOST_EPOCHS` allows.
+        steps: Steps of every run, as far as `MOST_EPOCHS` allows.
         size: Side of the photos, pixels.
-        validation: Photos of val.
+        validation: Number of photos of val.
 
     Returns:
         The document that `--json` prints.
 
     Raises:
-        CapPruneError: If the data cannot be read, or has fewer photos.
+        CapPruneError: The data cannot be read, or has fewer photos.
     """
     captions = load_caption_set(data)
     train, val = captions.split("train"), captions.split("val")[:validation]

@@ -1,4 +1,4 @@
-"""The section of RESULTS.md on the bundles that are kept with the code."""
+"""The section of RESULTS.md about the bundles in this repository."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ USUAL = ["python benchmarks/kept_bundles.py --data flickr8k"]
 
 
 def kept_bundles_section(document: Document | None) -> str:
-    """Quality against the dense parent, bytes and times of every bundle, or how to measure them."""
+    """Return the section with every bundle's quality against the dense parent, bytes and times.
+
+    Without a document, it has the commands to measure them.
+    """
     if document is None:
         return "\n\n".join([TITLE, missing("them", USUAL)])
     parent, data = document["parent"], document["data"]
@@ -62,7 +65,7 @@ def _speed(row: Document) -> list[str]:
 
 
 def _against(faster: Any) -> str:
-    """A ratio over 1 with its interval."""
+    """Return a ratio above 1 with its interval."""
     low, middle, high = (faster[key] for key in ("low", "estimate", "high"))
     if middle >= 1:
         return f"{middle:.2f}x faster [{low:.2f}, {high:.2f}]"

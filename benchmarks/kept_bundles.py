@@ -40,17 +40,17 @@ def measure(places: Mapping[str, Path], parent: Path, data: Path, *, limit: int 
     """Validate and time bundles.
 
     Args:
-        places: The bundles, by what the table calls them.
-        parent: The run that all of them are compared with.
+        places: The bundles, by their names in the table.
+        parent: The reference run of all bundles.
         data: Folder of photos and captions.
-        limit: Only the first photos of the split.
-        rounds: Captions of each bundle that are timed.
+        limit: Only the first `limit` photos of the split.
+        rounds: Number of timed captions of each bundle.
 
     Returns:
-        The document that is written.
+        The document.
 
     Raises:
-        CapPruneError: If a bundle, the run or the data is broken.
+        CapPruneError: A bundle, the run or the data is broken.
     """
     load, bundles = os.getloadavg()[0], {name: verify_bundle(place) for name, place in places.items()}
 
@@ -87,7 +87,7 @@ def measure(places: Mapping[str, Path], parent: Path, data: Path, *, limit: int 
 
 
 def time_steps(bundles: Mapping[str, Bundle], rounds: int) -> dict[str, dict[str, Any]]:
-    """The median step and caption of every bundle, and how many times longer its model's step takes in dense int8."""
+    """Return the median step and caption of every bundle, and how many times longer its step takes in dense int8."""
     rivals = {name: _in_dense_int8(bundle) for name, bundle in bundles.items()}
     job = BenchJob([*bundles.values(), *rivals.values()], rounds=rounds, beam=BEAM, threads=THREADS)
     timed = open_device("local").bench(job, lambda *_: None)
@@ -109,7 +109,7 @@ def _in_dense_int8(bundle: Bundle) -> Bundle:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure; returns the exit code."""
+    """Measure; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k")
     parser.add_argument("--limit", type=int, help="only the first photos of the test split")

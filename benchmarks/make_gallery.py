@@ -28,13 +28,13 @@ from capprune_runtime.caption.explain import explanation
 from capprune_runtime.photo import read_photo
 
 DOCS = Path(__file__).parents[1] / "docs"
-SIDE = 320  # pixels, of the longer side of a picture in the page
+SIDE = 320  # pixels, of the longer side of a picture on the page
 SCENES, SEED = 3, 7
 
 
 @dataclass(frozen=True)
 class Public:
-    """A photo of scikit-image, with its author and terms as that project states them."""
+    """A photo of scikit-image, with author and terms from that project."""
 
     file: str
     terms: str
@@ -62,7 +62,7 @@ bundle's limit. `python benchmarks/make_gallery.py` generates this page.
 
 
 def find_photos() -> list[tuple[Path, str]]:
-    """The public photos and their terms."""
+    """Return the public photos and their terms."""
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         raise SystemExit("scikit-image is not installed: pip install scikit-image")
@@ -71,25 +71,25 @@ def find_photos() -> list[tuple[Path, str]]:
 
 
 def drawn(folder: Path) -> list[tuple[Path, str]]:
-    """A few drawn scenes."""
+    """Return a few drawn scenes."""
     draw_scenes(folder / "scenes", count={"train": 1, "val": 1, "test": SCENES}, seed=SEED, size=224)
     return [(path, "drawn by capprune") for path in sorted((folder / "scenes" / "photos").iterdir())[-SCENES:]]
 
 
 def entry(captioner: Captioner, path: Path, terms: str, low_below: float | None, out: Path) -> str:
-    """One picture of the page, written beside it."""
+    """Return one entry of the page, after writing its picture beside the page."""
     shown = out / f"{_name(path)}.jpg"
     with Image.open(path) as photo:
         upright = photo.convert("RGB")
         upright.thumbnail((SIDE, SIDE))
     write_bytes(shown, _jpeg(upright))
-    caption = captioner.caption(read_photo(shown, captioner.bundle.manifest.photo_size))  # what readers can repeat
+    caption = captioner.caption(read_photo(shown, captioner.bundle.manifest.photo_size))  # readers can reproduce it
     unsure = low_below is not None and mean_log_probability(caption) < low_below
     return f"| ![{shown.stem}](gallery/{shown.name}) | {caption.text}{' *(not sure)*' if unsure else ''} | {terms} |"
 
 
 def looked_at(captioner: Captioner, path: Path) -> tuple[Image.Image, Caption]:
-    """The picture of `--explain` for one photo."""
+    """Return the picture of `--explain` for one photo."""
     caption = captioner.caption(read_photo(path, captioner.bundle.manifest.photo_size))
     with Image.open(path) as photo:
         return explanation(photo.convert("RGB"), caption), caption

@@ -1,4 +1,4 @@
-"""RESULTS.md from the JSON that the benchmarks left: every figure stands in a file, and the same files give the same text.
+"""Make RESULTS.md from the benchmarks' JSON: every figure is in a file, and the same files give the same text.
 
 python benchmarks/make_results.py
 """
@@ -39,13 +39,13 @@ from p10 to p90 do not overlap and the processor is not emulated."""
 
 
 def render(results: Path) -> str:
-    """The text of RESULTS.md.
+    """Return the text of RESULTS.md.
 
     Args:
-        results: Folder of the JSON; a file that is not there becomes a line that says how to make it.
+        results: Folder of the JSON files; a missing file becomes a line on how to make it.
 
     Raises:
-        DataError: If two documents hold scores of different photos, beams or tokenizers.
+        DataError: Two documents hold scores of different photos, beams or tokenizers.
     """
     models = {name: _read(results / f"flickr8k_{name}.json") for name in MODELS}
     found = {name: document for name, document in models.items() if document is not None}
@@ -85,7 +85,7 @@ def _flickr8k(models: dict[str, Document]) -> str:
 
 
 def _same(settings: Sequence[tuple[Document, int, str]]) -> tuple[Document, int, str]:
-    """Photos, beam and tokenizer, which scores that stand side by side must share."""
+    """Return photos, beam and tokenizer, which must be equal for scores in one table."""
     first, *others = settings
     for other in others:
         if other != first:
@@ -104,7 +104,7 @@ def _tokenizer(results: Document) -> str:
 
 
 def _figures(models: dict[str, Document]) -> list[tuple[str, Callable[[Document], str]]]:
-    """Every line of the table: what it is called, and how to find it in a document."""
+    """Yield every line of the table: its name, and how to find it in a document."""
     runtimes = dict.fromkeys(name for document in models.values() for name in document["results"]["parity"])
     return [
         ("BLEU-4", lambda d: f"{_scores(d)['bleu_4']:.4f}"),

@@ -1,4 +1,4 @@
-"""Two groups of a sweep beside each other: who loses how much, photo by photo, and what that saves."""
+"""Comparisons of two groups of a sweep: the paired difference per photo, and the savings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ UNIFORM = [{"pruning.method": "supermask", "pruning.sparsity": sparsity} for spa
 
 
 def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> list[dict[str, Any]]:
-    """The comparisons that the sweep of methods is made for, of the seeds that both sides have.
+    """Return the comparisons of the sweep of methods, over the seeds that both sides have.
 
-    - What was tuned with the masks of another run: with the best dense model of no more epochs in all, whatever its width, of
-      those that have most of its seeds.
-    - What was rewarded: with the run that it started from.
-    - What was pruned to a limit: with the supermasks that count all weights alike, at 97.5 % and 98.75 %.
-    - What was pruned in blocks and stored in int8: with the dense model of the same shape in int8.
+    - Runs tuned with the masks of another run: with the best dense model of at most the same total epochs, of any
+      width, among those that share most seeds.
+    - Runs trained with rewards: with the run that they started from.
+    - Runs pruned to a limit: with the supermasks that count all weights alike, at 97.5 % and 98.75 %.
+    - Runs pruned in blocks and stored in int8: with the dense model of the same shape in int8.
     """
     by_run = {(row.run, row.weights): row for row in rows}
     found = []
@@ -79,7 +79,7 @@ def _epochs(group: Group) -> float:
 
 
 def _beside(own: Sequence[Row], its: Sequence[Row], *, scores: Scores) -> Mapping[str, Any]:
-    """The change of the scores averaged over seeds, and the others' bytes and microseconds over one's own."""
+    """Return the mean change of the scores over seeds, and the other's bytes and microseconds divided by its own."""
     before, after = (np.mean([scores[row.key] for row in side], axis=0).tolist() for side in (its, own))
     shares: dict[str, float | None] = {"smaller": None, "faster": None}
     sizes = [[row.sizes for row in side if row.sizes] for side in (own, its)]

@@ -1,4 +1,4 @@
-"""The section of RESULTS.md about pruning methods, from the document that `capprune sweep` wrote."""
+"""The section of RESULTS.md about pruning methods, from the document of `capprune sweep`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PAIRS = ("row", "compared with row", "seeds", "CIDEr-D", "the other's CIDEr-D", 
 
 
 def methods_section(document: Document | None) -> str:
-    """Every method at its target, rivals of equal bytes, the health of the captions, and what it all cost."""
+    """Return the section with every method at its target, rivals of equal size, caption statistics, and the cost."""
     return _section("## Pruning methods", document, ROWS, COMMAND)
 
 
 def wide_section(document: Document | None) -> str:
-    """The same of runs that are given more width and time, whatever their rows are."""
+    """Return the same section for runs with more width and time, whatever their rows are."""
     return _section("## Pruning wide decoders in longer runs", document, (), WIDE)
 
 
@@ -71,12 +71,12 @@ def _what(document: Document) -> str:
 
 
 def _once(document: Document) -> list[Document]:
-    """The cost of every run, one time."""
+    """Return the cost of every run, each counted once."""
     return list({row["run"]: row["training"] for row in document["rows"] if row["training"]}.values())
 
 
 def _pairs(document: Document, lines: Sequence[Line]) -> str:
-    """The comparisons that the sweep is made for, by the numbers of their rows."""
+    """Return the comparisons of the sweep, by the numbers of their rows."""
     if not document.get("pairs"):
         return ""
     numbers = {(line.group["name"], line.group["weights"]): str(line.number) for line in lines if line.group}
@@ -141,7 +141,7 @@ def _health(line: Line, document: Document) -> list[str]:
 
 
 def _rivals(found: Mapping[Wanted, Document | None], lines: Sequence[Line]) -> str:
-    """The dense model whose file is nearest in bytes to that of the supermask at 97.5 %."""
+    """Return the dense model whose file size is nearest to that of the supermask at 97.5 %."""
     sparse = found.get(Wanted("lstm", 0.975, "supermask"))
     promised = [group for group in found.values() if group is not None]
     dense = [
@@ -185,7 +185,7 @@ def _failures(document: Document) -> str:
 
 
 def _overrides(document: Document) -> str:
-    """What the budget was, as options of the command; the usual one has none."""
+    """Return the budget as options of the command; the default budget has none."""
     config = document["config"]
     usual = {
         "data.limit": None,

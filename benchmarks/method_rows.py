@@ -1,4 +1,4 @@
-"""Rows of the tables about pruning methods: which groups of a sweep they are, and the settings that tell them apart."""
+"""Rows of the tables about pruning methods: their groups of the sweep, and the settings that distinguish them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ SETTINGS = ("row", "method", "cell", "width", "block", "photos a batch", "epochs
 
 
 class Wanted(NamedTuple):
-    """A row of the comparison: a group of the sweep is it when all of these agree."""
+    """A row of the comparison, and the settings that identify its group of the sweep."""
 
     cell: str
     sparsity: float | None
     method: str
-    start: str | None = None  # that the method does not have by itself
+    start: str | None = None  # if not the method's default
     scope: str | None = None
 
     @property
     def label(self) -> str:
-        """The method as the table names it."""
+        """Name of the method in the table."""
         return f"{self.method}{f' from {self.start}' if self.start else ''}{f' ({self.scope})' if self.scope else ''}"
 
 
 MAIN = ("supermask", "gradual")
-# Every row that the comparison promises; those that were not trained stand in the table as such.
+# All rows of the comparison; rows that were not trained are marked in the table.
 ROWS = (
     Wanted("lstm", None, DENSE),
     *(Wanted("lstm", 0.975, method) for method in (*MAIN, "lottery")),
@@ -39,10 +39,10 @@ ROWS = (
     Wanted("gru", None, DENSE),
     *(Wanted("gru", 0.975, method) for method in MAIN),
 )
-# What tells rows apart; a group with another key (a width, blocks, a limit in bytes) is none of them
+# Settings that distinguish rows; a group with another key (a width, blocks, a limit in bytes) does not match
 COMPARED = {"decoder.cell", "pruning.method", "pruning.scope", "pruning.sparsity", "start", "training.seed"}
 COMPARED |= {RATE, f"start.{RATE}"}
-RETRAINED = {"hard": {EPOCHS, f"start.{EPOCHS}"}}  # by method: keys that a row of it may have as well
+RETRAINED = {"hard": {EPOCHS, f"start.{EPOCHS}"}}  # by method: additional keys that a matching group may have
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Line:
     """A row of the tables.
 
     Attributes:
-        number: By which other tables name it.
-        settings: The cells after the number, under `SETTINGS`.
-        group: Of the sweep; None where the row is promised and the sweep does not have it.
+        number: Number of the row in other tables.
+        settings: Cells after the number, in the columns `SETTINGS`.
+        group: Group of the sweep; None if the sweep lacks an expected row.
     """
 
     number: int
@@ -66,12 +66,12 @@ class Line:
 
     @property
     def has_runs(self) -> bool:
-        """Whether anything of it was trained."""
+        """Whether any of its runs was trained."""
         return self.group is not None and bool(self.group["runs"])
 
 
 def exact_lines(document: Document, rows: Sequence[Wanted]) -> tuple[list[Line], dict[Wanted, Document | None]]:
-    """Return the rows in float32, the promised ones first, and the group of every promised one."""
+    """Return the rows in float32, the expected ones first, and the group of every expected one."""
     exact = [group for group in document["groups"] if group["weights"] == EXACT]
     found = {wanted: _find(document, exact, wanted) for wanted in rows}
     used = {group["name"] for group in found.values() if group is not None}
@@ -82,7 +82,7 @@ def exact_lines(document: Document, rows: Sequence[Wanted]) -> tuple[list[Line],
 
 
 def other_lines(document: Document, after: int) -> list[Line]:
-    """Return the rows of other export formats; their numbers go on after those in float32."""
+    """Return the rows of other export formats, numbered after those in float32."""
     groups = [group for group in document["groups"] if group["weights"] != EXACT and group["runs"]]
     return [Line(number, _described(document, group), group) for number, group in enumerate(groups, after + 1)]
 
@@ -109,7 +109,7 @@ def _promised(document: Document, wanted: Wanted, group: Document | None) -> tup
 
 
 def _described(document: Document, group: Document) -> tuple[str, ...]:
-    """The settings of a group that no row is promised for."""
+    """Return the settings of a group without an expected row."""
     keys = group["keys"]
     method = keys["start"] if group["method"] == "keep" else group["method"]
     scope = f" ({keys['pruning.scope']})" if "pruning.scope" in keys else ""
@@ -131,13 +131,13 @@ def _cells(document: Document, group: Document | None, *, method: str, cell: str
 
 
 def _epochs(group: Document | None) -> str:
-    """Epochs with those of the run that it starts from; empty where nothing was trained."""
+    """Return the epochs, including those of the starting run; empty if nothing was trained."""
     figure = None if group is None else group["figures"].get("epochs_in_all")
     return "" if figure is None else f"{figure['mean']:.0f}"
 
 
 def _tuning(document: Document, group: Document) -> str:
-    """The last stage of a run that keeps the masks of another: its objective and its dropout."""
+    """Return the last stage of a run that keeps the masks of another: its objective and its dropout."""
     keys = group["keys"]
     if group["method"] != "keep":
         return ""

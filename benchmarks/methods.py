@@ -29,11 +29,11 @@ CONFIG, GRID = CONFIGS / "flickr8k_sparse.yaml", CONFIGS / "sweep_methods.yaml"
 
 
 def copied(folder: Path) -> dict[str, Any]:
-    """The document of a sweep, finished or not, without where its data was.
+    """Return the document of a sweep, finished or not, without its data folder.
 
     Raises:
-        MissingFile: If there is no sweep.
-        BundleError: If its document is broken.
+        MissingFile: There is no sweep.
+        BundleError: The document is invalid.
     """
     found = read_document(folder)
     if found is None:
@@ -47,7 +47,7 @@ def copied(folder: Path) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Sweep, then copy; returns the exit code."""
+    """Sweep, then copy; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of the config, as for capprune sweep")
     parser.add_argument("--data", type=Path, help="folder of Flickr8k")

@@ -1,7 +1,8 @@
-"""A plain Soft-Attention LSTM, as one writes it first: the reference that training speed is compared with.
+"""A plain implementation of a Soft-Attention LSTM, as the reference for training speed.
 
-Batches of photo-caption pairs in random order, padded to the longest; every pair brings its photo's features and projects them;
-an `LSTMCell` in a loop; scores and loss over all positions, padding masked at the end. Cached features, as ours.
+Batches hold photo-caption pairs in random order, padded to the longest. Every pair projects its own copy of the photo's
+features. The decoder is an `LSTMCell` in a loop. Scores and loss cover all positions, with padding masked at the end.
+Features are cached, as in capprune.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 from capprune.models.soft_attention import SoftAttentionConfig
 from capprune_runtime.bundle.vocabulary import END, START
 
-PAIRS = 50  # in a batch
+PAIRS = 50  # per batch
 FORGET_BIAS = 1.0
 
 
 class PlainDecoder(nn.Module):
-    """The same sizes and the same attention as `capprune.models.soft_attention`."""
+    """A decoder with the same sizes and attention as `capprune.models.soft_attention`."""
 
     def __init__(
         self, shape: SoftAttentionConfig, *, features: int, vocabulary: int, dropout: float, attention_dropout: float
@@ -34,7 +35,7 @@ class PlainDecoder(nn.Module):
         self.dropout, self.attention_dropout = nn.Dropout(dropout), nn.Dropout(attention_dropout)
 
     def forward(self, features: Tensor, inputs: Tensor) -> Tensor:
-        """Features `(B, R, F)` and ids `(B, T)` to scores `(B, T, V)`."""
+        """Return scores `(B, T, V)` for features `(B, R, F)` and ids `(B, T)`."""
         keys, values = self.key(features), self.value(features)
         h = self.initial(features.mean(1))
         c = torch.zeros_like(h)
@@ -50,7 +51,7 @@ class PlainDecoder(nn.Module):
 
 
 def padded(captions: list[tuple[int, ...]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs, targets and the mask of what is spoken, each `(B, T)`."""
+    """Return inputs, targets and the mask of positions without padding, each `(B, T)`."""
     length = max(map(len, captions)) + 1
     inputs, targets = torch.full((len(captions), length), END), torch.full((len(captions), length), END)
     spoken = torch.zeros(len(captions), length, dtype=torch.bool)
@@ -63,6 +64,6 @@ def padded(captions: list[tuple[int, ...]]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def masked_loss(scores: Tensor, targets: Tensor, spoken: Tensor) -> Tensor:
-    """Mean cross-entropy of the spoken words."""
+    """Return the mean cross-entropy over the positions without padding."""
     losses = nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="none")
     return (losses * spoken.flatten()).sum() / spoken.sum()

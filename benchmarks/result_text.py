@@ -1,4 +1,4 @@
-"""Pieces of Markdown that the sections of RESULTS.md share."""
+"""Markdown helpers for the sections of RESULTS.md."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Document = dict[str, Any]
 
 
 def missing(what: str, lines: Sequence[str]) -> str:
-    """The text of a section whose figures are not there."""
+    """Return the text of a section without figures."""
     return f"Not measured yet; these commands measure {what}:\n\n{commands(lines)}"
 
 
 def machine(environment: Document) -> str:
-    """What was measured where."""
+    """Return a description of the machine of a measurement."""
     cores = f"{environment['cpu_count']} cores"
     load = environment.get("load_when_started")
     if load is not None and load >= 1:
@@ -28,24 +28,24 @@ def machine(environment: Document) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; every column but the first is aligned to the right."""
+    """Return a Markdown table; every column but the first is right-aligned."""
     rules = ["---", *["---:"] * (len(columns) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rules, *rows))
 
 
 def commands(lines: Sequence[str]) -> str:
-    """A block to copy."""
+    """Return a code block of commands."""
     return "\n".join(["```", *lines, "```"])
 
 
 def ratio(value: float | None, above: str, below: str, *, digits: int = 2) -> str:
-    """A ratio that is never under 1: "1.97x faster", "6.10x larger", or "equal".
+    """Return a ratio that is at least 1: "1.97x faster", "6.10x larger", or "equal".
 
     Args:
-        value: How many times as small, or as fast; None where it was not measured.
-        above: What the first one is where the value is over 1.
-        below: What it is otherwise.
-        digits: After the point.
+        value: The ratio of sizes or speeds; None if not measured.
+        above: The word for values above 1.
+        below: The word for values below 1.
+        digits: Digits after the decimal point.
     """
     if value is None:
         return "—"

@@ -31,11 +31,11 @@ class DataSet:
     """A data set.
 
     Attributes:
-        name: For people.
-        photos: With captions, for training.
-        captions: Of each photo.
+        name: Name of the data set.
+        photos: Number of training photos with captions.
+        captions: Number of captions of each photo.
         photo_kb: Mean size of a photo's file, an assumption.
-        epochs: Of a usual recipe, an assumption.
+        epochs: Epochs of a usual recipe, an assumption.
     """
 
     name: str
@@ -50,12 +50,12 @@ DATA_SETS = (DataSet("COCO 2017", 118_287, 5, 160, 8), DataSet("CC12M", 12_000_0
 
 @dataclass(frozen=True)
 class Machine:
-    """What trains.
+    """The machine for training.
 
     Attributes:
-        workers: Processor cores that decode and encode.
-        processes: Training processes.
-        captions: A second, of one process.
+        workers: Number of processor cores that decode and encode.
+        processes: Number of training processes.
+        captions: Captions a second of one process.
         link_gbit: Speed of the slowest link between processes; 0 takes the measured all-reduce.
     """
 
@@ -66,12 +66,12 @@ class Machine:
 
 
 def plan(data: DataSet, rates: dict[str, Any], machine: Machine) -> dict[str, float | str]:
-    """The costs of one data set on one machine, in GB and hours."""
+    """Return the costs of one data set on one machine, in GB and hours."""
     rate, reduced = rates["photos_per_second"], rates["all_reduce"]
     slowest = min(rate["decoded"], rate["encoded"])
     once = data.photos / (machine.workers * slowest) / HOUR
     every = data.captions * data.photos * data.epochs
-    steps = every / rates["captions_per_batch"] / machine.processes  # a batch grows with the processes
+    steps = every / rates["captions_per_batch"] / machine.processes  # the batch size grows with the number of processes
     seconds = 2 * 4 * reduced["numbers"] * 8 / (machine.link_gbit * 1e9) if machine.link_gbit else reduced["ms"] / 1000
     computing, reducing = every / (machine.captions * machine.processes) / HOUR, 0.0
     if machine.processes > 1:
@@ -92,7 +92,7 @@ def plan(data: DataSet, rates: dict[str, Any], machine: Machine) -> dict[str, fl
 
 
 def machines(rates: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Machine]:
-    """The machines of the table, by their name."""
+    """Return the machines of the table, by name."""
     own = rates["captions_per_processor_second"]["1 process, 1 thread"]
     found = {
         "1 core": Machine(1, 1, own, 0),
@@ -117,7 +117,7 @@ FIGURES = (
 
 
 def rows(costs: dict[tuple[str, str], dict[str, float | str]]) -> list[list[str]]:
-    """The table's cells as texts."""
+    """Return the table's cells as text."""
     return [
         [*names, f"{one['shards']:,.0f}", *(f"{one[key]:,.1f}" for key in FIGURES), str(one["bottleneck"])]
         for names, one in costs.items()
@@ -125,7 +125,7 @@ def rows(costs: dict[tuple[str, str], dict[str, float | str]]) -> list[list[str]
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rates", type=Path, default=RATES, help="JSON of benchmarks/scaling.py")
     parser.add_argument("--workers", type=int, default=64, help="processor cores")
@@ -137,7 +137,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def plans(chosen: argparse.Namespace) -> dict[tuple[str, str], dict[str, float | str]]:
-    """The costs of each data set on each machine."""
+    """Return the costs of each data set on each machine."""
     rates = json.loads(chosen.rates.read_text())
     return {
         (data.name, name): plan(data, rates, one) for data in DATA_SETS for name, one in machines(rates, chosen).items()

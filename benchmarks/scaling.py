@@ -48,12 +48,15 @@ pruning: {{method: supermask, sparsity: 0.975}}
 WARM, EPOCHS = (
     1,
     3,
-)  # of the hundred that the config plans: the first does not count, and the run is ended after the last
+)  # of the hundred in the config: the first is not counted, and the run is stopped after the last
 ROUNDS, REDUCTIONS = 3, 10
 
 
 def captions_per_second(config: Path, cache: Path, processes: int, threads: int) -> tuple[float, float]:
-    """Of the last epochs of a short training: by the clock, and for each second of processor time of all its processes."""
+    """Return captions a second over the last epochs of a short training.
+
+    Two rates are returned: per second of the clock, and per second of processor time of all its processes.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "capprune", "train", str(config), "--out", str(out), "--cache", str(cache)]
@@ -76,7 +79,7 @@ def captions_per_second(config: Path, cache: Path, processes: int, threads: int)
 
 
 def _processor_seconds(pid: int) -> float:
-    """Of a process and all that it has started and that still runs."""
+    """Return the processor seconds of a process and of its running descendants."""
     own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return (int(own[11]) + int(own[12])) / os.sysconf("SC_CLK_TCK") + sum(
@@ -90,7 +93,7 @@ def _epochs(path: Path) -> list[float]:
 
 
 def photos_per_second(work: Callable[[], object], photos: int) -> float:
-    """The median rate of some work on some photos, for each second of processor time of one thread."""
+    """Return the median rate of a function on photos, per second of processor time of one thread."""
     work()
     found = []
     for _ in range(5):
@@ -101,7 +104,7 @@ def photos_per_second(work: Callable[[], object], photos: int) -> float:
 
 
 def photo_rates() -> dict[str, float]:
-    """Photos for each second of processor time: decoding with resizing, and the encoder."""
+    """Return photos per second of processor time, for decoding with resizing and for the encoder."""
     torch.set_num_threads(1)
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     content = io.BytesIO()
@@ -116,7 +119,7 @@ def photo_rates() -> dict[str, float]:
 
 
 def reduction_ms(numbers: int) -> float:
-    """Milliseconds in which two processes of this machine add up so many float32 numbers."""
+    """Return the milliseconds in which two processes of this machine add up `numbers` float32 numbers."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -142,7 +145,7 @@ def _reduce(numbers: int) -> float:
 
 
 def measure(rounds: int, precision: str) -> dict[str, Any]:
-    """All figures."""
+    """Return all figures."""
     with tempfile.TemporaryDirectory() as folder:
         scenes, config, cache = Path(folder) / "scenes", Path(folder) / "scaling.yaml", Path(folder) / "cache"
         drawn = ["data", "scenes", "--out", scenes, "--train", PHOTOS, "--val", 10, "--test", 1, "--size", PHOTO_SIDE]
@@ -153,7 +156,7 @@ def measure(rounds: int, precision: str) -> dict[str, Any]:
             for kind, (processes, threads) in KINDS.items():
                 speeds[kind].append(captions_per_second(config, cache, processes, threads))
                 print(f"round {number + 1}: {kind}: {speeds[kind][-1][0]:.0f} captions/s", file=sys.stderr)
-    weights = 7_000_000  # of the decoder with a vocabulary of Flickr8k's size, and as many gates
+    weights = 7_000_000  # of the decoder with a vocabulary of Flickr8k's size, and the same number of gates
     return {
         "schema_version": 1,
         "environment": asdict(environment("torch", 1)),

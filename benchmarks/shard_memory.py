@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# A process begins with the peak of the one that started it, so a small one stands in between.
+# A process inherits the peak memory of its parent, so a small process is started in between.
 LAUNCHER = """
 import json, resource, subprocess, sys, time
 began = time.perf_counter()
@@ -58,7 +58,7 @@ def draw(folder: Path, photos: int) -> None:
 
 
 def trained(work: Path, shards: Path, photos: int) -> dict[str, Any]:
-    """Train on the first photos, and return the peak of the memory and the seconds."""
+    """Train on the first photos; return the peak memory and the seconds."""
     config = work / "config.yaml"
     config.write_text(CONFIG)
     command = [sys.executable, "-m", "capprune", "train", str(config), f"data.shards={shards}", f"data.limit={photos}"]

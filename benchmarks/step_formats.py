@@ -1,4 +1,4 @@
-"""The forms of storage that benchmarks compare: how each is made from one step of a decoder."""
+"""The storage forms that benchmarks compare, each made from one step of a decoder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.sparse import make_sparse
 
 BLOCK = 16
-IN_BLOCKS = "block_1x16_int8"  # for weights that were pruned in blocks
-MULTIPLIED = ("query.weight", "rnn.weight", "candidate.weight", "output.weight")  # the FULLY_CONNECTED of a step
+IN_BLOCKS = "block_1x16_int8"  # for weights pruned in blocks
+# the FULLY_CONNECTED operators of a step
+MULTIPLIED = ("query.weight", "rnn.weight", "candidate.weight", "output.weight")
 LOOKED_UP = "embedding.weight"
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A step in torch, the converter's dense float32 file of it, and its matrices by name."""
+    """A step in torch, its dense float32 file from the converter, and its matrices by name."""
 
     step: StepCall
     data: bytes
@@ -31,12 +32,12 @@ class Converted:
 
     @property
     def prunable(self) -> int:
-        """Weights that pruning could remove."""
+        """Number of prunable weights."""
         return sum(matrix.size for matrix in self.matrices.values())
 
     @property
     def kept(self) -> int:
-        """Weights that are not zero."""
+        """Number of weights that are not zero."""
         return sum(int(np.count_nonzero(matrix)) for matrix in self.matrices.values())
 
     @property
@@ -47,7 +48,7 @@ class Converted:
 
 @dataclass(frozen=True)
 class Stored:
-    """A model file; for a sparse one also how many weights it keeps and what they take."""
+    """A model file; for a sparse one also the number and size of its kept weights."""
 
     data: bytes
     kept: int | None = None
@@ -55,7 +56,7 @@ class Stored:
 
 
 def _planned(model: Converted, multiplied: str, looked_up: str, *, sparse: bool) -> Stored:
-    """One form for the matrices that it fits, another for the embedding; the exporter's fixed rule for others."""
+    """Store matrices in one form where it fits and the embedding in another; others follow the fixed rule."""
     names = model.blocked if multiplied == IN_BLOCKS else [name for name in MULTIPLIED if name in model.matrices]
     plan = {**dict.fromkeys(names, multiplied), LOOKED_UP: looked_up}
     made = make_sparse(model.data, one_row=True, plan=plan, names=model.matrices)
@@ -73,8 +74,8 @@ def converted(step: StepCall) -> Converted:
     return Converted(step, convert(step, "step", step.example()), matrices)
 
 
-# Every format in one table: its name, and how it is made from the converter's file. Dense int8 has one scale a matrix: as
-# fast as ai-edge-quantizer's scale a row, and right in every runtime.
+# All formats in one table: name, and how it is made from the converter's file. Dense int8 has one scale per matrix. It
+# is as fast as ai-edge-quantizer's scale per row, and correct in every runtime.
 FORMATS: dict[str, Callable[[Converted], Stored]] = {
     "dense_float32": lambda model: Stored(model.data),
     "dense_int8": partial(_planned, multiplied="dense_int8", looked_up="dense_int8", sparse=False),

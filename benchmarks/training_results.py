@@ -6,7 +6,7 @@ from result_text import Document, commands, machine, missing, table
 
 
 def training_section(document: Document | None) -> str:
-    """Captions a second and memory of ours, dense and pruned, and of a plain implementation."""
+    """Return the section with training speed and memory of capprune, dense and pruned, and a plain implementation."""
     command = "python benchmarks/training_speed.py --data flickr8k --json > benchmarks/results/training_speed.json"
     title = "## Training speed"
     if document is None:

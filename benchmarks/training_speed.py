@@ -39,25 +39,26 @@ from plain_training import PAIRS, PlainDecoder, masked_loss, padded
 WIDTH, REGIONS, CHANNELS = 512, 16, 1280
 PER_PHOTO = 5
 DROPOUT = SoftAttentionDropout()
-# What is timed, and its captions a batch: as many as the plain batches hold, and as many as the ready model's recipe has
+# The timed kinds and their captions per batch: as many as the plain batches hold, and as many as in the packaged
+# model's recipe.
 KINDS = (("dense", PAIRS), ("supermask", PAIRS), ("dense", 2 * PAIRS), ("supermask", 2 * PAIRS), ("plain", PAIRS))
 ROUNDS, BATCHES_PER_ROUND = 8, 3
-WARM_UP = 40  # steps: products of a shape that is new are slow to start, and a run of an hour meets each many times
+WARM_UP = 40  # steps: products of a new shape start slowly, and a long run meets each shape many times
 TYPES = {"float32": False, "bfloat16": True}
 
-Step = Callable[[], tuple[float, int]]  # trains on one batch: seconds, captions
-Kind = tuple[str, int]  # name, captions a batch
+Step = Callable[[], tuple[float, int]]  # trains on one batch; returns seconds and captions
+Kind = tuple[str, int]  # name, captions per batch
 
 
 def captions_of(data: Path) -> tuple[list[list[tuple[int, ...]]], int]:
-    """The training captions as ids, photo by photo, and the number of words."""
+    """Return the training captions as ids, photo by photo, and the number of words."""
     photos = load_caption_set(data).split("train")
     vocabulary = build_vocabulary((text for photo in photos for text in photo.captions), minimum_count=5)
     return [[encode(text, vocabulary, 20) for text in photo.captions] for photo in photos], len(vocabulary.tokens)
 
 
 def ours(captions: list[list[tuple[int, ...]]], vocabulary: int, *, pruned: bool, size: int, fast: bool) -> Step:
-    """A step as `capprune train` makes it."""
+    """Return a training step of capprune, as in `capprune train`."""
     torch.manual_seed(0)
     dropout = DROPOUT.scaled(1 / 3) if pruned else DROPOUT
     shape = SoftAttentionConfig(embedding=WIDTH // 2, hidden=WIDTH, attention=WIDTH, context=WIDTH, dropout=dropout)
@@ -90,7 +91,7 @@ def ours(captions: list[list[tuple[int, ...]]], vocabulary: int, *, pruned: bool
 
 
 def plain(captions: list[list[tuple[int, ...]]], vocabulary: int, *, fast: bool) -> Step:
-    """A step of the plain implementation."""
+    """Return a training step of the plain implementation."""
     torch.manual_seed(0)
     shape = SoftAttentionConfig(embedding=WIDTH // 2, hidden=WIDTH, attention=WIDTH, context=WIDTH)
     decoder = PlainDecoder(
@@ -118,15 +119,15 @@ def plain(captions: list[list[tuple[int, ...]]], vocabulary: int, *, fast: bool)
 
 
 def step_of(kind: str, size: int, captions: list[list[tuple[int, ...]]], vocabulary: int, *, fast: bool) -> Step:
-    """A step of one kind."""
+    """Return a training step of one kind."""
     if kind == "plain":
         return plain(captions, vocabulary, fast=fast)
     return ours(captions, vocabulary, pruned=kind == "supermask", size=size, fast=fast)
 
 
 def measure(data: Path, threads: int) -> dict[str, Any]:
-    """Rounds of all kinds in turns; the document that `--json` prints."""
-    keep_freed_memory()  # as `capprune train` does; the plain one gains from it too
+    """Time rounds of all kinds, interleaved; return the document that `--json` prints."""
+    keep_freed_memory()  # as `capprune train` does; the plain implementation benefits too
     torch.set_num_threads(threads)
     own = {"runtime_version": torch.__version__.partition("+")[0], "load_when_started": round(os.getloadavg()[0], 1)}
     captions, vocabulary = captions_of(data)
@@ -154,7 +155,7 @@ def measure(data: Path, threads: int) -> dict[str, Any]:
 
 
 def row(kind: Kind, dtype: str, found: dict[Kind, list[float]], memory: float) -> dict[str, Any]:
-    """Figures of one kind; times relative to dense of the same round and batch size."""
+    """Return the figures of one kind; times are relative to dense in the same round and batch size."""
     own = np.array(found[kind])
     slower = np.array(found["dense", kind[1]]) / own
     low, middle, high = np.percentile(own, (10, 50, 90))
@@ -171,7 +172,7 @@ def row(kind: Kind, dtype: str, found: dict[Kind, list[float]], memory: float) -
 
 
 def memory_mb(kind: Kind, data: Path, *, fast: bool, threads: int) -> float:
-    """Peak resident memory of three steps in a process of their own, above what it had before the model was made."""
+    """Return the peak resident memory of three steps in their own process, minus the memory before the model."""
     own = ["--memory-of", kind[0], "--size", str(kind[1]), *(["--fast"] if fast else [])]
     arguments = ["--data", str(data), "--threads", str(threads), *own]
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
@@ -180,7 +181,7 @@ def memory_mb(kind: Kind, data: Path, *, fast: bool, threads: int) -> float:
 
 def print_memory(kind: Kind, data: Path, *, fast: bool) -> None:
     captions, vocabulary = captions_of(data)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     before = peak_kb()
     step = step_of(*kind, captions, vocabulary, fast=fast)
     for _ in range(3):
@@ -189,7 +190,7 @@ def print_memory(kind: Kind, data: Path, *, fast: bool) -> None:
 
 
 def peak_kb() -> int:
-    """The largest resident memory so far."""
+    """Return the peak resident memory so far."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
