@@ -39,8 +39,7 @@ def atomic_file(path: Path, *, needed_bytes: int | None = None) -> Iterator[Path
     """Yield a temporary path beside `path`.
 
     It becomes `path` when the block succeeds and is removed when the block fails. Unfinished files of killed processes
-    in the same folder are removed.
-    Where `path` is a symbolic link, its target is written.
+    in the same folder are removed. Where `path` is a symbolic link, its target is written.
 
     Args:
         path: The file to create or replace; a missing folder is created.

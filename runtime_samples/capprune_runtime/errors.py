@@ -19,7 +19,7 @@
     └── DeviceError          7   a Raspberry Pi or a phone
         └── LinkLost             the connection to one broke during the work
 
-A message says what happened, where, what was expected and found, and what to do next.
+A message states what happened, where, what was expected and found, and what to do next.
 """
 
 from __future__ import annotations

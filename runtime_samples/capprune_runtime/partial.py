@@ -1,8 +1,7 @@
 """Unfinished output: hidden files and folders beside their final path, and the removal of leftovers.
 
-A process holds a lock on what it is writing. The lock ends with the process, however that ends, so whatever bears the
-name of
-something unfinished and is not locked was left behind.
+A process holds a lock on what it is writing. The lock ends with the process, however the process ends. So an unfinished
+file or folder that is not locked is a leftover.
 """
 
 from __future__ import annotations

@@ -245,8 +245,7 @@ def _squash(samples: NDArray[Any], plan: Plan, squashed: NDArray[np.uint8]) -> N
     """Fill `squashed`, (outputs, M), from (inputs, M) along one axis of the resize.
 
     NumPy has fast matrix products only for floating point. In float32, sums of integers below 2^24 are exact in any
-    order,
-    and no sum here exceeds 2^15 · 255.
+    order, and no sum here exceeds 2^15 · 255.
     """
     start = 0
     for first, coefficients in plan:

@@ -49,8 +49,7 @@ def read(kind: type[Kind], tree: Any, refuse: Refuse, where: str = "", *, exact:
 
     Args:
         kind: The dataclass. Its fields are str, bool, int, float, Literal, tuple[X, ...], Mapping[str, X], X | None,
-            dataclasses,
-            and unions of dataclasses distinguished by a `Literal` field of the same name.
+            dataclasses, and unions of dataclasses distinguished by a `Literal` field of the same name.
         tree: The JSON object.
         refuse: Returns the error for an invalid key.
         where: The object's own key, for messages.

@@ -6,8 +6,8 @@
 
 A piece is a vector of the model file. It holds bytes, floats of at most 256 distinct values, the words of the bundle's
 vocabulary, or the row pointers and column indices of a sparse tensor. The latter are coded together, as the gaps
-between kept weights.
-docs/bundle_format.md, section 8, is the specification. No memory is allocated before its size is known to be possible.
+between kept weights. docs/bundle_format.md, section 8, is the specification. No memory is allocated before its size is
+known to be possible.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-PIECE_SPACE = "\u2581"  # stands for a space in the pieces of kinds `characters` and `subwords`
+PIECE_SPACE = "\u2581"  # represents a space in the pieces of kinds `characters` and `subwords`
 RADIX_DIGITS = 2  # tokens per word
 RADIX_BASES = range(2, 65_537)
 

@@ -47,8 +47,8 @@ def read_message(data: bytes, where: str, what: str, fields: Mapping[int, Field]
 
     Args:
         data: The file.
-        where: Its name, for messages to people.
-        what: What the message is, for messages to people.
+        where: Its name, for messages.
+        what: What to call it in messages.
         fields: Accepted fields, by number.
 
     Raises:
@@ -64,7 +64,7 @@ class Message:
         file: The file that contains it.
         start: Offset of the message in the file.
         end: Its end offset.
-        what: What the message is, for messages to people.
+        what: What to call it in messages.
         fields: Accepted fields, by number.
     """
 

@@ -1,8 +1,7 @@
 """Cost of running a model file: multiply-adds, memory of computed tensors, and convolution patches.
 
-Shapes are free, so that a file of a kilobyte can ask for minutes and for gigabytes. The costs are worked out from the
-shapes
-before anything runs, and limited by the size of the file; the limits stand in `operators.json`.
+Shapes are free, so a file of a kilobyte can ask for minutes and gigabytes. Costs are computed from the shapes before
+anything runs, and are limited by the size of the file. The limits are in `operators.json`.
 """
 
 from __future__ import annotations
