@@ -1,12 +1,12 @@
-"""One weight matrix as it is stored: dense, in compressed rows, or in blocks along the rows.
+"""Storage of one weight matrix: dense, in compressed rows, or in blocks along the rows.
 
     DenseWeights    every value
     CsrWeights      the values that are not zero, with their columns, row by row
-    BlockWeights    the blocks of B neighbours in a row that are not all zero, with their places, row by row
+    BlockWeights    the blocks of B neighbours in a row that are not all zero, with their positions, row by row
 
-A sparse form keeps at least one value, a zero if need be. Each holds its values in float32, as int8 codes with scales, or
-as codes into a codebook. Pure NumPy and plainly written: what a file says and what a kernel computes is compared with
-`dense()` and `matvec()`.
+A sparse form stores at least one value, a zero if necessary. Each form holds its values in float32, as int8 codes with
+scales, or as codes of a codebook. This module is the plain NumPy reference: `dense()` is compared with the content of
+files, and `matvec()` with the results of kernels.
 
 Shapes: N rows (outputs), K columns (inputs), n stored values.
 """
@@ -30,12 +30,12 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Float32Values:
-    """Values as they are, `(n,)`."""
+    """Unquantised values, `(n,)`."""
 
     data: Floats
 
     def decoded(self, rows: Indices) -> Floats:
-        """The values; `rows` tells the row of each."""
+        """Return the values; `rows` has the row of each."""
         return self.data
 
 
@@ -47,20 +47,20 @@ class Int8Values:
     scales: Floats
 
     def decoded(self, rows: Indices) -> Floats:
-        """`np.float32(scale) * code`, rounded to float32 once, as the kernels do; `rows` tells the row of each."""
+        """Return `np.float32(scale) * code`, rounded to float32 once, as in the kernels; `rows` has the row of each."""
         scales = self.scales[rows] if self.scales.size > 1 else self.scales
         return scales * self.codes.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class CodebookValues:
-    """Codes `(n,)` into a table of at most 16 values."""
+    """Codes `(n,)` of a table of at most 16 values."""
 
     codes: NDArray[np.uint8]
     codebook: Floats
 
     def decoded(self, rows: Indices) -> Floats:
-        """The table's values; `rows` tells the row of each."""
+        """Return the table's values; `rows` has the row of each."""
         return self.codebook[self.codes]
 
 
@@ -69,36 +69,36 @@ Values: TypeAlias = Float32Values | Int8Values | CodebookValues
 
 @dataclass(frozen=True, eq=False)
 class SparseWeights(ABC):
-    """A matrix `(N, K)` in some form of storage."""
+    """A matrix `(N, K)` in a storage form."""
 
     shape: tuple[int, int]
 
     @abstractmethod
     def dense(self) -> Floats:
-        """The whole matrix `(N, K)`."""
+        """Return the whole matrix `(N, K)`."""
 
     @abstractmethod
     def matvec(self, x: Floats) -> Floats:
-        """The plain reference of the product with `x` `(K,)`: `(N,)`, summed row by row in float64."""
+        """Return the product `(N,)` with `x` `(K,)`, summed row by row in float64, as a reference."""
 
     @property
     def kept(self) -> int:
-        """Weights that are not zero."""
+        """Number of weights that are not zero."""
         return int(np.count_nonzero(self.dense()))
 
 
 @dataclass(frozen=True, eq=False)
 class DenseWeights(SparseWeights):
-    """Every value, row after row."""
+    """All values, row by row."""
 
     values: Values
 
     @classmethod
     def from_dense(cls, dense: Floats, weights: str = "float32") -> DenseWeights:
-        """Store a matrix; `weights` as of `quantised`.
+        """Store a matrix; for `weights` see `quantised`.
 
         Raises:
-            ValueError: For `codebook4`, which has no code for zero.
+            ValueError: `weights` is `codebook4`, which has no code for zero.
         """
         codes, values = quantised(dense, weights)
         if weights == "codebook4":
@@ -121,8 +121,8 @@ class CsrWeights(SparseWeights):
 
     Attributes:
         row_pointers: `(N + 1,)`.
-        columns: `(n,)`, rising within a row.
-        values: n of them.
+        columns: `(n,)`, ascending within a row.
+        values: The n values.
     """
 
     row_pointers: Indices
@@ -131,7 +131,7 @@ class CsrWeights(SparseWeights):
 
     @classmethod
     def from_dense(cls, dense: Floats, weights: str = "float32") -> CsrWeights:
-        """Keep what is not zero, after quantisation; `weights` as of `quantised`."""
+        """Store the values that are not zero after quantisation; for `weights` see `quantised`."""
         codes, values = quantised(dense, weights)
         kept = _at_least_one((dense if weights == "codebook4" else codes) != 0)
         return cls(_shape(dense), _pointers(kept), np.nonzero(kept)[1], values(codes[kept]))
@@ -157,8 +157,8 @@ class BlockWeights(SparseWeights):
     Attributes:
         block: B; K is a multiple of it.
         row_pointers: `(N + 1,)`, in blocks.
-        block_columns: `(n / B,)`, in blocks, rising within a row.
-        values: n of them, block after block; zeros inside a block are stored.
+        block_columns: `(n / B,)`, in blocks, ascending within a row.
+        values: The n values, block by block; zeros inside a block are stored.
     """
 
     block: int
@@ -168,10 +168,10 @@ class BlockWeights(SparseWeights):
 
     @classmethod
     def from_dense(cls, dense: Floats, block: int, weights: str = "float32") -> BlockWeights:
-        """Keep the blocks that are not all zero, after quantisation; `weights` as of `quantised`.
+        """Store the blocks that are not all zero after quantisation; for `weights` see `quantised`.
 
         Raises:
-            ValueError: K is no multiple of `block`; or for `codebook4`, which has no code for zero.
+            ValueError: K is not a multiple of `block`, or `weights` is `codebook4`, which has no code for zero.
         """
         rows, columns = _shape(dense)
         if columns % block:
@@ -199,12 +199,12 @@ class BlockWeights(SparseWeights):
         return np.array([_dot(values[row].ravel(), pieces[row].ravel()) for row in rows], np.float32)
 
     def _decoded(self, rows: Indices) -> Floats:
-        """Values `(n / B, B)`, given the row of each block."""
+        """Return the values `(n / B, B)`, given the row of each block."""
         return self.values.decoded(rows.repeat(self.block)).reshape(-1, self.block)
 
 
 def quantised(dense: Floats, weights: str) -> tuple[NDArray[Any], Callable[[NDArray[Any]], Values]]:
-    """What is stored for each element of a matrix, and how to make values of those that are kept.
+    """Return what is stored for each element of a matrix, and a function that makes the values of the kept ones.
 
     Args:
         dense: `(N, K)`.
@@ -233,20 +233,20 @@ def _shape(dense: Floats) -> tuple[int, int]:
 
 
 def _at_least_one(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask, with the first place kept if none is: runtimes read past the end of a tensor without values."""
+    """Return the mask, with the first position kept if none is: runtimes read past the end of an empty tensor."""
     if not kept.any():
         kept[0, 0] = True
     return kept
 
 
 def _pointers(kept: NDArray[np.bool_]) -> Indices:
-    """Row pointers of a mask `(N, places)`."""
+    """Return the row pointers of a mask `(N, places)`."""
     pointers: Indices = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int64)
     return pointers
 
 
 def _rows(row_pointers: Indices) -> Indices:
-    """The row of each stored value or block."""
+    """Return the row of each stored value or block."""
     return np.repeat(np.arange(len(row_pointers) - 1), np.diff(row_pointers))
 
 

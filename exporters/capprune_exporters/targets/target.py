@@ -1,9 +1,8 @@
 """Base class of the export targets, which write the two model files of a bundle in one verified format.
 
 A target is one module with a subclass of `Target`, named in `capprune_exporters.targets.registry.TARGETS` or declared
-by another
-package under the entry point `capprune.targets`. `capprune export` uses only this interface. docs/extending.md has an
-example.
+by another package under the entry point `capprune.targets`. `capprune export` uses only this interface.
+docs/extending.md has an example.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ litert-torch writes pruned weights as dense tensors full of zeros. Here each con
 a plan (see `forms`). Without one, a fixed rule stores matrices with enough zeros as
 
 * CSR, for the weight of a FULLY_CONNECTED in a one-row graph, for which the runtime has a kernel;
-* CSR behind a DENSIFY, otherwise, and for the filters of convolutions: small in the file, expanded once at load, with
-the speed of dense weights.
+* CSR behind a DENSIFY otherwise, and for filters of convolutions: small in the file, expanded once at load, as fast as
+  dense weights.
 
 Forms that runtimes accept but compute wrongly are never written.
 """
