@@ -136,6 +136,8 @@ def _write(
     manifest["decoder"]["interface"] |= interface
     if preprocessing is not None:
         of_regions = preprocessing.get("input") == "regions"
+        if of_regions:
+            (folder / "golden" / "scene-0.png").unlink()
         manifest["preprocessing"] = {**({} if of_regions else manifest["preprocessing"]), **preprocessing}
     tiny_bundle.seal(folder, manifest)
     return folder

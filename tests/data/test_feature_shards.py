@@ -128,7 +128,7 @@ ORPHANS = """
 import os, sys, time
 from capprune.workers import Workers
 def rest(number):
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\\n" % os.getpid())  # in one piece: two workers write at once
     time.sleep(60)
 if __name__ == "__main__":
     list(Workers(2).run(rest, [0, 1]))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from capprune_runtime.errors import BadModelFile
 from capprune_runtime.formats import Signature
-from capprune_runtime.onnx.costs import LIMITS, costs
+from capprune_runtime.onnx.costs import LIMITS, costs, run_work
 from capprune_runtime.onnx.file import MAX_RANK, Initializer, Node, OnnxModel, Value, read_onnx
 from capprune_runtime.onnx.operators import OPERATORS, AttributeRule, Exactly, Int, Ints, OneOf, Real, ZeroTensor
 from capprune_runtime.onnx.shapes import Call, DoesNotFit, Known, infer
@@ -132,7 +132,7 @@ class _Check:
     def _costs(self, known: Mapping[str, Known]) -> None:
         """Check that the cost of a run is within the limits for the size of the file."""
         found = costs(self._model.nodes, known, [value.name for value in self._model.outputs])
-        self.multiply_adds = found["work"]
+        self.multiply_adds = run_work(self._model.nodes, known)
         for kind, cost in found.items():
             base, per_byte = LIMITS[kind]
             if cost > (limit := base + per_byte * self._size_bytes):

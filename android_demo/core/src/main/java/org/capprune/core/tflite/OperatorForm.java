@@ -66,12 +66,12 @@ record OperatorForm(List<Operand> inputs, boolean repeated, Type output) {
 
     /** The form of an operator, as the table would write it. */
     static String of(TfliteModel model, Operator operator) {
-        List<String> inputs = new ArrayList<>();
-        for (int index : operator.inputs()) {
-            inputs.add(index < 0 ? NONE : described(model, model.tensors().get(index)));
+        StringBuilder form = new StringBuilder();
+        for (int at = 0; at < Math.min(4, operator.inputs().length); at++) {
+            int index = operator.inputs()[at];
+            form.append(at == 0 ? "" : ", ").append(index < 0 ? NONE : described(model, model.tensors().get(index)));
         }
-        return String.join(", ", inputs.subList(0, Math.min(4, inputs.size()))) + " -> "
-                + model.tensors().get(operator.outputs()[0]).type();
+        return form.append(" -> ").append(model.tensors().get(operator.outputs()[0]).type()).toString();
     }
 
     private static Operand operand(String text) {

@@ -33,6 +33,11 @@ public class MutatedFilesTest {
         }
 
         @Override
+        public long packedBytes() {
+            return 0;
+        }
+
+        @Override
         public SortedSet<String> names(int cap) {
             return new TreeSet<>(files.keySet());
         }
