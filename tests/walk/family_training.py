@@ -36,7 +36,7 @@ RATE = ("training.learning_rate=2e-3", "training.warmup=0.1")
 SIZES: dict[str, tuple[str, ...]] = {
     "soft_attention": (*LSTM, "decoder.attention=64", "decoder.context=128"),
     "show_tell": LSTM,
-    "up_down": (*LSTM, "decoder.attention=64"),
+    "up_down": (*LSTM, "decoder.attention=64", "training.epochs=16"),  # two LSTMs learn later
     "relation_transformer": (*ATTENTION, *RATE, "decoder.encoder_layers=1", "decoder.decoder_layers=2"),
     "retention": (*ATTENTION, *RATE, "decoder.layers=2"),
 }
@@ -47,7 +47,7 @@ def capprune(*arguments: object, code: int = 0) -> dict[str, Any]:
     command = [sys.executable, "-m", "capprune", *map(str, arguments), "--json"]
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == code, done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
@@ -56,7 +56,10 @@ def trained(scenes: Path, out: Path, *overrides: str, learns: float = LEARNS) ->
     config = out / "config.yaml"
     config.write_text(f"name: {out.name}\ndata: {{folder: {scenes}}}\n")
     cache = ("--cache", scenes.parent / "cache")  # the families share the encoder's features
-    document = capprune("train", config, *COMMON, *overrides, "--out", out / "run", *cache)
+    settings = dict(one.split("=", 1) for one in (*COMMON, *overrides))  # the command refuses a key that is given twice
+    document = capprune(
+        "train", config, *(f"{key}={value}" for key, value in settings.items()), "--out", out / "run", *cache
+    )
     assert document["cider_d_val"] > learns, document
     return out / "run"
 
