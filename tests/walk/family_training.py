@@ -57,6 +57,8 @@ def trained(scenes: Path, out: Path, *overrides: str, learns: float = LEARNS) ->
     config.write_text(f"name: {out.name}\ndata: {{folder: {scenes}}}\n")
     cache = ("--cache", scenes.parent / "cache")  # the families share the encoder's features
     settings = dict(one.split("=", 1) for one in (*COMMON, *overrides))  # the command refuses a key that is given twice
+    if settings["pruning.method"] == "none":  # and keys that have no effect
+        settings = {key: value for key, value in settings.items() if not key.startswith("pruning.")}
     document = capprune(
         "train", config, *(f"{key}={value}" for key, value in settings.items()), "--out", out / "run", *cache
     )

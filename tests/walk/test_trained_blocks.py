@@ -20,7 +20,8 @@ def test_no_family_is_left_out() -> None:
 
 @pytest.mark.parametrize("family", DECODERS.names())
 def test_blocks_run_in_python_and_java(family: str, scenes: Path, jvm: DesktopJvm, tmp_path: Path) -> None:
-    blocks = ("pruning.block=1x16", "pruning.sparsity=0.7", "training.epochs=4")
+    sparsity = 0.9 if family == "show_tell" else 0.7  # fewer matrices: at 0.7 dense int8 is as small
+    blocks = ("pruning.block=1x16", f"pruning.sparsity={sparsity}", "training.epochs=4")
     (tmp_path / family).mkdir()
     run = trained(scenes, tmp_path / family, f"decoder.family={family}", *SIZES[family], *blocks, learns=0.3)
     place = bundle_of(run, "tflite", "int8")
@@ -35,7 +36,7 @@ def test_larger_encoders_are_exported_to_the_end(encoder: str, size: int, jvm: D
     scenes = tmp_path / "scenes"
     capprune("data", "scenes", "--size", size, "--train", 60, "--val", 10, "--test", 20, "--out", scenes)
     (tmp_path / encoder).mkdir()
-    here = (f"encoder.name={encoder}", f"encoder.size={size}", "training.epochs=3", "pruning.method=none")
+    here = (f"encoder.name={encoder}", f"encoder.size={size}", "training.epochs=25", "pruning.method=none")
     run = trained(scenes, tmp_path / encoder, *SIZES["show_tell"], "decoder.family=show_tell", *here, learns=0.1)
     for target in ("tflite", "onnx"):
         place = bundle_of(run, target, "float32")
