@@ -231,7 +231,7 @@ def _show(document: dict[str, Any]) -> None:
     )
     note = (
         f"{where['cpu_model']}, {where['cpu_count']} cores, load {where['load_when_started']} at the start; "
-        f"{where['runtime']} {where['runtime_version']}, one thread; {settings['rounds']} rounds in turns"
+        f"{where['runtime']} {where['runtime_version']}, one thread; {settings['rounds']} interleaved rounds"
     )
     for regions, rows in ((settings["regions"], document["rows"]), tuple(document["other_regions"].values())):
         _show_rows(title.format(regions=regions), rows, note)

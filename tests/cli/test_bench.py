@@ -52,7 +52,7 @@ def test_the_run_brings_its_onnx_forms(walk: Walk) -> None:
 def test_alone_a_bundle_is_timed_and_what_to_doubt_is_said(walk: Walk) -> None:
     done = capprune("bench", walk.bundle, "--rounds", 3)
     assert done.code == 0, done.err
-    assert "this bundle" in done.out and "3 rounds in turns" in done.out
+    assert "this bundle" in done.out and "3 interleaved rounds" in done.out
     assert "do not trust these times" in done.out and "at least 20 are needed" in done.out
     assert "ONNX" not in done.out
 

@@ -48,7 +48,7 @@ class BenchResult:
         """The heading of the table: where the times were measured, and whether they mean anything."""
         where = self.measurements[0].environment
         threads = "one thread" if where.threads == 1 else f"{where.threads} threads"
-        title = f"{where.model or where.cpu_model}, {threads}, {self.rounds} rounds in turns; times in µs"
+        title = f"{where.model or where.cpu_model}, {threads}, {self.rounds} interleaved rounds; times in µs"
         if where.emulated or where.stand_in:
             title += "; emulated or a stand-in: these times mean nothing"
         return title

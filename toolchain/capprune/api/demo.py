@@ -200,7 +200,7 @@ def _validated(run: LoadedRun, folder: Path, scenes: Path, progress: Progress) -
 
 
 def _report(out: Path, scenes: Path, found: Mapping[str, Results], progress: Progress = SILENT) -> Path | None:
-    """The page of it all, with the sparse bundle timed in turns with its rivals; None where the extra is missing."""
+    """The page of it all, with the sparse bundle timed beside its rivals; None where the extra is missing."""
     from capprune.api.bench import bench_bundle
     from capprune.api.pages import report
     from capprune.reporting import require_extra
@@ -219,7 +219,7 @@ def _report(out: Path, scenes: Path, found: Mapping[str, Results], progress: Pro
         progress.say(f"no report: {error}")
         return None
     sources.append(out / "bench.json")
-    with _step("timing the sparse model in turns with its rivals", progress):
+    with _step("timing the sparse model beside its rivals", progress):
         sparse = verify_bundle(out / "bundles" / "sparse")
         timed = bench_bundle(sparse, baselines=True, rounds=ROUNDS, progress=progress)
     write_document(timed.document, sources[-1])

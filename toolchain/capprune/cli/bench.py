@@ -1,4 +1,4 @@
-"""`capprune bench`: how fast a bundle is, in turns with the same model in every other form."""
+"""`capprune bench`: time a bundle, interleaved with the same model in every other form."""
 
 from __future__ import annotations
 

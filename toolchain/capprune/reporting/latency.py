@@ -44,7 +44,7 @@ def speed_section(sources: Sources, rows: Sequence[SpeedRow]) -> Section | None:
 def _bench_section(measurements: Sequence[Measurement], names: Sequence[str], rows: Sequence[SpeedRow]) -> Section:
     threads = measurements[0].environment.threads
     text = (
-        f"The same model in every form, {len(measurements[0].captions)} rounds in turns, {threads} "
+        f"The same model in every form, {len(measurements[0].captions)} interleaved rounds, {threads} "
         f"thread{'' if threads == 1 else 's'}, in one run. Rival rows have the same encoder in the same form. A factor stands "
         "only where the 95 % intervals of the two medians do not overlap."
     )

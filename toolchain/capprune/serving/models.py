@@ -65,7 +65,7 @@ def read_models(places: Sequence[Path]) -> tuple[ServedModel, ...]:
         BundleError: A bundle does not pass the verifier.
     """
     if len(places) > MAX_MODELS:
-        raise UsageError("a page offers only so many bundles", expected=f"at most {MAX_MODELS}", found=len(places))
+        raise UsageError("too many bundles for one page", expected=f"at most {MAX_MODELS}", found=len(places))
     models: list[ServedModel] = []
     for place in places:
         bundle = verify_bundle(place)

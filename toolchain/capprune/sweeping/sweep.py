@@ -182,7 +182,7 @@ class Sweep:
         places = {key: path for key, path in places.items() if path.is_file()}
         if len(places) < 2:
             return
-        self._say(f"timing {len(places)} decoders in turns")
+        self._say(f"timing {len(places)} decoders, interleaved")
         load, timed = moment().load_average, {}
         for key, path in places.items():
             run = load_run(self._place.folder / RUNS / self._rows[key].run)
