@@ -318,14 +318,14 @@ def _fill(folder: Path, cache: Path, counts: multiprocessing.queues.Queue[int]) 
     counts.put(encoder.photos)
 
 
-def test_two_processes_compute_a_cache_once(photos: PhotoStore, tmp_path: Path) -> None:
+def test_two_processes_share_a_cache_and_compute_each_photo_once(photos: PhotoStore, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     counts = context.Queue()
     processes = [context.Process(target=_fill, args=(photos.folder, tmp_path / "cache", counts)) for _ in range(2)]
     for process in processes:
         process.start()
-    computed = sorted(counts.get(timeout=60) for _ in processes)
+    computed = [counts.get(timeout=60) for _ in processes]
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert computed == [0, 20]
+    assert sum(computed) == 20  # either may have computed all

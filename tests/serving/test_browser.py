@@ -99,7 +99,8 @@ def test_nothing_is_asked_of_others_and_nothing_is_complained_of(tab: Tab, site:
     captions(tab, READY.stem, site.add_photos([ROOT / "docs" / "gallery" / "chelsea.jpg"]), 1)
     assert tab.complaints == ()
     assert all(address.startswith((site.address, "data:", "blob:")) for address in tab.requests)
-    assert {f"{site.address}worker.js", f"{site.address}litert/litert_wasm_internal.wasm"} <= set(tab.requests)
+    # a request of the worker: the browser does not always report the one for the worker's own script
+    assert f"{site.address}litert/litert_wasm_internal.wasm" in tab.requests
 
 
 def test_what_is_no_photo_is_refused(tab: Tab, site: StaticSite, tmp_path: Path) -> None:
