@@ -174,7 +174,7 @@ def _orientation(image: Image.Image) -> int:
     # block is damaged.
     try:
         found = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except (*DECODER_ERRORS, RuntimeError):
+    except DECODER_ERRORS:
         return 1
     return found if found in _UPRIGHT else 1
 

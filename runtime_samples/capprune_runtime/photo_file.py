@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
+import re
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +21,14 @@ from typing import BinaryIO
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from capprune_runtime.errors import NotEnoughMemory, PhotoError, PhotoWarning
+from capprune_runtime.input_file import open_input
 from capprune_runtime.memory import ran_out
 
 MAX_PHOTO_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000
 MAX_JPEG_PIXELS = 256_000_000  # a JPEG may have more, because libjpeg decodes it at half size
 MAX_SIDE = 65_535  # JPEG's own limit; keeps every weight of the resize well inside 64 bits
+MAX_SCANS = 100  # of a JPEG; each takes time by the pixels, and 95 bytes are enough for one. Usual files have up to 14
 
 # Photo formats only: Pillow also opens formats that run other programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -31,11 +37,15 @@ LATER_FORMATS = {"HEIF": "pillow_heif", "AVIF": "PIL.AvifImagePlugin"}  # read i
 MISSING_SHARE = 1 / 16  # largest share of a JPEG's rows that may be missing at its end
 
 # Exceptions that Pillow's decoders raise on malicious files; they have no documented common base.
-DECODER_ERRORS = (OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, EOFError, ArithmeticError)
+DECODER_ERRORS = (
+    *(OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, ArithmeticError),
+    *(RuntimeError, AttributeError, AssertionError, struct.error, zlib.error),
+)
 
 _CHUNK_BYTES = 1 << 20
 _JPEG = b"\xff\xd8\xff"
-_JPEG_END = b"\xff\xd9"
+_JPEG_END, _JPEG_SCAN = b"\xff\xd9", b"\xff\xda"
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # in the data of a scan, which these bytes end
 _NOT_DECODED = 128  # libjpeg's grey for pixels that are missing from the file
 _LARGE_PIXELS = 8_000_000  # above this size the message suggests a smaller copy
 _PILLOW_BYTES = 4  # most bytes per pixel of Pillow's image
@@ -73,14 +83,14 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
 
 
 def read_photo_file(path: Path) -> bytes:
-    """Read a photo file or a pipe, using no more memory than it has bytes.
+    """Read a photo file, using no more memory than it has bytes.
 
     Raises:
-        PhotoError: The file is missing, unreadable or larger than `MAX_PHOTO_BYTES`.
+        PhotoError: The file is missing, unreadable, larger than `MAX_PHOTO_BYTES`, or no plain file.
     """
     try:
-        with path.open("rb", buffering=0) as file:
-            return read_stream(file, path, path.stat().st_size)
+        with open_input(path) as file:
+            return read_stream(file, path, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise PhotoError("a photo cannot be read", where=path, found=error.strerror) from None
 
@@ -203,9 +213,40 @@ def _open(content: bytes, where: object) -> Image.Image:
     most = MAX_JPEG_PIXELS if _is_jpeg(image) else MAX_PIXELS
     if width * height > most or max(image.size) > MAX_SIDE:
         raise _too_many_pixels(where, f"{width}×{height}")
+    _require_native_decoder(image, where)
+    if _is_jpeg(image) and (scans := _scans(content)) > MAX_SCANS:
+        raise PhotoError("a JPEG has too many scans", where=where, expected=f"at most {MAX_SCANS}", found=scans,
+                         hint="convert it to PNG first")  # fmt: skip
     if width * height > MAX_PIXELS:
         image.draft(image.mode, (width // 2, height // 2))
     return image
+
+
+def _require_native_decoder(image: Image.Image, where: object) -> None:
+    """Refuse a form that Pillow decodes in Python, which takes seconds for each megapixel."""
+    decoders = [tile[0] for tile in getattr(image, "tile", ())]
+    if (slow := next((name for name in decoders if name in Image.DECODERS), None)) is not None:
+        raise PhotoError(
+            "a photo is in a rare form that is slow to decode",
+            where=where,
+            expected="a BMP without run lengths, or a binary PPM of 8 bits a channel",
+            found=f"{image.format}, which Pillow's decoder {slow} reads",
+            hint="convert it to PNG first: magick photo photo.png",
+        )
+
+
+def _scans(content: bytes) -> int:
+    """Return the number of scans of a JPEG's first image, at most one more than `MAX_SCANS`."""
+    if content.count(_JPEG_SCAN) <= MAX_SCANS:  # also counts what looks like a scan in metadata
+        return 0
+    at, scans = 2, 0
+    while scans <= MAX_SCANS and (found := _JPEG_MARKER.search(content, at)) is not None:
+        marker = found.group()
+        if marker == _JPEG_END:
+            break
+        scans += marker == _JPEG_SCAN
+        at = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    return scans
 
 
 def _load(image: Image.Image, content: bytes, where: object) -> tuple[Image.Image, bool]:

@@ -94,7 +94,12 @@ def _files(folder: Path, unreadable: list[str]) -> Iterator[Path]:
     for current, folders, files in os.walk(
         folder, followlinks=True, onerror=lambda error: unreadable.append(str(error.filename))
     ):
-        status = Path(current).stat()
+        try:
+            status = Path(current).stat()
+        except OSError:  # removed in the meantime
+            unreadable.append(current)
+            folders.clear()
+            continue
         if (status.st_dev, status.st_ino) in seen:  # a link to a parent folder
             folders.clear()
             continue

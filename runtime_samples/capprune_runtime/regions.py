@@ -6,7 +6,9 @@ allocates what the header asks for before it checks the size of the file.
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import re
 import struct
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capprune_runtime.errors import DataError
+from capprune_runtime.input_file import open_input
 
 ENDING: Final = ".npy"
 MAX_REGIONS: Final = 100  # of a photo, as in bottom-up attention
@@ -49,10 +52,12 @@ def read_region_file(path: Path) -> bytes:
         DataError: The file cannot be read, or is too large for one.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_REGION_BYTES:
+        with io.BufferedReader(open_input(path)) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(MAX_REGION_BYTES + 1)
+        if len(content) > MAX_REGION_BYTES:
             raise _broken(path, "regions are too large", f"at most {MAX_REGION_BYTES:,} bytes", f"{size:,} bytes")
-        return path.read_bytes()
+        return content
     except OSError as error:
         raise DataError("regions cannot be read", where=path, found=error.strerror) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -125,3 +126,52 @@ def test_both_commands_take_the_same_photos_of_a_folder(tmp_path: Path, drawn: I
     ]
     assert names[0] == names[1] and len(names[0]) == 8
     assert {f".{name.rpartition('.')[2]}" for name in names[0]} <= ENDINGS
+
+
+@pytest.fixture
+def odd_album(album: Path) -> Path:
+    """Three photos among files that are named like photos and cannot be read."""
+    one = (album / "b.jpg").read_bytes()
+    (album / "a-cut.jpg").write_bytes(one[: len(one) // 4])
+    (album / "a-empty.png").touch()
+    (album / "a-plain.ppm").write_bytes(b"P2 2 2 255\n1 2 3 4\n")
+    (album / "a-scans.jpg").write_bytes(one[:-2] + one[one.rfind(b"\xff\xda") : -2] * 200 + one[-2:])
+    (album / "a-text.jpg").write_text("no photo")
+    (album / "a-eps.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+    (album / "a-floating.tif").write_bytes(encoded(Image.new("F", (8, 8)), "TIFF"))
+    with (album / "a-endless.jpg").open("wb") as file:
+        file.truncate(1 << 36)
+    (album / "a-link.jpg").symlink_to("nowhere.jpg")
+    (album / "a-device.jpg").symlink_to("/dev/zero")
+    os.mkfifo(album / "a-pipe.jpg")
+    return album
+
+
+@pytest.mark.parametrize("program", ["capprune", "capprune_runtime"])
+def test_no_bad_photo_ends_a_folder(odd_album: Path, ready: Path, program: str) -> None:
+    command = ("caption", odd_album) if program == "capprune" else ("run", ready, odd_album)
+    done = run(*command, program=program)
+    assert done.out.count("\n") == 3 and all(name in done.out for name in ("b.jpg", "c.jpg", "photo.jpg"))
+    assert "3 .jpg that is no plain file" in done.err
+    for name in (
+        "cut.jpg",
+        "empty.png",
+        "plain.ppm",
+        "scans.jpg",
+        "text.jpg",
+        "eps.jpg",
+        "floating.tif",
+        "endless.jpg",
+    ):
+        assert f"a-{name}" in done.err
+
+
+@pytest.mark.parametrize("program", ["capprune", "capprune_runtime"])
+def test_a_special_file_among_photos_is_refused_and_the_others_are_captioned(
+    odd_album: Path, ready: Path, program: str
+) -> None:
+    bundle = () if program == "capprune" else (ready,)
+    names = ("a-pipe.jpg", "a-device.jpg", "b.jpg")
+    done = run("caption", *bundle, *(odd_album / name for name in names), program=program)
+    assert done.code == 4 and done.out.count("\n") == 1
+    assert "a named pipe, not a file" in done.err and "a device, not a file" in done.err

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -119,9 +120,12 @@ def session_of(bundle: Bundle, runtime: str, beam: int | None) -> dict[str, Any]
 
 def _key(photo: Path) -> tuple[Any, ...] | None:
     """Return a key that identifies a file and its content; None if it is not a plain file."""
-    if not photo.is_file():
+    try:
+        status = photo.stat()
+    except (OSError, ValueError):
         return None
-    status = photo.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return None
     return (shown_name(photo.absolute()), status.st_size, status.st_mtime_ns)
 
 
@@ -139,7 +143,7 @@ def _read(path: Path, session: Mapping[str, Any]) -> dict[tuple[Any, ...], Capti
                     return {}
                 continue
             done[tuple(tree["file"])] = _caption(tree["said"])
-        except (BundleError, KeyError, TypeError, ValueError):
+        except (BundleError, KeyError, TypeError, ValueError, OverflowError):
             break
     return done
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from capprune_runtime import __version__
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption.captioner import Captioner
-from capprune_runtime.errors import NotEnoughMemory, PhotoError
+from capprune_runtime.errors import DataError, NotEnoughMemory
 from capprune_runtime.measure.environment import Environment, Moment, environment, moment
 from capprune_runtime.measure.results import (
     BundleFacts,
@@ -92,14 +92,14 @@ class Session:
             strict: Raise the error of an unreadable photo instead of recording it.
 
         Raises:
-            PhotoError: A photo cannot be read, and `strict` is set.
+            DataError: A photo cannot be read, and `strict` is set.
             NotEnoughMemory: A photo does not fit into memory, and `strict` is set.
         """
         for photo in photos:
             started = time.perf_counter_ns()
             try:
                 pixels = photo.read()
-            except (PhotoError, NotEnoughMemory) as error:
+            except (DataError, NotEnoughMemory) as error:
                 if strict:
                     raise
                 yield FailedPhoto(photo.name, type(error).__name__, str(error))

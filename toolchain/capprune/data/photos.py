@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tarfile
 from collections import Counter
@@ -18,7 +19,9 @@ from capprune.data.folder import loosely, read_folder
 from capprune.data.left_out import LeftOut, LeftOutBook, first_names
 from capprune.data.tars import is_plain_member, tar_is_broken
 from capprune_runtime.errors import DataError, PhotoError
+from capprune_runtime.input_file import open_input
 from capprune_runtime.photo import ENDINGS
+from capprune_runtime.photo_file import read_stream
 
 NAMED_IN_ERRORS: Final = 3  # names of missing photos in an error
 
@@ -50,7 +53,7 @@ class PhotoPlace:
         Raises:
             OSError: They cannot be read.
         """
-        with self.path.open("rb") as file:
+        with io.BufferedReader(open_input(self.path)) as file:
             file.seek(self.offset)
             return file.read(self.size_bytes)
 
@@ -112,12 +115,13 @@ class PhotoStore:
             name: Its path, or its base name if it is unique.
 
         Raises:
-            DataError: There is no such photo, or it cannot be read.
+            DataError: There is no such photo, or it cannot be read, or is far too large.
         """
         place = self.place(name)
         try:
             if place.path not in self._tars:
-                return place.path.read_bytes()
+                with open_input(place.path) as file:
+                    return read_stream(file, f"{place.path}, photo {name}", place.size_bytes)
             content = os.pread(self._tars[place.path], place.size_bytes, place.offset)
         except OSError as error:
             raise PhotoError(
