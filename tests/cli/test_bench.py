@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+import capprune as package
 from capprune.api import bench as bench_api
 from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.errors import UsageError
@@ -83,3 +84,36 @@ def test_a_run_that_the_bundle_was_not_made_from_is_refused(walk: Walk) -> None:
 
 def test_the_help_names_the_rounds_that_a_device_makes() -> None:
     assert bench_api.ROUNDS == on_device.ROUNDS
+
+
+def test_every_number_of_threads_has_rows_and_the_fastest_is_named(walk: Walk) -> None:
+    done = capprune("bench", walk.bundle, "--threads", "2,1", "--rounds", ROUNDS, "--json")
+    assert done.code == 0, done.err
+    document = done.document
+    assert document["names"] == ["this bundle, 2 threads", "this bundle, one thread"]
+    assert [row["threads"] for row in document["comparison"]] == [2, 1]
+    assert [one.environment.threads for one in parse_measurements(done.out, "stdout")] == [2, 1]
+    assert document["fastest_threads"]["threads"] in (1, 2) and not document["fastest_threads"]["reason"]
+
+
+def test_auto_times_powers_of_two_up_to_the_processors(walk: Walk) -> None:
+    found = package.bench(walk.bundle, rounds=2, threads="auto")
+    cores = found.measurements[0].environment.cpu_count
+    counts = [row.threads for row in found.rows]
+    assert counts == [1, *bench_api.doubled(cores)] and counts[-1] == min(cores, bench_api.MOST_THREADS)
+    if cores > 1:
+        assert "and" in found.title and found.fastest_text is not None and "fewer than" in found.fastest_text
+
+
+@pytest.mark.parametrize(
+    ("processors", "counts"),
+    [(1, []), (2, [2]), (4, [2, 4]), (6, [2, 4, 6]), (96, [2, 4, 8, 16, 32, 64])],
+)
+def test_the_last_number_of_auto_is_that_of_the_processors(processors: int, counts: list[int]) -> None:
+    assert bench_api.doubled(processors) == counts
+
+
+@pytest.mark.parametrize("threads", ["0", "65", "1,1", "1,two", "", "1,"])
+def test_wrong_numbers_of_threads_are_refused_before_anything_is_timed(walk: Walk, threads: str) -> None:
+    done = capprune("bench", walk.bundle, "--threads", threads)
+    assert done.code == 2 and "auto" in done.err and "rounds" not in done.err

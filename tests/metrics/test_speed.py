@@ -12,7 +12,18 @@ from measured import measurement, rounds
 from numpy.typing import NDArray
 
 from capprune.metrics import speed
-from capprune.metrics.speed import EMULATED, FEW, FEWEST_ROUNDS, ITSELF, OVERLAP, STAND_IN, compare, doubts, factor
+from capprune.metrics.speed import (
+    EMULATED,
+    FEW,
+    FEWEST_ROUNDS,
+    ITSELF,
+    OVERLAP,
+    STAND_IN,
+    compare,
+    doubts,
+    factor,
+    fastest_threads,
+)
 from capprune_runtime.errors import DataError
 from capprune_runtime.measure.results import Measurement
 
@@ -120,3 +131,30 @@ def test_bytes_leave_the_golden_photos_out() -> None:
     changed = dataclasses.replace(one, bundle=dataclasses.replace(one.bundle, files=files))
     (row,) = compared([changed])
     assert (row.total_bytes, row.decoder_bytes) == (810, 300)
+
+
+def timed_with(threads: int, *typical_us: float, **environment: Any) -> list[Measurement]:
+    return bench(*typical_us, threads=threads, **environment)
+
+
+def test_a_row_is_compared_with_the_bundle_of_the_same_number_of_threads() -> None:
+    measurements = [*timed_with(1, 40, 120), *timed_with(2, 20, 20.1)]
+    one, rival, two, other = compared(measurements)
+    assert [row.threads for row in (one, rival, two, other)] == [1, 1, 2, 2]
+    assert rival.faster is not None and 2.8 < rival.faster.estimate < 3.2
+    assert (two.reason, other.reason) == (ITSELF, OVERLAP)
+
+
+def test_the_fastest_number_of_threads_is_that_of_the_shortest_caption() -> None:
+    measurements = [*timed_with(1, 40, 5), *timed_with(2, 20), *timed_with(4, 30)]
+    found = fastest_threads(measurements, compared(measurements))
+    assert (found.threads, found.alike, found.reason) == (2, (), "")
+    measurements = [*timed_with(1, 40), *timed_with(2, 39.9), *timed_with(4, 80)]
+    found = fastest_threads(measurements, compared(measurements))
+    assert found.threads in (1, 2) and {found.threads, *found.alike} == {1, 2}
+
+
+def test_no_number_of_threads_is_the_fastest_on_a_processor_that_is_none() -> None:
+    measurements = [*timed_with(1, 40, emulated=True), *timed_with(2, 20, emulated=True)]
+    found = fastest_threads(measurements, compared(measurements))
+    assert (found.threads, found.alike, found.reason) == (None, (), EMULATED)

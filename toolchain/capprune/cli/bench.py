@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from capprune.api.bench import ROUNDS, BenchResult, bench
-from capprune.cli.console import Place, echo, emit, json_option, table, threads_option
+from capprune.api.bench import AUTO, ROUNDS, BenchResult, Threads, bench
+from capprune.cli.console import Place, echo, emit, json_option, table
 from capprune.cli.progress import TerminalProgress
 from capprune.devices.schemes import LOCAL, forms, python_forms
+
+
+class ThreadCounts(click.ParamType[Threads]):
+    """`auto`, a number, or several numbers separated by commas."""
+
+    name = "N[,N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Threads:
+        """Turn an argument into a number, a tuple of numbers or `auto`."""
+        if value == AUTO or not isinstance(value, str):
+            return value  # type: ignore[no-any-return] # a default
+        try:
+            counts = tuple(map(int, value.split(",")))
+        except ValueError:
+            self.fail(f"{value!r} is not a number, several such as 1,2,4, or {AUTO}", param, ctx)
+        return counts if len(counts) > 1 else counts[0]
 
 
 @click.command()
@@ -26,7 +43,13 @@ from capprune.devices.schemes import LOCAL, forms, python_forms
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept.  [default: the bundle's]")
 @click.option("--device", "spec", default=LOCAL, show_default=True, help=f"{forms(benches=True)}.")
 @click.option("--python", help=f"The Python on {python_forms()}.  [default: ~/capprune's, or python3]")
-@threads_option
+@click.option(
+    "--threads",
+    type=ThreadCounts(),
+    default=1,
+    show_default=True,
+    help="Threads of the interpreter: a number, several such as 1,2,4, or auto for 1, 2, 4 up to all processors.",
+)
 @json_option
 def command(
     bundle: Path | None,
@@ -36,7 +59,7 @@ def command(
     beam: int | None,
     spec: str,
     python: str | None,
-    threads: int,
+    threads: Threads,
     as_json: bool,
 ) -> None:
     """Time a bundle here or on a device, interleaved with its rivals.
@@ -49,7 +72,7 @@ def command(
     Example:
       capprune bench bundles/sparse --baselines
       capprune bench bundles/sparse --baselines --run runs/sparse --json > bench.json
-      capprune bench bundles/sparse --baselines --device ssh:pi@raspberrypi.local
+      capprune bench bundles/sparse --baselines --device ssh:pi@raspberrypi.local --threads auto
     """
     result = bench(
         bundle,
@@ -68,6 +91,8 @@ def command(
 def show(result: BenchResult, *, onnx_left_out: bool) -> None:
     """Print the rows as a table, and what to know when reading it."""
     table(result.title, *result.cells(), note="step: one word, one row. bundle bytes: without golden photos")
+    if result.fastest_text is not None:
+        echo(result.fastest_text)
     for text in result.doubts:
         echo(f"do not trust these times: {text}")
     if onnx_left_out:

@@ -40,17 +40,20 @@ class SpeedRow:
     Attributes:
         name: Name in the table.
         runtime: The interpreter.
+        threads: Its number of threads.
         total_bytes: Size of the bundle without its golden photos.
         decoder_bytes: Size of its decoder's file.
         latency: Percentiles, in microseconds.
         step: The median step with its interval, in microseconds.
         caption: The median caption with its interval, in microseconds.
-        faster: Speed-up of the first row's step over this one, with its interval; None if it is not shown.
+        faster: Speed-up of the bundle's own step over this one, both with the same number of threads, with its
+            interval; None if it is not shown.
         reason: Why it is not shown; empty if it is.
     """
 
     name: str
     runtime: str
+    threads: int
     total_bytes: int
     decoder_bytes: int
     latency: Latency
@@ -64,8 +67,27 @@ class SpeedRow:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class FastestThreads:
+    """The number of threads with which a bundle generates captions fastest.
+
+    Attributes:
+        threads: The number with the shortest median caption; None if the times do not show it.
+        alike: Other numbers whose intervals overlap with its interval.
+        reason: Why `threads` is None; empty if it is not.
+    """
+
+    threads: int | None
+    alike: tuple[int, ...]
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all attributes by name."""
+        return asdict(self)
+
+
 def compare(measurements: Sequence[Measurement], names: Sequence[str], *, seed: int = 0) -> tuple[SpeedRow, ...]:
-    """Return the rows of a bench; the others are compared with the first.
+    """Return the rows of a bench; each is compared with the first of the same number of threads.
 
     Args:
         measurements: Measurements of kind "bench", one for each bundle, with the same rounds in the same order.
@@ -85,22 +107,40 @@ def compare(measurements: Sequence[Measurement], names: Sequence[str], *, seed: 
     steps = [_medians(one.captions, lambda said: said.step_us, draws) for one in measurements]
     captions = [_medians(one.captions, lambda said: (said.caption_us,), draws) for one in measurements]
     rows = []
+    firsts: dict[int, int] = {}  # number of threads: place of its first measurement
     for place, (one, name) in enumerate(zip(measurements, names, strict=True)):
-        reason = ITSELF if place == 0 else _silence(measurements[0], one, steps[0], steps[place])
+        first = firsts.setdefault(one.environment.threads, place)
+        reason = ITSELF if place == first else _silence(measurements[first], one, steps[first], steps[place])
         rows.append(
             SpeedRow(
                 name,
                 one.environment.runtime,
+                one.environment.threads,
                 sum(size for file, size in one.bundle.files.items() if not file.startswith(f"{GOLDEN_FOLDER}/")),
                 sum(one.bundle.files.get(each.decoder, 0) for each in FORMATS.values()),
                 one.latency,
                 _interval(steps[place]),
                 _interval(captions[place]),
-                None if reason else _interval(steps[place] / steps[0]),
+                None if reason else _interval(steps[place] / steps[first]),
                 reason,
             )
         )
     return tuple(rows)
+
+
+def fastest_threads(measurements: Sequence[Measurement], rows: Sequence[SpeedRow]) -> FastestThreads:
+    """Return the number of threads with the shortest median caption of the bundle itself.
+
+    Args:
+        measurements: Measurements of a bench with several numbers of threads.
+        rows: Their rows, from `compare`.
+    """
+    if reason := next(filter(None, map(_meaningless, measurements)), ""):
+        return FastestThreads(None, (), reason)
+    own = [row for row in rows if row.reason == ITSELF]
+    best = min(own, key=lambda row: row.caption.estimate)
+    alike = [row.threads for row in own if row is not best and row.caption.low <= best.caption.high]
+    return FastestThreads(best.threads, tuple(alike), "")
 
 
 def factor(row: SpeedRow) -> str:
@@ -124,15 +164,19 @@ def doubts(measurements: Sequence[Measurement]) -> tuple[str, ...]:
 
 def _silence(first: Measurement, other: Measurement, ours: Times, theirs: Times) -> str:
     """Return why no speed-up is reported; empty if there is no reason."""
-    where = (first.environment, other.environment)
-    if any(one.stand_in is not None for one in where):
-        return STAND_IN
-    if any(one.emulated for one in where):
-        return EMULATED
-    if len(first.captions) < FEWEST_ROUNDS:
-        return FEW
+    if reason := _meaningless(first) or _meaningless(other):
+        return reason
     one, two = _interval(ours), _interval(theirs)
     return OVERLAP if one.low <= two.high and two.low <= one.high else ""
+
+
+def _meaningless(one: Measurement) -> str:
+    """Return why the times of a measurement show no speed; empty if there is no reason."""
+    if one.environment.stand_in is not None:
+        return STAND_IN
+    if one.environment.emulated:
+        return EMULATED
+    return FEW if len(one.captions) < FEWEST_ROUNDS else ""
 
 
 def _medians(

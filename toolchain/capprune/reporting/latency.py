@@ -42,11 +42,11 @@ def speed_section(sources: Sources, rows: Sequence[SpeedRow]) -> Section | None:
 
 
 def _bench_section(measurements: Sequence[Measurement], names: Sequence[str], rows: Sequence[SpeedRow]) -> Section:
-    threads = measurements[0].environment.threads
+    counts = [str(count) for count in dict.fromkeys(one.environment.threads for one in measurements)]
     text = (
-        f"The same model in every form, {len(measurements[0].captions)} interleaved rounds, {threads} "
-        f"thread{'' if threads == 1 else 's'}, in one run. Rival rows have the same encoder in the same form. A factor stands "
-        "only where the 95 % intervals of the two medians do not overlap."
+        f"The same model in every form, {len(measurements[0].captions)} interleaved rounds, {', '.join(counts)} "
+        f"thread{'' if counts == ['1'] else 's'}, in one run. Rival rows have the same encoder in the same form. A factor "
+        "compares rows of the same number of threads. It stands only where the 95 % intervals of the two medians do not overlap."
     )
     cells = tuple(
         (
