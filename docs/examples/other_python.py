@@ -54,7 +54,7 @@ class OtherPython:
         """Time bundles in one process."""
         with tempfile.TemporaryDirectory() as folder:
             bundles = [write(one, Path(folder, f"bundle-{number}")) for number, one in enumerate(job.bundles)]
-            rounds = ("--rounds", job.rounds, "--warm-up", job.warm_up)
+            rounds = ("--rounds", job.rounds, "--warm-up", job.warm_up, "--cold-loads", job.cold_loads)
             return bench_measurements(self._runtime(folder, job, "bench", *bundles, *rounds), job, self.name)
 
     def _runtime(self, folder: str, job: RunJob | BenchJob, *arguments: object) -> Mapping[str, Any]:

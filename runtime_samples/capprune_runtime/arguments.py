@@ -35,6 +35,9 @@ def command_parser(as_json: bool = False) -> argparse.ArgumentParser:
     bench.add_argument("bundles", type=Path, nargs="+", metavar="bundle", help="a folder or a packed bundle")
     bench.add_argument("--rounds", type=_count(1), default=30, metavar="N", help="captions of each bundle  [30]")
     bench.add_argument("--warm-up", type=_count(0), default=3, metavar="N", help="rounds before them  [3]")
+    bench.add_argument(
+        "--cold-loads", type=_count(0), default=3, metavar="N", help="new processes that load each bundle  [3]"
+    )
     verify = commands.add_parser("verify", help="check every file of a bundle")
     verify.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
     doctor = commands.add_parser("doctor", help="what this device has and lacks")

@@ -214,6 +214,7 @@ def _bench(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         beam=options.beam,
         runtime=options.runtime,
         threads=options.threads,
+        cold_loads=options.cold_loads,
         progress=progress,
     )
     document = bench_document(measurements)

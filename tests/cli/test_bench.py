@@ -12,6 +12,7 @@ from capprune.api import bench as bench_api
 from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.errors import UsageError
 from capprune_runtime.measure import bench as on_device
+from capprune_runtime.measure import cold
 from capprune_runtime.measure.results import parse_measurements
 from cli.conftest import Walk, capprune
 
@@ -30,6 +31,8 @@ def test_rivals_are_made_from_the_bundle_alone_and_timed_in_the_same_rounds(walk
     said = [[one.photo for one in measurement.captions] for measurement in measurements]
     assert said[0] == said[1] == said[2] and len(set(said[0])) == 4  # the golden photos of the bundle
     own, dense, int8 = document["comparison"]
+    assert all(one.cold is not None and one.cold.loads == 3 and one.cold.load_us for one in measurements)
+    assert all(0.2 < row["interpreter_share"] < 1 for row in document["comparison"])
     assert own["faster"] is None and own["reason"] == "the bundle itself"
     assert own["decoder_bytes"] < dense["decoder_bytes"] and int8["decoder_bytes"] < dense["decoder_bytes"]
     assert all((row["faster"] is None) == bool(row["reason"]) for row in document["comparison"])
@@ -41,7 +44,7 @@ def test_rivals_are_made_from_the_bundle_alone_and_timed_in_the_same_rounds(walk
 
 
 def test_the_run_brings_its_onnx_forms(walk: Walk) -> None:
-    done = capprune("bench", walk.bundle, "--baselines", "--run", walk.run, "--rounds", 2, "--json")
+    done = capprune("bench", walk.bundle, "--baselines", "--run", walk.run, "--rounds", 2, "--cold-loads", 0, "--json")
     assert done.code == 0, done.err
     rows = {row["name"]: row for row in done.document["comparison"]}
     assert {"onnx dense float32", "onnx dense int8", "onnx sparse float32", "tflite dense float32"} <= rows.keys()
@@ -53,6 +56,7 @@ def test_the_run_brings_its_onnx_forms(walk: Walk) -> None:
 def test_alone_a_bundle_is_timed_and_what_to_doubt_is_said(walk: Walk) -> None:
     done = capprune("bench", walk.bundle, "--rounds", 3)
     assert done.code == 0, done.err
+    assert "median of 3 new processes" in done.out and "not measured" not in done.out
     assert "this bundle" in done.out and "3 interleaved rounds" in done.out
     assert "do not trust these times" in done.out and "at least 20 are needed" in done.out
     assert "ONNX" not in done.out
@@ -83,11 +87,11 @@ def test_a_run_that_the_bundle_was_not_made_from_is_refused(walk: Walk) -> None:
 
 
 def test_the_help_names_the_rounds_that_a_device_makes() -> None:
-    assert bench_api.ROUNDS == on_device.ROUNDS
+    assert (bench_api.ROUNDS, bench_api.COLD_LOADS) == (on_device.ROUNDS, cold.COLD_LOADS)
 
 
 def test_every_number_of_threads_has_rows_and_the_fastest_is_named(walk: Walk) -> None:
-    done = capprune("bench", walk.bundle, "--threads", "2,1", "--rounds", ROUNDS, "--json")
+    done = capprune("bench", walk.bundle, "--threads", "2,1", "--rounds", ROUNDS, "--cold-loads", 0, "--json")
     assert done.code == 0, done.err
     document = done.document
     assert document["names"] == ["this bundle, 2 threads", "this bundle, one thread"]
@@ -97,7 +101,8 @@ def test_every_number_of_threads_has_rows_and_the_fastest_is_named(walk: Walk) -
 
 
 def test_auto_times_powers_of_two_up_to_the_processors(walk: Walk) -> None:
-    found = package.bench(walk.bundle, rounds=2, threads="auto")
+    found = package.bench(walk.bundle, rounds=2, cold_loads=0, threads="auto")
+    assert {cell for row in found.cold_cells()[1] for cell in row[1:-1]} == {"not measured"}
     cores = found.measurements[0].environment.cpu_count
     counts = [row.threads for row in found.rows]
     assert counts == [1, *bench_api.doubled(cores)] and counts[-1] == min(cores, bench_api.MOST_THREADS)

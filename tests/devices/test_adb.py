@@ -107,7 +107,7 @@ def test_without_adb_its_package_is_named(tiny: Tiny, tmp_path: Path, monkeypatc
 
 def test_a_phone_times_bundles_on_their_golden_photos(tiny: Tiny, phone: Phone, tmp_path: Path) -> None:
     bundle, told = tiny.job().bundle, list[tuple[int, int]]()
-    job = BenchJob([bundle, bundle], rounds=5, beam=1)
+    job = BenchJob([bundle, bundle], rounds=5, beam=1, cold_loads=3)
     found = open_device("adb", cache=tmp_path).bench(job, lambda *done: told.append(done))
     assert [one.kind for one in found] == ["bench", "bench"] and told == [(2, 5), (4, 5), (5, 5)]
     here = bench_bundles([bundle], rounds=5, beam=1)[0]
@@ -115,6 +115,8 @@ def test_a_phone_times_bundles_on_their_golden_photos(tiny: Tiny, phone: Phone, 
         assert [said.tokens for said in one.captions] == [said.tokens for said in here.captions]
         assert [said.photo for said in one.captions] == [said.photo for said in here.captions]
         assert one.settings.beam == 1 and one.settings.sessions >= 3 and one.golden == here.golden
+        assert one.cold is not None and one.cold.loads == 3 and one.cold.load_us and one.cold.peak_rss_bytes
+        assert (one.cold.process_us, one.cold.first_caption_us, one.cold.retained_rss_bytes) == (None, None, None)
         assert one.environment.stand_in == STAND_IN and not one.verdict.trusted
         assert one.latency.step.count == sum(len(said.step_us) for said in one.captions)
     text = json.dumps(bench_document(found))

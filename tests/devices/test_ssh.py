@@ -100,15 +100,18 @@ def test_bundles_are_timed_side_by_side(tiny: Tiny, serve: Serve, tmp_path: Path
     told: list[tuple[int, int]] = []
     with serve() as host:
         device = open_device(host.spec, python=sys.executable, cache=tmp_path)
-        found = device.bench(BenchJob([tiny.bundle, tiny.bundle], rounds=3, warm_up=0), lambda *done: told.append(done))
+        found = device.bench(
+            BenchJob([tiny.bundle, tiny.bundle], rounds=3, warm_up=0, cold_loads=1), lambda *done: told.append(done)
+        )
         assert host.left_behind() == []
     assert [len(one.captions) for one in found] == [3, 3] and told == [(1, 3), (2, 3), (3, 3)]
     assert {one.bundle.name for one in found} == {tiny.bundle.place.name}
+    assert all(one.cold is not None and one.cold.loads == 1 and one.cold.load_us for one in found)
 
 
 def test_the_bench_command_times_a_bundle_there(tiny: Tiny, serve: Serve) -> None:
     with serve() as host:
-        command = [sys.executable, "-m", "capprune", "bench", str(tiny.bundle.place), "--rounds", "2",
+        command = [sys.executable, "-m", "capprune", "bench", str(tiny.bundle.place), "--rounds", "2", "--cold-loads", "0",
                    "--device", host.spec, "--python", sys.executable, "--json"]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert host.left_behind() == []

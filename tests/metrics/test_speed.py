@@ -118,6 +118,13 @@ def lower_median(times: list[float]) -> float:
     return float(ordered[(len(ordered) - 1) // 2])
 
 
+def test_the_share_in_the_interpreter_is_that_of_encoder_and_steps() -> None:
+    (one,) = bench(40)
+    halved = [dataclasses.replace(said, caption_us=2 * (said.encode_us + sum(said.step_us))) for said in one.captions]
+    (row,) = compared([dataclasses.replace(one, captions=tuple(halved))])
+    assert row.interpreter_share == pytest.approx(0.5)
+
+
 def test_a_reason_to_doubt_is_told_once() -> None:
     measurements = bench(40, 80, count=5)
     assert [one.verdict.reasons[0].code for one in measurements] == ["few", "few"]

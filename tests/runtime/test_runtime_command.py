@@ -210,7 +210,17 @@ def test_a_run_that_is_terminated_goes_on_when_it_is_typed_again(
 
 
 def test_bench_times_bundles(bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["bench", str(bundle_folder), str(bundle_folder), "--rounds", "2", "--warm-up", "0"]
+    arguments = [
+        "bench",
+        str(bundle_folder),
+        str(bundle_folder),
+        "--rounds",
+        "2",
+        "--warm-up",
+        "0",
+        "--cold-loads",
+        "0",
+    ]
     assert main([*arguments, "--out", str(tmp_path / "bench.json"), "--stream"]) == 0
     *rounds, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert rounds == [{"round": 1, "rounds": 2}, {"round": 2, "rounds": 2}]

@@ -10,20 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from capprune_runtime import __version__, stopping
-from capprune_runtime.bundle.preprocessing import RegionsSection
 from capprune_runtime.bundle.verify import Bundle
-from capprune_runtime.caption.proof import prove_with, read_golden
+from capprune_runtime.caption.proof import prove_with
 from capprune_runtime.errors import UsageError
+from capprune_runtime.measure.bench_photos import bench_photos
+from capprune_runtime.measure.cold import cold_loads as measure_cold
 from capprune_runtime.measure.results import BENCH, SCHEMA_VERSION, Golden, Measurement, SaidPhoto, Settings
 from capprune_runtime.measure.session import Session, measured, timed_caption
 
 ROUNDS = 30
 WARM_UP = 3  # rounds
-DRAWN = "drawn"  # the name of the generated photo for bundles without golden photos
 
 Progress = Callable[[int, int], None]  # rounds done, rounds in total
 
@@ -36,6 +33,7 @@ def bench_bundles(
     beam: int | None = None,
     runtime: str = "auto",
     threads: int | Sequence[int] = 1,
+    cold_loads: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Measurement, ...]:
     """Time bundles on their golden photos; every round makes one caption with each bundle.
@@ -47,6 +45,7 @@ def bench_bundles(
         beam: Beam width; None for each bundle's own.
         runtime: See `interpreter.open_model`.
         threads: Number of threads of the interpreter, for all bundles or for each.
+        cold_loads: Number of new processes of each bundle that are timed before the rounds; see `measure.cold`.
         progress: Called after each timed round.
 
     Returns:
@@ -56,9 +55,10 @@ def bench_bundles(
         UsageError: There is nothing to time, or a bundle does not exist.
         BundleError: A bundle cannot be run.
     """
-    if not bundles or rounds < 1 or warm_up < 0:
+    if not bundles or rounds < 1 or warm_up < 0 or cold_loads < 0:
         raise UsageError("there is nothing to time", expected="a bundle and at least one round")
     each = [threads] * len(bundles) if isinstance(threads, int) else threads
+    cold = measure_cold(bundles, cold_loads, beam=beam, runtime=runtime, threads=each)
     sessions = [Session(bundle, runtime, count) for bundle, count in zip(bundles, each, strict=True)]
     golden = [_golden(session) for session in sessions]
     said = _rounds(sessions, rounds, warm_up, beam, progress)
@@ -70,8 +70,9 @@ def bench_bundles(
             Settings(session.beam(beam), warm_up, 1),
             golden=proven,
             before=sessions[0].began,
+            cold=loads,
         )
-        for session, kept, proven in zip(sessions, said, golden, strict=True)
+        for session, kept, proven, loads in zip(sessions, said, golden, cold, strict=True)
     )
 
 
@@ -101,18 +102,6 @@ def bench_document(measurements: Sequence[Measurement]) -> dict[str, Any]:
         "created_by": f"capprune {__version__}",
         "runs": [measurement.as_json() for measurement in measurements],
     }
-
-
-def bench_photos(bundle: Bundle) -> list[tuple[str, NDArray[Any]]]:
-    """Return the photos to time a bundle on, by name: its golden photos, or one of noise without them."""
-    if golden := read_golden(bundle):
-        return [(photo.name, photo.photo) for photo in golden]
-    preprocessing, random = bundle.manifest.preprocessing, np.random.default_rng(0)
-    if isinstance(preprocessing, RegionsSection):
-        regions = random.standard_normal((preprocessing.regions, preprocessing.channels))
-        return [(DRAWN, np.maximum(regions, 0).astype(np.float32))]
-    size = preprocessing.size
-    return [(DRAWN, random.integers(0, 256, (size, size, 3), dtype=np.uint8))]
 
 
 def _golden(session: Session) -> Golden | None:

@@ -28,6 +28,7 @@ from capprune_runtime.typed_json import Fault, Problem
 
 SCHEMA_VERSION = 2
 RUN, BENCH = "run", "bench"
+ADDED = ("cold",)  # keys that earlier programs of this schema do not write; null then
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,29 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class ColdLoads:
+    """Medians over new processes that load a bundle and generate its first caption; None where not measured.
+
+    Attributes:
+        loads: Number of processes.
+        packed: Whether the bundle was packed, so that loading expands it.
+        process_us: Time from the start of the process to its end.
+        load_us: Time of reading, verifying and expanding the bundle and loading both models.
+        first_caption_us: Time of the first caption.
+        peak_rss_bytes: Peak memory of the process.
+        retained_rss_bytes: Memory that the process holds after the caption.
+    """
+
+    loads: int
+    packed: bool
+    process_us: float | None
+    load_us: float | None
+    first_caption_us: float | None
+    peak_rss_bytes: int | None
+    retained_rss_bytes: int | None
+
+
+@dataclass(frozen=True)
 class Golden:
     """Number of golden photos that were captioned, and of those with the trained model's tokens."""
 
@@ -170,6 +194,7 @@ class Measurement:
     golden: Golden | None
     environment: Environment
     verdict: Verdict
+    cold: ColdLoads | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the document, ready for `json.dumps`."""
@@ -270,6 +295,8 @@ def parse_measurement(tree: Any, where: object) -> Measurement:
         return DeviceError("the results are not as expected", where=f"{where}, {problem.where or 'the document'}",
                            expected=problem.expected or "a value", found=problem.found or "nothing")  # fmt: skip
 
+    if isinstance(tree, dict):
+        tree = {**dict.fromkeys(ADDED), **tree}
     measurement = typed_json.read(Measurement, tree, refuse)
     if measurement.kind not in (RUN, BENCH):
         raise refuse(Problem(Fault.VALUE, "kind", f"{RUN} or {BENCH}", measurement.kind[:40]))

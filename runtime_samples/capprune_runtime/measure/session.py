@@ -19,6 +19,7 @@ from capprune_runtime.errors import DataError, NotEnoughMemory
 from capprune_runtime.measure.environment import Environment, Moment, environment, moment
 from capprune_runtime.measure.results import (
     BundleFacts,
+    ColdLoads,
     FailedPhoto,
     Golden,
     Measurement,
@@ -137,6 +138,7 @@ def measured(
     failures: Sequence[FailedPhoto] = (),
     golden: Golden | None = None,
     before: Moment | None = None,
+    cold: ColdLoads | None = None,
 ) -> Measurement:
     """Return the document of a finished session.
 
@@ -148,6 +150,7 @@ def measured(
         failures: Photos that could not be captioned.
         golden: Result on the golden photos, if they were captioned.
         before: Values at the start of the measurement, if another process started it.
+        cold: Cold loads of the bundle, if they were measured.
     """
     where = session.environment(before)
     return Measurement(
@@ -162,6 +165,7 @@ def measured(
         golden=golden,
         environment=where,
         verdict=judge(where, [one.encode_us for one in said]),
+        cold=cold,
     )
 
 

@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import re
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -31,9 +32,9 @@ from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.proof import read_golden
 from capprune_runtime.errors import DeviceError, LinkLost, UsageError
 from capprune_runtime.formats import model_kind
-from capprune_runtime.measure.bench import bench_photos
+from capprune_runtime.measure.bench_photos import bench_photos
 from capprune_runtime.measure.journal import parse_line
-from capprune_runtime.measure.results import BENCH, Golden, Measurement, bundle_facts
+from capprune_runtime.measure.results import BENCH, ColdLoads, Golden, Measurement, bundle_facts
 from capprune_runtime.measure.session import judged
 from capprune_runtime.photo import decode_photo, resize
 
@@ -120,7 +121,8 @@ class AdbDevice:
             for bundle, own in zip(job.bundles, found, strict=True):
                 own.append(self.run(_rounds_as_photos(bundle, block, job.beam, threads), lambda *_: None))
             progress(int(block[-1]) + 1, job.rounds)
-        return tuple(_as_bench(bundle, own) for bundle, own in zip(job.bundles, found, strict=True))
+        cold = bool(job.cold_loads)
+        return tuple(_as_bench(bundle, own, cold=cold) for bundle, own in zip(job.bundles, found, strict=True))
 
 
 def _rounds_as_photos(bundle: Bundle, rounds: NDArray[np.int64], beam: int | None, threads: int) -> RunJob:
@@ -131,7 +133,7 @@ def _rounds_as_photos(bundle: Bundle, rounds: NDArray[np.int64], beam: int | Non
     return RunJob(bundle, tuple(files), lambda name: _png(files[name]), width, threads=threads)
 
 
-def _as_bench(bundle: Bundle, runs: Sequence[Measurement]) -> Measurement:
+def _as_bench(bundle: Bundle, runs: Sequence[Measurement], *, cold: bool) -> Measurement:
     """Combine all rounds in one measurement, and compare the golden photos that have the same beam width."""
     names, golden = [name for name, _ in bench_photos(bundle)], read_golden(bundle)
     first, captions = runs[0], [caption for run in runs for caption in run.captions]
@@ -147,7 +149,23 @@ def _as_bench(bundle: Bundle, runs: Sequence[Measurement]) -> Measurement:
             captions=tuple(named),
             settings=replace(first.settings, sessions=sum(run.settings.sessions for run in runs)),
             golden=Golden(len(proven), sum(proven)) if proven else None,
+            cold=_cold_loads(runs) if cold else None,
         )
+    )
+
+
+def _cold_loads(runs: Sequence[Measurement]) -> ColdLoads:
+    """Return the medians over the starts of the app, one per block. It does not report the other values."""
+    load_us = [us for run in runs if (us := run.latency.load_us) is not None]
+    peaks = [peak for run in runs if (peak := run.memory.peak_rss_bytes) is not None]
+    return ColdLoads(
+        loads=len(runs),
+        packed=False,
+        process_us=None,
+        load_us=round(statistics.median(load_us), 1) if load_us else None,
+        first_caption_us=None,
+        peak_rss_bytes=round(statistics.median(peaks)) if peaks else None,
+        retained_rss_bytes=None,
     )
 
 

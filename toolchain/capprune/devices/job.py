@@ -68,6 +68,7 @@ class BenchJob:
 
     Attributes:
         threads: Threads of the interpreter, for all bundles or for each. Devices other than `local` take one number.
+        cold_loads: New processes that load each bundle, timed before the rounds. A phone times its app's own starts.
     """
 
     bundles: Sequence[Bundle]
@@ -76,6 +77,7 @@ class BenchJob:
     beam: int | None = None
     runtime: str = "auto"
     threads: int | Sequence[int] = 1
+    cold_loads: int = 0
 
     def one_number(self, device: str) -> int:
         """Return the number of threads of all bundles, for a device that takes one.

@@ -42,5 +42,6 @@ class LocalDevice:
             beam=job.beam,
             runtime=job.runtime,
             threads=job.threads,
+            cold_loads=job.cold_loads,
             progress=progress,
         )

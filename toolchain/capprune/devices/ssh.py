@@ -99,7 +99,8 @@ class SshDevice:
     def bench(self, job: BenchJob, progress: Progress) -> tuple[Measurement, ...]:
         """Time bundles on the host, all in one process."""
         folders = [f"bundle-{number}" for number in range(len(job.bundles))]
-        command = f"bench {' '.join(folders)} --rounds {job.rounds} --warm-up {job.warm_up} {_settings(job)}"
+        counts = f"--rounds {job.rounds} --warm-up {job.warm_up} --cold-loads {job.cold_loads}"
+        command = f"bench {' '.join(folders)} {counts} {_settings(job)}"
         identity = short_hash({"bench": [bundle_facts(bundle).manifest_sha256 for bundle in job.bundles]})
 
         def take(line: bytes) -> None:

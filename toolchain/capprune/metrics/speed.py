@@ -46,6 +46,8 @@ class SpeedRow:
         latency: Percentiles, in microseconds.
         step: The median step with its interval, in microseconds.
         caption: The median caption with its interval, in microseconds.
+        interpreter_share: Median share of a caption's time in calls of the interpreter (encoder and steps), 0 to 1; the
+            rest is the search and other host code.
         faster: Speed-up of the bundle's own step over this one, both with the same number of threads, with its
             interval; None if it is not shown.
         reason: Why it is not shown; empty if it is.
@@ -59,6 +61,7 @@ class SpeedRow:
     latency: Latency
     step: Interval
     caption: Interval
+    interpreter_share: float
     faster: Interval | None
     reason: str
 
@@ -121,6 +124,7 @@ def compare(measurements: Sequence[Measurement], names: Sequence[str], *, seed: 
                 one.latency,
                 _interval(steps[place]),
                 _interval(captions[place]),
+                float(np.median([(said.encode_us + sum(said.step_us)) / said.caption_us for said in one.captions])),
                 None if reason else _interval(steps[place] / steps[first]),
                 reason,
             )
