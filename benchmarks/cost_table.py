@@ -1,11 +1,11 @@
-"""What a kept weight costs in time on this machine: the table that `pruning.step_us` prunes by.
+"""What a stored weight costs in time on this machine: the table of `pruning.step_us` and of `export --plan balanced`.
 
     python benchmarks/cost_table.py --out costs.json
-    python benchmarks/cost_table.py --name x86-64 --out toolchain/capprune/pruning/cost_tables/x86-64.json
+    python benchmarks/cost_table.py --name x86-64 --out exporters/capprune_exporters/cost_tables/x86-64.json
 
-Products of one vector with matrices of several sizes and sparsities are timed in each sparse form, one thread, and a line is
-fitted through the medians: so much for the call (dropped: a step is one call for all its products), for a row, for a kept weight.
-What is left of a whole step is fixed, or goes by the regions that are attended; those two come from the results of
+Products of one vector with matrices of several sizes and sparsities are timed in each form, one thread, and a line is
+fitted through the medians: so much for the call (dropped: a step is one call for all its products), for a row, for a stored
+weight. What is left of a whole step is fixed, or goes by the regions that are attended; those two come from the results of
 decoder_step.py on the same machine (`--step`).
 Needs no torch, only numpy and ai-edge-litert, so that it runs on a device as well.
 """
@@ -26,20 +26,23 @@ from numpy.typing import NDArray
 from capprune_exporters.plan import measure
 from capprune_runtime.measure.environment import environment
 
+SPARSE = (0.01, 0.025, 0.05, 0.1)  # shares of kept weights
 FORMS = {
-    "csr_float32": ("float32", 1),
-    "block_1x16_int8": ("int8", 16),
-}  # quantisation of the weights, size of the blocks that are kept together
-ROWS, COLUMNS, KEPT = (512, 2048, 4096), (512, 1280), (0.01, 0.025, 0.05, 0.1)
+    "csr_float32": ("float32", 1, SPARSE),
+    "block_1x16_int8": ("int8", 16, SPARSE),
+    "dense_int8": ("int8", 1, (1.0,)),
+    "dense_float32": ("float32", 1, (1.0,)),
+}  # quantisation of the weights, size of the blocks that are kept together, shares of kept weights
+ROWS, COLUMNS = (512, 2048, 4096), (512, 1280)
 STEP = Path(__file__).parent / "results" / "decoder_step.json"
 
 
 def points(form: str, seed: int = 8888) -> list[dict[str, float]]:
     """Return the median times of products of one form."""
-    weights, width = FORMS[form]
+    weights, width, shares = FORMS[form]
     random = np.random.default_rng(seed)
     found = []
-    for rows, columns, share in itertools.product(ROWS, COLUMNS, KEPT):
+    for rows, columns, share in itertools.product(ROWS, COLUMNS, shares):
         kept = np.repeat(random.random((rows, columns // width)) < share, width, axis=1)
         matrix = np.where(kept, random.standard_normal((rows, columns)), 0).astype(np.float32)
         times, _ = measure(matrix, [form], weights)

@@ -44,7 +44,18 @@ ROOMS = {
         "cli",
         "__main__",
     ],
-    "capprune_exporters": ["", "tflite", "onnx", "pack", "plan", "rivals", "targets", "ledger"],
+    "capprune_exporters": [
+        "cost_tables",
+        "",
+        "tflite",
+        "onnx",
+        "pack",
+        "plan",
+        "balanced",
+        "rivals",
+        "targets",
+        "ledger",
+    ],
     "capprune_runtime": ["", "tflite", "onnx", "bundle", "caption", "measure", "command", "__main__"],
 }
 RUNTIME_NEEDS = {"numpy", "PIL", "pillow_heif", "ai_edge_litert", "tflite_runtime", "tensorflow", "onnxruntime"}

@@ -81,7 +81,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     for arguments in (
         ("data", "scenes", "--out", walk.scenes, "--train", 100, "--val", 20, "--test", 20, "--size", 64),
         ("train", walk.config, "--out", walk.run, "--cache", walk.cache),
-        ("export", walk.run, "--out", walk.bundle),
+        ("export", walk.run, "--weights", "float32", "--out", walk.bundle),
     ):
         done = capprune(*arguments)
         assert done.code == 0, done.err

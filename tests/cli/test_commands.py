@@ -199,7 +199,8 @@ def test_export_offers_the_beam_that_it_uses() -> None:
 
 
 def test_export_stores_the_encoder_in_int8_and_the_bundle_still_speaks(walk: Walk, tmp_path: Path) -> None:
-    done = capprune("export", walk.run, "--encoder-weights", "weight_only_int8", "--out", tmp_path / "bundle", "--json")
+    weights = ("--weights", "float32", "--encoder-weights", "weight_only_int8")
+    done = capprune("export", walk.run, *weights, "--out", tmp_path / "bundle", "--json")
     assert done.code == 0, done.err
     whole = capprune("inspect", walk.bundle, "--json").document["manifest"]["files"]["encoder.tflite"]["size_bytes"]
     assert done.document["files"]["encoder.tflite"] < 0.4 * whole

@@ -26,7 +26,7 @@ def small(walk: Walk) -> Path:
 
 def test_int8_bundle_is_smaller_and_says_why_each_matrix_is_stored_so(walk: Walk, small: Path) -> None:
     plan = json.loads((small / "plan.json").read_text())
-    assert plan["made"] == "measured" and plan["weights"] == "int8" and plan["encoder"] == "weight_only_int8"
+    assert plan["made"] == "measured" and plan["weights"] == "int8" and plan["encoder"] == "static_int8"
     assert {line["tensor"] for line in plan["lines"]} >= {
         "rnn.weight",
         "output.weight",

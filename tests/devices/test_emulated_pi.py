@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     for arguments in (
         ("data", "scenes", "--out", scenes, "--train", 100, "--val", 20, "--test", 20, "--size", 64),
         ("train", config, "--out", run, "--cache", folder / "cache"),
-        ("export", run, "--out", folder / "float32"),
+        ("export", run, "--weights", "float32", "--out", folder / "float32"),
         ("export", run, "--weights", "int8", "--encoder-weights", "static_int8", "--out", folder / "int8"),
     ):
         done = capprune(*arguments)

@@ -10,10 +10,11 @@ from torch import nn
 
 from capprune.config.pruning import PruningConfig
 from capprune.models.soft_attention import SoftAttention, SoftAttentionConfig
-from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_costs
+from capprune.pruning.costs import Costs, byte_costs, time_costs
 from capprune.pruning.layers import prunable_layers
 from capprune.pruning.learned import SupermaskPruner
 from capprune.pruning.supermask import Supermask
+from capprune_exporters.cost_table import read_cost_table
 from capprune_exporters.tflite.single import WEIGHT, single_product
 from capprune_exporters.tflite.sparse import make_sparse
 from capprune_runtime.errors import ConfigError, UnreachableTarget
@@ -101,7 +102,8 @@ def test_time_is_spent_in_the_matrices_of_a_step(tmp_path: Path) -> None:
     path.write_text(json.dumps(TABLE), encoding="utf-8")
     model = decoder()
     layers = prunable_layers(model, PruningConfig())
-    costs = time_costs(model, layers, {"rnn": 16}, read_cost_table(str(path)), attended=1000, roles=model.roles())
+    table = read_cost_table(str(path), "pruning.costs")
+    costs = time_costs(model, layers, {"rnn": 16}, table, attended=1000, roles=model.roles())
     assert {name for name, cost in costs.weight.items() if cost} == {"rnn.weight", "query.weight", "output.weight"}
     assert costs.fixed == pytest.approx(10 + 0.5 + 128 / 1000)  # no rows in CSR, 4 · 32 in blocks
     assert costs.weight["output.weight"] == pytest.approx(0.002)
@@ -118,18 +120,18 @@ def test_a_limit_becomes_the_share_that_goes() -> None:
 
 
 def test_the_shipped_table_tells_the_measured_order() -> None:
-    table = read_cost_table("x86-64")
+    table = read_cost_table("x86-64", "pruning.costs")
     assert 3 < table.products["csr_float32"].kept_ns / table.products["block_1x16_int8"].kept_ns < 100
 
 
 def test_broken_and_missing_tables_are_config_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="x86-64"):
-        read_cost_table("no-such-machine")
+        read_cost_table("no-such-machine", "pruning.costs")
     path = tmp_path / "table.json"
     for broken in ("[", json.dumps({**TABLE, "schema_version": 9}), json.dumps({**TABLE, "products": {}}), "[]"):
         path.write_text(broken, encoding="utf-8")
         with pytest.raises(ConfigError, match="broken"):
-            read_cost_table(str(path))
+            read_cost_table(str(path), "pruning.costs")
 
 
 def test_goals_of_bytes_and_time_stand_side_by_side() -> None:

@@ -49,7 +49,7 @@ def results(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     folder, flickr8k = tmp_path_factory.mktemp("real"), data_folder / "flickr8k"
     run, bundle = folder / "run", folder / "bundle"
     trained = capprune("train", CONFIG, f"data.folder={flickr8k}", *SMALLER, "--out", run, "--cache", folder / "cache")
-    capprune("export", run, "--out", bundle, "--encoder-weights", "float32")
+    capprune("export", run, "--weights", "float32", "--out", bundle)
     found = capprune("validate", bundle, "--data", flickr8k, "--limit", TEST_PHOTOS, "--reference", run)
     return {**found, "trained": trained, "folder": str(bundle)}
 

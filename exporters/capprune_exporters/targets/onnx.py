@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from capprune_exporters.cost_table import CostTable
 from capprune_exporters.onnx.convert import convert_onnx
 from capprune_exporters.onnx.models import encoder_onnx
 from capprune_exporters.onnx.weights import make_gapped
@@ -33,9 +34,9 @@ class OnnxTarget(Target):
         rows = not self.calls.interface.position  # the rows of one call may be at different words
         return convert_onnx(self.calls.step, self.calls.step_inputs, rows=rows)
 
-    def plan(self, weights: str, wanted: str | Mapping[str, str]) -> Plan:
+    def plan(self, weights: str, wanted: str | Mapping[str, str] | None = None, costs: CostTable | None = None) -> Plan:
         """See `Target.plan`; the only plan is the smallest form."""
-        plan = super().plan(weights, wanted)
+        plan = super().plan(weights, wanted, costs)
         lines = (replace(line, weights=weights, reason="the fewest bytes; computed dense") for line in plan.lines)
         return replace(plan, lines=tuple(lines))
 

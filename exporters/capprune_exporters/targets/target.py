@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from capprune_exporters.balanced import plan_balanced
+from capprune_exporters.cost_table import DEFAULT_COSTS, CostTable, read_cost_table
 from capprune_exporters.plan import Matrix, Plan, plan_as_given, plan_by_measurement, plan_by_size
 from capprune_exporters.rivals import Rival
 from capprune_exporters.stored import SparseModel
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 Calibration = Callable[[], Iterable[Mapping[str, Any]]]
 Say = Callable[[str], None]
 
-SIZE, AUTO, GIVEN = "size", "auto", "given"  # plans: by a fixed rule, by measurement on this machine, by hand
+BALANCED, SIZE, AUTO, GIVEN = "balanced", "size", "auto", "given"  # the last: by hand
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class Target(ABC):
         summary: One sentence for users, printed after an export.
         weights: Supported quantisations of the decoder's weights.
         encoder_weights: Supported quantisations of the encoder's weights.
-        plans: Supported plans for the decoder's matrices: some of `size`, `auto` and `given`.
+        plans: Supported plans for the decoder's matrices, the default first: some of `balanced`, `size`, `auto` and
+            `given`.
     """
 
     kind: ClassVar[str]
@@ -136,10 +139,17 @@ class Target(ABC):
         return ()
 
     @classmethod
-    def encoder_weights_beside(cls, weights: str) -> str:
-        """Return the default quantisation of the encoder for the decoder's `weights`."""
-        small = weights != Weights.FLOAT32 and EncoderWeights.WEIGHT_ONLY_INT8 in cls.encoder_weights
-        return EncoderWeights.WEIGHT_ONLY_INT8 if small else EncoderWeights.FLOAT32
+    def encoder_weights_beside(cls, weights: str, *, calibrated: bool = False) -> str:
+        """Return the default quantisation of the encoder for the decoder's `weights`.
+
+        Args:
+            weights: One of `weights`.
+            calibrated: Whether there are photos to calibrate on.
+        """
+        wanted = [EncoderWeights.STATIC_INT8] if calibrated else []
+        wanted += [EncoderWeights.WEIGHT_ONLY_INT8]
+        able = [one for one in wanted if weights != Weights.FLOAT32 and one in cls.encoder_weights]
+        return able[0] if able else EncoderWeights.FLOAT32
 
     @property
     def format(self) -> Format:
@@ -151,16 +161,19 @@ class Target(ABC):
         """The converted file of `step`."""
         return self._step
 
-    def plan(self, weights: str, wanted: str | Mapping[str, str]) -> Plan:
+    def plan(self, weights: str, wanted: str | Mapping[str, str] | None = None, costs: CostTable | None = None) -> Plan:
         """Return the storage of each matrix of `step`; this needs no conversion.
 
         Args:
             weights: One of `weights`.
-            wanted: `size`, `auto`, or forms by tensor name.
+            wanted: `balanced`, `size`, `auto`, or forms by tensor name; by default the first of `plans`.
+            costs: Cost table of a balanced plan; the default one if None.
 
         Raises:
             UsageError: The target has no such plan, or a tensor or its form is unknown.
+            ConfigError: The cost table lacks a form.
         """
+        wanted = self.plans[0] if wanted is None else wanted
         name = wanted if isinstance(wanted, str) else GIVEN
         if name not in self.plans:
             raise UsageError(
@@ -170,10 +183,13 @@ class Target(ABC):
                 found=wanted if isinstance(wanted, str) else "a file",
             )
         matrices, looked_up = self.calls.matrices, self.calls.looked_up
-        if isinstance(wanted, str):
-            make = plan_by_size if wanted == SIZE else plan_by_measurement
-            return make(matrices, looked_up, weights)
-        return plan_as_given(matrices, looked_up, weights, wanted)
+        if not isinstance(wanted, str):
+            return plan_as_given(matrices, looked_up, weights, wanted)
+        if wanted == BALANCED:
+            table = costs or read_cost_table(DEFAULT_COSTS, "--costs")
+            return plan_balanced(matrices, looked_up, weights, table)
+        make = plan_by_size if wanted == SIZE else plan_by_measurement
+        return make(matrices, looked_up, weights)
 
     def convert(self, say: Say = lambda line: None, *, encoder: bool = True) -> None:
         """Convert both calls.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from capprune_exporters.plan import Plan
 from capprune_exporters.rivals import Rival, tflite_rivals
 from capprune_exporters.stored import SparseModel
-from capprune_exporters.targets.target import AUTO, GIVEN, SIZE, Target
+from capprune_exporters.targets.target import AUTO, BALANCED, GIVEN, SIZE, Target
 from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
 from capprune_exporters.tflite.sparse import add_metadata, make_sparse, stored_names
@@ -26,7 +26,7 @@ class TfliteTarget(Target):
     summary: ClassVar[str] = (
         "tflite: sparse matrices run in the stock runtime's sparse kernels, which pays from about 93 % sparsity"
     )
-    plans: ClassVar[tuple[str, ...]] = (SIZE, AUTO, GIVEN)
+    plans: ClassVar[tuple[str, ...]] = (BALANCED, SIZE, AUTO, GIVEN)
 
     def convert_encode(self) -> bytes:
         """See `Target.convert_encode`."""

@@ -13,11 +13,14 @@ from capprune.api.arguments import Place, given_path, needs, optional_path
 from capprune.api.bundle import Bundle
 from capprune.api.html import html_table
 from capprune.training.progress import SILENT, Progress
-from capprune_runtime.errors import BundleError, UsageError
+from capprune_runtime.errors import BundleError, DataError, UsageError
 
 if TYPE_CHECKING:
     from capprune.exporting import Exported
+    from capprune.training.run import LoadedRun
 
+DEFAULT_WEIGHTS = "int8"
+PLANS = ("balanced", "size", "auto")
 DEFAULT_BEAM = 3  # written here too, so that --help imports no torch; a test holds the two together
 
 
@@ -87,9 +90,10 @@ def export(
     *,
     out: Place,
     target: str = "tflite",
-    weights: str = "float32",
+    weights: str = DEFAULT_WEIGHTS,
     encoder_weights: str | None = None,
-    plan: str | Mapping[str, str] = "size",
+    plan: str | Mapping[str, str] | None = None,
+    costs: str | None = None,
     data: Place | None = None,
     photos: int = 1000,
     pack: bool = False,
@@ -103,8 +107,11 @@ def export(
         out: Folder of the bundle, to be made.
         target: `tflite`, `onnx`, or a target of another package.
         weights: How the decoder's weights are quantised: `float32`, `int8` or `codebook4`.
-        encoder_weights: `float32`, `weight_only_int8` or `static_int8`; by default what goes with `weights`.
-        plan: `size`, `auto` (fastest as measured here), forms by tensor name, or the path of a JSON file of these.
+        encoder_weights: `float32`, `weight_only_int8` or `static_int8`. By default `float32` beside float32 `weights`,
+            otherwise `static_int8` if there are photos to calibrate on, else `weight_only_int8`.
+        plan: `balanced` (fastest within half of the bytes of dense int8, the default for TFLite), `size` (the default
+            for ONNX), `auto` (fastest as measured here), forms by tensor name, or the path of a JSON file of these.
+        costs: Cost table of the processor that the bundle is for: a shipped name or a JSON file.
         data: Photos and captions to measure the cost of quantisation on; the run's own by default, where they are.
         photos: At most this many photos of val.
         pack: Also write `BUNDLE.capz` beside the bundle.
@@ -127,13 +134,15 @@ def export(
         check_file_place(packed_place(folder))
     began = time.monotonic()
     loaded = load_run(given_path(run))
+    measures = {weights, encoder_weights or weights} != {"float32"}
     wanted = Wanted(
         target=target,
         weights=weights,
         encoder_weights=encoder_weights,
         plan=_plan(plan),
+        costs=costs,
         beam=beam,
-        data=optional_path(data) or _own_data(loaded.config.data.folder),
+        data=_data(optional_path(data), loaded, progress, measures=measures),
         photos=photos,
     )
     made = export_run(loaded, folder, wanted, progress.say)
@@ -141,13 +150,24 @@ def export(
     return ExportedBundle(folder, made, target, time.monotonic() - began, packed)
 
 
-def _own_data(folder: Path) -> Path | None:
-    """The data that the run was trained on, if it is still there."""
-    return folder if folder.is_dir() else None
+def _data(given: Path | None, run: LoadedRun, progress: Progress, *, measures: bool) -> Path | None:
+    """Return the data to measure on: what was given, or what the run was trained on if that is still there."""
+    if given is not None or not measures:
+        return given
+    from capprune.data.captions import load_caption_set
+
+    own = run.config.data.folder
+    try:
+        load_caption_set(own).split("val")
+    except DataError as error:
+        progress.say(f"note: what quantisation costs is not measured ({error.what}: {own}); --data FOLDER measures it")
+        return None
+    return own
 
 
-def _plan(plan: str | Mapping[str, str]) -> str | Mapping[str, str]:
-    return plan if isinstance(plan, Mapping) or plan in ("size", "auto") else read_plan(Path(plan))
+def _plan(plan: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
+    named = plan is None or isinstance(plan, Mapping) or plan in PLANS
+    return plan if named else read_plan(Path(str(plan)))
 
 
 def read_plan(path: Path) -> dict[str, str]:
@@ -158,7 +178,7 @@ def read_plan(path: Path) -> dict[str, str]:
     """
     from capprune_runtime import strict_json
 
-    expected = 'size, auto, or a JSON file such as {"output.weight": "dense_int8"} or a bundle\'s plan.json'
+    expected = 'balanced, size, auto, or a JSON file such as {"output.weight": "dense_int8"} or a bundle\'s plan.json'
     try:
         tree = strict_json.parse(path.read_bytes())
     except OSError as error:

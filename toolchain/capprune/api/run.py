@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capprune.api.arguments import Overrides, Place, given_path, needs, optional_path, override_texts
-from capprune.api.exporting import DEFAULT_BEAM, ExportedBundle, export
+from capprune.api.exporting import DEFAULT_BEAM, DEFAULT_WEIGHTS, ExportedBundle, export
 from capprune.api.inspection import RunInspection, inspect_run
 from capprune.training.progress import SILENT, Progress
 from capprune_runtime.atomic import check_folder_place
@@ -93,9 +93,10 @@ class Run(os.PathLike[str]):
         out: Place,
         *,
         target: str = "tflite",
-        weights: str = "float32",
+        weights: str = DEFAULT_WEIGHTS,
         encoder_weights: str | None = None,
-        plan: str | Mapping[str, str] = "size",
+        plan: str | Mapping[str, str] | None = None,
+        costs: str | None = None,
         data: Place | None = None,
         photos: int = 1000,
         pack: bool = False,
@@ -110,6 +111,7 @@ class Run(os.PathLike[str]):
             weights=weights,
             encoder_weights=encoder_weights,
             plan=plan,
+            costs=costs,
             data=data,
             photos=photos,
             pack=pack,

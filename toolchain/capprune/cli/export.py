@@ -6,30 +6,42 @@ from pathlib import Path
 
 import click
 
-from capprune.api.exporting import DEFAULT_BEAM, ExportedBundle, export
+from capprune.api.exporting import DEFAULT_BEAM, DEFAULT_WEIGHTS, ExportedBundle, export
 from capprune.cli.console import Place, echo, emit, given, json_option, out_option, say, table
 from capprune.cli.progress import TerminalProgress
 from capprune_exporters.targets.registry import TARGETS
 from capprune_exporters.weight_forms import Weights
+
+SLOWER = (
+    "note: this decoder is smaller than dense int8 but slower: --plan balanced trades bytes for time, --plan auto takes the "
+    "fastest form of each matrix on this machine, and pruning in blocks (pruning.block=1x16) is faster than both"
+)
 
 
 @click.command()
 @click.argument("run", type=Place(file_okay=False))
 @click.option("--target", default="tflite", show_default=True, help=f"{' or '.join(TARGETS.names())}.")
 @click.option(
-    "--weights", default="float32", show_default=True, help=f"Form of the decoder's weights: {', '.join(Weights)}."
+    "--weights",
+    default=DEFAULT_WEIGHTS,
+    show_default=True,
+    help=f"Form of the decoder's weights: {', '.join(Weights)}. float32 gives exactly the trained model's captions.",
 )
 @click.option(
     "--encoder-weights",
     help="float32, weight_only_int8 (a quarter of the bytes), or static_int8 (calibrated on photos of --data)."
-    "  [default: float32, or weight_only_int8 with quantised --weights]",
+    "  [default: float32 with --weights float32; else static_int8 if there are photos, or weight_only_int8]",
 )
 @click.option(
     "--plan",
-    default="size",
-    show_default=True,
-    metavar="size|auto|FILE",
-    help="How each matrix is stored: small by a fixed rule, fastest as measured here, or as a JSON file says.",
+    metavar="balanced|size|auto|FILE",
+    help="How each matrix is stored: fastest within half of the bytes of dense int8, smallest, fastest as measured here, or "
+    "as a JSON file says.  [default: balanced for tflite, size for onnx]",
+)
+@click.option(
+    "--costs",
+    metavar="NAME|FILE",
+    help="Cost table of the processor that the bundle is for, as benchmarks/cost_table.py measures it.  [default: x86-64]",
 )
 @click.option(
     "--data",
@@ -50,7 +62,8 @@ def command(
     target: str,
     weights: str,
     encoder_weights: str | None,
-    plan: str,
+    plan: str | None,
+    costs: str | None,
     data: Path | None,
     photos: int,
     packed: bool,
@@ -61,13 +74,13 @@ def command(
     """Turn a run into a bundle that a device can run.
 
     The masked matrices of `step` become sparse tensors of the stock runtime, the rest is stored small and expanded once.
-    The bundle is verified, and its golden photos must give the tokens that the trained model gave. With int8 or a codebook,
-    what that costs in CIDEr-D is measured on val, and tensors for which it costs too much stay in float32.
+    The bundle is verified, and its golden photos must give the tokens that the trained model gave. What int8 or a codebook
+    costs in CIDEr-D is measured on val, and tensors for which it costs too much stay in float32.
 
     \b
     Example:
-      capprune export runs/sparse --target tflite --out bundles/sparse
-      capprune export runs/sparse --weights int8 --plan auto --pack --out bundles/small
+      capprune export runs/sparse --pack --out bundles/sparse
+      capprune export runs/sparse --weights float32 --out bundles/exact
     """
     unused = [f"--{name}" for name in ("data", "photos") if given(name)]
     if unused and weights == "float32" and encoder_weights in (None, "float32"):
@@ -80,6 +93,7 @@ def command(
         weights=weights,
         encoder_weights=encoder_weights,
         plan=plan,
+        costs=costs,
         data=data,
         photos=photos,
         pack=packed,
@@ -96,6 +110,13 @@ def _show(bundle: ExportedBundle, run: Path) -> None:
     manifest = bundle.made.bundle.manifest
     sizes = {name: entry.size_bytes for name, entry in manifest.files.items()}
     echo(find_target(bundle.target).summary)
+    if (predicted := bundle.made.predicted) is not None:
+        echo(
+            f"matrix products of a step: {predicted.plan_us:.0f} µs by the cost table {predicted.costs}, "
+            f"{predicted.dense_int8_us:.0f} µs with every matrix dense in int8"
+        )
+        if predicted.slower:
+            echo(SLOWER)
     echo(
         f"exported {bundle.place} in {bundle.seconds:.0f} s: {sum(sizes.values()):,} bytes, "
         f"decoder {sizes[manifest.decoder.file]:,}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from capprune.exporting.quality import ValidationPhotos, costs_too_much, first_i
 from capprune.metrics.intervals import Change, bootstrap_change
 from capprune.trained import TrainedCaptioner
 from capprune.training.run import LoadedRun
+from capprune_exporters.balanced import Predicted, predict
 from capprune_exporters.bundle import write_bundle
+from capprune_exporters.cost_table import DEFAULT_COSTS, CostTable, read_cost_table
 from capprune_exporters.plan import Plan
 from capprune_exporters.stored import StoredTensor
-from capprune_exporters.targets.target import SIZE, Calibration, Target, check_calibration, find_target
+from capprune_exporters.targets.target import BALANCED, SIZE, Calibration, Target, check_calibration, find_target
 from capprune_exporters.weight_forms import EncoderWeights, Weights
 from capprune_runtime.bundle.preprocessing import REGIONS, RegionsSection
 from capprune_runtime.bundle.verify import Bundle
@@ -46,8 +48,11 @@ class Wanted:
     Attributes:
         target: A name of `capprune_exporters.targets.registry.TARGETS`.
         weights: Quantisation of the decoder's weights, one of the target's.
-        encoder_weights: Quantisation of the encoder's weights, one of the target's; None for the default of `weights`.
-        plan: `size`, `auto` (by measurement), or the form of some tensors by name.
+        encoder_weights: Quantisation of the encoder's weights, one of the target's. By default float32 beside float32
+            `weights`, otherwise static int8 if there are photos to calibrate on, else weight-only int8.
+        plan: `balanced` (by a cost table), `size`, `auto` (by measurement), or the form of some tensors by name; by default
+            the first plan of the target.
+        costs: Cost table of the processor that the bundle is for: a shipped name or a JSON file.
         beam: K, the default beam width of the bundle.
         data: A data folder. The loss by quantisation is measured on its val photos, and its train photos are used for
             calibration. None for neither.
@@ -57,7 +62,8 @@ class Wanted:
     target: str = "tflite"
     weights: str = "float32"
     encoder_weights: str | None = None
-    plan: str | Mapping[str, str] = "size"
+    plan: str | Mapping[str, str] | None = None
+    costs: str | None = None
     beam: int = DEFAULT_BEAM
     data: Path | None = None
     photos: int = 1000
@@ -71,12 +77,14 @@ class Exported:
         bundle: The verified bundle at its final path.
         tensors: How each weight tensor of the decoder was stored.
         plan: The chosen forms, with reasons.
+        predicted: Predicted time of the plan beside dense int8; None if the target computes everything dense.
         change: Change of CIDEr-D on val from float32 to the written model, if it was measured.
     """
 
     bundle: Bundle
     tensors: tuple[StoredTensor, ...]
     plan: Plan
+    predicted: Predicted | None
     change: Change | None
 
 
@@ -97,16 +105,21 @@ def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = l
     """
     wanted = wanted or Wanted()
     kind = find_target(wanted.target)
-    encoder_weights = wanted.encoder_weights or kind.encoder_weights_beside(wanted.weights)
+    encoder_weights = wanted.encoder_weights or kind.encoder_weights_beside(
+        wanted.weights, calibrated=_can_calibrate(run, wanted.data)
+    )
     _check(kind, wanted, encoder_weights, out)
     calibration = _calibration(run, wanted.data, encoder_weights)
     target = kind(calls_of(run, wanted.beam))
-    plan = target.plan(wanted.weights, wanted.plan)
+    costs = _costs(kind, wanted)
+    plan = target.plan(wanted.weights, wanted.plan, costs)
     photos = _photos(run, wanted) if {wanted.weights, encoder_weights} != {"float32"} else None
     target.convert(say)
     plan, encoder_weights, change = _settled(target, plan, encoder_weights, photos, wanted, calibration, say)
     decoder = target.decoder(plan)
     plan = plan.as_stored({tensor.name: tensor.form for tensor in decoder.tensors})
+    predicted = None if costs is None else predict(plan, target.calls.matrices, target.calls.looked_up, costs)
+    facts = {"encoder": encoder_weights, "predicted": predicted, "change": change}
     contents = bundle_contents(
         run,
         target.encoder(encoder_weights, calibration),
@@ -114,13 +127,13 @@ def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = l
         encoder_weights=encoder_weights,
         weights=wanted.weights,
         beam=wanted.beam,
-        plan=plan.as_json() | {"encoder": encoder_weights, "change": None if change is None else asdict(change)},
+        plan=plan.as_json() | {name: asdict(fact) if is_dataclass(fact) else fact for name, fact in facts.items()},
     )
     say("proving the bundle on its golden photos")
     quantised = wanted.weights != "float32" or encoder_weights != "float32"
     prove = partial(_prove_regions, run, quantised=quantised) if run.config.encoder.name == REGIONS else _prove
     bundle = write_bundle(out, with_golden(run, contents, quantised=quantised), prove=prove)
-    return Exported(bundle, decoder.tensors, plan, change)
+    return Exported(bundle, decoder.tensors, plan, predicted, change)
 
 
 def _check(target: type[Target], wanted: Wanted, encoder_weights: str, out: Path) -> None:
@@ -133,6 +146,26 @@ def _check(target: type[Target], wanted: Wanted, encoder_weights: str, out: Path
             raise UsageError("there is no such form", where=option, expected=", ".join(known), found=found)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("this folder exists already", where=out, hint="choose another --out, or remove it first")
+
+
+def _costs(target: type[Target], wanted: Wanted) -> CostTable | None:
+    """Return the cost table; None if the target computes everything dense."""
+    if BALANCED in target.plans:
+        return read_cost_table(wanted.costs or DEFAULT_COSTS, "--costs")
+    if wanted.costs is not None:
+        raise UsageError(
+            "a cost table has no effect for this target",
+            where=f"--costs {wanted.costs}",
+            hint="leave the option out, or choose --target tflite",
+        )
+    return None
+
+
+def _can_calibrate(run: LoadedRun, folder: Path | None) -> bool:
+    """Whether there are photos for the encoder's static int8. Region features come without an encoder."""
+    if folder is None or run.config.encoder.name == REGIONS:
+        return False
+    return CALIBRATION_SPLIT in load_caption_set(folder).splits
 
 
 def _calibration(run: LoadedRun, folder: Path | None, encoder_weights: str) -> Calibration | None:
@@ -175,7 +208,6 @@ def _settled(
     """Return the plan and the encoder's weights after measuring their loss on val, if there are photos."""
     if photos is None:
         return plan, encoder_weights, None
-    encoder = target.encoder(encoder_weights, calibration)
     plain = target.encoder(EncoderWeights.FLOAT32)
     before = photos.cider_d(plain, target.decoder(target.plan(Weights.FLOAT32, SIZE)).data)
     change = None
@@ -183,14 +215,21 @@ def _settled(
         plan, change = settle_plan(
             plan, target.calls.matrices, photos, before, plain, lambda plan: target.decoder(plan).data, say
         )
+    for form in _encoder_forms(encoder_weights):
+        whole = bootstrap_change(before, photos.cider_d(target.encoder(form, calibration), target.decoder(plan).data))
+        say(f"with the encoder in {form}: {told(whole)}")
+        if wanted.encoder_weights is not None or not costs_too_much(whole):
+            return plan, form, whole
     if encoder_weights != EncoderWeights.FLOAT32:
-        whole = bootstrap_change(before, photos.cider_d(encoder, target.decoder(plan).data))
-        say(f"with the encoder in {encoder_weights}: {told(whole)}")
-        if costs_too_much(whole) and wanted.encoder_weights is None:
-            say("keeping the encoder in float32")
-            return plan, EncoderWeights.FLOAT32, change
-        change = whole
-    return plan, encoder_weights, change
+        say("keeping the encoder in float32")
+    return plan, EncoderWeights.FLOAT32, change
+
+
+def _encoder_forms(first: str) -> tuple[str, ...]:
+    """Return the quantisations of the encoder to measure, in order, until one does not cost too much."""
+    if first == EncoderWeights.STATIC_INT8:
+        return (first, EncoderWeights.WEIGHT_ONLY_INT8)
+    return () if first == EncoderWeights.FLOAT32 else (first,)
 
 
 def calibration_photos(run: LoadedRun, folder: Path) -> Iterator[dict[str, Any]]:

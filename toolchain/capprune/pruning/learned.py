@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from capprune.config.pruning import PruningConfig
 from capprune.models.devices import precise
-from capprune.pruning.costs import Costs, byte_costs, read_cost_table, time_costs
+from capprune.pruning.costs import Costs, byte_costs, time_costs
 from capprune.pruning.dynamics import Pull, pull_of
 from capprune.pruning.layers import roles_of
 from capprune.pruning.pruner import PrunedRun, TargetedPruner
 from capprune.pruning.supermask import Supermask, ramp
+from capprune_exporters.cost_table import read_cost_table
 from capprune_runtime.errors import ConfigError
 
 JUST_OPEN = 1e-3  # where a gate is put that the floor keeps: open, and free to rise or be chosen again
@@ -164,7 +165,7 @@ class SupermaskPruner(TargetedPruner):
         if config.bytes is not None:
             found.append((byte_costs(model, self.layers, widths), float(config.bytes)))
         if config.step_us is not None:
-            table = read_cost_table(config.costs)
+            table = read_cost_table(config.costs, "pruning.costs")
             costs = time_costs(model, self.layers, widths, table, attended, roles_of(model))
             if not any(costs.weight.values()):
                 raise ConfigError("no layer of a step is pruned, so time cannot be the limit", where="pruning.step_us")

@@ -39,13 +39,11 @@ def commands_section(sources: Sources, command: Sequence[str]) -> Section:
 
 def _export_options(bundle: Bundle) -> list[str]:
     manifest: Manifest = bundle.manifest
-    options = ["--target", model_kind(bundle.encoder)]
-    if manifest.quantisation.decoder != "float32":
-        options += ["--weights", manifest.quantisation.decoder]
+    options = ["--target", model_kind(bundle.encoder), "--weights", manifest.quantisation.decoder]
     options += ["--encoder-weights", manifest.quantisation.encoder]
     if manifest.decoding.beam != DEFAULT_BEAM:
         options += ["--beam", str(manifest.decoding.beam)]
-    if PLAN in bundle.files and b'"made": "size"' not in bundle.files[PLAN]:
+    if PLAN in bundle.files:
         options += ["--plan", str(bundle.place / PLAN)]
     return options
 

@@ -1,1 +1,0 @@
-"""Measured tables of what a kept weight costs in time, one JSON a target."""
