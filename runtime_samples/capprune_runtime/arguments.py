@@ -38,6 +38,12 @@ def command_parser(as_json: bool = False) -> argparse.ArgumentParser:
     bench.add_argument(
         "--cold-loads", type=_count(0), default=3, metavar="N", help="new processes that load each bundle  [3]"
     )
+    bench.add_argument(
+        "--max-temperature", type=float, metavar="C", help="begin the rounds below this temperature in °C  [60]"
+    )
+    bench.add_argument(
+        "--cooldown-timeout", type=float, default=60.0, metavar="S", help="wait at most this long for it, in s  [60]"
+    )
     verify = commands.add_parser("verify", help="check every file of a bundle")
     verify.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
     doctor = commands.add_parser("doctor", help="what this device has and lacks")

@@ -201,6 +201,7 @@ def _bench(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if options.out is not None:
         check_file_place(options.out)
     from capprune_runtime.measure.bench import bench_bundles, bench_document
+    from capprune_runtime.measure.cooldown import Gate
     from capprune_runtime.measure.results import write_document
 
     def progress(done: int, rounds: int) -> None:
@@ -215,6 +216,7 @@ def _bench(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
         runtime=options.runtime,
         threads=options.threads,
         cold_loads=options.cold_loads,
+        gate=Gate(options.max_temperature, options.cooldown_timeout),
         progress=progress,
     )
     document = bench_document(measurements)

@@ -12,7 +12,7 @@ from capprune.api import bench as bench_api
 from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.errors import UsageError
 from capprune_runtime.measure import bench as on_device
-from capprune_runtime.measure import cold
+from capprune_runtime.measure import cold, cooldown
 from capprune_runtime.measure.results import parse_measurements
 from cli.conftest import Walk, capprune
 
@@ -56,6 +56,7 @@ def test_the_run_brings_its_onnx_forms(walk: Walk) -> None:
 def test_alone_a_bundle_is_timed_and_what_to_doubt_is_said(walk: Walk) -> None:
     done = capprune("bench", walk.bundle, "--rounds", 3)
     assert done.code == 0, done.err
+    assert "temperature gate (60 °C): " in done.out
     assert "median of 3 new processes" in done.out and "not measured" not in done.out
     assert "this bundle" in done.out and "3 interleaved rounds" in done.out
     assert "do not trust these times" in done.out and "at least 20 are needed" in done.out
@@ -88,6 +89,7 @@ def test_a_run_that_the_bundle_was_not_made_from_is_refused(walk: Walk) -> None:
 
 def test_the_help_names_the_rounds_that_a_device_makes() -> None:
     assert (bench_api.ROUNDS, bench_api.COLD_LOADS) == (on_device.ROUNDS, cold.COLD_LOADS)
+    assert bench_api.COOLDOWN_TIMEOUT_S == cooldown.TIMEOUT_S
 
 
 def test_every_number_of_threads_has_rows_and_the_fastest_is_named(walk: Walk) -> None:

@@ -11,10 +11,11 @@ from device_parts import Phone, Tiny
 from stand_in_adb import SERIAL, STAND_IN
 
 from capprune.devices import BenchJob, adb, open_device
-from capprune.devices.adb_program import chosen, listed
+from capprune.devices.adb_program import Adb, chosen, listed
 from capprune.metrics.speed import compare
 from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra, NewerFormat, PhotoError, UsageError
 from capprune_runtime.measure.bench import bench_bundles, bench_document
+from capprune_runtime.measure.cooldown import Gate
 from capprune_runtime.measure.results import Measurement, parse_measurements
 
 
@@ -107,7 +108,8 @@ def test_without_adb_its_package_is_named(tiny: Tiny, tmp_path: Path, monkeypatc
 
 def test_a_phone_times_bundles_on_their_golden_photos(tiny: Tiny, phone: Phone, tmp_path: Path) -> None:
     bundle, told = tiny.job().bundle, list[tuple[int, int]]()
-    job = BenchJob([bundle, bundle], rounds=5, beam=1, cold_loads=3)
+    job = BenchJob([bundle, bundle], rounds=5, beam=1, cold_loads=3, gate=Gate(timeout_s=30))
+    phone.break_by(battery=[385, 370, 290])
     found = open_device("adb", cache=tmp_path).bench(job, lambda *done: told.append(done))
     assert [one.kind for one in found] == ["bench", "bench"] and told == [(2, 5), (4, 5), (5, 5)]
     here = bench_bundles([bundle], rounds=5, beam=1)[0]
@@ -115,6 +117,8 @@ def test_a_phone_times_bundles_on_their_golden_photos(tiny: Tiny, phone: Phone, 
         assert [said.tokens for said in one.captions] == [said.tokens for said in here.captions]
         assert [said.photo for said in one.captions] == [said.photo for said in here.captions]
         assert one.settings.beam == 1 and one.settings.sessions >= 3 and one.golden == here.golden
+        assert one.cooldown is not None and (one.cooldown.before_c, one.cooldown.after_c) == (38.5, 37.0)
+        assert (one.cooldown.max_temperature_c, one.cooldown.outcome) == (37, "cool") and one.cooldown.waited_s >= 1
         assert one.cold is not None and one.cold.loads == 3 and one.cold.load_us and one.cold.peak_rss_bytes
         assert (one.cold.process_us, one.cold.first_caption_us, one.cold.retained_rss_bytes) == (None, None, None)
         assert one.environment.stand_in == STAND_IN and not one.verdict.trusted
@@ -123,6 +127,11 @@ def test_a_phone_times_bundles_on_their_golden_photos(tiny: Tiny, phone: Phone, 
     assert [one.captions for one in parse_measurements(text, "here")] == [one.captions for one in found]
     assert {row.reason for row in compare(found, ["a", "b"])} == {"the bundle itself", "a stand-in tells no speed"}
     assert phone.left_behind() == [] and [*tmp_path.glob("devices/*")] == []
+
+
+def test_a_phone_without_a_temperature_is_named(phone: Phone) -> None:
+    phone.break_by(battery=[None])
+    assert Adb(None).battery_c() is None
 
 
 def test_a_bench_over_adb_takes_one_number_of_threads(tiny: Tiny) -> None:

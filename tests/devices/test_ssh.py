@@ -25,6 +25,7 @@ from capprune.devices import BenchJob, open_device, ssh
 from capprune.devices.far_end import connection_error
 from capprune_runtime.bundle.manifest import SCHEMA_VERSION
 from capprune_runtime.errors import DeviceError, LinkLost, NewerFormat, PhotoError, UsageError
+from capprune_runtime.measure.cooldown import Gate
 from capprune_runtime.measure.results import Measurement
 
 Serve = Callable[..., AbstractContextManager[Host]]
@@ -101,11 +102,13 @@ def test_bundles_are_timed_side_by_side(tiny: Tiny, serve: Serve, tmp_path: Path
     with serve() as host:
         device = open_device(host.spec, python=sys.executable, cache=tmp_path)
         found = device.bench(
-            BenchJob([tiny.bundle, tiny.bundle], rounds=3, warm_up=0, cold_loads=1), lambda *done: told.append(done)
+            BenchJob([tiny.bundle, tiny.bundle], rounds=3, warm_up=0, cold_loads=1, gate=Gate(149, 1)),
+            lambda *done: told.append(done),
         )
         assert host.left_behind() == []
     assert [len(one.captions) for one in found] == [3, 3] and told == [(1, 3), (2, 3), (3, 3)]
     assert {one.bundle.name for one in found} == {tiny.bundle.place.name}
+    assert all(one.cooldown is not None and one.cooldown.max_temperature_c == 149 for one in found)
     assert all(one.cold is not None and one.cold.loads == 1 and one.cold.load_us for one in found)
 
 

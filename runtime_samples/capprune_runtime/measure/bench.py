@@ -16,6 +16,7 @@ from capprune_runtime.caption.proof import prove_with
 from capprune_runtime.errors import UsageError
 from capprune_runtime.measure.bench_photos import bench_photos
 from capprune_runtime.measure.cold import cold_loads as measure_cold
+from capprune_runtime.measure.cooldown import Gate, wait_until_cool
 from capprune_runtime.measure.results import BENCH, SCHEMA_VERSION, Golden, Measurement, SaidPhoto, Settings
 from capprune_runtime.measure.session import Session, measured, timed_caption
 
@@ -34,6 +35,7 @@ def bench_bundles(
     runtime: str = "auto",
     threads: int | Sequence[int] = 1,
     cold_loads: int = 0,
+    gate: Gate | None = None,
     progress: Progress | None = None,
 ) -> tuple[Measurement, ...]:
     """Time bundles on their golden photos; every round makes one caption with each bundle.
@@ -46,6 +48,7 @@ def bench_bundles(
         runtime: See `interpreter.open_model`.
         threads: Number of threads of the interpreter, for all bundles or for each.
         cold_loads: Number of new processes of each bundle that are timed before the rounds; see `measure.cold`.
+        gate: Temperature gate before the rounds; None for none.
         progress: Called after each timed round.
 
     Returns:
@@ -59,6 +62,7 @@ def bench_bundles(
         raise UsageError("there is nothing to time", expected="a bundle and at least one round")
     each = [threads] * len(bundles) if isinstance(threads, int) else threads
     cold = measure_cold(bundles, cold_loads, beam=beam, runtime=runtime, threads=each)
+    cooldown = None if gate is None else wait_until_cool(gate)
     sessions = [Session(bundle, runtime, count) for bundle, count in zip(bundles, each, strict=True)]
     golden = [_golden(session) for session in sessions]
     said = _rounds(sessions, rounds, warm_up, beam, progress)
@@ -71,6 +75,7 @@ def bench_bundles(
             golden=proven,
             before=sessions[0].began,
             cold=loads,
+            cooldown=cooldown,
         )
         for session, kept, proven, loads in zip(sessions, said, golden, cold, strict=True)
     )

@@ -128,7 +128,7 @@ def environment(runtime: str, threads: int, *, before: Moment | None = None) -> 
 def moment() -> Moment:
     """Return the current values of this machine's sensors."""
     return Moment(
-        temperature_c=_temperature_c(),
+        temperature_c=temperature_c(),
         frequency_khz=_frequencies_khz(),
         throttled_flags=_throttled_flags(),
         throttle_count=_number(CPUS / "cpu0" / "thermal_throttle" / "core_throttle_count"),
@@ -228,7 +228,8 @@ def _frequencies_khz() -> tuple[int, ...] | None:
     return tuple(clock for clock in clocks if clock is not None) or None
 
 
-def _temperature_c() -> float | None:
+def temperature_c() -> float | None:
+    """Return the temperature of the hottest thermal zone in °C; None if the system does not report it."""
     zones = [_number(path) for path in THERMAL_ZONES.glob("thermal_zone*/temp")]
     found = [zone / 1000 for zone in zones if zone is not None and zone > 0]
     return max(found, default=None)

@@ -28,7 +28,7 @@ from capprune_runtime.typed_json import Fault, Problem
 
 SCHEMA_VERSION = 2
 RUN, BENCH = "run", "bench"
-ADDED = ("cold",)  # keys that earlier programs of this schema do not write; null then
+ADDED = ("cold", "cooldown")  # keys that earlier programs of this schema do not write; null then
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,27 @@ class ColdLoads:
 
 
 @dataclass(frozen=True)
+class Cooldown:
+    """What the temperature gate before a case did.
+
+    Attributes:
+        max_temperature_c: Highest temperature at which the case may start.
+        timeout_s: Longest time to wait for it.
+        before_c: Temperature when the wait began; None if the device does not report it.
+        after_c: Temperature when it ended.
+        waited_s: Time waited.
+        outcome: `cool`, `timed out`, or `no sensor`.
+    """
+
+    max_temperature_c: float
+    timeout_s: float
+    before_c: float | None
+    after_c: float | None
+    waited_s: float
+    outcome: str
+
+
+@dataclass(frozen=True)
 class Golden:
     """Number of golden photos that were captioned, and of those with the trained model's tokens."""
 
@@ -195,6 +216,7 @@ class Measurement:
     environment: Environment
     verdict: Verdict
     cold: ColdLoads | None = None
+    cooldown: Cooldown | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the document, ready for `json.dumps`."""

@@ -20,6 +20,7 @@ from capprune_runtime.measure.environment import Environment, Moment, environmen
 from capprune_runtime.measure.results import (
     BundleFacts,
     ColdLoads,
+    Cooldown,
     FailedPhoto,
     Golden,
     Measurement,
@@ -139,6 +140,7 @@ def measured(
     golden: Golden | None = None,
     before: Moment | None = None,
     cold: ColdLoads | None = None,
+    cooldown: Cooldown | None = None,
 ) -> Measurement:
     """Return the document of a finished session.
 
@@ -151,6 +153,7 @@ def measured(
         golden: Result on the golden photos, if they were captioned.
         before: Values at the start of the measurement, if another process started it.
         cold: Cold loads of the bundle, if they were measured.
+        cooldown: What the temperature gate did, if there was one.
     """
     where = session.environment(before)
     return Measurement(
@@ -166,6 +169,7 @@ def measured(
         environment=where,
         verdict=judge(where, [one.encode_us for one in said]),
         cold=cold,
+        cooldown=cooldown,
     )
 
 

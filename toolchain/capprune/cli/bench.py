@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from capprune.api.bench import AUTO, COLD_LOADS, ROUNDS, BenchResult, Threads, bench
+from capprune.api.bench import AUTO, COLD_LOADS, COOLDOWN_TIMEOUT_S, ROUNDS, BenchResult, Threads, bench
 from capprune.cli.console import Place, echo, emit, json_option, table
 from capprune.cli.progress import TerminalProgress
 from capprune.devices.schemes import LOCAL, forms, python_forms
@@ -47,6 +47,20 @@ class ThreadCounts(click.ParamType[Threads]):
     show_default=True,
     help="New processes of each that load the bundle and generate one caption.",
 )
+@click.option(
+    "--max-temperature",
+    type=float,
+    metavar="C",
+    help="Begin the rounds below this temperature.  [default: 60, or 37 of a phone's battery]",
+)
+@click.option(
+    "--cooldown-timeout",
+    type=float,
+    metavar="S",
+    default=COOLDOWN_TIMEOUT_S,
+    show_default=True,
+    help="Wait at most this long for it; 0 only records the temperature.",
+)
 @click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept.  [default: the bundle's]")
 @click.option("--device", "spec", default=LOCAL, show_default=True, help=f"{forms(benches=True)}.")
 @click.option("--python", help=f"The Python on {python_forms()}.  [default: ~/capprune's, or python3]")
@@ -64,6 +78,8 @@ def command(
     run: Path | None,
     rounds: int,
     cold_loads: int,
+    max_temperature: float | None,
+    cooldown_timeout: float,
     beam: int | None,
     spec: str,
     python: str | None,
@@ -88,6 +104,8 @@ def command(
         run=run,
         rounds=rounds,
         cold_loads=cold_loads,
+        max_temperature=max_temperature,
+        cooldown_timeout=cooldown_timeout,
         beam=beam,
         device=spec,
         python=python,
@@ -103,6 +121,8 @@ def show(result: BenchResult, *, onnx_left_out: bool) -> None:
     table(result.cold_title, *result.cold_cells())
     if result.fastest_text is not None:
         echo(result.fastest_text)
+    for text in result.gates:
+        echo(text)
     for text in result.doubts:
         echo(f"do not trust these times: {text}")
     if onnx_left_out:

@@ -33,8 +33,9 @@ from capprune_runtime.caption.proof import read_golden
 from capprune_runtime.errors import DeviceError, LinkLost, UsageError
 from capprune_runtime.formats import model_kind
 from capprune_runtime.measure.bench_photos import bench_photos
+from capprune_runtime.measure.cooldown import MAX_BATTERY_C, combined, wait_until_cool
 from capprune_runtime.measure.journal import parse_line
-from capprune_runtime.measure.results import BENCH, ColdLoads, Golden, Measurement, bundle_facts
+from capprune_runtime.measure.results import BENCH, ColdLoads, Cooldown, Golden, Measurement, bundle_facts
 from capprune_runtime.measure.session import judged
 from capprune_runtime.photo import decode_photo, resize
 
@@ -115,14 +116,18 @@ class AdbDevice:
         The app loads one bundle at a time, so bundles are interleaved in a few blocks of rounds instead of every round.
         """
         threads = job.one_number(self.name)
+        adb, cooldowns = Adb(self._serial), list[Cooldown]()
         blocks = [block for block in np.array_split(np.arange(job.rounds), min(BLOCKS, job.rounds)) if len(block)]
         found: list[list[Measurement]] = [[] for _ in job.bundles]
         for block in blocks:
             for bundle, own in zip(job.bundles, found, strict=True):
+                if job.gate is not None:
+                    cooldowns.append(wait_until_cool(job.gate, default_c=MAX_BATTERY_C, read=adb.battery_c))
                 own.append(self.run(_rounds_as_photos(bundle, block, job.beam, threads), lambda *_: None))
             progress(int(block[-1]) + 1, job.rounds)
-        cold = bool(job.cold_loads)
-        return tuple(_as_bench(bundle, own, cold=cold) for bundle, own in zip(job.bundles, found, strict=True))
+        cold, cooldown = bool(job.cold_loads), combined(cooldowns) if cooldowns else None
+        whole = [_as_bench(bundle, own, cold=cold) for bundle, own in zip(job.bundles, found, strict=True)]
+        return tuple(replace(one, cooldown=cooldown) for one in whole)
 
 
 def _rounds_as_photos(bundle: Bundle, rounds: NDArray[np.int64], beam: int | None, threads: int) -> RunJob:

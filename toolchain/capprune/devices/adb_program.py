@@ -13,6 +13,7 @@ from pathlib import Path
 from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra
 
 PATIENCE_S = 30  # for a command; copying files has ten times as long
+_BATTERY = re.compile(r"^\s*temperature: (-?\d+)\s*$", re.ASCII | re.MULTILINE)  # of `dumpsys battery`, in 0.1 °C
 _FOUND = re.compile(r"(?P<serial>\S+)\s+(?P<state>no permissions|\S+)(?P<rest>.*)")
 
 # State of a device in `adb devices`, and the hint for it.
@@ -146,6 +147,15 @@ class Adb:
                                   found=says.splitlines()[-1], hint="free some space there")  # fmt: skip
             raise DeviceError("files cannot be copied to the phone", where=f"adb:{self.serial}, {place}",
                               found=says.splitlines()[-1] if says else None)  # fmt: skip
+
+    def battery_c(self) -> float | None:
+        """Return the temperature of the battery in °C; None if the phone does not report it.
+
+        Raises:
+            LinkLost: The phone is disconnected.
+        """
+        found = _BATTERY.search(self.shell("dumpsys", "battery").stdout)
+        return None if found is None else int(found[1]) / 10
 
     def is_there(self) -> bool:
         """Whether the phone can be used now."""

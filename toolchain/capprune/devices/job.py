@@ -19,6 +19,7 @@ from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import CapPruneError, DeviceError, PhotoError, UsageError, error_from_json
 from capprune_runtime.measure.bench import ROUNDS
 from capprune_runtime.measure.bench import WARM_UP as WARM_UP_ROUNDS
+from capprune_runtime.measure.cooldown import Gate
 from capprune_runtime.measure.journal import Journal, Line, parse_line
 from capprune_runtime.measure.results import SCHEMA_VERSION, FailedPhoto, Measurement, bundle_facts, parse_measurement
 from capprune_runtime.measure.session import judged
@@ -69,6 +70,7 @@ class BenchJob:
     Attributes:
         threads: Threads of the interpreter, for all bundles or for each. Devices other than `local` take one number.
         cold_loads: New processes that load each bundle, timed before the rounds. A phone times its app's own starts.
+        gate: Temperature gate before a case starts; None for none.
     """
 
     bundles: Sequence[Bundle]
@@ -78,6 +80,7 @@ class BenchJob:
     runtime: str = "auto"
     threads: int | Sequence[int] = 1
     cold_loads: int = 0
+    gate: Gate | None = None
 
     def one_number(self, device: str) -> int:
         """Return the number of threads of all bundles, for a device that takes one.

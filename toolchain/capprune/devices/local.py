@@ -43,5 +43,6 @@ class LocalDevice:
             runtime=job.runtime,
             threads=job.threads,
             cold_loads=job.cold_loads,
+            gate=job.gate,
             progress=progress,
         )
