@@ -1,8 +1,9 @@
 """A stand-in for the program `adb` and the phone behind it: folders instead of a phone, our Python runtime instead of the app.
 
 It is put on PATH as `adb`. Its state is the folder STAND_IN_ADB: `phone/` holds what the phone's paths hold, `faults.json`
-what is to go wrong, `calls.log` what was asked. With STAND_IN_APP, a command, the app's own classes run on a desktop JVM instead
-of the Python runtime. What a real phone does beyond that is not shown by any test that uses it.
+what is to go wrong (under `instead`, scripts by a part of the calls that they replace), `calls.log` what was asked. With
+STAND_IN_APP, a command, the app's own classes run on a desktop JVM instead of the Python runtime. What a real phone does
+beyond that is not shown by any test that uses it.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ def here(path: str) -> Path:
 def main(arguments: list[str]) -> int:
     with (STATE / "calls.log").open("a") as log:
         log.write(shlex.join(arguments) + "\n")
+    for part, script in faults().get("instead", {}).items():
+        if part in shlex.join(arguments):
+            os.execvp("sh", ["sh", "-c", script])
     if arguments[:1] == ["devices"]:
         sys.stdout.write(faults().get("devices", LISTED))
         return 0

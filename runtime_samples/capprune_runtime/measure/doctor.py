@@ -51,7 +51,7 @@ class Equipment:
     executable: str
     numpy: str | None
     pillow: str | None
-    runtimes: dict[str, str]
+    runtimes: Mapping[str, str]
     free_bytes: int
     emulated: bool
     emulated_cpu: str | None

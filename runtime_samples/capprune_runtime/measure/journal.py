@@ -20,13 +20,14 @@ from capprune_runtime import strict_json, typed_json
 from capprune_runtime.atomic import raise_if_unwritable
 from capprune_runtime.errors import BundleError, UsageError
 from capprune_runtime.measure.environment import Moment
+from capprune_runtime.measure.plausible import first_fault
 from capprune_runtime.measure.results import FailedPhoto, SaidPhoto
-from capprune_runtime.typed_json import Problem
+from capprune_runtime.typed_json import Fault, Problem
 
 _FIRST = b'{"session": '  # start of every journal
 # Links are not followed, because their targets are not ours.
 _OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_KINDS = {"said": SaidPhoto, "failed": FailedPhoto}
+_KINDS: dict[str, type[SaidPhoto | FailedPhoto]] = {"said": SaidPhoto, "failed": FailedPhoto}
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,32 @@ class Line:
 def parse_line(text: str | bytes) -> Line | None:
     """Parse a line; return None if it does not belong to a journal, or was cut off."""
     try:
-        tree = strict_json.parse(text)
-        if isinstance(tree, dict) and isinstance(tree.get("session"), dict):
-            before = tree.get("before")
-            return Line(tree["session"], None if before is None else typed_json.read(Moment, before, _refuse))
-        for key, kind in _KINDS.items():
-            if isinstance(tree, dict) and key in tree:
-                return Line(photo=typed_json.read(kind, tree[key], _refuse))
+        return line_of(strict_json.parse(text))
     except BundleError:
-        pass
-    return None
+        return None
+
+
+def line_of(tree: Any) -> Line | None:
+    """Return the line of a parsed document; None if it is none of a journal.
+
+    Raises:
+        BundleError: It is one, but has a key that is missing, of another type, or has a value that no measurement has.
+    """
+    if not isinstance(tree, dict) or ("session" not in tree and not tree.keys() & _KINDS.keys()):
+        return None
+    if (fault := first_fault(tree)) is not None:
+        raise _refuse(fault)
+    if "session" in tree:
+        before = tree.get("before")
+        session = tree["session"]
+        if not isinstance(session, dict):
+            raise _refuse(Problem(Fault.TYPE, "session", "an object", type(session).__name__))
+        return Line(session, None if before is None else typed_json.read(Moment, before, _refuse))
+    key = next(key for key in _KINDS if key in tree)
+    photo = typed_json.read(_KINDS[key], tree[key], _refuse, key)
+    if isinstance(photo, SaidPhoto) and not photo.step_us:
+        raise _refuse(Problem(Fault.VALUE, f"{key}.step_us", "at least one time", "none"))
+    return Line(photo=photo)
 
 
 class Journal:
@@ -165,5 +182,6 @@ def _is_ours(content: bytes) -> bool:
     return content.startswith(_FIRST) or _FIRST.startswith(content)
 
 
-def _refuse(problem: Problem) -> Exception:
-    return BundleError("a line of a journal is not as expected", where=problem.where)
+def _refuse(problem: Problem) -> BundleError:
+    return BundleError("a line of a journal is not as expected", where=problem.where, expected=problem.expected,
+                       found=problem.found)  # fmt: skip

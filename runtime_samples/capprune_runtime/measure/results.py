@@ -23,6 +23,7 @@ from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.errors import BundleError, DeviceError
 from capprune_runtime.measure.environment import Environment
+from capprune_runtime.measure.plausible import first_fault
 from capprune_runtime.measure.trust import Verdict
 from capprune_runtime.typed_json import Fault, Problem
 
@@ -303,20 +304,36 @@ def parse_measurements(text: str | bytes, where: object) -> tuple[Measurement, .
         raise DeviceError("the results are of another version", where=where, expected=SCHEMA_VERSION,
                           found=version, hint="bring capprune and the device's app to the same version")  # fmt: skip
     runs = tree.get("runs") if tree.get("kind") == BENCH and "runs" in tree else [tree]
-    return tuple(parse_measurement(run, where) for run in (runs if isinstance(runs, list) else [runs]))
+    found = tuple(parse_measurement(run, where) for run in (runs if isinstance(runs, list) else [runs]))
+    for measurement in found:
+        require_times(measurement, where)
+    return found
+
+
+def require_times(measurement: Measurement, where: object) -> None:
+    """Check that a measurement has captions, and that every caption has a step.
+
+    Raises:
+        DeviceError: One is missing.
+    """
+    if not measurement.captions or not all(one.step_us for one in measurement.captions):
+        raise DeviceError("the results are not as expected", where=f"{where}, captions",
+                          expected="at least one, each with the times of its steps", found="none")  # fmt: skip
 
 
 def parse_measurement(tree: Any, where: object) -> Measurement:
-    """Build one measurement from the result of `json.loads`.
+    """Build one measurement from the result of `strict_json.parse`.
 
     Raises:
-        DeviceError: A key is missing or of another type.
+        DeviceError: A key is missing or of another type, or has a value that no measurement has.
     """
 
     def refuse(problem: Problem) -> Exception:
         return DeviceError("the results are not as expected", where=f"{where}, {problem.where or 'the document'}",
                            expected=problem.expected or "a value", found=problem.found or "nothing")  # fmt: skip
 
+    if (fault := first_fault(tree)) is not None:
+        raise refuse(fault)
     if isinstance(tree, dict):
         tree = {**dict.fromkeys(ADDED), **tree}
     measurement = typed_json.read(Measurement, tree, refuse)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 import statistics
 import tempfile
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from capprune.devices.adb_program import Adb
+from capprune.devices.answers import free_space, journal_line, object_of, run_bytes
 from capprune.devices.job import BenchJob, Progress, RunJob, RunJournal, device_error, photo_number
 from capprune.devices.schemes import DeviceOptions
 from capprune_runtime.bundle.verify import Bundle
@@ -34,7 +34,6 @@ from capprune_runtime.errors import DeviceError, LinkLost, UsageError
 from capprune_runtime.formats import model_kind
 from capprune_runtime.measure.bench_photos import bench_photos
 from capprune_runtime.measure.cooldown import MAX_BATTERY_C, combined, wait_until_cool
-from capprune_runtime.measure.journal import parse_line
 from capprune_runtime.measure.results import BENCH, ColdLoads, Cooldown, Golden, Measurement, bundle_facts
 from capprune_runtime.measure.session import judged
 from capprune_runtime.photo import decode_photo, resize
@@ -49,6 +48,7 @@ ABIS = ("arm64-v8a", "x86_64")
 LOOK_EVERY_S = 1.0
 SILENCE_S = 180.0  # time without a line after which the app counts as stuck
 GONE_S = 60.0  # time to wait for a disconnected phone
+MOST_BREAKS = 5  # of the link without a photo between them
 SPARE_BYTES = 8 << 20
 BLOCKS = 3  # blocks of rounds in a bench: the app starts once per bundle and block
 
@@ -197,7 +197,8 @@ def _send(adb: Adb, places: _Places, journal: RunJournal) -> None:
         for index in journal.remaining():
             (photos / photo_number(index, ".png")).write_bytes(prepared(job, job.photos[index]))
         needed = facts.total_bytes + sum(photo.stat().st_size for photo in photos.iterdir())
-        free = _free_bytes(adb)
+        answer = adb.shell("df", "-k", SENT).stdout.strip().splitlines()
+        free = free_space(answer[-1]) if answer else None
         if free is not None and needed + SPARE_BYTES > free:
             raise DeviceError("the phone's disk is full", where=f"adb:{adb.serial}, {SENT}",
                               expected=f"{needed + SPARE_BYTES:,} bytes free", found=f"{free:,}",
@@ -226,24 +227,28 @@ def _follow(adb: Adb, places: _Places, journal: RunJournal) -> Mapping[str, Any]
     Raises:
         CapPruneError: An error in the app.
         DeviceError: The app stopped, or its output stopped.
-        LinkLost: The phone did not reconnect.
+        LinkLost: The phone did not reconnect, or lost the link again and again.
     """
-    offset, heard = 0, time.monotonic()
+    offset, heard, breaks = 0, time.monotonic(), 0
+    most_bytes = run_bytes(len(journal.job.photos))
     while True:
         try:
             # This order matters: the app writes the journal, then the results, then removes the journal, then may end.
             alive = bool(adb.shell("pidof", PACKAGE).stdout.strip())
-            results = adb.read(places.results)
-            fresh = adb.read(places.journal, offset)
+            results = adb.read(places.results, most_bytes)
+            fresh = adb.read(places.journal, most_bytes - offset, offset)
         except LinkLost:
+            breaks += 1
+            if breaks > MOST_BREAKS:
+                raise
             _wait_until_back(adb)
             heard = time.monotonic()
             continue
         whole = fresh[: fresh.rfind(b"\n") + 1]
         offset += len(whole)
         for line in whole.splitlines():
-            if (said := parse_line(line)) is not None:
-                heard = time.monotonic()
+            if (said := journal_line(object_of(line), f"adb:{adb.serial}")) is not None:
+                heard, breaks = time.monotonic(), 0
                 journal.take(said)
         if results:
             return _document(results, journal, adb)
@@ -258,11 +263,8 @@ def _follow(adb: Adb, places: _Places, journal: RunJournal) -> Mapping[str, Any]
 
 def _document(results: bytes, journal: RunJournal, adb: Adb) -> Mapping[str, Any]:
     """Return the app's document and record its captions. The journal may have been removed before its end was read."""
-    try:
-        tree = json.loads(results)
-    except ValueError:
-        tree = None
-    if not isinstance(tree, dict):
+    tree = object_of(results)
+    if not tree:
         raise DeviceError("the app's results cannot be read", where=f"adb:{adb.serial}", found=ascii(results[:60]))
     if "failure" in tree:
         raise device_error(tree["failure"], f"adb:{adb.serial}")
@@ -282,12 +284,6 @@ def _wait_until_back(adb: Adb) -> None:
 def _remove(adb: Adb, places: _Places) -> None:
     adb.shell("am", "force-stop", PACKAGE)
     adb.shell("rm", "-rf", places.sent, places.written)
-
-
-def _free_bytes(adb: Adb) -> int | None:
-    lines = adb.shell("df", "-k", SENT).stdout.splitlines()
-    fields = lines[-1].split() if lines else []
-    return int(fields[3]) * 1024 if len(fields) > 3 and fields[3].isdecimal() else None
 
 
 def prepared(job: RunJob, name: str) -> bytes:

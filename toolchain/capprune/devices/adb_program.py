@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from capprune.devices.answers import ANSWER_BYTES, ask, ask_text
 from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra
 
 PATIENCE_S = 30  # for a command; copying files has ten times as long
-_BATTERY = re.compile(r"^\s*temperature: (-?\d+)\s*$", re.ASCII | re.MULTILINE)  # of `dumpsys battery`, in 0.1 °C
+_BATTERY = re.compile(r"^\s*temperature: (-?\d{1,6})\s*$", re.ASCII | re.MULTILINE)  # of `dumpsys battery`, in 0.1 °C
 _FOUND = re.compile(r"(?P<serial>\S+)\s+(?P<state>no permissions|\S+)(?P<rest>.*)")
 
 # State of a device in `adb devices`, and the hint for it.
@@ -90,11 +91,10 @@ class Adb:
     def __init__(self, serial: str | None) -> None:
         if shutil.which("adb") is None:
             raise MissingExtra("the program adb is not installed", hint="sudo apt install adb")
-        done = subprocess.run(["adb", "devices", "-l"], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        done = ask_text(["adb", "devices", "-l"], "adb devices", seconds=PATIENCE_S, hint="adb kill-server")
         if done.returncode:
-            raise DeviceError(
-                "adb does not work", where="adb devices", found=done.stderr.strip() or done.stdout.strip()
-            )
+            found = done.stderr.strip() or done.stdout.strip()
+            raise DeviceError("adb does not work", where="adb devices", found=found)
         self.serial = chosen(listed(done.stdout), serial).serial
 
     def shell(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -112,22 +112,17 @@ class Adb:
         """Run a script in the phone's shell; the caller is responsible for quoting."""
         return self._adb("shell", script)
 
-    def read(self, path: str, offset: int = 0) -> bytes:
+    def read(self, path: str, most_bytes: int, offset: int = 0) -> bytes:
         """Return a file's bytes from an offset on; empty if the file does not exist.
 
         Raises:
-            LinkLost: The phone is disconnected.
+            LinkLost: The phone is disconnected, or does not answer.
+            DeviceError: There are more than `most_bytes`.
         """
         quoted = shlex.quote(path)
         # exec-out: unlike shell, it does not change line ends in older adb; stderr would be mixed into the output
-        command = [
-            "adb",
-            "-s",
-            self.serial,
-            "exec-out",
-            f"[ -f {quoted} ] && tail -c +{offset + 1} {quoted} 2>/dev/null",
-        ]
-        done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)
+        script = f"[ -f {quoted} ] && tail -c +{offset + 1} {quoted} 2>/dev/null"
+        done = self._ask("exec-out", script, most_bytes=most_bytes)
         if done.returncode and done.stderr:
             self._check_gone(done.stderr.decode(errors="replace"))
         return done.stdout
@@ -159,21 +154,32 @@ class Adb:
 
     def is_there(self) -> bool:
         """Whether the phone can be used now."""
-        done = subprocess.run(["adb", "-s", self.serial, "get-state"], capture_output=True, text=True,
-                              timeout=PATIENCE_S, check=False)  # fmt: skip
-        return done.returncode == 0 and done.stdout.strip() == "device"
-
-    def _adb(self, *arguments: str, patience_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
-        command = ["adb", "-s", self.serial, *arguments]
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-                                  timeout=patience_s, check=False)  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise LinkLost("the phone does not answer", where=f"adb:{self.serial}", found=f"nothing in {patience_s} s",
-                           hint="unlock it, or: adb reconnect") from None  # fmt: skip
+            done = self._ask("get-state")
+        except DeviceError:
+            return False
+        return done.returncode == 0 and done.stdout.strip() == b"device"
+
+    def _adb(self, *arguments: str, patience_s: float | None = None) -> subprocess.CompletedProcess[str]:
+        raw = self._ask(*arguments, patience_s=patience_s)
+        done = subprocess.CompletedProcess(
+            raw.args, raw.returncode, raw.stdout.decode(errors="replace"), raw.stderr.decode(errors="replace")
+        )
         if done.returncode:
             self._check_gone(done.stderr)
         return done
+
+    def _ask(
+        self, *arguments: str, patience_s: float | None = None, most_bytes: int = ANSWER_BYTES
+    ) -> subprocess.CompletedProcess[bytes]:
+        return ask(
+            ["adb", "-s", self.serial, *arguments],
+            f"adb:{self.serial}",
+            seconds=PATIENCE_S if patience_s is None else patience_s,
+            most_bytes=most_bytes,
+            silent=LinkLost,
+            hint="unlock it, or: adb reconnect",
+        )
 
     def _check_gone(self, says: str) -> None:
         last = (says.strip().splitlines() or [""])[-1]

@@ -15,9 +15,15 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from capprune.devices.answers import MESSAGE_BYTES, ask_text, lines, wait_bounded
 from capprune_runtime.errors import DeviceError, LinkLost, MissingExtra
 
 PATIENCE_S = 15  # to connect; three times as long for a connection that does not answer
+LOGIN_S = 60  # for a login with a key
+TYPED_LOGIN_S = 600  # for a login that may ask for a password
+COMMAND_S = 120  # for a command, in which a slow card may have to remove many files
+SILENCE_S = 900  # longest time without a line of a run; a slow device needs minutes to load a large bundle
+SLOWEST_BYTES_S = 20_000  # of copying files
 _SSH_FAILED = 255  # the exit code of ssh itself
 
 # Message of ssh: its meaning, and a hint.
@@ -73,64 +79,67 @@ class FarEnd:
         """Connect, or connect again.
 
         Raises:
-            DeviceError: The host cannot be reached, or refuses the login.
+            DeviceError: The host cannot be reached, refuses the login, or does not answer in time.
         """
         self.hang_up()
         # The master goes to the background after login; ControlPersist ends it if this process is killed.
         command = ["ssh", *self._options(), *self._port_option("-p"), "-o", "ControlMaster=yes", "-o", "ControlPersist=60",
                    "-N", "-f", self._target]  # fmt: skip
         with tempfile.TemporaryFile() as says:  # a pipe would stay open in the background
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=says, stderr=says, check=False)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=says, stderr=says)
+            try:
+                code = wait_bounded(process, says, self._target, TYPED_LOGIN_S if _may_ask() else LOGIN_S)
+            finally:
+                process.kill()
+                process.wait()
             says.seek(0)
-            if done.returncode:
-                raise connection_error(self._target, says.read().decode(errors="replace"))
+            if code:
+                raise connection_error(self._target, says.read(MESSAGE_BYTES).decode(errors="replace"))
 
     def hang_up(self) -> None:
         """Close the connection, if there is one."""
         if self._folder is not None and self._socket.exists():
             command = ["ssh", *self._options(), "-O", "exit", self._target]
             with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)
+                subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               timeout=PATIENCE_S, check=False)  # fmt: skip
 
-    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, *, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
         """Run a script in the remote shell, in the user's home; the caller checks its exit code.
+
+        Args:
+            script: Script for the remote shell.
+            seconds: Time limit; `COMMAND_S` if not given.
 
         Raises:
             LinkLost: The connection broke.
+            DeviceError: It takes too long or prints too much.
         """
-        done = subprocess.run(self._shell(script), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              errors="replace", check=False)  # fmt: skip
+        done = ask_text(self._shell(script), self._target, seconds=COMMAND_S if seconds is None else seconds)
         if done.returncode == _SSH_FAILED:
             raise lost(self._target, done.stderr)
         return done
 
-    def lines(self, script: str, complaints: list[str]) -> Iterator[bytes]:
+    def lines(self, script: str, complaints: list[str], photos: int, waits_s: float = 0.0) -> Iterator[bytes]:
         """Run a script and yield its lines as they arrive.
 
         Args:
             script: Script for the remote shell.
             complaints: Receives the script's stderr and then its exit code, when the script has ended.
+            photos: Number of photos or rounds that it prints about.
+            waits_s: Longest time that it waits on purpose.
 
         Raises:
             LinkLost: The connection broke.
+            DeviceError: It is silent for `SILENCE_S` or prints too much.
         """
-        with tempfile.TemporaryFile() as says:
-            process = subprocess.Popen(
-                self._shell(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=says
-            )
-            try:
-                assert process.stdout is not None
-                yield from process.stdout
-                code = process.wait()
-                says.seek(0)
-                complaints.extend((says.read().decode(errors="replace"), str(code)))
-                if code == _SSH_FAILED:
-                    raise lost(self._target, complaints[0])
-            finally:
-                process.kill()
-                process.wait()
-                if process.stdout is not None:
-                    process.stdout.close()
+
+        def ended(code: int, says: str) -> None:
+            complaints.extend((says, str(code)))
+            if code == _SSH_FAILED:
+                raise lost(self._target, says)
+
+        yield from lines(self._shell(script), self._target, silence_s=SILENCE_S + waits_s, photos=photos, ended=ended)
 
     def put(self, files: Mapping[str, Path], folders: Sequence[str] = ()) -> str | None:
         """Copy files to the remote host.
@@ -144,12 +153,14 @@ class FarEnd:
 
         Raises:
             LinkLost: The connection broke.
+            DeviceError: It takes far too long.
         """
         batch = [f'mkdir "{folder}"' for folder in folders]
         batch += [f'put "{_quoted(source)}" "{place}"' for place, source in files.items()]
         command = ["sftp", *self._options(), *self._port_option("-P"), "-q", "-b", "-", self._target]
-        done = subprocess.run(command, input="\n".join([*batch, ""]), capture_output=True, text=True, errors="replace",
-                              check=False)  # fmt: skip
+        size_bytes = sum(source.stat().st_size for source in files.values())
+        seconds = COMMAND_S + size_bytes / SLOWEST_BYTES_S
+        done = ask_text(command, self._target, seconds=seconds, stdin="\n".join([*batch, ""]))
         if done.returncode == _SSH_FAILED:
             raise lost(self._target, done.stderr)
         return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else None
@@ -160,10 +171,9 @@ class FarEnd:
         return self._folder / "link"
 
     def _options(self) -> list[str]:
-        ask = sys.stdin is not None and sys.stdin.isatty()
         return [
             *("-o", f"ControlPath={self._socket}"),
-            *("-o", f"BatchMode={'no' if ask else 'yes'}"),
+            *("-o", f"BatchMode={'no' if _may_ask() else 'yes'}"),
             *("-o", f"ConnectTimeout={PATIENCE_S}"),
             *("-o", f"ServerAliveInterval={PATIENCE_S}"),
             *("-o", "ServerAliveCountMax=3"),
@@ -176,6 +186,11 @@ class FarEnd:
         # sh reads the script, whatever the user's shell; it uses the open connection, or a new one if that broke
         options = [*self._options(), *self._port_option("-p"), "-o", "ControlMaster=no", "-T"]
         return ["ssh", *options, self._target, f"exec sh -c {shlex.quote(script)}"]
+
+
+def _may_ask() -> bool:
+    """Return whether ssh can ask the user for a password."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def connection_error(target: str, says: str) -> DeviceError:

@@ -10,21 +10,39 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capprune.devices.answers import journal_line, object_of, run_lines, too_much
 from capprune_runtime.bundle.verify import Bundle
-from capprune_runtime.errors import CapPruneError, DeviceError, PhotoError, UsageError, error_from_json
+from capprune_runtime.errors import (
+    MOST_CHARACTERS,
+    BundleError,
+    CapPruneError,
+    DataError,
+    DeviceError,
+    PhotoError,
+    UsageError,
+    error_from_json,
+)
+from capprune_runtime.formats import model_kind, runtimes_for
 from capprune_runtime.measure.bench import ROUNDS
 from capprune_runtime.measure.bench import WARM_UP as WARM_UP_ROUNDS
 from capprune_runtime.measure.cooldown import Gate
-from capprune_runtime.measure.journal import Journal, Line, parse_line
-from capprune_runtime.measure.results import SCHEMA_VERSION, FailedPhoto, Measurement, bundle_facts, parse_measurement
+from capprune_runtime.measure.journal import Journal, Line
+from capprune_runtime.measure.results import (
+    SCHEMA_VERSION,
+    FailedPhoto,
+    Measurement,
+    bundle_facts,
+    parse_measurement,
+    require_times,
+)
 from capprune_runtime.measure.session import judged
 
-_NUMBERED = re.compile(r"(\d{5,})\.[a-z]+", re.ASCII)  # names from `photo_number`
+_NUMBERED = re.compile(r"(\d{5,9})\.[a-z]+", re.ASCII)  # names from `photo_number`
 
 Progress = Callable[[int, int], None]  # finished photos or rounds, total
 
@@ -112,7 +130,7 @@ class RunJournal:
         folder = default_cache() if cache is None else cache
         self._journal = Journal(folder / "devices" / f"{self.id}.jsonl", self._session)
         self._progress = progress
-        self._begun = False
+        self._begun, self._taken = False, 0
 
     @property
     def done(self) -> int:
@@ -132,9 +150,12 @@ class RunJournal:
         """Record a photo's result, or the start of the run.
 
         Raises:
-            DeviceError: The photo is not one of those that were sent.
+            DeviceError: The photo is not one of those that were sent, or the device sends photos again and again.
             PhotoError: The device could not read it.
         """
+        self._taken += 1
+        if self._taken > (most := run_lines(len(self.job.photos))):
+            raise too_much(self._device, most, "lines")
         if line.photo is None or not self._begun:  # a phone's journal may be removed before its first line was read
             self._journal.write(Line(self._session, line.before))
             self._begun = True
@@ -149,16 +170,20 @@ class RunJournal:
     def take_all(self, document: Mapping[str, Any]) -> None:
         """Record the captions and failures in a whole document; raises the same errors as `take`."""
         for key, kind in (("captions", "said"), ("failures", "failed")):
-            for entry in document.get(key) or []:
-                if (line := parse_line(json.dumps({kind: entry}))) is not None:
+            entries = document.get(key)
+            for entry in entries if isinstance(entries, list) else []:
+                if (line := journal_line({kind: entry}, self._device)) is not None:
                     self.take(line)
 
-    def finish(self, document: Mapping[str, Any]) -> Measurement:
+    def finish(self, document: Any) -> Measurement:
         """Return the measurement from the journal and the document of the last attempt, and remove the journal.
 
         Raises:
             DeviceError: The document is invalid or of another bundle, or captions are missing.
         """
+        if not isinstance(document, dict):
+            raise DeviceError("the results are not as expected", where=self._device, expected="an object",
+                              found=type(document).__name__)  # fmt: skip
         measurement = parse_measurement({**document, "captions": [], "failures": []}, self._device)
         measurement = _of_bundle(measurement, self.job.bundle, self._device)
         said = [self._journal.said[name] for name in self.job.photos if name in self._journal.said]
@@ -192,6 +217,32 @@ class RunJournal:
         return self.job.photos[int(number[1])]
 
 
+def document_of(lines: Iterable[bytes], take: Callable[[Mapping[str, Any]], None], device: str) -> Any:
+    """Read the lines of a run to their end.
+
+    Args:
+        lines: What the runtime prints with `--stream`, among the lines of other programs.
+        take: Called with every object that is neither the document nor an error.
+        device: The device's name, for messages.
+
+    Returns:
+        The document at the end; None if there was none.
+
+    Raises:
+        CapPruneError: The error that the runtime reports.
+    """
+    document = None
+    for line in lines:
+        tree = object_of(line)
+        if "failure" in tree:
+            raise device_error(tree["failure"], device)
+        if "document" in tree:
+            document = tree["document"]
+        elif tree:
+            take(tree)
+    return document
+
+
 def bench_measurements(document: Any, job: BenchJob, device: str) -> tuple[Measurement, ...]:
     """Return a device's measurements of a bench, in the order of the bundles.
 
@@ -202,6 +253,8 @@ def bench_measurements(document: Any, job: BenchJob, device: str) -> tuple[Measu
     if not isinstance(runs, list) or len(runs) != len(job.bundles):
         raise DeviceError("the device did not time every bundle", where=device, expected=f"{len(job.bundles)} runs")
     found = [parse_measurement(run, device) for run in runs]
+    for measurement in found:
+        require_times(measurement, device)
     return tuple(judged(_of_bundle(one, bundle, device)) for one, bundle in zip(found, job.bundles, strict=True))
 
 
@@ -220,12 +273,31 @@ def default_cache() -> Path:
     return Path(os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune")
 
 
+def require_runtime(runtime: str, bundles: Sequence[Bundle], device: str) -> None:
+    """Check that a runtime, if one is named, runs these kinds of models, before anything is copied to a device.
+
+    Raises:
+        UsageError: There is no such runtime, or it does not run such models.
+    """
+    for kind in sorted({model_kind(bundle.decoder) for bundle in bundles}):
+        if runtime not in ("auto", *runtimes_for(kind)):
+            raise UsageError(f"this runtime does not run .{kind} models", where=f"{device}, --runtime",
+                             expected=", ".join(runtimes_for(kind)), found=runtime)  # fmt: skip
+
+
 def device_error(failure: Any, device: str) -> CapPruneError:
-    """Return the device's error, with the name of the device."""
+    """Return the error that a device reports, with the name of the device.
+
+    Only errors of data, bundles and devices keep their class and exit code. All others are errors of the device.
+    """
     if not isinstance(failure, dict) or not isinstance(failure.get("what"), str):
         return DeviceError("the device failed and did not say why", where=device)
-    place = device if failure.get("where") is None else f"{device}, {failure['where']}"
-    return error_from_json({**failure, "where": place}, DeviceError)
+    said = {key: value[:MOST_CHARACTERS] for key, value in failure.items() if isinstance(value, str)}
+    place = f"{device}, {said['where']}" if "where" in said else device
+    error = error_from_json({**said, "where": place}, DeviceError)
+    if isinstance(error, DataError | BundleError | DeviceError):
+        return error
+    return DeviceError(error.what, where=place, expected=error.expected, found=error.found, hint=error.hint)
 
 
 def _of_bundle(measurement: Measurement, bundle: Bundle, device: str) -> Measurement:

@@ -9,7 +9,6 @@ broken connection also stops the run at the next photo.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import secrets
 import shlex
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capprune.devices.answers import equipment_of, free_space, journal_line, object_of
 from capprune.devices.far_end import FarEnd
 from capprune.devices.job import (
     BenchJob,
@@ -27,8 +27,9 @@ from capprune.devices.job import (
     RunJob,
     RunJournal,
     bench_measurements,
-    device_error,
+    document_of,
     photo_number,
+    require_runtime,
     short_hash,
 )
 from capprune.devices.schemes import DeviceOptions
@@ -37,7 +38,6 @@ from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import DeviceError, LinkLost, UsageError
 from capprune_runtime.formats import model_kind
 from capprune_runtime.measure.cooldown import Gate
-from capprune_runtime.measure.journal import parse_line
 from capprune_runtime.measure.results import Measurement, bundle_facts
 
 RETRIES_S = (2, 5, 10)  # waits before each attempt to reconnect
@@ -46,6 +46,8 @@ FULL_BYTES = 1 << 20  # if less is free, a failed copy is reported as a full dis
 VENV_PYTHON = "~/capprune/bin/python3"  # as in runtime_samples/raspberry_pi/README.md
 _KILLED = 137  # exit codes of the remote shell: this one is the system's, the others ours
 _NO_FOLDER, _NO_PYTHON = 9, 8
+DOCTOR_S = 300  # for importing the interpreters, which takes a minute on an emulated processor
+_PATH = re.compile(r"[^\x00-\x1f\x7f]{1,1024}")  # of a Python, as the device prints it
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class SshDevice:
 
     def run(self, job: RunJob, progress: Progress) -> Measurement:
         """Caption the photos on the host; a broken link is reconnected, and finished photos are kept."""
+        require_runtime(job.runtime, [job.bundle], self.name)
         journal = RunJournal(job, self.name, self._cache, progress)
         try:
             with FarEnd(self._user, self._host, self._port) as far:
@@ -99,19 +102,23 @@ class SshDevice:
 
     def bench(self, job: BenchJob, progress: Progress) -> tuple[Measurement, ...]:
         """Time bundles on the host, all in one process."""
+        require_runtime(job.runtime, job.bundles, self.name)
         folders = [f"bundle-{number}" for number in range(len(job.bundles))]
         counts = f"--rounds {job.rounds} --warm-up {job.warm_up} --cold-loads {job.cold_loads}"
         command = f"bench {' '.join(folders)} {counts} {_gate(job.gate)} {_settings(job)}"
         identity = short_hash({"bench": [bundle_facts(bundle).manifest_sha256 for bundle in job.bundles]})
 
-        def take(line: bytes) -> None:
-            tree = _json(line)
-            if isinstance(tree.get("round"), int) and isinstance(tree.get("rounds"), int):
-                progress(tree["round"], tree["rounds"])
+        def take(tree: Mapping[str, Any]) -> None:
+            done = tree.get("round")
+            if isinstance(done, int) and 0 <= done <= job.rounds:
+                progress(done, job.rounds)
 
         with FarEnd(self._user, self._host, self._port) as far, self._place(far, identity, job.bundles) as place:
             self._send(far, place, list(zip(folders, job.bundles, strict=True)), {})
-            return bench_measurements(self._start(far, place, command, take), job, self.name)
+            captions = (job.rounds + job.warm_up) * len(job.bundles)
+            waits_s = 0.0 if job.gate is None else job.gate.timeout_s
+            document = self._start(far, place, command, take, captions, waits_s)
+            return bench_measurements(document, job, self.name)
 
     def _persistently(self, far: FarEnd, journal: RunJournal, attempt: Callable[[], Any]) -> Any:
         """Return the result of an attempt, which is repeated after the link broke and was reconnected."""
@@ -139,8 +146,8 @@ class SshDevice:
     def _run_once(self, far: FarEnd, journal: RunJournal) -> Mapping[str, Any]:
         job = journal.job
 
-        def take(line: bytes) -> None:
-            if (said := parse_line(line)) is not None:
+        def take(tree: Mapping[str, Any]) -> None:
+            if (said := journal_line(tree, self.name)) is not None:
                 journal.take(said)
 
         with (
@@ -153,7 +160,8 @@ class SshDevice:
                 photos[f"photos/{name}"] = Path(folder, name)
                 photos[f"photos/{name}"].write_bytes(job.read(job.photos[index]))
             self._send(far, place, [("bundle", job.bundle)], photos)
-            document: Mapping[str, Any] = self._start(far, place, f"run bundle photos {_settings(job)}", take)
+            command = f"run bundle photos {_settings(job)}"
+            document: Mapping[str, Any] = self._start(far, place, command, take, len(job.photos))
             return document
 
     @contextlib.contextmanager
@@ -182,12 +190,12 @@ class SshDevice:
             f"for python in {pythons}; do command -v $python && exit 0; done; rm -rf {folder}; exit {_NO_PYTHON}"
         )
         lines = done.stdout.splitlines()
-        free_bytes = _free_bytes(lines[0]) if lines else None
+        free_bytes = free_space(lines[0]) if lines else None
         if done.returncode == _NO_FOLDER:
             if free_bytes is not None and free_bytes < FULL_BYTES:
                 raise self._no_room(free_bytes, 0)
             raise DeviceError("the device's home cannot be written to", where=self.name, found=done.stderr.strip())
-        if done.returncode or len(lines) < 2:
+        if done.returncode or len(lines) < 2 or not _PATH.fullmatch(lines[-1]):
             raise DeviceError(
                 "the device has no Python",
                 where=self.name,
@@ -203,24 +211,25 @@ class SshDevice:
         Raises:
             DeviceError: Something is missing, or the processor is emulated and its type was not specified.
         """
-        done = far.run(f"cd {place.folder} && {place.python} {ARCHIVE} doctor --kind {kind} --json")
-        found = _json(done.stdout)
-        if "machine" not in found:
+        command = f"cd {place.folder} && {shlex.quote(place.python)} {ARCHIVE} doctor --kind {kind} --json"
+        done = far.run(command, seconds=DOCTOR_S)
+        tree = object_of(done.stdout)
+        if "machine" not in tree:
             said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise DeviceError("the device's Python cannot run capprune", where=f"{self.name}, {place.python}",
                               expected="Python 3.11 or later", found=said)  # fmt: skip
-        if found.get("missing"):
-            what = ", ".join(found["missing"])
-            if found.get("install") is None:
+        found = equipment_of(tree, self.name)
+        if found.missing:
+            if found.install is None:
                 raise DeviceError(
                     f"there is no interpreter of .{kind} models for this machine",
                     where=self.name,
                     expected="aarch64 or x86_64 with Python 3.11 or later, or armv7l with Python 3.11 for .tflite",
-                    found=f"{found['machine']}, Python {found['python']}",
+                    found=f"{found.machine}, Python {found.python}",
                 )
-            raise DeviceError(f"the device lacks {what}", where=f"{self.name}, {found['executable']}",
-                              hint=f"there: {found['install']}")  # fmt: skip
-        if found.get("emulated") and not found.get("emulated_cpu"):
+            raise DeviceError(f"the device lacks {', '.join(found.missing)}", where=f"{self.name}, {found.executable}",
+                              hint=f"there: {found.install}")  # fmt: skip
+        if found.emulated and not found.emulated_cpu:
             raise DeviceError(
                 "the device is an emulated one, of no particular processor",
                 where=self.name,
@@ -255,12 +264,20 @@ class SshDevice:
         if (complaint := far.put(files, folders)) is None:
             return
         needed = sum(path.stat().st_size for path in files.values())
-        free_bytes = _free_bytes(far.run("df -Pk . | tail -n 1").stdout)
+        free_bytes = free_space(far.run("df -Pk . | tail -n 1").stdout)
         if free_bytes is not None and free_bytes < FULL_BYTES:
             raise self._no_room(free_bytes, needed)
         raise DeviceError("files cannot be copied to the device", where=self.name, found=complaint.splitlines()[-1])
 
-    def _start(self, far: FarEnd, place: _Far, command: str, take: Callable[[bytes], None]) -> Any:
+    def _start(
+        self,
+        far: FarEnd,
+        place: _Far,
+        command: str,
+        take: Callable[[Mapping[str, Any]], None],
+        photos: int,
+        waits_s: float = 0.0,
+    ) -> Any:
         """Run the runtime and return its final document.
 
         Raises:
@@ -269,18 +286,10 @@ class SshDevice:
         """
         script = (
             f"trap 'cd; rm -rf {place.folder}' EXIT; trap 'exit 143' HUP INT TERM; "
-            f"cd {place.folder} && {place.python} {ARCHIVE} {command} --stream"
+            f"cd {place.folder} && {shlex.quote(place.python)} {ARCHIVE} {command} --stream"
         )
         complaints: list[str] = []
-        ended: Any = None
-        for line in far.lines(script, complaints):
-            tree = _json(line)
-            if "failure" in tree:
-                raise device_error(tree["failure"], self.name)
-            if "document" in tree:
-                ended = tree["document"]
-            else:
-                take(line)
+        ended = document_of(far.lines(script, complaints, photos, waits_s), take, self.name)
         if ended is None:
             raise self._died(*complaints)
         return ended
@@ -323,20 +332,5 @@ def _gate(gate: Gate | None) -> str:
     return f"{limit}--cooldown-timeout {gate.timeout_s}"
 
 
-def _free_bytes(line: str) -> int | None:
-    """Return the free bytes in a line of `df -Pk`."""
-    fields = line.split()
-    return int(fields[3]) * 1024 if len(fields) > 3 and fields[3].isdecimal() else None
-
-
 def _parent(name: str) -> str:
     return name.rpartition("/")[0]
-
-
-def _json(text: str | bytes) -> dict[str, Any]:
-    """Parse a line of JSON; anything but an object gives an empty one."""
-    try:
-        tree = json.loads(text)
-    except ValueError:
-        return {}
-    return tree if isinstance(tree, dict) else {}
