@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,9 @@ def install(state: Path, monkeypatch: Any) -> Path:
 def ssh(arguments: list[str]) -> int:
     if "-N" in arguments or "-O" in arguments:  # to open and to close the connection
         login = HOME / "login"
-        return subprocess.call(["sh", str(login)]) if login.exists() and "-N" in arguments else 0
+        if not login.exists() or "-N" not in arguments:
+            return 0
+        os.execvp("sh", ["sh", str(login)])  # no child, which would go on after this process is killed
     os.chdir(HOME)
     os.execvp("sh", ["sh", "-c", arguments[-1]])
 
