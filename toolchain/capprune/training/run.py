@@ -33,7 +33,7 @@ from capprune.pruning.blocks import find_blocks
 from capprune.pruning.state import GATE, MASK
 from capprune.pruning.supermask import hard_mask
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
-from capprune.training.run_checks import check_facts, check_sizes, metrics_lines
+from capprune.training.run_checks import check_facts, check_masks, check_sizes, metrics_lines, require_facts
 from capprune.training.slim_tensors import widened
 from capprune_runtime.atomic import PARTIAL, atomic_file, atomic_folder, raise_if_unwritable, write_bytes, write_text
 from capprune_runtime.bundle.preprocessing import REGIONS, PreprocessingSection, RegionsSection
@@ -174,7 +174,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise BundleError("this checkpoint cannot be read", where=path, found=error) from error
     check_facts(facts, path)
     for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        # as float32, in which float64 may overflow
+        if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
             raise BundleError("this checkpoint holds values that are not finite", where=f"{path}: {name}")
     return Checkpoint(tensors, facts)
 
@@ -218,6 +219,7 @@ def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
     config = load_config(folder / CONFIG)
     vocabulary = read_vocabulary(folder / VOCABULARY, config.data.coding)
     saved = read_checkpoint(folder / checkpoint)
+    require_facts(saved.facts, folder / checkpoint)
     gates = {name.removesuffix(GATE): gate for name, gate in saved.tensors.items() if name.endswith(GATE)}
     masks = {name.removesuffix(MASK): mask for name, mask in saved.tensors.items() if name.endswith(MASK)}
     try:
@@ -229,6 +231,7 @@ def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
         blocks = find_blocks(shape, config.pruning).widths if gates or masks else {}
         widths = {name: blocks.get(name.removesuffix(".weight"), 1) for name in (*gates, *masks)}
         masks |= {name: hard_mask(gate, weights[name], widths[name]) for name, gate in gates.items()}
+        check_masks(masks, weights)
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, RuntimeError) as error:
         raise _unfit(folder / checkpoint, config, vocabulary, error) from error
     return SavedRun(folder, config, vocabulary, masks, saved.facts, widths, weights)

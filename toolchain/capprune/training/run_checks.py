@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -12,13 +14,20 @@ from torch import Tensor
 
 from capprune.config.run import RunConfig
 from capprune.models.caption_model import build_decoder
+from capprune.training.health import Sign
 from capprune_runtime.errors import BundleError
 
 MAX_METRICS_BYTES = 256 << 20
 _WHOLE = re.compile(r"-?\d{1,15}")
 _FACTS = {"epoch": _WHOLE, "step": _WHOLE, "settled": _WHOLE}
 _NUMBERS = ("cider", "sparsity")
+_OF_EVERY_RUN = ("step", "epoch", "cider", "sparsity")
 _LONGEST = 40  # characters of a number
+_LARGEST = 1e15  # of a number of the metrics
+_MEASURED = (
+    *("step", "epoch", "loss", "learning_rate", "seconds", "cider"),
+    *("validation_loss", "sparsity", "sparsity_loss", "settled"),
+)
 
 
 def check_facts(facts: Mapping[str, str], path: Path) -> None:
@@ -31,6 +40,30 @@ def check_facts(facts: Mapping[str, str], path: Path) -> None:
         whole = name not in _FACTS or _FACTS[name].fullmatch(text)
         if not whole or (name in _NUMBERS and not _is_number(text)):
             raise BundleError("a fact of this checkpoint is no number", where=f"{path}: {name}", found=text)
+
+
+def require_facts(facts: Mapping[str, str], path: Path) -> None:
+    """Check that a finished checkpoint has the facts that every training writes.
+
+    Raises:
+        BundleError: One is missing.
+    """
+    if missing := [name for name in _OF_EVERY_RUN if name not in facts]:
+        raise BundleError("a fact of this checkpoint is missing", where=path, expected=missing[0])
+
+
+def check_masks(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Check that every mask has the shape of its weight, and holds 0 and 1 alone.
+
+    Raises:
+        KeyError: A weight is missing.
+        ValueError: A mask does not fit.
+    """
+    for name, mask in masks.items():
+        if mask.shape != weights[name].shape:
+            raise ValueError(f"the mask of {name} is {tuple(mask.shape)} instead of {tuple(weights[name].shape)}")
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError(f"the mask of {name} holds other numbers than 0 and 1")
 
 
 def check_sizes(config: RunConfig, vocabulary: int, tensors: Mapping[str, Tensor], features: int | None = None) -> None:
@@ -74,11 +107,39 @@ def metrics_lines(path: Path) -> list[dict[str, object]]:
             tree = json.loads(line)
         except (ValueError, RecursionError):
             break
-        step = tree.get("step", 0) if isinstance(tree, dict) else None
-        if not isinstance(step, int) or not 0 <= step < 10**15:
+        if not isinstance(tree, dict) or not _is_line(tree):
             break
         lines.append(tree)
     return lines
+
+
+def _is_line(tree: Mapping[str, object]) -> bool:
+    """Return whether the values of a line that are read later have their types."""
+    step, health, signs = tree.get("step", 0), tree.get("health", {}), tree.get("warnings", [])
+    return (
+        isinstance(step, int)
+        and step >= 0
+        and all(_is_measured(tree[name]) for name in _MEASURED if name in tree)
+        and isinstance(health, dict)
+        and ("health" not in tree or _is_measured(health.get("bad_ending_share")))
+        and isinstance(signs, list)
+        and all(_is_sign(sign) for sign in signs)
+    )
+
+
+def _is_measured(value: object) -> bool:
+    """Return whether a value is a number, of a usual size if it is finite; the loss of a run that diverged is not."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= _LARGEST
+    return isinstance(value, float) and (not math.isfinite(value) or abs(value) <= _LARGEST)
+
+
+def _is_sign(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {field.name for field in fields(Sign)}
+        and all(isinstance(one, str) for one in value.values())
+    )
 
 
 def _is_number(text: str) -> bool:
