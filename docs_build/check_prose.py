@@ -46,8 +46,8 @@ def prose(markdown: str) -> str:
     """Return the text of a page with its code blanked out; lines keep their numbers, and every line ends a sentence."""
     blank = re.sub(r"^```.*?^```$", lambda found: "\n" * found[0].count("\n"), markdown, flags=re.MULTILINE | re.DOTALL)
     blank = re.sub(r"<!--.*?-->|\]\([^)\n]*\)", " ", blank)
-    numbers = itertools.count()  # the same word twice would read as a repetition
-    blank = re.sub(r"`[^`\n]*`", lambda _: f"code{next(numbers)}", blank)
+    numbers = itertools.count()  # the same word twice, or a number beside an equal one, would read as a repetition
+    blank = re.sub(r"`[^`\n]*`", lambda _: f"c{next(numbers)}ode", blank)
     return re.sub(r"^(#.*|\|.*|[-*] .*)$", r"\1.", blank, flags=re.MULTILINE)
 
 

@@ -1,18 +1,25 @@
-"""Bundles are timed cold and warm in turns, a process that fails is named, and the section tells what was measured."""
+"""Bundles are timed cold and warm, interleaved, a process that fails is named, and the section states what was measured."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from small_run import Measured
 
+import first_caption
+import first_caption_bundles as made
+from capprune.training.progress import SILENT
 from capprune_exporters.pack.capz import pack
+from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.errors import CapPruneError
-from first_caption import cold_start, measure
-from first_caption_results import first_caption_section
+from first_caption import PACKAGED, cold_start
+from first_caption_bundles import Compared
+from first_caption_results import _other, first_caption_section
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +29,59 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_packed_bundle_is_timed_beside_dense_exports(measured: Measured, photo: Path, tmp_path: Path) -> None:
+def checked(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the rows by name, after checking what holds for each."""
+    rows = {row["name"]: row for row in document["rows"]}
+    for row in rows.values():
+        low, high = (sum(part[key] for part in row["parts_ms"].values()) for key in ("p10", "p90"))
+        assert 0 < low <= row["warm_caption_ms"]["estimate"] <= high  # seven rounds of ten lie above or below
+        assert all(part["p10"] > 0 for part in row["parts_ms"].values())
+        assert 0 < row["cold_seconds"]["p10"] <= row["cold_seconds"]["p50"] <= row["cold_seconds"]["p90"]
+        assert row["warm_caption_ms"]["estimate"] / 1000 < row["cold_seconds"]["p50"]
+        assert row["caption"] and row["peak_mb"] > 20 and row["steps"] >= 1
+        assert (row["faster"] is None) == bool(row["against"] is None or row["reason"])
+    return rows
+
+
+def test_a_packed_bundle_is_timed_cold_and_warm_beside_a_rival(measured: Measured, photo: Path, tmp_path: Path) -> None:
     packed = tmp_path / "small.capz"
     pack(measured.bundle, packed)
-    document = measure(photo, packed, measured.run, tmp_path / "exports", cold=2, warm=2)
-    ours, tflite, onnx = document["rows"]
-    assert ours["download_bytes"] == packed.stat().st_size < tflite["download_bytes"]
-    assert [one["runtime"] for one in (ours, tflite, onnx)] == ["ai-edge-litert", "ai-edge-litert", "onnxruntime"]
-    assert ours["caption"] == tflite["caption"] == onnx["caption"] != ""
-    for one in document["rows"]:
-        assert 0 < one["cold_seconds"]["p10"] <= one["cold_seconds"]["p50"] <= one["cold_seconds"]["p90"]
-        assert one["warm_caption_ms"]["estimate"] / 1000 < one["cold_seconds"]["p50"] and one["peak_mb"] > 20
-    text = first_caption_section(document)
-    assert f"{packed.stat().st_size:,}" in text and "dense float32, onnx" in text
+    compared = {"packed": Compared(packed, None), "folder": Compared(measured.bundle, "packed")}
+    document = first_caption.measure(photo, compared, cold=2, warm=10)
+    ours, rival = checked(document).values()
+    assert ours["download_bytes"] == packed.stat().st_size < rival["download_bytes"]
+    assert ours["caption"] == rival["caption"] and ours["steps"] == rival["steps"]
+    assert (ours["against"], rival["against"]) == (None, "packed")
+    text = first_caption_section({**document, "command": "python x"})
+    assert f"{packed.stat().st_size:,}" in text and "encoder | steps | host | total" in text and "python x" in text
+
+
+@pytest.mark.slow
+def test_the_default_export_and_the_blocks_variant_are_timed_beside_their_dense_rivals(
+    measured: Measured, photo: Path, tmp_path: Path
+) -> None:
+    cache, out = tmp_path / "cache", tmp_path / "first_caption.json"
+    arguments = [str(photo), "--data", str(measured.data), "--run", str(measured.run), "--blocks", str(measured.bundle)]
+    arguments += ["--cache", str(cache), "--rounds", "10", "--cold", "1", "--json", "--out", str(out)]
+    assert first_caption.main(arguments) == 0
+    document = json.loads(out.read_text())
+    rows = checked(document)
+    assert list(rows) == [PACKAGED, made.DEFAULT, made.FLOAT32, made.INT8, made.BLOCKS_KEPT, made.BLOCKS,
+                          made.BLOCKS_FLOAT32, made.BLOCKS_INT8]  # fmt: skip
+    assert (rows[made.FLOAT32]["encoder"], rows[made.FLOAT32]["decoder"]) == ("float32", "float32")
+    assert (rows[made.INT8]["encoder"], rows[made.INT8]["decoder"]) == ("static_int8", "int8")
+    assert (rows[made.BLOCKS]["encoder"], rows[made.BLOCKS_INT8]["encoder"]) == ("static_int8", "static_int8")
+    against = {name: row["against"] for name, row in rows.items()}
+    assert against[made.FLOAT32] == against[made.INT8] == made.DEFAULT and against[made.DEFAULT] is None
+    assert against[made.BLOCKS_FLOAT32] == against[made.BLOCKS_INT8] == made.BLOCKS
+    (folder,) = cache.iterdir()
+    assert rows[made.DEFAULT]["download_bytes"] == (folder / "default.capz").stat().st_size
+    same = verify_bundle(folder / "blocks.capz"), verify_bundle(measured.bundle)
+    assert same[0].decoder == same[1].decoder and same[0].encoder != same[1].encoder
+    assert made.INT8 in first_caption_section(document)
+    times = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+    made.make_bundles(measured.run, measured.bundle, measured.data, cache, SILENT)  # exported earlier
+    assert times == {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
 
 
 def test_the_peak_of_a_process_is_its_own(measured: Measured, photo: Path) -> None:
@@ -47,5 +94,14 @@ def test_a_process_that_fails_is_named(photo: Path, tmp_path: Path) -> None:
         cold_start(photo, tmp_path / "nothing-here")
 
 
+def test_a_run_that_is_not_there_ends_with_its_exit_code(photo: Path, tmp_path: Path) -> None:
+    assert first_caption.main([str(photo), "--data", str(tmp_path), "--run", str(tmp_path / "absent")]) in (2, 4)
+
+
 def test_section_says_how_to_measure_what_is_not_there() -> None:
     assert "benchmarks/first_caption.py" in first_caption_section(None)
+
+
+def test_a_rival_that_is_faster_makes_its_bundle_slower_in_the_section() -> None:
+    row = {"against": "x", "faster": {"low": 0.4, "estimate": 0.5, "high": 0.8}, "reason": ""}
+    assert _other(row) == "2.00x slower [1.25, 2.50]"

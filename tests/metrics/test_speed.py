@@ -22,6 +22,7 @@ from capprune.metrics.speed import (
     compare,
     doubts,
     factor,
+    faster_caption,
     fastest_threads,
 )
 from capprune_runtime.errors import DataError
@@ -123,6 +124,17 @@ def test_the_share_in_the_interpreter_is_that_of_encoder_and_steps() -> None:
     halved = [dataclasses.replace(said, caption_us=2 * (said.encode_us + sum(said.step_us))) for said in one.captions]
     (row,) = compared([dataclasses.replace(one, captions=tuple(halved))])
     assert row.interpreter_share == pytest.approx(0.5)
+
+
+def test_captions_are_compared_by_the_same_rules_as_steps() -> None:
+    first, slow, alike = bench(400, 4000, 402)
+    faster, reason = faster_caption(first, slow)
+    medians = [np.median([said.caption_us for said in one.captions]) for one in (first, slow)]
+    assert faster is not None and not reason and faster.estimate == pytest.approx(medians[1] / medians[0])
+    assert faster.low < faster.estimate < faster.high
+    assert faster_caption(first, alike) == (None, OVERLAP)
+    with pytest.raises(DataError, match="same rounds"):
+        faster_caption(first, bench(40, count=ROUNDS - 1)[0])
 
 
 def test_a_reason_to_doubt_is_told_once() -> None:

@@ -105,8 +105,7 @@ def compare(measurements: Sequence[Measurement], names: Sequence[str], *, seed: 
         raise DataError(
             "bundles can be compared over the same rounds only", expected="the same number", found=sorted(rounds)
         )
-    count = rounds.pop()
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    draws = _draws(rounds.pop(), seed)
     steps = [_medians(one.captions, lambda said: said.step_us, draws) for one in measurements]
     captions = [_medians(one.captions, lambda said: (said.caption_us,), draws) for one in measurements]
     rows = []
@@ -130,6 +129,26 @@ def compare(measurements: Sequence[Measurement], names: Sequence[str], *, seed: 
             )
         )
     return tuple(rows)
+
+
+def faster_caption(first: Measurement, other: Measurement, *, seed: int = 0) -> tuple[Interval | None, str]:
+    """Return how many times faster a caption of the first is, and the reason if it is not shown.
+
+    Args:
+        first: A measurement of kind "bench".
+        other: One with the same rounds in the same order.
+        seed: Seed of the resampling.
+
+    Raises:
+        DataError: The two were not timed in the same rounds.
+    """
+    counts = len(first.captions), len(other.captions)
+    if counts[0] != counts[1]:
+        raise DataError("captions can be compared over the same rounds only", expected=counts[0], found=counts[1])
+    draws = _draws(counts[0], seed)
+    ours, theirs = (_medians(one.captions, lambda said: (said.caption_us,), draws) for one in (first, other))
+    reason = _silence(first, other, ours, theirs)
+    return (None if reason else _interval(theirs / ours)), reason
 
 
 def fastest_threads(measurements: Sequence[Measurement], rows: Sequence[SpeedRow]) -> FastestThreads:
@@ -196,6 +215,11 @@ def _medians(
         weights = draws[start : start + CHUNK, rounds].cumsum(axis=1)  # cumulative number of draws of the sorted times
         found.append(times[(2 * weights >= weights[:, -1:]).argmax(axis=1)])
     return np.concatenate(found)
+
+
+def _draws(count: int, seed: int) -> NDArray[np.int64]:
+    """Return (resamples, count): how often each round is drawn."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
 
 
 def _interval(values: Times) -> Interval:

@@ -1,0 +1,123 @@
+"""The bundles that first_caption.py compares: exports of the ready run and its rivals, kept in a cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import capprune_exporters
+from capprune import exporting
+from capprune.api.exporting import export, packed_place
+from capprune.exporting.calls import calls_of
+from capprune.exporting.export import calibration_photos
+from capprune.training.progress import Progress
+from capprune.training.run import BEST, LoadedRun, load_run
+from capprune_exporters.pack.capz import pack
+from capprune_exporters.rivals import DENSE_FLOAT32, DENSE_INT8, Rival, rival_bundle, tflite_rivals, verified
+from capprune_exporters.targets.target import find_target
+from capprune_exporters.weight_forms import EncoderWeights
+from capprune_runtime.bundle.manifest import MANIFEST
+from capprune_runtime.bundle.verify import Bundle, verify_bundle
+
+DEFAULT, FLOAT32, INT8 = "default export", "dense float32", "dense int8, static int8 encoder"
+BLOCKS, BLOCKS_KEPT = "blocks variant, static int8 encoder", "blocks variant, as it is kept"
+BLOCKS_FLOAT32, BLOCKS_INT8 = "blocks variant, dense float32", "blocks variant, dense int8, static int8 encoder"
+DONE = "done"  # written into a cache folder that is complete
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A bundle of the comparison.
+
+    Attributes:
+        place: The bundle, a folder or packed.
+        against: The name of the bundle whose captions are compared with this one's; None for none.
+    """
+
+    place: Path
+    against: str | None
+
+
+def make_bundles(run: Path, blocks: Path, data: Path, cache: Path, progress: Progress) -> dict[str, Compared]:
+    """Return the bundles by name, exported now, or by an earlier call from the same files with the same exporter.
+
+    Args:
+        run: The ready run.
+        blocks: The bundle of the blocks variant, whose encoder has the ready run's form.
+        data: Folder of the photos that the default export is measured and calibrated on.
+        cache: Folder of the exports.
+        progress: Is told how far the work is.
+
+    Raises:
+        CapPruneError: The run cannot be exported, or a bundle is broken.
+    """
+    loaded, variant = load_run(run), verify_bundle(blocks)
+    folder = cache / _key(run, variant, data)
+    if not (folder / DONE).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _export(loaded, variant, data, folder, progress)
+        (folder / DONE).touch()
+    else:
+        progress.say(f"exported earlier: {folder}")
+    return {
+        DEFAULT: Compared(packed_place(folder / "default"), None),
+        FLOAT32: Compared(folder / "float32.capz", DEFAULT),
+        INT8: Compared(folder / "int8.capz", DEFAULT),
+        BLOCKS_KEPT: Compared(blocks, None),
+        BLOCKS: Compared(folder / "blocks.capz", None),
+        BLOCKS_FLOAT32: Compared(folder / "blocks-float32.capz", BLOCKS),
+        BLOCKS_INT8: Compared(folder / "blocks-int8.capz", BLOCKS),
+    }
+
+
+def _export(run: LoadedRun, variant: Bundle, data: Path, folder: Path, progress: Progress) -> None:
+    default = export(run.folder, out=folder / "default", data=data, pack=True, progress=progress)
+    bundle = verify_bundle(default.place)
+    target = find_target("tflite")(calls_of(run, bundle.manifest.decoding.beam))
+    target.convert(progress.say)
+    float32 = target.encoder(EncoderWeights.FLOAT32)
+    int8 = target.encoder(EncoderWeights.STATIC_INT8, partial(calibration_photos, run, data))
+    own = Rival("blocks", variant.decoder, variant.manifest.quantisation.decoder)
+    ready, dense = _by_name(target.rivals()), _by_name(tflite_rivals(variant.decoder))
+    for name, like, rival, encoder, form in (
+        ("float32", bundle, ready[DENSE_FLOAT32], float32, EncoderWeights.FLOAT32),
+        ("int8", bundle, ready[DENSE_INT8], int8, EncoderWeights.STATIC_INT8),
+        ("blocks", variant, own, int8, EncoderWeights.STATIC_INT8),
+        ("blocks-float32", variant, dense[DENSE_FLOAT32], float32, EncoderWeights.FLOAT32),
+        ("blocks-int8", variant, dense[DENSE_INT8], int8, EncoderWeights.STATIC_INT8),
+    ):
+        quantisation = replace(like.manifest.quantisation, encoder=form)
+        manifest = replace(like.manifest, quantisation=quantisation)
+        _write(verified(rival_bundle(replace(like, manifest=manifest), rival, encoder)), folder / name)
+        progress.say(f"packing {name}")
+        pack(folder / name, packed_place(folder / name))  # rivals too, as zeros of dense weights pack well
+
+
+def _by_name(rivals: tuple[Rival, ...]) -> Mapping[str, Rival]:
+    return {rival.name: rival for rival in rivals}
+
+
+def _write(bundle: Bundle, folder: Path) -> None:
+    for name, content in bundle.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _key(run: Path, variant: Bundle, data: Path) -> str:
+    """Return a hash of what the exports are made from: run, variant, place of the photos, and the exporter's sources."""
+    digest = hashlib.sha256(variant.files[MANIFEST])
+    digest.update(str(data.resolve()).encode())
+    for path in (run / BEST, *_sources()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _sources() -> Iterator[Path]:
+    for package in (capprune_exporters, exporting):
+        yield from sorted(Path(str(package.__file__)).parent.rglob("*.py"))
