@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,12 @@ def test_shipped_recipe_is_a_config(path: Path) -> None:
 
 def test_dropout_scales_every_rate() -> None:
     assert SoftAttentionDropout(rnn=0.5, attention=0.25).scaled(0.5) == SoftAttentionDropout(rnn=0.25, attention=0.125)
+
+
+def test_a_config_that_never_ends_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "device.yaml").symlink_to("/dev/zero")
+    (tmp_path / "large.yaml").write_text("#" * (CONFIG_BYTES + 1))
+    for name, found in (("pipe", "a named pipe"), ("device", "a device"), ("large", "too large")):
+        with pytest.raises(ConfigError, match=found):
+            load_config(tmp_path / f"{name}.yaml")

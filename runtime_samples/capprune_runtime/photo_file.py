@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import os
 import re
 import struct
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from capprune_runtime.errors import NotEnoughMemory, PhotoError, PhotoWarning
 from capprune_runtime.input_file import open_input
@@ -28,6 +29,7 @@ MAX_PHOTO_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000
 MAX_JPEG_PIXELS = 256_000_000  # a JPEG may have more, because libjpeg decodes it at half size
 MAX_SIDE = 65_535  # JPEG's own limit; keeps every weight of the resize well inside 64 bits
+MAX_TILE_PIXELS = 1 << 22  # of a TIFF, unless its photo is larger; libtiff takes memory for a whole tile
 MAX_SCANS = 100  # of a JPEG; each takes time by the pixels, and 95 bytes are enough for one. Usual files have up to 14
 
 # Photo formats only: Pillow also opens formats that run other programs (EPS).
@@ -214,6 +216,7 @@ def _open(content: bytes, where: object) -> Image.Image:
     if width * height > most or max(image.size) > MAX_SIDE:
         raise _too_many_pixels(where, f"{width}×{height}")
     _require_native_decoder(image, where)
+    _require_modest_tiles(image, where)
     if _is_jpeg(image) and (scans := _scans(content)) > MAX_SCANS:
         raise PhotoError("a JPEG has too many scans", where=where, expected=f"at most {MAX_SCANS}", found=scans,
                          hint="convert it to PNG first")  # fmt: skip
@@ -233,6 +236,16 @@ def _require_native_decoder(image: Image.Image, where: object) -> None:
             found=f"{image.format}, which Pillow's decoder {slow} reads",
             hint="convert it to PNG first: magick photo photo.png",
         )
+
+
+def _require_modest_tiles(image: Image.Image, where: object) -> None:
+    """Refuse a TIFF whose tiles are much larger than its photo."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tile = [image.tag_v2.get(tag, 0) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
+        if math.prod(tile) > max(MAX_TILE_PIXELS, 2 * image.width * image.height):
+            raise PhotoError("a TIFF has tiles that are too large for its photo", where=where,
+                             expected=f"at most {MAX_TILE_PIXELS:,} pixels or twice the photo",
+                             found=f"{tile[0]}×{tile[1]}")  # fmt: skip
 
 
 def _scans(content: bytes) -> int:

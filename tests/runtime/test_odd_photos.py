@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -156,6 +159,28 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(PhotoError, match="too many scans"):
         decode_photo(content, "many.jpg")
     assert time.monotonic() - started < SECONDS
+
+
+def tiff(tile: int) -> bytes:
+    """A deflated TIFF of 64 pixels square in one tile."""
+    data = zlib.compress(bytes(3 * tile * tile if tile < 1000 else 1000))
+    fields = [(256, 4, 64), (257, 4, 64), (258, 3, 8), (259, 3, 8), (262, 3, 2), (277, 3, 3)]
+    fields += [(322, 4, tile), (323, 4, tile), (324, 4, 400), (325, 4, len(data))]
+    content = b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields))
+    for tag, kind, value in fields:
+        if tag == 258:  # three values behind the table
+            content += struct.pack("<HHII", tag, kind, 3, 300)
+        else:
+            content += struct.pack("<HHII", tag, kind, 1, value)
+    return content.ljust(300, b"\0") + struct.pack("<3H", 8, 8, 8) + bytes(94) + data
+
+
+def test_a_tiff_takes_no_memory_for_tiles_that_its_photo_does_not_fill() -> None:
+    assert decode_photo(tiff(64), "small.tif").shape == decode_photo(tiff(256), "padded.tif").shape == (64, 64, 3)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PhotoError, match="tiles that are too large"):
+        decode_photo(tiff(20_000), "large.tif")  # 417 bytes for which libtiff takes 1.2 GB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10  # KiB
 
 
 def test_bytes_behind_a_jpeg_and_in_its_metadata_are_no_scans() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from capprune.config.faults import config_error
 from capprune.config.run import RunConfig
 from capprune.plain_yaml import plain_yaml, written_text
 from capprune_runtime.errors import ConfigError, UsageError
+from capprune_runtime.input_file import open_input
 
 CONFIG_BYTES = 1 << 16  # a config larger than this is not one
 
@@ -35,15 +37,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def load_tree(path: Path) -> dict[str, Any]:
     """Read a config file as it is, its keys not yet checked; see `load_config`."""
     try:
-        if path.stat().st_size > CONFIG_BYTES:
+        with io.BufferedReader(open_input(path)) as file:
+            content = file.read(CONFIG_BYTES + 1)
+        if len(content) > CONFIG_BYTES:
             raise ConfigError("this config is too large", where=path, expected=f"at most {CONFIG_BYTES} bytes")
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError as error:
         raise UsageError(
             "there is no such config", where=path, hint="capprune train configs/flickr8k_dense.yaml"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("this config cannot be read", where=path, found=error) from error
+        found = getattr(error, "strerror", None) or error
+        raise ConfigError("this config cannot be read", where=path, found=found) from error
     tree = plain_yaml(text, path, texts=_is_text)
     if not isinstance(tree, dict):
         raise ConfigError("a config is a tree of keys", where=path, found=type(tree).__name__)
