@@ -21,7 +21,7 @@ import pytest
 from device_parts import Tiny, write_data
 from loopback import Host, serving
 
-from capprune.devices import BenchJob, open_device, ssh
+from capprune.devices import BenchJob, far_end, open_device, ssh
 from capprune.devices.far_end import connection_error
 from capprune_runtime.bundle.manifest import SCHEMA_VERSION
 from capprune_runtime.errors import DeviceError, LinkLost, NewerFormat, PhotoError, UsageError
@@ -253,6 +253,32 @@ def test_a_python_that_is_none_is_said(python: str, says: str, tiny: Tiny, serve
     with serve() as host:
         with pytest.raises(DeviceError, match=says):
             run(tiny, host, tmp_path, python=python)
+        assert host.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "script", "says"),
+    [
+        ("doctor", "exec sleep 30", "does not answer"),
+        ("doctor", "exec yes", "sends too much"),
+        ("run", "exec sleep 30", "does not answer"),
+        ("run", "exec cat /dev/zero", "sends too much"),
+        ("run", "exec yes '{}'", "sends too much"),
+        ("run", "exit 3", "without a result"),
+    ],
+)
+def test_a_python_that_hangs_or_never_ends_is_left(
+    command: str, script: str, says: str, tiny: Tiny, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "DOCTOR_S", 20.0 if command == "run" else 3.0)
+    monkeypatch.setattr(far_end, "SILENCE_S", 3.0)
+    own = f'exec {sys.executable} "$@"'
+    hostile = _program(tmp_path / "hostile", f'case " $* " in *" {command} "*) {script};; *) {own};; esac')
+    with serve() as host:
+        started = time.monotonic()
+        with pytest.raises(DeviceError, match=says) as caught:
+            run(tiny, host, tmp_path, python=hostile)
+        assert caught.value.exit_code == 7 and time.monotonic() - started < 30
         assert host.left_behind() == []
 
 
