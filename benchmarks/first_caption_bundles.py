@@ -119,5 +119,6 @@ def _key(run: Path, variant: Bundle, data: Path) -> str:
 
 
 def _sources() -> Iterator[Path]:
+    yield Path(__file__)
     for package in (capprune_exporters, exporting):
         yield from sorted(Path(str(package.__file__)).parent.rglob("*.py"))

@@ -26,6 +26,7 @@ from capprune_runtime.streams import printable
 if TYPE_CHECKING:
     from capprune_runtime.caption.said import Said
     from capprune_runtime.measure.journal import Line
+    from capprune_runtime.measure.results import ColdLoads, Cooldown
     from capprune_runtime.measure.session import Session
 
 SCHEMA_VERSION = 1  # of all JSON documents except results, which have their own version
@@ -246,10 +247,35 @@ def _show(measurements: Sequence[Any], out: Path | None) -> None:
             + ("" if one.golden is None else f"; golden photos {one.golden.identical}/{one.golden.photos}"),
             file=sys.stderr,
         )
+        for text in filter(None, (_cold_text(one.cold), _gate_text(one.cooldown))):
+            print(f"  {text}", file=sys.stderr)
         for reason in one.verdict.reasons:
             print(f"  do not trust these times: {reason.text}", file=sys.stderr)
     if out is not None:
         print(f"results: {out}", file=sys.stderr)
+
+
+def _cold_text(cold: ColdLoads | None) -> str:
+    if cold is None:
+        return ""
+    known = {
+        "process": cold.process_us and f"{cold.process_us / 1000:.0f} ms",
+        "load": cold.load_us and f"{cold.load_us / 1000:.0f} ms",
+        "first caption": cold.first_caption_us and f"{cold.first_caption_us / 1000:.0f} ms",
+        "peak": cold.peak_rss_bytes and f"{cold.peak_rss_bytes / 1e6:.0f} MB",
+        "retained": cold.retained_rss_bytes and f"{cold.retained_rss_bytes / 1e6:.0f} MB",
+    }
+    cells = (f"{name} {value or 'not measured'}" for name, value in known.items())
+    return f"cold loads, median of {cold.loads}: {', '.join(cells)}"
+
+
+def _gate_text(cooldown: Cooldown | None) -> str:
+    if cooldown is None:
+        return ""
+    if cooldown.after_c is None:
+        return "temperature gate: this device reports no temperature"
+    began = f"began at {cooldown.after_c:.0f} °C after {cooldown.waited_s:.0f} s"
+    return f"temperature gate ({cooldown.max_temperature_c:g} °C): {began}, {cooldown.outcome}"
 
 
 def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -130,8 +130,12 @@ def test_a_phone_times_bundles_on_their_golden_photos(tiny: Tiny, phone: Phone, 
 
 
 def test_a_phone_without_a_temperature_is_named(phone: Phone) -> None:
-    phone.break_by(battery=[None])
-    assert Adb(None).battery_c() is None
+    for answer in (None, "9" * 5000, "warm"):
+        (phone.state / "battery-calls").unlink(missing_ok=True)
+        phone.break_by(battery=[answer])
+        assert Adb(None).battery_c() is None
+    phone.break_by(battery=[-35])
+    assert Adb(None).battery_c() == -3.5
 
 
 def test_a_bench_over_adb_takes_one_number_of_threads(tiny: Tiny) -> None:

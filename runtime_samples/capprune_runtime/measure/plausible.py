@@ -13,7 +13,7 @@ LARGEST: Final = 1e15  # of any number; sums of a million of them are still far 
 LONGEST_TEXT: Final = 1 << 17  # characters; a caption has at most 1000 tokens
 
 _TIME, _SIZE = "_us", "_bytes"  # ends of keys
-_NOT_NEGATIVE = ("count", "photos", "identical", "beam", "warm_up", "sessions", "threads", "cpu_count")
+_NOT_NEGATIVE = ("count", "loads", "photos", "identical", "beam", "warm_up", "sessions", "threads", "cpu_count")
 
 
 def first_fault(tree: Any) -> Problem | None:
