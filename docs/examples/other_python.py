@@ -65,8 +65,7 @@ class OtherPython:
         """Time bundles in one process."""
         with tempfile.TemporaryDirectory() as folder:
             bundles = [write(one, Path(folder, f"bundle-{number}")) for number, one in enumerate(job.bundles)]
-            rounds = ("--rounds", job.rounds, "--warm-up", job.warm_up, "--cold-loads", job.cold_loads)
-            document = self._runtime(folder, job, job.rounds * len(bundles), "bench", *bundles, *rounds)
+            document = self._runtime(folder, job, job.rounds * len(bundles), "bench", *bundles, *job.options())
             return bench_measurements(document, job, self.name)
 
     def _runtime(self, folder: str, job: RunJob | BenchJob, captions: int, *arguments: object) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from toy_package import EXAMPLES, environment, install
 from capprune.devices import BenchJob, open_device
 from capprune.devices.schemes import SCHEMES, forms
 from capprune_runtime.errors import BundleError, DeviceError, UsageError
+from capprune_runtime.measure.cooldown import Gate
 
 PLACES = {"python": "other_python:SCHEME", "ghost": "other_python:NOTHING", "odd": "other_python:OtherPython"}
 HERE = f"python:{sys.executable}"
@@ -39,9 +40,10 @@ def test_a_device_of_another_package_captions_as_this_machine_does(tiny: Tiny, t
 
 @pytest.mark.usefixtures("installed")
 def test_a_device_of_another_package_times_bundles(tiny: Tiny) -> None:
-    job = BenchJob([tiny.bundle, tiny.bundle], rounds=3, warm_up=0, cold_loads=1)
+    job = BenchJob([tiny.bundle, tiny.bundle], rounds=3, warm_up=0, cold_loads=1, gate=Gate(149, 1))
     found = open_device(HERE).bench(job, lambda done, of: None)
     assert len(found) == 2 and all(len(one.captions) >= 3 and one.cold is not None for one in found)
+    assert all(one.cooldown is not None and one.cooldown.max_temperature_c == 149 for one in found)
 
 
 @pytest.mark.usefixtures("installed")

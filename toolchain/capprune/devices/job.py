@@ -100,6 +100,14 @@ class BenchJob:
     cold_loads: int = 0
     gate: Gate | None = None
 
+    def options(self) -> tuple[str, ...]:
+        """Return the options of `capprune_runtime bench` besides those of every job: beam, runtime and threads."""
+        counts = {"--rounds": self.rounds, "--warm-up": self.warm_up, "--cold-loads": self.cold_loads}
+        gate = Gate(timeout_s=0) if self.gate is None else self.gate
+        limit = {} if gate.max_temperature_c is None else {"--max-temperature": gate.max_temperature_c}
+        given = {**counts, **limit, "--cooldown-timeout": gate.timeout_s}
+        return tuple(str(part) for pair in given.items() for part in pair)
+
     def one_number(self, device: str) -> int:
         """Return the number of threads of all bundles, for a device that takes one.
 

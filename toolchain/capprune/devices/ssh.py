@@ -37,7 +37,6 @@ from capprune_runtime.archive import ARCHIVE, archive_bytes
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import DeviceError, LinkLost, UsageError
 from capprune_runtime.formats import model_kind
-from capprune_runtime.measure.cooldown import Gate
 from capprune_runtime.measure.results import Measurement, bundle_facts
 
 RETRIES_S = (2, 5, 10)  # waits before each attempt to reconnect
@@ -104,8 +103,7 @@ class SshDevice:
         """Time bundles on the host, all in one process."""
         require_runtime(job.runtime, job.bundles, self.name)
         folders = [f"bundle-{number}" for number in range(len(job.bundles))]
-        counts = f"--rounds {job.rounds} --warm-up {job.warm_up} --cold-loads {job.cold_loads}"
-        command = f"bench {' '.join(folders)} {counts} {_gate(job.gate)} {_settings(job)}"
+        command = f"bench {' '.join(folders)} {' '.join(job.options())} {_settings(job)}"
         identity = short_hash({"bench": [bundle_facts(bundle).manifest_sha256 for bundle in job.bundles]})
 
         def take(tree: Mapping[str, Any]) -> None:
@@ -322,14 +320,6 @@ def _settings(job: RunJob | BenchJob) -> str:
     beam = "" if job.beam is None else f" --beam {job.beam}"
     threads = job.one_number("ssh") if isinstance(job, BenchJob) else job.threads
     return f"--runtime {shlex.quote(job.runtime)} --threads {threads}{beam}"
-
-
-def _gate(gate: Gate | None) -> str:
-    """Return the options of the temperature gate; the command has no other way to switch it off."""
-    if gate is None:
-        return "--cooldown-timeout 0"
-    limit = "" if gate.max_temperature_c is None else f"--max-temperature {gate.max_temperature_c} "
-    return f"{limit}--cooldown-timeout {gate.timeout_s}"
 
 
 def _parent(name: str) -> str:
