@@ -1,6 +1,7 @@
 # make demo   set everything up and run the main job, with no data of your own
 # make test   set everything up and pass the tests
 # make test-slow   the tests that take minutes each: full-size fuzzing, every family trained and compared
+# make test-all   both
 # make lint   style, types, and the spelling and grammar of the text
 # make docs   build the documentation site into build/site
 # make ready-model DATA=flickr8k    remake the bundle that comes with the package (hours; each stage resumes)
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-PYTEST_OPTIONS ?=
+PYTEST_OPTIONS ?= -n auto --dist loadfile
 
 DATA := flickr8k
 READY := ready
@@ -19,7 +20,7 @@ STAGES := dense sparse tuned seeing scst rounded
 RUN := ready_model/runs/$(lastword $(STAGES))
 NAME := flickr8k
 
-.PHONY: demo test test-slow lint docs bench ready-model ready-bundle ready-blocks ready-small install clean
+.PHONY: demo test test-slow test-all lint docs bench ready-model ready-bundle ready-blocks ready-small install clean
 
 demo: install
 	rm -rf $(DEMO)
@@ -30,6 +31,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest --slow -m slow $(PYTEST_OPTIONS)
+
+test-all: install
+	$(BIN)/python -m pytest --slow $(PYTEST_OPTIONS)
 
 lint: install
 	$(BIN)/ruff check

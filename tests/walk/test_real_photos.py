@@ -19,6 +19,8 @@ from capprune_runtime.photo import decode_photo, read_photo, resize
 
 sys.path.append(str(Path(__file__).parents[1] / "android"))
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = 600
 TEST_PHOTOS = 200
 CONFIG = Path(__file__).parents[2] / "configs" / "flickr8k_sparse.yaml"

@@ -17,6 +17,7 @@ from capprune_runtime.atomic import check_folder_place, write_text
 from capprune_runtime.errors import GateFailed
 
 if TYPE_CHECKING:
+    from capprune.api.bench import BenchResult
     from capprune.config.run import RunConfig
     from capprune.data.scenes import Scene
     from capprune.training.run import LoadedRun
@@ -30,7 +31,7 @@ ROUNDS = 25  # of the bench
 
 COMMON: dict[str, Any] = {
     "data": {"minimum_count": 1, "maximum_tokens": 20, "licence": "drawn by capprune; free of rights"},
-    "encoder": {"size": SIZE},
+    "encoder": {"size": SIZE, "rounded": True},  # the decoders learn from the filters that are shipped in int8
     "decoder": {
         "cell": "lstm",
         "embedding": 64,
@@ -43,6 +44,7 @@ COMMON: dict[str, Any] = {
 TRAINING: dict[str, Any] = {"photos_per_batch": 16, "learning_rate": 3e-3, "validation_photos": SCENES["val"]}
 COLUMNS = [
     "model",
+    "weights",
     "runs in",
     "CIDEr-D",
     "shape and colour",
@@ -56,8 +58,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "dense": {"training": {**TRAINING, "epochs": 6}},
     "sparse": {
         "training": {**TRAINING, "epochs": 8},
-        "pruning": {"method": "supermask", "sparsity": 0.965, "kappa": 6000, "tolerance": 0.02},
+        "pruning": {"method": "supermask", "sparsity": 0.9, "block": "1x16", "kappa": 6000, "tolerance": 0.02},
     },
+}
+SMALL = "sparse"  # the bundle to ship, in int8
+BUNDLES = {  # name: model, and the form of its weights
+    "dense": ("dense", "float32"),
+    "sparse-float32": ("sparse", "float32"),
+    SMALL: ("sparse", "int8"),
 }
 
 
@@ -67,6 +75,7 @@ class Row:
 
     Attributes:
         model: `dense` or `sparse`.
+        weights: `float32` or `int8`, of the decoder; an encoder beside int8 is in int8 too, if that costs little.
         runs_in: `torch` or the interpreter.
         cider_d: On the test scenes.
         right: Share of test scenes whose main shape and colour are named right.
@@ -78,6 +87,7 @@ class Row:
     """
 
     model: str
+    weights: str
     runs_in: str
     cider_d: float
     right: float
@@ -89,6 +99,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """A form of the sparse model's decoder, timed interleaved with the others, one thread.
+
+    Attributes:
+        name: The form, such as `tflite dense int8`; the bundle's own first.
+        decoder_bytes: Its file.
+        step_us: One word, one row: the median.
+    """
+
+    name: str
+    decoder_bytes: int
+    step_us: float
+
+
+@dataclass(frozen=True)
 class DemoResult:
     """What the demo made.
 
@@ -96,13 +121,15 @@ class DemoResult:
         folder: Scenes, runs, bundles and results.
         seconds: How long it took.
         rows: The table.
+        rivals: The int8 bundle and the same model in other forms.
         page: The report; None without the extra `report`.
-        parity: For each model, whether the exported one generates the trained one's captions.
+        parity: For each model, whether the one exported in float32 generates the trained one's captions.
     """
 
     folder: Path
     seconds: float
     rows: tuple[Row, ...]
+    rivals: tuple[Rival, ...]
     page: Path | None
     parity: Mapping[str, bool]
 
@@ -112,12 +139,22 @@ class DemoResult:
             "seconds": self.seconds,
             "test_scenes": SCENES["test"],
             "rows": [asdict(row) for row in self.rows],
+            "rivals": [asdict(rival) for rival in self.rivals],
             "report": None if self.page is None else str(self.page),
         }
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Return the columns and rows of the table."""
         return COLUMNS, [_cells(row) for row in self.rows]
+
+    def beside_dense_int8(self) -> str:
+        """Return how the int8 bundle compares with the same model dense in int8, as a sentence."""
+        own, dense = self.rivals[0], next(rival for rival in self.rivals if rival.name.endswith("dense int8"))
+        size, time = dense.decoder_bytes / own.decoder_bytes, dense.step_us / own.step_us
+        return (
+            f"beside the same model dense in int8 ({dense.decoder_bytes:,} bytes, {dense.step_us:.0f} µs a step, "
+            f"interleaved): {_times(size, 'smaller', 'larger')}, {_times(time, 'faster', 'slower')}"
+        )
 
     def raise_if_different(self) -> None:
         """Raise an error if an exported model generates other captions than the trained one.
@@ -151,13 +188,25 @@ def demo(*, out: Place = "demo", cache: Place | None = None, progress: Progress 
     truth = _draw(scenes, progress)
     rows: list[Row] = []
     found: dict[str, Results] = {}
-    for name in MODELS:
-        run = _trained(name, scenes, folder / "runs" / name, optional_path(cache) or folder / "cache", progress)
-        found[name], validation = _validated(run, folder / "bundles" / name, scenes, progress)
-        rows += _rows(name, run, found[name], validation, truth)
+    runs = {
+        name: _trained(name, scenes, folder / "runs" / name, optional_path(cache) or folder / "cache", progress)
+        for name in MODELS
+    }
+    for name, (model, weights) in BUNDLES.items():
+        _export(runs[model], folder / "bundles" / name, weights, scenes, progress)
+        found[name], validation = _validated(runs[model], folder / "bundles" / name, scenes, progress)
+        if weights == "float32":
+            rows.append(_trained_row(model, runs[model], found[name], validation, truth))
+        rows.append(_exported_row(model, weights, runs[model], found[name], validation, truth))
+    timed = _timed(folder, progress)
     page = _report(folder, scenes, found, progress)
-    parity = {name: all(one.holds for one in results.parity.values()) for name, results in found.items()}
-    result = DemoResult(folder, time.monotonic() - began, tuple(rows), page, parity)
+    parity = {
+        model: all(one.holds for one in found[name].parity.values())
+        for name, (model, weights) in BUNDLES.items()
+        if weights == "float32"
+    }
+    rivals = tuple(Rival(row.name, row.decoder_bytes, row.latency.step.p50_us) for row in timed.rows)
+    result = DemoResult(folder, time.monotonic() - began, tuple(rows), rivals, page, parity)
     write_text(folder / "results.json", json.dumps({"schema_version": 1, **result.as_json()}, indent=2) + "\n")
     return result
 
@@ -187,70 +236,99 @@ def _config(name: str, scenes: Path) -> RunConfig:
     return parse_config({**tree, "data": {**COMMON["data"], "folder": str(scenes)}})
 
 
-def _validated(run: LoadedRun, folder: Path, scenes: Path, progress: Progress) -> tuple[Results, Validation]:
-    from capprune.api.validation import validate_bundle
-    from capprune.exporting import export
-    from capprune_runtime.bundle.verify import verify_bundle
+def _export(run: LoadedRun, folder: Path, weights: str, scenes: Path, progress: Progress) -> None:
+    from capprune.exporting import Wanted, export
 
     if not folder.exists():
-        with _step(f"exporting the {folder.name} model", progress):
-            export(run, folder, say=progress.say)
-    with _step(f"validating the {folder.name} model", progress):
+        with _step(f"exporting bundles/{folder.name}", progress):
+            export(run, folder, Wanted(weights=weights, data=None if weights == "float32" else scenes), progress.say)
+
+
+def _validated(run: LoadedRun, folder: Path, scenes: Path, progress: Progress) -> tuple[Results, Validation]:
+    from capprune.api.validation import validate_bundle
+    from capprune_runtime.bundle.verify import verify_bundle
+
+    with _step(f"validating bundles/{folder.name}", progress):
         return validate_bundle(verify_bundle(folder), scenes, "test", reference=run.folder, progress=progress)
 
 
-def _report(out: Path, scenes: Path, found: Mapping[str, Results], progress: Progress = SILENT) -> Path | None:
-    """The page of it all, with the sparse bundle timed beside its rivals; None where the extra is missing."""
+def _timed(out: Path, progress: Progress) -> BenchResult:
+    """Time the int8 bundle, interleaved with the same model in other forms."""
     from capprune.api.bench import bench_bundle
+    from capprune_runtime.bundle.verify import verify_bundle
+    from capprune_runtime.measure.results import write_document
+
+    with _step("timing the sparse model beside its rivals", progress):
+        bundle = verify_bundle(out / "bundles" / SMALL)
+        timed = bench_bundle(bundle, baselines=True, rounds=ROUNDS, progress=progress)
+    write_document(timed.document, out / "bench.json")
+    return timed
+
+
+def _report(out: Path, scenes: Path, found: Mapping[str, Results], progress: Progress = SILENT) -> Path | None:
+    """Write the page of it all; None where the extra is missing."""
     from capprune.api.pages import report
     from capprune.reporting import require_extra
     from capprune.validation.results import write_results
-    from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.errors import MissingExtra
-    from capprune_runtime.measure.results import write_document
 
-    sources = [out / "runs" / name for name in MODELS] + [out / "bundles" / "sparse"]
+    sources = [out / "runs" / name for name in MODELS] + [out / "bundles" / SMALL]
     for name, results in found.items():
-        sources.append(out / f"validation-{name}.json")
-        write_results(results, sources[-1])
+        place = out / f"validation-{name}.json"
+        write_results(results, place)
+        if name in ("dense", SMALL):
+            sources.append(place)
     try:
         require_extra()
     except MissingExtra as error:
         progress.say(f"no report: {error}")
         return None
     sources.append(out / "bench.json")
-    with _step("timing the sparse model beside its rivals", progress):
-        sparse = verify_bundle(out / "bundles" / "sparse")
-        timed = bench_bundle(sparse, baselines=True, rounds=ROUNDS, progress=progress)
-    write_document(timed.document, sources[-1])
     with _step("writing the report", progress):
         report(sources, out=out / "report.html", data=scenes, progress=progress)
     return out / "report.html"
 
 
-def _rows(
-    name: str, run: LoadedRun, results: Results, validation: Validation, truth: Mapping[str, Scene]
-) -> Iterator[Row]:
+def _trained_row(
+    model: str, run: LoadedRun, results: Results, validation: Validation, truth: Mapping[str, Scene]
+) -> Row:
     from capprune.trained import step_us
 
     assert results.reference is not None and validation.reference is not None
-    sparsity = 1 - run.kept / run.prunable
-    trained = {photo: said.caption for photo, said in validation.reference.items()}
-    weights = sum(4 * parameter.numel() for parameter in run.model.decoder.parameters())
-    own = results.reference.scores.cider_d
-    yield Row(name, "torch", own, _right(trained, truth), sparsity, weights, None, step_us(run), None)
-    parity = results.parity[results.environment.runtime]
-    yield Row(
-        name,
-        results.environment.runtime,
+    return Row(
+        model,
+        "float32",
+        "torch",
+        results.reference.scores.cider_d,
+        _right({photo: said.caption for photo, said in validation.reference.items()}, truth),
+        1 - run.kept / run.prunable,
+        sum(4 * parameter.numel() for parameter in run.model.decoder.parameters()),
+        None,
+        step_us(run),
+        None,
+    )
+
+
+def _exported_row(
+    model: str, weights: str, run: LoadedRun, results: Results, validation: Validation, truth: Mapping[str, Scene]
+) -> Row:
+    runtime = results.environment.runtime
+    return Row(
+        model,
+        weights,
+        runtime,
         results.quality.scores.cider_d,
         _right(validation.captions, truth),
-        sparsity,
+        1 - run.kept / run.prunable,
         results.bundle.files["decoder.tflite"],
         results.bundle.total_bytes,
         results.latency.step.p50_us,
-        parity.identical,
+        results.parity[runtime].identical,
     )
+
+
+def _times(ratio: float, better: str, worse: str) -> str:
+    return f"{ratio:.1f}x {better}" if ratio >= 1 else f"{1 / ratio:.1f}x {worse}"
 
 
 def _right(captions: Mapping[str, str], truth: Mapping[str, Scene]) -> float:
@@ -262,6 +340,7 @@ def _right(captions: Mapping[str, str], truth: Mapping[str, Scene]) -> float:
 def _cells(row: Row) -> list[str]:
     return [
         row.model,
+        row.weights,
         row.runs_in,
         f"{row.cider_d:.3f}",
         f"{row.right:.1%}",

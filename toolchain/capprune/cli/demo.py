@@ -24,7 +24,7 @@ from capprune.cli.progress import TerminalProgress
 def command(out: Path, cache: Path | None, as_json: bool) -> None:
     """Draw scenes, train, prune, export and validate, without data of your own.
 
-    Needs nothing but the install, about five minutes on two cores. The same command resumes an interrupted demo.
+    Needs nothing but the install, about six minutes on two cores. The same command resumes an interrupted demo.
 
     \b
     Example:
@@ -38,6 +38,7 @@ def command(out: Path, cache: Path | None, as_json: bool) -> None:
 def _show(made: DemoResult) -> None:
     note = "times: median of one word, one row, one thread, on this machine"
     table(f"{SCENES['test']} test scenes", *made.cells(), note=note)
+    echo(made.beside_dense_int8())
     echo(f"written: {made.folder / 'results.json'}, runs and bundles beside it")
     photo = next((made.folder / "scenes" / "photos").iterdir())
     echo(f"next: capprune caption {photo} --bundle {made.folder / 'bundles' / 'sparse'}")
