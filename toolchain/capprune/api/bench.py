@@ -20,11 +20,8 @@ if TYPE_CHECKING:
     from capprune_runtime.measure.cooldown import Gate
     from capprune_runtime.measure.results import ColdLoads, Cooldown, Measurement
 
-ROUNDS, COLD_LOADS, COOLDOWN_TIMEOUT_S = (
-    30,
-    3,
-    60.0,
-)  # written here too, so that --help imports nothing; a test holds them together
+# written here too, so that --help imports nothing; a test holds them together
+ROUNDS, COLD_LOADS, COOLDOWN_TIMEOUT_S = 30, 3, 60.0
 AUTO: Final = "auto"
 MOST_THREADS = 64
 COLUMNS = ["model", "runs in", "step p50", "95 % interval", "p90", "p99", "caption p50", "decoder bytes",
