@@ -24,10 +24,7 @@ from capprune_runtime.typed_json import Problem
 
 ANSWER_BYTES: Final = 1 << 20  # most that a command may print
 MESSAGE_BYTES: Final = 1 << 16  # of stderr that is kept; the rest is read and dropped
-RUN_BYTES, PHOTO_BYTES = (
-    8 << 20,
-    1 << 15,
-)  # most of a run's output: in all, and for each photo, lines and document together
+RUN_BYTES, PHOTO_BYTES = 8 << 20, 1 << 15  # most of a run's output: in all, and for each photo; lines and document
 SPARE_LINES, LINES_A_PHOTO = 10_000, 3  # most lines: a photo is sent again after a lost link, libraries may print some
 MOST_DIGITS: Final = 15  # of a number of kibibytes
 
