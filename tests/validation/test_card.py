@@ -44,7 +44,7 @@ def bundle() -> Any:
         decoder=SimpleNamespace(file="decoder.tflite"),
         created_by="capprune 0",
     )
-    return SimpleNamespace(manifest=manifest)
+    return SimpleNamespace(manifest=manifest, files={"plan.json": b'{"made": "balanced"}'})
 
 
 def test_the_card_tells_terms_scores_sizes_and_limits() -> None:
@@ -60,7 +60,7 @@ def test_the_card_tells_terms_scores_sizes_and_limits() -> None:
         "0.4% stop at",
         "below -1.250",
         "10.0% of them, with a CIDEr-D of 0.200 beside 0.500",
-        "--target tflite --weights int8 --encoder-weights int8",
+        "--target tflite --weights int8 --encoder-weights int8 --plan balanced`",
         "in ai-edge-litert 2.3.0",
         "Do not rely on them",
     ):
@@ -70,6 +70,14 @@ def test_the_card_tells_terms_scores_sizes_and_limits() -> None:
 @pytest.mark.parametrize("confidence", [None, {**QUALITY["confidence"], "low_below": None}])
 def test_without_a_limit_the_card_promises_no_mark(confidence: Any) -> None:
     assert "Not sure" not in model_card(bundle(), {**QUALITY, "confidence": confidence})
+
+
+@pytest.mark.parametrize("plan", [b"[]", b"{", b'{"made": ["size"]}', b'{"made": "by magic"}'])
+def test_a_plan_that_is_no_plan_is_left_out(plan: bytes) -> None:
+    odd = bundle()
+    odd.files["plan.json"] = plan
+    card = model_card(odd, QUALITY)
+    assert "--encoder-weights int8` and" in card and "--plan" not in card
 
 
 def test_no_meteor_is_claimed_where_none_was_computed() -> None:

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from capprune_runtime import strict_json
+from capprune_runtime.bundle.manifest import PLAN
 from capprune_runtime.bundle.verify import Bundle
+from capprune_runtime.errors import BundleError
 
 FAILURES = (
     "Colours, numbers of people or things, and who does what to whom are often wrong; a rare object becomes a frequent one. "
     "A photo unlike its training photos gets a fluent caption all the same. "
     "Captions repeat what people wrote of other photos, with their habits and prejudices."
 )
+OPTIONS = {"balanced": "balanced", "size": "size", "measured": "auto", "given": PLAN}  # by what plan.json says
 
 
 def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
@@ -48,13 +52,23 @@ def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
         f"- **Known failures of such models**: {FAILURES}",
         f"- **Made by** {manifest.created_by}: `capprune train` or `finetune` with the config in manifest.json, then `capprune "
         f"export RUN --target {PurePath(manifest.decoder.file).suffix[1:]} --weights {manifest.quantisation.decoder} "
-        f"--encoder-weights {manifest.quantisation.encoder}` and `capprune validate BUNDLE --record`, in {where['runtime']} "
-        f"{where['runtime_version']}. Every score stands in quality.json.",
+        f"--encoder-weights {manifest.quantisation.encoder}{_plan(bundle)}` and `capprune validate BUNDLE --record`, "
+        f"in {where['runtime']} {where['runtime_version']}. Every score stands in quality.json.",
         "",
         "Captions can be wrong. Do not rely on them where a mistake does harm.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _plan(bundle: Bundle) -> str:
+    """Return the option for the bundle's plan; nothing if it is unknown. No verifier reads plan.json."""
+    try:
+        document = strict_json.parse(bundle.files.get(PLAN, b"{}"))
+    except BundleError:
+        return ""
+    made = document.get("made") if isinstance(document, dict) else None
+    return f" --plan {OPTIONS[made]}" if isinstance(made, str) and made in OPTIONS else ""
 
 
 def _confidence(found: Mapping[str, Any] | None) -> list[str]:
