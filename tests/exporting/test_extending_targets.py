@@ -12,6 +12,7 @@ from toy_package import EXAMPLES, environment, install
 
 from capprune.exporting import Wanted, export
 from capprune_exporters.targets.registry import TARGETS
+from capprune_exporters.targets.target import find_target
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.errors import BundleError, ExportError, UsageError
 
@@ -57,6 +58,7 @@ def test_a_target_of_another_package_writes_a_bundle_that_captions(tmp_path: Pat
     run = random_run("retention")
     made = export(run, tmp_path / "plain", Wanted(target="plain_onnx"))  # compares golden captions with torch
     assert made.bundle.manifest.decoder.file == "decoder.onnx"
+    assert find_target("plain_onnx").default_weights() == "float32"  # the only one that it has
     assert {tensor.form for tensor in made.tensors} == {"dense_float32"}
     assert {line.form for line in made.plan.lines} == {"dense_float32"}
     assert len(made.bundle.decoder) > 4 * sum(tensor.shape[0] * tensor.shape[1] for tensor in made.tensors)
@@ -79,6 +81,8 @@ def test_a_target_of_another_package_writes_a_bundle_that_captions(tmp_path: Pat
         (Wanted(target="tflite", plan={"no.weight": "csr_float32"}), "no.weight", None),
         (Wanted(target="tflite", plan={"output.weight": "csr_int8"}), "output.weight", "csr_int8"),
         (Wanted(target="tflite", encoder_weights="static_int8"), "--encoder-weights", None),
+        (Wanted(target="tflite", costs="no-such-table"), "--costs", "no-such-table"),
+        (Wanted(target="onnx", costs="x86-64"), "--costs x86-64", None),
     ],
 )
 def test_what_a_target_cannot_do_is_refused_before_any_work(

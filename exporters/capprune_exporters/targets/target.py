@@ -139,6 +139,11 @@ class Target(ABC):
         return ()
 
     @classmethod
+    def default_weights(cls) -> str:
+        """Return the default quantisation of the decoder's weights: int8 if the target supports it."""
+        return Weights.INT8 if Weights.INT8 in cls.weights else cls.weights[0]
+
+    @classmethod
     def encoder_weights_beside(cls, weights: str, *, calibrated: bool = False) -> str:
         """Return the default quantisation of the encoder for the decoder's `weights`.
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from capprune.exporting import Exported
     from capprune.training.run import LoadedRun
 
-DEFAULT_WEIGHTS = "int8"
 PLANS = ("balanced", "size", "auto")
 DEFAULT_BEAM = 3  # written here too, so that --help imports no torch; a test holds the two together
 
@@ -90,7 +89,7 @@ def export(
     *,
     out: Place,
     target: str = "tflite",
-    weights: str = DEFAULT_WEIGHTS,
+    weights: str | None = None,
     encoder_weights: str | None = None,
     plan: str | Mapping[str, str] | None = None,
     costs: str | None = None,
@@ -106,7 +105,8 @@ def export(
         run: The run to export.
         out: Folder of the bundle, to be made.
         target: `tflite`, `onnx`, or a target of another package.
-        weights: How the decoder's weights are quantised: `float32`, `int8` or `codebook4`.
+        weights: How the decoder's weights are quantised: `float32`, `int8` or `codebook4`; by default `int8` if the target
+            has it.
         encoder_weights: `float32`, `weight_only_int8` or `static_int8`. By default `float32` beside float32 `weights`,
             otherwise `static_int8` if there are photos to calibrate on, else `weight_only_int8`.
         plan: `balanced` (fastest within half of the bytes of dense int8, the default for TFLite), `size` (the default
@@ -126,6 +126,7 @@ def export(
     from capprune.exporting import Wanted
     from capprune.exporting import export as export_run
     from capprune.training.run import load_run
+    from capprune_exporters.targets.target import find_target
     from capprune_runtime.atomic import check_file_place, check_folder_place
 
     folder = given_path(out)
@@ -134,6 +135,7 @@ def export(
         check_file_place(packed_place(folder))
     began = time.monotonic()
     loaded = load_run(given_path(run))
+    weights = weights or find_target(target).default_weights()
     measures = {weights, encoder_weights or weights} != {"float32"}
     wanted = Wanted(
         target=target,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capprune.api.arguments import Overrides, Place, given_path, needs, optional_path, override_texts
-from capprune.api.exporting import DEFAULT_BEAM, DEFAULT_WEIGHTS, ExportedBundle, export
+from capprune.api.exporting import DEFAULT_BEAM, ExportedBundle, export
 from capprune.api.inspection import RunInspection, inspect_run
 from capprune.training.progress import SILENT, Progress
 from capprune_runtime.atomic import check_folder_place
@@ -93,7 +93,7 @@ class Run(os.PathLike[str]):
         out: Place,
         *,
         target: str = "tflite",
-        weights: str = DEFAULT_WEIGHTS,
+        weights: str | None = None,
         encoder_weights: str | None = None,
         plan: str | Mapping[str, str] | None = None,
         costs: str | None = None,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capprune.api.exporting import DEFAULT_BEAM, DEFAULT_WEIGHTS, ExportedBundle, export
+from capprune.api.exporting import DEFAULT_BEAM, ExportedBundle, export
 from capprune.cli.console import Place, echo, emit, given, json_option, out_option, say, table
 from capprune.cli.progress import TerminalProgress
 from capprune_exporters.targets.registry import TARGETS
@@ -23,9 +23,8 @@ SLOWER = (
 @click.option("--target", default="tflite", show_default=True, help=f"{' or '.join(TARGETS.names())}.")
 @click.option(
     "--weights",
-    default=DEFAULT_WEIGHTS,
-    show_default=True,
-    help=f"Form of the decoder's weights: {', '.join(Weights)}. float32 gives exactly the trained model's captions.",
+    help=f"Form of the decoder's weights: {', '.join(Weights)}. float32 gives exactly the trained model's captions.  "
+    "[default: int8]",
 )
 @click.option(
     "--encoder-weights",
@@ -60,7 +59,7 @@ SLOWER = (
 def command(
     run: Path,
     target: str,
-    weights: str,
+    weights: str | None,
     encoder_weights: str | None,
     plan: str | None,
     costs: str | None,
