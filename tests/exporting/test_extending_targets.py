@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_attentive_families import photos, random_run
 from toy_package import EXAMPLES, environment, install
 
+from capprune.data.scenes import draw_scenes
 from capprune.exporting import Wanted, export
 from capprune_exporters.targets.registry import TARGETS
 from capprune_exporters.targets.target import find_target
@@ -22,12 +24,14 @@ PLACES = {
     "unverified": "odd_targets:Unverified",
     "mislabelled": "odd_targets:Mislabelled",
     "mixed": "odd_targets:Mixed",
+    "without_static": "odd_targets:WithoutStatic",
     "no_target": "odd_targets:NOTHING",
     "onnx": "odd_targets:Unverified",
 }
 ODD = """
 from plain_onnx import PlainOnnx
 from capprune_exporters.stored import SparseModel
+from capprune_exporters.targets.tflite import TfliteTarget
 
 NOTHING = object()
 
@@ -36,6 +40,12 @@ class Unverified(PlainOnnx):
 
 class Mislabelled(PlainOnnx):
     kind = "tflite"
+
+class WithoutStatic(TfliteTarget):
+    def write_encoder(self, converted, weights, calibration):
+        if weights == "static_int8":
+            return super().write_encoder(converted, "float32", ())[:1000]
+        return super().write_encoder(converted, weights, calibration)
 
 class Mixed(PlainOnnx):
     def write_decoder(self, converted, plan):
@@ -106,6 +116,19 @@ def test_files_that_the_verifier_refuses_never_become_a_bundle(
 
 
 @pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("installed")
+def test_a_default_encoder_that_the_verifier_refuses_is_replaced_and_a_chosen_one_is_not(tmp_path: Path) -> None:
+    draw_scenes(tmp_path / "scenes", count={"train": 2, "val": 2}, seed=1, size=64)
+    said: list[str] = []
+    wanted = Wanted(target="without_static", weights="int8", data=tmp_path / "scenes", photos=2)
+    made = export(random_run("retention"), tmp_path / "bundle", wanted, said.append)
+    assert made.bundle.manifest.quantisation.encoder == "weight_only_int8"
+    assert any("cannot be computed in int8" in line for line in said)
+    with pytest.raises(BundleError):
+        export(random_run("retention"), tmp_path / "other", replace(wanted, encoder_weights="static_int8"))
+    assert not (tmp_path / "other").exists()
+
+
 def test_no_package_replaces_a_target_of_ours() -> None:
     assert TARGETS.names()[:2] == ("tflite", "onnx") and "onnx" not in TARGETS.added()
 

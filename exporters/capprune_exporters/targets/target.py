@@ -234,13 +234,21 @@ class Target(ABC):
         """Return the decoder's file as a plan describes it."""
         return self.write_decoder(self._step, plan)
 
+    def verify_encoder(self, data: bytes) -> None:
+        """Check that a bundle may hold an encoder's file.
+
+        Raises:
+            BadModelFile: The verifier refuses it.
+        """
+        inputs = {name: (tuple(value.shape), "float32") for name, value in self.calls.encode_inputs.items()}
+        call = Call(ENCODE_SIGNATURE, inputs, self.calls.interface.encode_outputs())
+        self.format.verify(data, self.format.encoder, call)
+
     def _verify_encoder(self) -> None:
         """Check early that a bundle may hold the encoder, because the work after its conversion takes minutes."""
         calls = self.calls
-        inputs = {name: (tuple(value.shape), "float32") for name, value in calls.encode_inputs.items()}
-        call = Call(ENCODE_SIGNATURE, inputs, calls.interface.encode_outputs())
         try:
-            self.format.verify(self._encode, self.format.encoder, call)
+            self.verify_encoder(self._encode)
         except BadModelFile as error:
             raise ExportError(
                 f"the encoder {calls.encoder} cannot be exported to {self.kind}: {error.what}",

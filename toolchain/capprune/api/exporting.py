@@ -161,7 +161,7 @@ def _data(given: Path | None, run: LoadedRun, progress: Progress, *, measures: b
     own = run.config.data.folder
     try:
         load_caption_set(own).split("val")
-    except DataError as error:
+    except (DataError, UsageError) as error:
         progress.say(f"note: what quantisation costs is not measured ({error.what}: {own}); --data FOLDER measures it")
         return None
     return own

@@ -33,7 +33,7 @@ from capprune_runtime.bundle.preprocessing import REGIONS, RegionsSection
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.caption.captioner import Captioner, encoder_inputs
 from capprune_runtime.caption.proof import prove_golden
-from capprune_runtime.errors import DataError, ExportError, UsageError
+from capprune_runtime.errors import BadModelFile, DataError, ExportError, UsageError
 
 CALIBRATION_SPLIT, CALIBRATION_PHOTOS = "train", 64
 PROOF_REGIONS = 8  # sets of random regions on which an exported model is compared
@@ -115,6 +115,8 @@ def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = l
     plan = target.plan(wanted.weights, wanted.plan, costs)
     photos = _photos(run, wanted) if {wanted.weights, encoder_weights} != {"float32"} else None
     target.convert(say)
+    if wanted.encoder_weights is None:
+        encoder_weights = _verified(target, encoder_weights, calibration, say)
     plan, encoder_weights, change = _settled(target, plan, encoder_weights, photos, wanted, calibration, say)
     decoder = target.decoder(plan)
     plan = plan.as_stored({tensor.name: tensor.form for tensor in decoder.tensors})
@@ -179,6 +181,17 @@ def _calibration(run: LoadedRun, folder: Path | None, encoder_weights: str) -> C
     ):
         raise DataError("there are no photos to calibrate on", where=folder, expected=f"a split {CALIBRATION_SPLIT}")
     return calibration
+
+
+def _verified(target: Target, encoder_weights: str, calibration: Calibration | None, say: Say) -> str:
+    """Return a default quantisation of the encoder that a bundle may hold."""
+    if encoder_weights == EncoderWeights.STATIC_INT8:
+        try:
+            target.verify_encoder(target.encoder(encoder_weights, calibration))
+        except BadModelFile as error:
+            say(f"this encoder cannot be computed in int8 ({error.what}), so it is stored as weight_only_int8")
+            return EncoderWeights.WEIGHT_ONLY_INT8
+    return encoder_weights
 
 
 def _photos(run: LoadedRun, wanted: Wanted) -> ValidationPhotos | None:

@@ -97,7 +97,11 @@ def _run_name(run: LoadedRun) -> str:
 
 def _endings(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Bad endings among the captions after each epoch."""
-    return [{"step": line["step"], "share": line["health"]["bad_ending_share"]} for line in lines if "health" in line]
+    return [
+        {"step": line["step"], "share": line["health"]["bad_ending_share"]}
+        for line in lines
+        if "bad_ending_share" in line.get("health", ())
+    ]
 
 
 def _curve(name: str, lines: Sequence[Mapping[str, Any]], key: str) -> Curve:

@@ -121,7 +121,7 @@ def _is_line(tree: Mapping[str, object]) -> bool:
         and step >= 0
         and all(_is_measured(tree[name]) for name in _MEASURED if name in tree)
         and isinstance(health, dict)
-        and ("health" not in tree or _is_measured(health.get("bad_ending_share")))
+        and _is_measured(health.get("bad_ending_share", 0.0))
         and isinstance(signs, list)
         and all(_is_sign(sign) for sign in signs)
     )
