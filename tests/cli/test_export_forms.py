@@ -11,6 +11,9 @@ from capprune.exporting.quality import LARGEST_LOSS
 from cli.conftest import Walk, capprune
 
 
+INT8_ENCODERS = ("static_int8", "weight_only_int8")  # the second where the first costs too much
+
+
 @pytest.fixture(scope="module")
 def small(walk: Walk) -> Path:
     """The run in int8, by measurement, packed."""
@@ -26,7 +29,7 @@ def small(walk: Walk) -> Path:
 
 def test_int8_bundle_is_smaller_and_says_why_each_matrix_is_stored_so(walk: Walk, small: Path) -> None:
     plan = json.loads((small / "plan.json").read_text())
-    assert plan["made"] == "measured" and plan["weights"] == "int8" and plan["encoder"] == "static_int8"
+    assert plan["made"] == "measured" and plan["weights"] == "int8" and plan["encoder"] in INT8_ENCODERS
     assert {line["tensor"] for line in plan["lines"]} >= {
         "rnn.weight",
         "output.weight",

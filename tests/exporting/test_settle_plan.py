@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from capprune.exporting.export import _keeps_quality
 from capprune.exporting.quality import costs_too_much, settle_plan
-from capprune.metrics.intervals import bootstrap_change
+from capprune.metrics.intervals import Change, Interval, bootstrap_change
 from capprune_exporters.plan import Matrix, Plan, plan_by_size
 from capprune_exporters.quantise import requantised
 
@@ -84,3 +85,18 @@ def test_a_loss_counts_only_when_its_whole_interval_is_beyond_the_limit(lost: fl
     assert costs_too_much(bootstrap_change(BEFORE, after)) is too_much
     noisy = np.random.default_rng(2).permutation(after).tolist()
     assert not costs_too_much(bootstrap_change(BEFORE, noisy))
+
+
+@pytest.mark.parametrize(
+    ("form", "relative", "kept"),
+    [
+        ("static_int8", Interval(-0.004, -0.02, 0.012), True),
+        ("static_int8", Interval(-0.03, -0.12, 0.1), False),  # of few photos; weight-only int8 is nearly exact
+        ("weight_only_int8", Interval(-0.03, -0.12, 0.1), True),
+        ("weight_only_int8", Interval(-0.03, -0.05, -0.01), False),
+        ("static_int8", Interval(0.01, -0.01, 0.03), True),
+    ],
+)
+def test_static_int8_is_a_default_only_where_its_estimate_is_good(form: str, relative: Interval, kept: bool) -> None:
+    change = Change(before=1.0, after=1.0 + relative.estimate, difference=relative, relative=relative)
+    assert _keeps_quality(form, change) is kept

@@ -36,6 +36,7 @@ from capprune_runtime.caption.proof import prove_golden
 from capprune_runtime.errors import BadModelFile, DataError, ExportError, UsageError
 
 CALIBRATION_SPLIT, CALIBRATION_PHOTOS = "train", 64
+LARGEST_STATIC_LOSS = 0.01  # of CIDEr-D, relative, by the estimate; beyond it static int8 is no default
 PROOF_REGIONS = 8  # sets of random regions on which an exported model is compared
 
 Say = Callable[[str], None]
@@ -231,11 +232,22 @@ def _settled(
     for form in _encoder_forms(encoder_weights):
         whole = bootstrap_change(before, photos.cider_d(target.encoder(form, calibration), target.decoder(plan).data))
         say(f"with the encoder in {form}: {told(whole)}")
-        if wanted.encoder_weights is not None or not costs_too_much(whole):
+        if wanted.encoder_weights is not None or _keeps_quality(form, whole):
             return plan, form, whole
     if encoder_weights != EncoderWeights.FLOAT32:
         say("keeping the encoder in float32")
     return plan, EncoderWeights.FLOAT32, change
+
+
+def _keeps_quality(form: str, change: Change) -> bool:
+    """Whether an encoder's form may be a default.
+
+    Few photos give a wide interval, which forgives everything. Static int8 has a nearly exact alternative of the same
+    size, so its estimate counts as well.
+    """
+    estimate = 0.0 if change.relative is None else change.relative.estimate
+    doubtful = form == EncoderWeights.STATIC_INT8 and estimate < -LARGEST_STATIC_LOSS
+    return not doubtful and not costs_too_much(change)
 
 
 def _encoder_forms(first: str) -> tuple[str, ...]:
