@@ -10,7 +10,6 @@ import pytest
 from capprune.exporting.quality import LARGEST_LOSS
 from cli.conftest import Walk, capprune
 
-
 INT8_ENCODERS = ("static_int8", "weight_only_int8")  # the second where the first costs too much
 
 
