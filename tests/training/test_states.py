@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -104,6 +104,15 @@ def test_state_that_a_kill_left_without_its_name_is_the_newest(tmp_path: Path, u
     assert_same_weights(folder, undisturbed)
 
 
+@pytest.fixture
+def in_a_terminal() -> Iterator[None]:
+    """SIGHUP as in a terminal, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
 def test_lost_terminal_and_preemption_save_and_end_with_143(name: str, tmp_path: Path, undisturbed: Path) -> None:
     folder = tmp_path / "run"
@@ -115,7 +124,8 @@ def test_lost_terminal_and_preemption_save_and_end_with_143(name: str, tmp_path:
     assert_same_weights(folder, undisturbed)
 
 
-def test_hangup_is_ignored_under_nohup(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("in_a_terminal")
+def test_hangup_is_ignored_under_nohup() -> None:
     from capprune_runtime.stopping import stopping_signals
 
     assert signal.SIGHUP in stopping_signals()
