@@ -41,7 +41,7 @@ class Unverified(PlainOnnx):
 class Mislabelled(PlainOnnx):
     kind = "tflite"
 
-class WithoutStatic(TfliteTarget):
+class WithoutStatic(TfliteTarget):  # its static int8 is refused by the verifier
     def write_encoder(self, converted, weights, calibration):
         if weights == "static_int8":
             return super().write_encoder(converted, "float32", ())[:1000]
@@ -118,12 +118,15 @@ def test_files_that_the_verifier_refuses_never_become_a_bundle(
 @pytest.mark.usefixtures("installed")
 @pytest.mark.usefixtures("installed")
 def test_a_default_encoder_that_the_verifier_refuses_is_replaced_and_a_chosen_one_is_not(tmp_path: Path) -> None:
-    draw_scenes(tmp_path / "scenes", count={"train": 2, "val": 2}, seed=1, size=64)
+    draw_scenes(tmp_path / "scenes", count={"train": 2, "val": 100}, seed=1, size=64)
     said: list[str] = []
-    wanted = Wanted(target="without_static", weights="int8", data=tmp_path / "scenes", photos=2)
+    wanted = Wanted(target="without_static", weights="int8", data=tmp_path / "scenes")
     made = export(random_run("retention"), tmp_path / "bundle", wanted, said.append)
     assert made.bundle.manifest.quantisation.encoder == "weight_only_int8"
     assert any("cannot be computed in int8" in line for line in said)
+    few: list[str] = []
+    export(random_run("retention"), tmp_path / "few", replace(wanted, photos=99), few.append)
+    assert any("99 photos of val cannot tell" in line for line in few)
     with pytest.raises(BundleError):
         export(random_run("retention"), tmp_path / "other", replace(wanted, encoder_weights="static_int8"))
     assert not (tmp_path / "other").exists()

@@ -88,6 +88,7 @@ class Target(ABC):
         encoder_weights: Supported quantisations of the encoder's weights.
         plans: Supported plans for the decoder's matrices, the default first: some of `balanced`, `size`, `auto` and
             `given`.
+        static_by_default: Whether static int8 is the default of the encoder's weights, if it costs little.
     """
 
     kind: ClassVar[str]
@@ -96,6 +97,7 @@ class Target(ABC):
     weights: ClassVar[tuple[str, ...]] = tuple(Weights)
     encoder_weights: ClassVar[tuple[str, ...]] = tuple(EncoderWeights)
     plans: ClassVar[tuple[str, ...]] = (SIZE,)
+    static_by_default: ClassVar[bool] = False
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
@@ -151,7 +153,7 @@ class Target(ABC):
             weights: One of `weights`.
             calibrated: Whether there are photos to calibrate on.
         """
-        wanted = [EncoderWeights.STATIC_INT8] if calibrated else []
+        wanted = [EncoderWeights.STATIC_INT8] if calibrated and cls.static_by_default else []
         wanted += [EncoderWeights.WEIGHT_ONLY_INT8]
         able = [one for one in wanted if weights != Weights.FLOAT32 and one in cls.encoder_weights]
         return able[0] if able else EncoderWeights.FLOAT32

@@ -27,6 +27,7 @@ class TfliteTarget(Target):
         "tflite: sparse matrices run in the stock runtime's sparse kernels, which pays from about 93 % sparsity"
     )
     plans: ClassVar[tuple[str, ...]] = (BALANCED, SIZE, AUTO, GIVEN)
+    static_by_default: ClassVar[bool] = True
 
     def convert_encode(self) -> bytes:
         """See `Target.convert_encode`."""

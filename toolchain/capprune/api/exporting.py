@@ -108,7 +108,8 @@ def export(
         weights: How the decoder's weights are quantised: `float32`, `int8` or `codebook4`; by default `int8` if the target
             has it.
         encoder_weights: `float32`, `weight_only_int8` or `static_int8`. By default `float32` beside float32 `weights`,
-            otherwise `static_int8` if there are photos to calibrate on, else `weight_only_int8`.
+            otherwise `static_int8` for TFLite if at least 100 photos of val tell that it costs little, else
+            `weight_only_int8`.
         plan: `balanced` (fastest within half of the bytes of dense int8, the default for TFLite), `size` (the default
             for ONNX), `auto` (fastest as measured here), forms by tensor name, or the path of a JSON file of these.
         costs: Cost table of the processor that the bundle is for: a shipped name or a JSON file.

@@ -29,7 +29,7 @@ SLOWER = (
 @click.option(
     "--encoder-weights",
     help="float32, weight_only_int8 (a quarter of the bytes), or static_int8 (calibrated on photos of --data)."
-    "  [default: float32 with --weights float32; else static_int8 if there are photos, or weight_only_int8]",
+    "  [default: float32 with --weights float32; else static_int8 where val shows that it costs little, or weight_only_int8]",
 )
 @click.option(
     "--plan",

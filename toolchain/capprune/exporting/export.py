@@ -36,6 +36,7 @@ from capprune_runtime.caption.proof import prove_golden
 from capprune_runtime.errors import BadModelFile, DataError, ExportError, UsageError
 
 CALIBRATION_SPLIT, CALIBRATION_PHOTOS = "train", 64
+PHOTOS_FOR_STATIC = 100  # of val; what fewer say of an encoder's static int8 is chance
 LARGEST_STATIC_LOSS = 0.01  # of CIDEr-D, relative, by the estimate; beyond it static int8 is no default
 PROOF_REGIONS = 8  # sets of random regions on which an exported model is compared
 
@@ -50,7 +51,8 @@ class Wanted:
         target: A name of `capprune_exporters.targets.registry.TARGETS`.
         weights: Quantisation of the decoder's weights, one of the target's.
         encoder_weights: Quantisation of the encoder's weights, one of the target's. By default float32 beside float32
-            `weights`, otherwise static int8 if there are photos to calibrate on, else weight-only int8.
+            `weights`; otherwise static int8 if the target gains from it and enough val photos tell what it costs, else
+            weight-only int8.
         plan: `balanced` (by a cost table), `size`, `auto` (by measurement), or the form of some tensors by name; by default
             the first plan of the target.
         costs: Cost table of the processor that the bundle is for: a shipped name or a JSON file.
@@ -117,7 +119,7 @@ def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = l
     photos = _photos(run, wanted) if {wanted.weights, encoder_weights} != {"float32"} else None
     target.convert(say)
     if wanted.encoder_weights is None:
-        encoder_weights = _verified(target, encoder_weights, calibration, say)
+        encoder_weights = _verified(target, encoder_weights, calibration, photos, say)
     plan, encoder_weights, change = _settled(target, plan, encoder_weights, photos, wanted, calibration, say)
     decoder = target.decoder(plan)
     plan = plan.as_stored({tensor.name: tensor.form for tensor in decoder.tensors})
@@ -184,14 +186,21 @@ def _calibration(run: LoadedRun, folder: Path | None, encoder_weights: str) -> C
     return calibration
 
 
-def _verified(target: Target, encoder_weights: str, calibration: Calibration | None, say: Say) -> str:
-    """Return a default quantisation of the encoder that a bundle may hold."""
-    if encoder_weights == EncoderWeights.STATIC_INT8:
-        try:
-            target.verify_encoder(target.encoder(encoder_weights, calibration))
-        except BadModelFile as error:
-            say(f"this encoder cannot be computed in int8 ({error.what}), so it is stored as weight_only_int8")
-            return EncoderWeights.WEIGHT_ONLY_INT8
+def _verified(
+    target: Target, encoder_weights: str, calibration: Calibration | None, photos: ValidationPhotos | None, say: Say
+) -> str:
+    """Return a default quantisation of the encoder that a bundle may hold and whose cost can be measured."""
+    if encoder_weights != EncoderWeights.STATIC_INT8:
+        return encoder_weights
+    count = 0 if photos is None else len(photos)
+    if count < PHOTOS_FOR_STATIC:
+        say(f"{count} photos of val cannot tell what static_int8 costs, so the encoder is stored as weight_only_int8")
+        return EncoderWeights.WEIGHT_ONLY_INT8
+    try:
+        target.verify_encoder(target.encoder(encoder_weights, calibration))
+    except BadModelFile as error:
+        say(f"this encoder cannot be computed in int8 ({error.what}), so it is stored as weight_only_int8")
+        return EncoderWeights.WEIGHT_ONLY_INT8
     return encoder_weights
 
 
