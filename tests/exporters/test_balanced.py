@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sparse_matrix import sparse_matrix
 
 from capprune_exporters.balanced import SHARE, plan_balanced, predict
 from capprune_exporters.cost_table import CostTable, Product, read_cost_table, shipped_tables
-from capprune_exporters.plan import AS_FAST, Matrix, plan_by_size
+from capprune_exporters.plan import AS_FAST, plan_by_size
 from capprune_exporters.tflite.single import WEIGHT, single_product
 from capprune_exporters.tflite.sparse import make_sparse
 from capprune_runtime.errors import ConfigError
@@ -19,18 +20,12 @@ from capprune_runtime.errors import ConfigError
 TABLE = read_cost_table("x86-64", "--costs")
 
 
-def sparse(rows: int, columns: int, sparsity: float, block: int = 1) -> Matrix:
-    draw = np.random.default_rng(rows)
-    kept = np.repeat(draw.random((rows, columns // block)) >= sparsity, block, axis=1)
-    return (draw.standard_normal((rows, columns)) * kept).astype(np.float32)
-
-
 MATRICES = {
-    "embedding": sparse(1000, 64, 0.97),
-    "scattered": sparse(1024, 512, 0.985),
-    "output": sparse(1000, 256, 0.93),
-    "blocks": sparse(512, 256, 0.95, block=16),
-    "tiny": sparse(8, 16, 0.5),
+    "embedding": sparse_matrix(1000, 64, 0.97),
+    "scattered": sparse_matrix(1024, 512, 0.985),
+    "output": sparse_matrix(1000, 256, 0.93),
+    "blocks": sparse_matrix(512, 256, 0.95, block=16),
+    "tiny": sparse_matrix(8, 16, 0.5),
 }
 LOOKED_UP = ("embedding",)
 
@@ -72,7 +67,7 @@ def test_a_balanced_decoder_has_at_most_half_the_bytes_of_dense_int8() -> None:
 
 
 def test_a_dense_model_is_stored_dense() -> None:
-    dense = {"output": sparse(512, 256, 0.0), "blocks": sparse(512, 128, 0.0)}
+    dense = {"output": sparse_matrix(512, 256, 0.0), "blocks": sparse_matrix(512, 128, 0.0)}
     assert set(plan_balanced(dense, (), "int8", TABLE).forms.values()) == {"dense_int8"}
     assert set(plan_balanced(dense, (), "float32", TABLE).forms.values()) == {"dense_float32"}
 

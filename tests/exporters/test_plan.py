@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sparse_matrix import sparse_matrix
 
 from capprune_exporters.plan import (
     AS_FAST,
-    Matrix,
     candidates,
     in_blocks,
     plan_as_given,
@@ -16,19 +16,12 @@ from capprune_exporters.plan import (
 )
 from capprune_runtime.errors import UsageError
 
-
-def sparse(rows: int, columns: int, sparsity: float, block: int = 1) -> Matrix:
-    draw = np.random.default_rng(rows)
-    kept = np.repeat(draw.random((rows, columns // block)) >= sparsity, block, axis=1)
-    return (draw.standard_normal((rows, columns)) * kept).astype(np.float32)
-
-
 MATRICES = {
-    "embedding": sparse(300, 64, 0.97),
-    "scattered": sparse(256, 128, 0.97),
-    "blocks": sparse(192, 128, 0.95, block=16),
-    "denser": sparse(160, 128, 0.7),
-    "tiny": sparse(8, 16, 0.5),
+    "embedding": sparse_matrix(300, 64, 0.97),
+    "scattered": sparse_matrix(256, 128, 0.97),
+    "blocks": sparse_matrix(192, 128, 0.95, block=16),
+    "denser": sparse_matrix(160, 128, 0.7),
+    "tiny": sparse_matrix(8, 16, 0.5),
 }
 
 

@@ -71,7 +71,7 @@ def test_the_bundle_to_ship_is_small_and_keeps_the_quality(document: dict[str, A
     shipped = row(document, "sparse", "ai-edge-litert", "int8")
     assert shipped["bundle_bytes"] <= 5_000_000
     assert shipped["cider_d"] >= 0.98 * row(document, "sparse", "torch")["cider_d"]
-    assert 0 < shipped["identical"] <= document["test_scenes"]
+    assert shipped["identical"] >= 0.5 * document["test_scenes"]  # int8 takes another word of nearly equal score
 
 
 def test_the_bundle_to_ship_is_smaller_than_dense_int8(document: dict[str, Any]) -> None:

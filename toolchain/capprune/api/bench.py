@@ -227,7 +227,7 @@ def thread_counts(threads: Threads) -> tuple[int, ...]:
 
 
 def doubled(processors: int) -> list[int]:
-    """Return 2, 4, 8 … and the number of processors itself, as far as an interpreter takes so many threads."""
+    """Return 2, 4, 8 … below the number of processors, and that number; an interpreter takes at most `MOST_THREADS`."""
     most = min(processors, MOST_THREADS)
     return sorted({count for power in range(1, 7) if (count := 2**power) < most} | ({most} - {0, 1}))
 
