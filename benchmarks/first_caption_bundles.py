@@ -93,20 +93,13 @@ def _export(run: LoadedRun, variant: Bundle, data: Path, folder: Path, progress:
     ):
         quantisation = replace(like.manifest.quantisation, encoder=form)
         manifest = replace(like.manifest, quantisation=quantisation)
-        _write(verified(rival_bundle(replace(like, manifest=manifest), rival, encoder)), folder / name)
+        verified(rival_bundle(replace(like, manifest=manifest), rival, encoder)).write_files(folder / name)
         progress.say(f"packing {name}")
         pack(folder / name, packed_place(folder / name))  # rivals too, as zeros of dense weights pack well
 
 
 def _by_name(rivals: tuple[Rival, ...]) -> Mapping[str, Rival]:
     return {rival.name: rival for rival in rivals}
-
-
-def _write(bundle: Bundle, folder: Path) -> None:
-    for name, content in bundle.files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
 
 
 def _key(run: Path, variant: Bundle, data: Path) -> str:

@@ -167,10 +167,7 @@ def verified(rival: Bundle) -> Bundle:
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / rival.place.name
-        for name, data in rival.files.items():
-            path = place / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        rival.write_files(place)
         return verify_bundle(place)
 
 

@@ -74,6 +74,13 @@ class Bundle:
         """The bytes of the decoder's model file."""
         return self.files[self.manifest.decoder.file]
 
+    def write_files(self, folder: Path) -> None:
+        """Write every file into a folder, which is made where it is missing."""
+        for name, content in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
 
 def verify_bundle(place: Path, cache: Path | None = None) -> Bundle:
     """Read and check a whole bundle.

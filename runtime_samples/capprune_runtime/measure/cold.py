@@ -111,10 +111,7 @@ def _on_disk(bundle: Path | Bundle, folder: Path) -> Path:
         return bundle
     if bundle.place.exists():
         return bundle.place
-    for name, content in bundle.files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    bundle.write_files(folder)
     return folder
 
 
