@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from capprune.cli.export import _what_is_faster
 from capprune.exporting.quality import LARGEST_LOSS
+from capprune_exporters.plan import Plan
 from cli.conftest import Walk, capprune
 
 INT8_ENCODERS = ("static_int8", "weight_only_int8")  # the second where the first costs too much
@@ -114,3 +117,20 @@ def test_a_plan_of_another_bundle_can_be_given_and_a_wrong_one_is_refused(
 def test_forms_that_do_not_exist_are_usage_errors(walk: Walk, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = capprune("export", walk.run, *arguments, "--out", tmp_path / "bundle")
     assert done.code == 2 and arguments[-2] in done.err and not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("made", "weights", "named", "unnamed"),
+    [
+        ("size", "int8", "--plan balanced", "--weights"),
+        ("balanced", "int8", "--plan auto", "--plan balanced"),
+        ("measured", "int8", "pruning.block=1x16", "--plan"),
+        ("balanced", "float32", "--weights int8", "--plan"),
+    ],
+)
+def test_a_slow_plan_names_what_would_change_it_and_was_not_chosen(
+    made: str, weights: str, named: str, unnamed: str
+) -> None:
+    bundle = SimpleNamespace(made=SimpleNamespace(plan=Plan(weights, made, ())))
+    note = _what_is_faster(bundle)  # type: ignore[arg-type]
+    assert named in note and unnamed not in note

@@ -12,11 +12,6 @@ from capprune.cli.progress import TerminalProgress
 from capprune_exporters.targets.registry import TARGETS
 from capprune_exporters.weight_forms import Weights
 
-SLOWER = (
-    "note: this decoder is smaller than dense int8 but slower: --plan balanced trades bytes for time, --plan auto takes the "
-    "fastest form of each matrix on this machine, and pruning in blocks (pruning.block=1x16) is faster than both"
-)
-
 
 @click.command()
 @click.argument("run", type=Place(file_okay=False))
@@ -115,7 +110,7 @@ def _show(bundle: ExportedBundle, run: Path) -> None:
             f"{predicted.dense_int8_us:.0f} µs with every matrix dense in int8"
         )
         if predicted.slower:
-            echo(SLOWER)
+            echo(_what_is_faster(bundle))
     echo(
         f"exported {bundle.place} in {bundle.seconds:.0f} s: {sum(sizes.values()):,} bytes, "
         f"decoder {sizes[manifest.decoder.file]:,}"
@@ -123,3 +118,17 @@ def _show(bundle: ExportedBundle, run: Path) -> None:
     if bundle.packed is not None:
         echo(f"packed {bundle.packed}: {bundle.packed.stat().st_size:,} bytes")
     echo(f"next: capprune validate {bundle.place} --data FOLDER --reference {run}")
+
+
+def _what_is_faster(bundle: ExportedBundle) -> str:
+    """Return a note for a decoder that is smaller than dense int8 but slower."""
+    plan = bundle.made.plan
+    faster = ["pruning in blocks (pruning.block=1x16) is faster than both"]
+    if plan.weights != Weights.INT8:
+        faster.insert(0, "--weights int8 lets matrices be computed in int8")
+    else:
+        if plan.made != "measured":
+            faster.insert(0, "--plan auto takes the fastest form of each matrix on this machine")
+        if plan.made != "balanced":
+            faster.insert(0, "--plan balanced trades bytes for time")
+    return f"note: this decoder is smaller than dense int8 but slower: {', and '.join(faster)}"
