@@ -123,12 +123,12 @@ def _show(bundle: ExportedBundle, run: Path) -> None:
 def _what_is_faster(bundle: ExportedBundle) -> str:
     """Return a note for a decoder that is smaller than dense int8 but slower."""
     plan = bundle.made.plan
-    faster = ["pruning in blocks (pruning.block=1x16) is faster than both"]
+    faster = ["pruning in blocks (pruning.block=1x16) is faster still"]
     if plan.weights != Weights.INT8:
         faster.insert(0, "--weights int8 lets matrices be computed in int8")
     else:
         if plan.made != "measured":
             faster.insert(0, "--plan auto takes the fastest form of each matrix on this machine")
-        if plan.made != "balanced":
+        if plan.made not in ("balanced", "measured"):
             faster.insert(0, "--plan balanced trades bytes for time")
     return f"note: this decoder is smaller than dense int8 but slower: {', and '.join(faster)}"
