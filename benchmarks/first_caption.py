@@ -125,7 +125,7 @@ def _warm(timed: Measurement, row: SpeedRow) -> dict[str, Any]:
 
 
 def _against(name: str, one: Compared, timed: Mapping[str, Measurement]) -> dict[str, Any]:
-    """Return how many times faster the caption of the bundle that this one is a rival of is."""
+    """Return how many times faster the bundle under test captions than this baseline."""
     if one.against is None:
         return {"against": None, "faster": None, "reason": ""}
     faster, reason = faster_caption(timed[one.against], timed[name])

@@ -1,4 +1,4 @@
-"""The bundles that first_caption.py compares: exports of the ready run and its rivals, kept in a cache folder."""
+"""The bundles that first_caption.py compares: exports of the ready run and its baselines, kept in a cache folder."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ from capprune.exporting.calls import calls_of
 from capprune.exporting.export import calibration_photos
 from capprune.training.progress import Progress
 from capprune.training.run import BEST, LoadedRun, load_run
+from capprune_exporters.baselines import (
+    DENSE_FLOAT32,
+    DENSE_INT8,
+    Baseline,
+    baseline_bundle,
+    tflite_baselines,
+    verified,
+)
 from capprune_exporters.pack.capz import pack
-from capprune_exporters.rivals import DENSE_FLOAT32, DENSE_INT8, Rival, rival_bundle, tflite_rivals, verified
 from capprune_exporters.targets.target import find_target
 from capprune_exporters.weight_forms import EncoderWeights
 from capprune_runtime.bundle.manifest import MANIFEST
@@ -82,9 +89,9 @@ def _export(run: LoadedRun, variant: Bundle, data: Path, folder: Path, progress:
     target.convert(progress.say)
     float32 = target.encoder(EncoderWeights.FLOAT32)
     int8 = target.encoder(EncoderWeights.STATIC_INT8, partial(calibration_photos, run, data))
-    own = Rival("blocks", variant.decoder, variant.manifest.quantisation.decoder)
-    ready, dense = _by_name(target.rivals()), _by_name(tflite_rivals(variant.decoder))
-    for name, like, rival, encoder, form in (
+    own = Baseline("blocks", variant.decoder, variant.manifest.quantisation.decoder)
+    ready, dense = _by_name(target.baselines()), _by_name(tflite_baselines(variant.decoder))
+    for name, like, baseline, encoder, form in (
         ("float32", bundle, ready[DENSE_FLOAT32], float32, EncoderWeights.FLOAT32),
         ("int8", bundle, ready[DENSE_INT8], int8, EncoderWeights.STATIC_INT8),
         ("blocks", variant, own, int8, EncoderWeights.STATIC_INT8),
@@ -93,13 +100,13 @@ def _export(run: LoadedRun, variant: Bundle, data: Path, folder: Path, progress:
     ):
         quantisation = replace(like.manifest.quantisation, encoder=form)
         manifest = replace(like.manifest, quantisation=quantisation)
-        verified(rival_bundle(replace(like, manifest=manifest), rival, encoder)).write_files(folder / name)
+        verified(baseline_bundle(replace(like, manifest=manifest), baseline, encoder)).write_files(folder / name)
         progress.say(f"packing {name}")
-        pack(folder / name, packed_place(folder / name))  # rivals too, as zeros of dense weights pack well
+        pack(folder / name, packed_place(folder / name))  # baselines too, as zeros of dense weights pack well
 
 
-def _by_name(rivals: tuple[Rival, ...]) -> Mapping[str, Rival]:
-    return {rival.name: rival for rival in rivals}
+def _by_name(baselines: tuple[Baseline, ...]) -> Mapping[str, Baseline]:
+    return {baseline.name: baseline for baseline in baselines}
 
 
 def _key(run: Path, variant: Bundle, data: Path) -> str:

@@ -12,7 +12,7 @@ PARTS = ("encoder", "steps", "host")
 
 
 def first_caption_section(document: Document | None) -> str:
-    """Return the section with download size, cold start and warm captions of the ready run's bundles and their dense rivals.
+    """Return the section with download size, cold start and warm captions of the ready run's bundles and their dense baselines.
 
     Without a document, it has the commands to measure them.
     """
@@ -29,7 +29,7 @@ def first_caption_section(document: Document | None) -> str:
     if all("parts_ms" in one for one in rows):
         parts = (
             "A warm caption, ms: encoder + steps + host = total, medians with p10 to p90, and with the interval of the total. "
-            "The host is the search and all other code outside the interpreter. The last column compares a rival's total with "
+            "The host is the search and all other code outside the interpreter. The last column compares a baseline's total with "
             "that of the bundle it was made from: the default export, or the blocks variant with a static int8 encoder."
         )
         columns = ["", *PARTS, "total", "calls of the step", "its bundle is"]
@@ -60,7 +60,7 @@ def _total(one: Document) -> str:
 
 
 def _other(one: Document) -> str:
-    """Return how much faster the bundle is that this one is a rival of."""
+    """Return how many times faster the bundle under test is than this baseline."""
     if one["against"] is None:
         return ""
     if one["faster"] is None:

@@ -22,7 +22,7 @@ from capprune.devices import BenchJob, open_device
 from capprune.metrics.speed import compare
 from capprune.ready import READY
 from capprune.training.progress import Lines
-from capprune_exporters.rivals import DENSE_INT8, rival_bundle, tflite_rivals, verified
+from capprune_exporters.baselines import DENSE_INT8, baseline_bundle, tflite_baselines, verified
 from capprune_runtime.atomic import write_text
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.errors import CapPruneError
@@ -88,8 +88,8 @@ def measure(places: Mapping[str, Path], parent: Path, data: Path, *, limit: int 
 
 def time_steps(bundles: Mapping[str, Bundle], rounds: int) -> dict[str, dict[str, Any]]:
     """Return the median step and caption of every bundle, and how many times longer its step takes in dense int8."""
-    rivals = {name: _in_dense_int8(bundle) for name, bundle in bundles.items()}
-    job = BenchJob([*bundles.values(), *rivals.values()], rounds=rounds, beam=BEAM, threads=THREADS)
+    baselines = {name: _in_dense_int8(bundle) for name, bundle in bundles.items()}
+    job = BenchJob([*bundles.values(), *baselines.values()], rounds=rounds, beam=BEAM, threads=THREADS)
     timed = open_device("local").bench(job, lambda *_: None)
     found = {}
     for place, name in enumerate(bundles):
@@ -104,8 +104,8 @@ def time_steps(bundles: Mapping[str, Bundle], rounds: int) -> dict[str, dict[str
 
 
 def _in_dense_int8(bundle: Bundle) -> Bundle:
-    rival = next(one for one in tflite_rivals(bundle.decoder) if one.name == DENSE_INT8)
-    return verified(rival_bundle(bundle, rival, bundle.encoder))
+    baseline = next(one for one in tflite_baselines(bundle.decoder) if one.name == DENSE_INT8)
+    return verified(baseline_bundle(bundle, baseline, bundle.encoder))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -44,22 +44,22 @@ def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> li
 def _paired(groups: Sequence[Group], rows: Sequence[Row]) -> Iterator[tuple[Group, Group]]:
     uniform = [group for group in groups if group.keys in UNIFORM]
     for group in groups:
-        rivals = [one for one in groups if one.method == DENSE and _epochs(one) <= _epochs(group)]
+        baselines = [one for one in groups if one.method == DENSE and _epochs(one) <= _epochs(group)]
         if group.keys.get(OBJECTIVE) == "scst":
             starts = {row.start for row in rows if row.run in group.runs}
             yield from ((group, one) for one in groups if starts & set(one.runs))
-        elif group.method == "keep" and rivals:
-            seeds = {one.name: _seeds(one, rows) & _seeds(group, rows) for one in rivals}
-            yield group, max(rivals, key=lambda one: (len(seeds[one.name]), _cider(one)))
+        elif group.method == "keep" and baselines:
+            seeds = {one.name: _seeds(one, rows) & _seeds(group, rows) for one in baselines}
+            yield group, max(baselines, key=lambda one: (len(seeds[one.name]), _cider(one)))
         elif any(key in group.keys for key in LIMITS):
             yield from ((group, one) for one in uniform)
 
 
 def _in_blocks(groups: Sequence[Group], rows: Sequence[Row]) -> Iterator[tuple[Group, Group]]:
     for group in groups:
-        rivals = [one for one in groups if one.method == DENSE and _shape(one) == _shape(group)]
-        if group.keys.get(BLOCK, "none") != "none" and rivals:
-            yield group, max(rivals, key=lambda one: (len(_seeds(one, rows) & _seeds(group, rows)), _cider(one)))
+        baselines = [one for one in groups if one.method == DENSE and _shape(one) == _shape(group)]
+        if group.keys.get(BLOCK, "none") != "none" and baselines:
+            yield group, max(baselines, key=lambda one: (len(_seeds(one, rows) & _seeds(group, rows)), _cider(one)))
 
 
 def _shape(group: Group) -> dict[str, Any]:

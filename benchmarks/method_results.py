@@ -21,7 +21,7 @@ PAIRS = ("row", "compared with row", "seeds", "CIDEr-D", "the other's CIDEr-D", 
 
 
 def methods_section(document: Document | None) -> str:
-    """Return the section with every method at its target, rivals of equal size, caption statistics, and the cost."""
+    """Return the section with every method at its target, baselines of equal size, caption statistics, and the cost."""
     return _section("## Pruning methods", document, ROWS, COMMAND)
 
 
@@ -40,7 +40,7 @@ def _section(title: str, document: Document | None, rows: Sequence[Wanted], comm
         _what(document),
         table((*SETTINGS, *FIGURES), [[*line.cells, *_quality(line.group)] for line in exact]),
         _other_formats(other),
-        _rivals(found, exact),
+        _baselines(found, exact),
         _pairs(document, [*exact, *other]),
         "Health of the captions, and cost of the training with the run that a row starts from. Words: different words in all "
         "captions. Bad endings: captions that stop at a word such as *a* or *of*. Length: words per caption.",
@@ -140,7 +140,7 @@ def _health(line: Line, document: Document) -> list[str]:
     ]
 
 
-def _rivals(found: Mapping[Wanted, Document | None], lines: Sequence[Line]) -> str:
+def _baselines(found: Mapping[Wanted, Document | None], lines: Sequence[Line]) -> str:
     """Return the dense model whose file size is nearest to that of the supermask at 97.5 %."""
     sparse = found.get(Wanted("lstm", 0.975, "supermask"))
     promised = [group for group in found.values() if group is not None]
@@ -155,13 +155,13 @@ def _rivals(found: Mapping[Wanted, Document | None], lines: Sequence[Line]) -> s
     if sparse is None or "decoder_bytes" not in sparse["figures"] or not dense:
         return ""
     size = sparse["figures"]["decoder_bytes"]["mean"]
-    rival = min(
+    baseline = min(
         dense, key=lambda line: abs(line.group["figures"]["decoder_bytes"]["mean"] - size) if line.group else size
     )
-    assert rival.group is not None, "it has a size"
-    its_size, its_score = _mean(rival.group, "decoder_bytes", ",.0f"), _mean(rival.group, "cider_d", ".4f")
+    assert baseline.group is not None, "it has a size"
+    its_size, its_score = _mean(baseline.group, "decoder_bytes", ",.0f"), _mean(baseline.group, "cider_d", ".4f")
     return (
-        f"At equal bytes: the dense model of row {rival.number} ({its_size} bytes) has CIDEr-D {its_score}, the supermask at "
+        f"At equal bytes: the dense model of row {baseline.number} ({its_size} bytes) has CIDEr-D {its_score}, the supermask at "
         f"97.5 % ({size:,.0f} bytes) {_mean(sparse, 'cider_d', '.4f')}."
     )
 

@@ -52,7 +52,7 @@ ROOMS = {
         "pack",
         "plan",
         "balanced",
-        "rivals",
+        "baselines",
         "targets",
         "ledger",
     ],

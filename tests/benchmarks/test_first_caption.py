@@ -43,21 +43,23 @@ def checked(document: dict[str, Any]) -> dict[str, Any]:
     return rows
 
 
-def test_a_packed_bundle_is_timed_cold_and_warm_beside_a_rival(measured: Measured, photo: Path, tmp_path: Path) -> None:
+def test_a_packed_bundle_is_timed_cold_and_warm_beside_a_baseline(
+    measured: Measured, photo: Path, tmp_path: Path
+) -> None:
     packed = tmp_path / "small.capz"
     pack(measured.bundle, packed)
     compared = {"packed": Compared(packed, None), "folder": Compared(measured.bundle, "packed")}
     document = first_caption.measure(photo, compared, cold=2, warm=10)
-    ours, rival = checked(document).values()
-    assert ours["download_bytes"] == packed.stat().st_size < rival["download_bytes"]
-    assert ours["caption"] == rival["caption"] and ours["steps"] == rival["steps"]
-    assert (ours["against"], rival["against"]) == (None, "packed")
+    ours, baseline = checked(document).values()
+    assert ours["download_bytes"] == packed.stat().st_size < baseline["download_bytes"]
+    assert ours["caption"] == baseline["caption"] and ours["steps"] == baseline["steps"]
+    assert (ours["against"], baseline["against"]) == (None, "packed")
     text = first_caption_section({**document, "command": "python x"})
     assert f"{packed.stat().st_size:,}" in text and "encoder | steps | host | total" in text and "python x" in text
 
 
 @pytest.mark.slow
-def test_the_default_export_and_the_blocks_variant_are_timed_beside_their_dense_rivals(
+def test_the_default_export_and_the_blocks_variant_are_timed_beside_their_dense_baselines(
     measured: Measured, photo: Path, tmp_path: Path
 ) -> None:
     cache, out = tmp_path / "cache", tmp_path / "first_caption.json"
@@ -102,6 +104,6 @@ def test_section_says_how_to_measure_what_is_not_there() -> None:
     assert "benchmarks/first_caption.py" in first_caption_section(None)
 
 
-def test_a_rival_that_is_faster_makes_its_bundle_slower_in_the_section() -> None:
+def test_a_baseline_that_is_faster_makes_its_bundle_slower_in_the_section() -> None:
     row = {"against": "x", "faster": {"low": 0.4, "estimate": 0.5, "high": 0.8}, "reason": ""}
     assert _other(row) == "2.00x slower [1.25, 2.50]"

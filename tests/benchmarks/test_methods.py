@@ -165,7 +165,7 @@ def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict
     assert line(section, method="supermask", target="37 µs")["seeds"] == "1"
 
 
-def test_tuned_and_limited_runs_stand_beside_their_rivals(document: dict[str, Any]) -> None:
+def test_tuned_and_limited_runs_stand_beside_their_baselines(document: dict[str, Any]) -> None:
     limited, _, rewarded, _, tuned, _ = document["pairs"]
     assert tuned["against"] == "dense"  # of those with as many epochs the best
     assert tuned["seeds"] == [1, 8888] and limited["seeds"] == [8888]
@@ -206,7 +206,7 @@ def test_ratios_are_never_under_one() -> None:
     assert ratio(1.001, "faster", "slower") == "equal" and ratio(None, "faster", "slower") == "—"
 
 
-def test_budget_and_rival_of_equal_bytes_are_told(document: dict[str, Any]) -> None:
+def test_budget_and_baseline_of_equal_bytes_are_told(document: dict[str, Any]) -> None:
     section = methods_section(document)
     runs = len({row["run"] for row in document["rows"] if row["status"] == "done"})
     assert "trained on 100 photos with embedding 256, hidden 512, attention 512, context 512" in section

@@ -19,7 +19,7 @@ from cli.conftest import Walk, capprune
 ROUNDS = 12
 
 
-def test_rivals_are_made_from_the_bundle_alone_and_timed_in_the_same_rounds(walk: Walk) -> None:
+def test_baselines_are_made_from_the_bundle_alone_and_timed_in_the_same_rounds(walk: Walk) -> None:
     done = capprune("bench", walk.bundle, "--baselines", "--rounds", ROUNDS, "--json")
     assert done.code == 0, done.err
     document = done.document
@@ -68,23 +68,23 @@ def test_a_run_without_baselines_is_refused(walk: Walk) -> None:
     assert done.code == 2 and "--baselines" in json.loads(done.out)["try"]
 
 
-def test_the_rivals_of_an_onnx_bundle_need_its_run(walk: Walk) -> None:
+def test_the_baselines_of_an_onnx_bundle_need_its_run(walk: Walk) -> None:
     bundle = verify_bundle(walk.bundle)
     files = {**bundle.files, bundle.manifest.decoder.file: b"\x08\x0a no TFL3 here"}
     with pytest.raises(UsageError, match="made from its run") as refused:
-        bench_api.rivals_of(dataclasses.replace(bundle, files=files), None)
+        bench_api.baselines_of(dataclasses.replace(bundle, files=files), None)
     assert refused.value.hint == "add --run RUN"
 
 
 def test_a_run_that_the_bundle_was_not_made_from_is_refused(walk: Walk) -> None:
-    from capprune.exporting.rivals import rivals_of_run
+    from capprune.exporting.baselines import baselines_of_run
     from capprune.training.run import load_run
 
     bundle = verify_bundle(walk.bundle)
     pruning = dataclasses.replace(bundle.manifest.pruning, kept_weights=bundle.manifest.pruning.kept_weights - 1)
     other = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, pruning=pruning))
     with pytest.raises(UsageError, match="not made from this run"):
-        rivals_of_run(load_run(walk.run), other, lambda message: None)
+        baselines_of_run(load_run(walk.run), other, lambda message: None)
 
 
 def test_the_help_names_the_rounds_that_a_device_makes() -> None:

@@ -102,7 +102,7 @@ def test_every_chart_has_its_table_and_the_keyboard_reaches_all(chromium: str, p
                 tab.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")
             )
         assert seen[0] == "Skip to the content"
-        order = [seen.index(f"{title}: chart") for title in ("Speed beside its rivals", "How it was trained")]
+        order = [seen.index(f"{title}: chart") for title in ("Speed beside its baselines", "How it was trained")]
         assert order == sorted(order) and "Where the zeros are: table" in seen
 
 

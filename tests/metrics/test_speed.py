@@ -158,9 +158,9 @@ def timed_with(threads: int, *typical_us: float, **environment: Any) -> list[Mea
 
 def test_a_row_is_compared_with_the_bundle_of_the_same_number_of_threads() -> None:
     measurements = [*timed_with(1, 40, 120), *timed_with(2, 20, 20.1)]
-    one, rival, two, other = compared(measurements)
-    assert [row.threads for row in (one, rival, two, other)] == [1, 1, 2, 2]
-    assert rival.faster is not None and 2.8 < rival.faster.estimate < 3.2
+    one, baseline, two, other = compared(measurements)
+    assert [row.threads for row in (one, baseline, two, other)] == [1, 1, 2, 2]
+    assert baseline.faster is not None and 2.8 < baseline.faster.estimate < 3.2
     assert (two.reason, other.reason) == (ITSELF, OVERLAP)
 
 

@@ -31,7 +31,7 @@ def gates_of(pruner: SupermaskPruner) -> torch.Tensor:
 def test_the_gates_nearest_to_0_bring_it_to_the_target_exactly(sparsity: float) -> None:
     pruner = pruner_of(sparsity=sparsity)
     before = gates_of(pruner)
-    moved = pruner.settle()
+    moved = pruner.reach_target()
     after = gates_of(pruner)
     changed = before != after
     size = pruner.supermask.size
@@ -45,13 +45,13 @@ def test_the_gates_nearest_to_0_bring_it_to_the_target_exactly(sparsity: float) 
 def test_a_model_at_its_target_is_left_alone() -> None:
     pruner = pruner_of(sparsity=0.5, tolerance=0.05)
     before = gates_of(pruner)
-    assert pruner.at_target() and pruner.settle() == 0
+    assert pruner.at_target() and pruner.reach_target() == 0
     assert torch.equal(gates_of(pruner), before)
 
 
 def test_blocks_count_all_their_weights() -> None:
     pruner = pruner_of(sparsity=0.9, block="1x16")
-    pruner.settle()
+    pruner.reach_target()
     assert pruner.blocks.widths
     assert pruner.sparsity() == pytest.approx(0.9, abs=16 / pruner.supermask.size)
 
@@ -62,7 +62,7 @@ def test_a_limit_in_microseconds_closes_only_what_costs_time() -> None:
         for gate in pruner.gates.values():
             gate.abs_()
     before = {name: gate.detach().clone() for name, gate in pruner.gates.items()}
-    assert not pruner.at_target() and pruner.settle() > 0 and pruner.at_target()
+    assert not pruner.at_target() and pruner.reach_target() > 0 and pruner.at_target()
     assert pruner.costs()["step_us"] == pytest.approx(16.0, abs=0.01)
     changed = {name for name, gate in pruner.gates.items() if not torch.equal(gate, before[name])}
     assert changed == {"query.weight", "rnn.weight", "output.weight"}
@@ -74,6 +74,6 @@ def test_of_two_limits_neither_is_passed_and_the_harder_one_is_used_up(opened: b
     with torch.no_grad():
         for gate in pruner.gates.values():
             gate.abs_().mul_(1 if opened else -1)
-    assert not pruner.at_target() and pruner.settle() > 0 and pruner.at_target()
+    assert not pruner.at_target() and pruner.reach_target() > 0 and pruner.at_target()
     shares = [pruner.costs()["step_us"] / 16.0, pruner.costs()["bytes"] / 12_000]
     assert max(shares) == pytest.approx(1, abs=0.02)

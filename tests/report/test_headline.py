@@ -98,7 +98,7 @@ def test_what_does_not_belong_to_the_bundle_is_named(bundle: Bundle) -> None:
     assert warnings(dataclasses.replace(found, validated=(own,))) == ()
 
 
-def test_speed_stands_beside_its_rivals() -> None:
+def test_speed_stands_beside_its_baselines() -> None:
     measurements = [measurement(str(us), rounds(np.full(30, float(us)), seed=us)) for us in (40, 120, 41)]
     rows = compare(measurements, ["this bundle", "dense float32", "dense int8"])
     tile = tiles(sources(), Figures(None, None, rows))["Speed"]

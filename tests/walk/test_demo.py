@@ -32,7 +32,7 @@ def test_demo_ends_with_a_report_of_one_small_file(document: dict[str, Any]) -> 
     page = Path(document["report"])
     assert page.name == "report.html" and page.stat().st_size < 3_000_000
     text = page.read_text()
-    for heading in ("What it says", "Speed beside its rivals", "Where the zeros are", "Where the bytes are"):
+    for heading in ("What it says", "Speed beside its baselines", "Where the zeros are", "Where the bytes are"):
         assert f">{heading}</h2>" in text
     assert "Not on this page" not in text  # nothing is missing
 
@@ -75,7 +75,7 @@ def test_the_bundle_to_ship_is_small_and_keeps_the_quality(document: dict[str, A
 
 
 def test_the_bundle_to_ship_is_smaller_than_dense_int8(document: dict[str, Any]) -> None:
-    own, *rivals = document["rivals"]
-    dense = next(rival for rival in rivals if rival["name"] == "tflite dense int8")
+    own, *baselines = document["baselines"]
+    dense = next(baseline for baseline in baselines if baseline["name"] == "tflite dense int8")
     assert own["decoder_bytes"] < 0.5 * dense["decoder_bytes"]
     assert own["step_us"] > 0 and dense["step_us"] > 0  # times are for benchmarks, not for tests

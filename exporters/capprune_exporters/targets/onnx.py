@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from capprune_exporters.baselines import Baseline, onnx_baselines
 from capprune_exporters.cost_table import CostTable
 from capprune_exporters.onnx.convert import convert_onnx
 from capprune_exporters.onnx.models import encoder_onnx
 from capprune_exporters.onnx.weights import make_gapped
 from capprune_exporters.plan import Plan
-from capprune_exporters.rivals import Rival, onnx_rivals
 from capprune_exporters.stored import SparseModel
 from capprune_exporters.targets.target import Target
 
@@ -48,6 +48,6 @@ class OnnxTarget(Target):
         """See `Target.write_decoder`."""
         return make_gapped(converted, weights=plan.quantised, names=self.calls.matrices, dynamic=True)
 
-    def rivals(self) -> tuple[Rival, ...]:
-        """See `Target.rivals`."""
-        return onnx_rivals(self.step, self.calls.matrices)
+    def baselines(self) -> tuple[Baseline, ...]:
+        """See `Target.baselines`."""
+        return onnx_baselines(self.step, self.calls.matrices)

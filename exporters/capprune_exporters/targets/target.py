@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from capprune_exporters.balanced import plan_balanced
+from capprune_exporters.baselines import Baseline
 from capprune_exporters.cost_table import DEFAULT_COSTS, CostTable, read_cost_table
 from capprune_exporters.plan import Matrix, Plan, plan_as_given, plan_by_measurement, plan_by_size
-from capprune_exporters.rivals import Rival
 from capprune_exporters.stored import SparseModel
 from capprune_exporters.targets.registry import TARGETS
 from capprune_exporters.weight_forms import EncoderWeights, Weights
@@ -136,7 +136,7 @@ class Target(ABC):
             plan: The result of `plan`.
         """
 
-    def rivals(self) -> tuple[Rival, ...]:
+    def baselines(self) -> tuple[Baseline, ...]:
         """Return the decoder in every form of the target, for comparisons only."""
         return ()
 

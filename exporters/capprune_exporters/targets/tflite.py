@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+from capprune_exporters.baselines import Baseline, tflite_baselines
 from capprune_exporters.plan import Plan
-from capprune_exporters.rivals import Rival, tflite_rivals
 from capprune_exporters.stored import SparseModel
 from capprune_exporters.targets.target import AUTO, BALANCED, GIVEN, SIZE, Target
 from capprune_exporters.tflite.convert import convert
@@ -55,11 +55,11 @@ class TfliteTarget(Target):
         made = make_sparse(converted, one_row=True, plan=forms, weights=plan.quantised, names=matrices)
         return SparseModel(self._with_metadata(made.data), made.tensors)
 
-    def rivals(self) -> tuple[Rival, ...]:
-        """See `Target.rivals`."""
+    def baselines(self) -> tuple[Baseline, ...]:
+        """See `Target.baselines`."""
         matrices = self.calls.matrices
         plan = dict.fromkeys(stored_names(self.step, matrices), "dense_float32")
-        return tflite_rivals(make_sparse(self.step, one_row=True, plan=plan, names=matrices).data)
+        return tflite_baselines(make_sparse(self.step, one_row=True, plan=plan, names=matrices).data)
 
     def operator_of(self, error: BadModelFile) -> str | None:
         """See `Target.operator_of`; the verifier has only the operator's number."""

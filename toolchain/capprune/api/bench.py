@@ -34,7 +34,7 @@ Threads = int | Sequence[int] | Literal["auto"]
 
 @dataclass(frozen=True)
 class BenchResult:
-    """The times of a bundle and of its rivals.
+    """The times of a bundle and of its baselines.
 
     Attributes:
         document: What `capprune bench --json` prints.
@@ -143,7 +143,7 @@ def bench(
         progress: Is told how far the work is.
 
     Raises:
-        UsageError: The run is not the bundle's, the bundle needs one for its rivals, or there is no such number of
+        UsageError: The run is not the bundle's, the bundle needs one for its baselines, or there is no such number of
             threads.
         DeviceError: The device cannot be reached or used.
         BundleError: A bundle cannot be run.
@@ -154,7 +154,7 @@ def bench(
     from capprune_runtime.measure.cooldown import Gate
 
     if run is not None and not baselines:
-        raise UsageError("a run is for making rivals", where="--run", hint="add --baselines")
+        raise UsageError("a run is for making baselines", where="--run", hint="add --baselines")
     opened = open_device(device, python=python)
     return bench_bundle(
         verify_bundle(optional_path(bundle) or ready_bundle()),
@@ -189,8 +189,8 @@ def bench_bundle(
     from capprune_runtime.measure.bench import bench_document
 
     first, *others = thread_counts(threads)
-    names, rivals = rivals_of(bundle, run, progress) if baselines else (["this bundle"], [])
-    job = BenchJob([bundle, *rivals], rounds=rounds, beam=beam, threads=first, cold_loads=cold_loads, gate=gate)
+    names, timed_beside = baselines_of(bundle, run, progress) if baselines else (["this bundle"], [])
+    job = BenchJob([bundle, *timed_beside], rounds=rounds, beam=beam, threads=first, cold_loads=cold_loads, gate=gate)
     device = device or open_device(LOCAL)
     if gate is not None and gate.timeout_s:
         progress.say(f"the rounds begin once the device is cool, or after {gate.timeout_s:g} s")
@@ -249,8 +249,8 @@ def _counted(counts: Iterable[int]) -> str:
     return "one thread" if last == "1" else f"{last} threads"
 
 
-def rivals_of(bundle: Bundle, run: Path | None, progress: Progress = SILENT) -> tuple[list[str], list[Bundle]]:
-    """Return the names of all rows, the bundle's own first, and its rivals, verified.
+def baselines_of(bundle: Bundle, run: Path | None, progress: Progress = SILENT) -> tuple[list[str], list[Bundle]]:
+    """Return the names of all rows, the bundle's own first, and its baselines, verified.
 
     Args:
         bundle: What is timed.
@@ -260,22 +260,24 @@ def rivals_of(bundle: Bundle, run: Path | None, progress: Progress = SILENT) -> 
     Raises:
         UsageError: The bundle is an ONNX one and no run is given, or it was not made from the run.
     """
-    from capprune_exporters.rivals import own_form, rival_bundle, tflite_rivals, verified
+    from capprune_exporters.baselines import baseline_bundle, own_form, tflite_baselines, verified
     from capprune_runtime.formats import model_kind
 
     if run is not None:
-        from capprune.exporting.rivals import rivals_of_run
+        from capprune.exporting.baselines import baselines_of_run
         from capprune.training.run import load_run
 
-        found = rivals_of_run(load_run(run), bundle, progress.say)
+        found = baselines_of_run(load_run(run), bundle, progress.say)
     elif model_kind(bundle.decoder) == "tflite":
-        found = [(rival, bundle.encoder) for rival in tflite_rivals(bundle.decoder)]
+        found = [(baseline, bundle.encoder) for baseline in tflite_baselines(bundle.decoder)]
     else:
-        raise UsageError("the rivals of an ONNX bundle are made from its run", where=bundle.place, hint="add --run RUN")
-    own = own_form(bundle, tuple(rival for rival, _ in found))
-    others = [(rival, encoder) for rival, encoder in found if (rival.kind, rival.name) != ("tflite", own)]
-    names = [f"this bundle: {own or 'its own plan'}", *(f"{rival.kind} {rival.name}" for rival, _ in others)]
-    return names, [verified(rival_bundle(bundle, rival, encoder)) for rival, encoder in others]
+        raise UsageError(
+            "the baselines of an ONNX bundle are made from its run", where=bundle.place, hint="add --run RUN"
+        )
+    own = own_form(bundle, tuple(baseline for baseline, _ in found))
+    others = [(baseline, encoder) for baseline, encoder in found if (baseline.kind, baseline.name) != ("tflite", own)]
+    names = [f"this bundle: {own or 'its own plan'}", *(f"{baseline.kind} {baseline.name}" for baseline, _ in others)]
+    return names, [verified(baseline_bundle(bundle, baseline, encoder)) for baseline, encoder in others]
 
 
 def _gate_text(cooldown: Cooldown) -> str:

@@ -99,7 +99,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """A form of the sparse model's decoder, timed interleaved with the others, one thread.
 
     Attributes:
@@ -121,7 +121,7 @@ class DemoResult:
         folder: Scenes, runs, bundles and results.
         seconds: How long it took.
         rows: The table.
-        rivals: The int8 bundle and the same model in other forms.
+        baselines: The int8 bundle and the same model in other forms.
         page: The report; None without the extra `report`.
         parity: For each model, whether the one exported in float32 generates the trained one's captions.
     """
@@ -129,7 +129,7 @@ class DemoResult:
     folder: Path
     seconds: float
     rows: tuple[Row, ...]
-    rivals: tuple[Rival, ...]
+    baselines: tuple[Baseline, ...]
     page: Path | None
     parity: Mapping[str, bool]
 
@@ -139,7 +139,7 @@ class DemoResult:
             "seconds": self.seconds,
             "test_scenes": SCENES["test"],
             "rows": [asdict(row) for row in self.rows],
-            "rivals": [asdict(rival) for rival in self.rivals],
+            "baselines": [asdict(baseline) for baseline in self.baselines],
             "report": None if self.page is None else str(self.page),
         }
 
@@ -149,7 +149,10 @@ class DemoResult:
 
     def beside_dense_int8(self) -> str:
         """Return how the int8 bundle compares with the same model dense in int8, as a sentence."""
-        own, dense = self.rivals[0], next(rival for rival in self.rivals if rival.name.endswith("dense int8"))
+        own, dense = (
+            self.baselines[0],
+            next(baseline for baseline in self.baselines if baseline.name.endswith("dense int8")),
+        )
         size, time = dense.decoder_bytes / own.decoder_bytes, dense.step_us / own.step_us
         return (
             f"beside the same model dense in int8 ({dense.decoder_bytes:,} bytes, {dense.step_us:.0f} µs a step, "
@@ -205,8 +208,8 @@ def demo(*, out: Place = "demo", cache: Place | None = None, progress: Progress 
         for name, (model, weights) in BUNDLES.items()
         if weights == "float32"
     }
-    rivals = tuple(Rival(row.name, row.decoder_bytes, row.latency.step.p50_us) for row in timed.rows)
-    result = DemoResult(folder, time.monotonic() - began, tuple(rows), rivals, page, parity)
+    baselines = tuple(Baseline(row.name, row.decoder_bytes, row.latency.step.p50_us) for row in timed.rows)
+    result = DemoResult(folder, time.monotonic() - began, tuple(rows), baselines, page, parity)
     write_text(folder / "results.json", json.dumps({"schema_version": 1, **result.as_json()}, indent=2) + "\n")
     return result
 
@@ -258,7 +261,7 @@ def _timed(out: Path, progress: Progress) -> BenchResult:
     from capprune_runtime.bundle.verify import verify_bundle
     from capprune_runtime.measure.results import write_document
 
-    with _step("timing the sparse model beside its rivals", progress):
+    with _step("timing the sparse model beside its baselines", progress):
         bundle = verify_bundle(out / "bundles" / SMALL)
         timed = bench_bundle(bundle, baselines=True, rounds=ROUNDS, progress=progress)
     write_document(timed.document, out / "bench.json")

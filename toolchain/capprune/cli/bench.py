@@ -86,11 +86,11 @@ def command(
     threads: Threads,
     as_json: bool,
 ) -> None:
-    """Time a bundle here or on a device, interleaved with its rivals.
+    """Time a bundle here or on a device, interleaved with its baselines.
 
     A round is one caption of a golden photo by each of them, so that a slow moment meets all alike. Medians carry 95 %
     bootstrap intervals; a speed-up is printed only where the intervals do not overlap, and
-    never on an emulated processor. With --baselines the rivals are made from the bundle's own weights; --run adds ONNX.
+    never on an emulated processor. With --baselines the baselines are made from the bundle's own weights; --run adds ONNX.
 
     \b
     Example:

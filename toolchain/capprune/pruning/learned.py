@@ -108,18 +108,18 @@ class SupermaskPruner(TargetedPruner):
         return {goal.costs.unit: goal.costs.total(kept) for goal in self.goals if goal.costs}
 
     def at_target(self) -> bool:
-        """Within `pruning.tolerance` of what should be left; of several limits the one that is hardest to keep counts."""
+        """Return whether every limit is met within `pruning.tolerance`."""
         return abs(max(map(self._excess, self.goals))) <= self.config.tolerance
 
     def _excess(self, goal: Goal) -> float:
-        """By what share more is left than the goal says; negative if less is."""
+        """Return the relative excess of kept weights or cost over a goal; negative below it."""
         if goal.costs is None:
             return (1 - self.supermask.sparsity()) / (1 - goal.sparsity) - 1
         most = goal.costs.total(self._sizes()) - goal.costs.fixed
         return (goal.costs.total(self.kept()) - goal.costs.fixed) / most / (1 - goal.sparsity) - 1
 
     @torch.no_grad()
-    def settle(self) -> int:
+    def reach_target(self) -> int:
         """Close the lowest open gates until no limit is missed; where too few are open, open the highest closed ones."""
         if self.at_target():
             return 0
@@ -131,7 +131,7 @@ class SupermaskPruner(TargetedPruner):
         return moved
 
     def _move(self, goal: Goal) -> int:
-        """Bring what open gates cost to a goal, by the gates nearest to 0; how many."""
+        """Open or close the gates nearest to 0 until their cost meets a goal. Returns the number of gates changed."""
         share = goal.costs.weight if goal.costs else dict.fromkeys(self.gates, 1.0)
         widths = self.blocks.widths
         values = torch.cat([gate.flatten() for gate in self.gates.values()])

@@ -93,20 +93,20 @@ class Pruner:
         return {}
 
     def costs(self) -> dict[str, float]:
-        """What the model costs now, in bytes or microseconds, where these have a limit."""
+        """Return the current cost of the model, in bytes or microseconds, for every limit that the config sets."""
         return {}
 
     def at_target(self) -> bool:
-        """Whether a checkpoint of now is as sparse as was asked for."""
+        """Return whether the current masks meet the configured sparsity."""
         return True
 
-    def settle(self) -> int:
-        """Bring a run that ends beside its target to it; how many gates were moved."""
+    def reach_target(self) -> int:
+        """Force the masks onto the target after the last step. Returns the number of gates changed."""
         return 0
 
 
 class TargetedPruner(Pruner):
-    """What all methods share that aim at a share of the weights.
+    """Base class of the methods that prune to a configured share of the weights.
 
     Args:
         model: The model whose layers are pruned.

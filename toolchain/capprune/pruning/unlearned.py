@@ -1,4 +1,4 @@
-"""The rivals: masks that follow from a rule, not from learning.
+"""The baselines: masks that follow from a rule, not from learning.
 
 - *gradual*: Zhu and Gupta, "To prune, or not to prune" (2017): the smallest weights go little by little while it trains.
 - *hard*: the smallest weights of a trained model go at once, and what is left is trained again.

@@ -33,7 +33,7 @@ MISSING = {
     "layers": "sparsity of layers and curves of training (give the run)",
     "ledger": "the ledger of bytes (give the bundle)",
     "quality": "quality and parity (give what `capprune validate --json` wrote)",
-    "speed": "speed beside its rivals (give what `capprune bench --baselines --json` wrote)",
+    "speed": "speed beside its baselines (give what `capprune bench --baselines --json` wrote)",
     "photos": "photos (give --data)",
 }
 

@@ -141,12 +141,12 @@ def _speed(sources: Sources, figures: Figures) -> Tile | None:
     where = measurement.environment
     if where.emulated or where.stand_in is not None:
         return Tile("Speed", "not told", "An emulated processor or a stand-in tells nothing of a device's speed.")
-    note = f"a step of the decoder, one row, {where.threads} thread, median; no rivals were timed beside it."
+    note = f"a step of the decoder, one row, {where.threads} thread, median; no baselines were timed beside it."
     return Tile("Speed", microseconds(measurement.latency.step.p50_us), note)
 
 
 def _against(row: SpeedRow) -> str:
-    """A rival in the words of the headline."""
+    """A baseline in the words of the headline."""
     took = f"{row.name} {microseconds(row.step.estimate)}"
     if row.faster is None:
         return took if row.reason == ITSELF else f"{took} ({row.reason})"

@@ -26,7 +26,7 @@ BENCH_COLUMNS = (
 
 
 def speed_section(sources: Sources, rows: Sequence[SpeedRow]) -> Section | None:
-    """Rivals side by side where there was a bench, else the times of the validations."""
+    """Baselines side by side where there was a bench, else the times of the validations."""
     if sources.bench is not None and rows:
         return _bench_section(sources.bench.measurements, sources.bench.names, rows)
     measured = [one.measurement for one in sources.validated]
@@ -36,7 +36,7 @@ def speed_section(sources: Sources, rows: Sequence[SpeedRow]) -> Section | None:
     return Section(
         "latency",
         "How long it takes",
-        "Measured while the captions were made; no rivals were timed beside it.",
+        "Measured while the captions were made; no baselines were timed beside it.",
         *_charts(named, (_times(measured),)),
     )
 
@@ -45,7 +45,7 @@ def _bench_section(measurements: Sequence[Measurement], names: Sequence[str], ro
     counts = [str(count) for count in dict.fromkeys(one.environment.threads for one in measurements)]
     text = (
         f"The same model in every form, {len(measurements[0].captions)} interleaved rounds, {', '.join(counts)} "
-        f"thread{'' if counts == ['1'] else 's'}, in one run. Rival rows have the same encoder in the same form. A factor "
+        f"thread{'' if counts == ['1'] else 's'}, in one run. Baseline rows have the same encoder in the same form. A factor "
         "compares rows of the same number of threads. It stands only where the 95 % intervals of the two medians do not overlap."
     )
     cells = tuple(
@@ -61,7 +61,7 @@ def _bench_section(measurements: Sequence[Measurement], names: Sequence[str], ro
         for row in rows
     )
     charts, grids = _charts(list(zip(names, measurements, strict=True)), (Grid(BENCH_COLUMNS, cells),))
-    return Section("speed", "Speed beside its rivals", text, charts, grids)
+    return Section("speed", "Speed beside its baselines", text, charts, grids)
 
 
 def _charts(

@@ -30,8 +30,8 @@ def commands_section(sources: Sources, command: Sequence[str]) -> Section:
             split = ("--split", one.scored.data.split)
             lines.append(_line("validate", bundle.place, "--data", "FOLDER", *split, *reference, "--json"))
     if sources.bench is not None and bundle is not None:
-        rivals = ("--baselines",) if len(sources.bench.measurements) > 1 else ()
-        lines.append(_line("bench", bundle.place, *rivals, "--json"))
+        baselines = ("--baselines",) if len(sources.bench.measurements) > 1 else ()
+        lines.append(_line("bench", bundle.place, *baselines, "--json"))
     lines.append(_line(*command))
     text = "The seed stands in the config, so that training again gives the same run on the same machine and versions."
     return Section("repeat", "How to repeat it", text, commands=tuple(lines))

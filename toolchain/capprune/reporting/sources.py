@@ -102,7 +102,7 @@ class Validated:
 
 @dataclass(frozen=True)
 class Bench:
-    """A results document of `capprune bench`: the bundle first, its rivals after it."""
+    """A results document of `capprune bench`: the bundle first, its baselines after it."""
 
     path: Path
     measurements: tuple[Measurement, ...]

@@ -25,7 +25,7 @@ PREFIX = f"{ENCODER}."
 INT8 = 127  # the largest integer of a filter
 
 
-class Table(Protocol):
+class InputTable(Protocol):
     """The model's input for the photos of a split, memory-mapped or not: takes indices `(P,)`, returns one row each."""
 
     shape: tuple[int, ...]
@@ -40,12 +40,12 @@ class ChosenRows:
         shape: Shape of the chosen rows.
     """
 
-    def __init__(self, table: Table, rows: Sequence[int]) -> None:
+    def __init__(self, table: InputTable, rows: Sequence[int]) -> None:
         self._table, self._rows = table, np.asarray(rows, np.int64)
         self.shape: tuple[int, ...] = (len(self._rows), *table.shape[1:])
 
     def __getitem__(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """See `Table`."""
+        """See `InputTable`."""
         return self._table[self._rows[np.asarray(photos, np.int64)]]
 
 
@@ -140,7 +140,7 @@ class Sight:
         self._learns = config.train
         self._frozen = () if self.encoder is None else self.encoder.network.frozen_layers(config.frozen_blocks)
 
-    def __call__(self, table: Table, photos: npt.NDArray[np.int64]) -> Tensor:
+    def __call__(self, table: InputTable, photos: npt.NDArray[np.int64]) -> Tensor:
         """Return the features `(P, R, F)` of some photos.
 
         The table holds features. For a trained encoder it holds pixels `(S, S, 3)` or the output of the frozen blocks
@@ -166,7 +166,7 @@ class Sight:
         """Return the decoder, joined with the encoder's network if it is trained."""
         return Joined(decoder, None if self.encoder is None else self.encoder.network)
 
-    def settle(self) -> list[nn.Parameter]:
+    def freeze_untrained(self) -> list[nn.Parameter]:
         """Freeze what is not trained, after gates and masks are added. Returns the trained weights of the encoder."""
         if self.encoder is None:
             return []

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from capprune.models.family import Decoder
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import Batches
-from capprune.training.encoder import Sight, Table
+from capprune.training.encoder import InputTable, Sight
 from capprune_runtime.bundle.vocabulary import END
 
 PROBED = 128  # validation photos that are scored with their own features and with those of another photo
@@ -145,7 +145,7 @@ class Watch:
         decoder: Decoder,
         sight: Sight,
         train: Sequence[Sequence[tuple[int, ...]]],
-        photos: Table,
+        photos: InputTable,
         captions: Sequence[Sequence[tuple[int, ...]]],
     ) -> None:
         self._decoder, self._sight, self._photos = decoder, sight, photos

@@ -239,7 +239,7 @@ class Trainer:
 
     def _end_epoch(self, epoch: int, seconds: float) -> None:
         if self.step == self.steps and self.best_epoch < 0:  # every run ends with a model
-            self.settled = self.pruner.settle()
+            self.settled = self.pruner.reach_target()
         self.ranks.check_equal(self._digest() if self.ranks.place.world > 1 else "")
         captions = self.captions(self.validation, self.config.training.validation_photos)
         judged = self.ranks.first_does(lambda: self._judge(epoch, seconds, captions))

@@ -18,7 +18,7 @@ from capprune.models.family import Decoder
 from capprune.models.search import Walk, beam
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import IGNORED, Batch, with_captions
-from capprune.training.encoder import Table
+from capprune.training.encoder import InputTable
 from capprune.training.reward import CaptionReward
 from capprune.training.word_loss import word_loss
 from capprune_runtime.bundle.vocabulary import END, PAD, START, UNKNOWN
@@ -91,7 +91,7 @@ class Distillation(CrossEntropy):
     def __init__(
         self,
         teacher: Decoder,
-        seen: Table,
+        seen: InputTable,
         config: DistillationConfig,
         max_tokens: int,
         *,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from capprune.training.batches import BatchSource
-from capprune.training.encoder import Table
+from capprune.training.encoder import InputTable
 from capprune.training.health import Sign
 
 
@@ -23,9 +23,9 @@ class Split:
     """
 
     names: Sequence[str]
-    features: Table
+    features: InputTable
     captions: Sequence[Sequence[tuple[int, ...]]]
-    taught: Table | None = None
+    taught: InputTable | None = None
     batches: BatchSource | None = None
 
 

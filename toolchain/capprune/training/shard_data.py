@@ -17,7 +17,7 @@ from capprune.data.vocabulary import CaptionTokens
 from capprune.data.words import require_readable
 from capprune.models.caption_model import FeatureExtractor
 from capprune.training.caption_tokens import caption_tokens, token_notes
-from capprune.training.encoder import ChosenRows, Table
+from capprune.training.encoder import ChosenRows, InputTable
 from capprune.training.streamed import (
     TOGETHER,
     Extractor,
@@ -64,9 +64,9 @@ class ShardRows:
     """Names, features and captions of a split's photos, in order."""
 
     names: Sequence[str]
-    features: Table
+    features: InputTable
     captions: Sequence[Sequence[tuple[int, ...]]]
-    taught: Table | None = None
+    taught: InputTable | None = None
 
 
 def read_shards(
@@ -143,7 +143,7 @@ def _validation(
     bar: Bar,
     extractor: Extractor | None,
     table: Callable[[ShardPhotos, Extractor | None], ShardTable],
-) -> tuple[Table, list[CaptionedPhoto]]:
+) -> tuple[InputTable, list[CaptionedPhoto]]:
     """Return the validation photos. They are a few hundred, so features or pixels are cached as for a data folder."""
     some, skip = SomePhotos(photos), config.data.broken == "skip"
     human = [CaptionedPhoto(name, "val", some.captions(name)) for name in some.names()]

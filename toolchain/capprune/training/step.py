@@ -22,7 +22,7 @@ from capprune.models.family import Decoder
 from capprune.pruning.pruner import Pruner
 from capprune.pruning.supermask import Gate, Supermask
 from capprune.training.batches import Batch, parts_of
-from capprune.training.encoder import Sight, Table
+from capprune.training.encoder import InputTable, Sight
 from capprune.training.objectives import Objective
 from capprune.training.ranks import Ranks
 from capprune_runtime.errors import CapPruneError
@@ -58,7 +58,7 @@ class Stepper:
         pruner: Pruner,
         objective: Objective,
         optimiser: torch.optim.Optimizer,
-        photos: Table,
+        photos: InputTable,
         learning_rate: Callable[[int], float],
     ) -> None:
         self._settings, self._folder, self._ranks = config.training, folder, ranks
@@ -184,7 +184,7 @@ def make_optimiser(decoder: Decoder, sight: Sight, pruner: Pruner, config: RunCo
     settings = config.training
     usual = {"eps": settings.adam_eps, "weight_decay": settings.weight_decay}
     groups: list[dict[str, Any]] = [{"params": weights, RATE: 1.0, **usual}]
-    if seen := sight.settle():
+    if seen := sight.freeze_untrained():
         groups.append({"params": seen, RATE: config.encoder.learning_rate / settings.learning_rate, **usual})
     if gates:
         groups.append({"params": gates, "lr": pruner.gate_learning_rate, "eps": pruner.gate_adam_eps})

@@ -129,7 +129,7 @@ class ShardTable:
             self._ahead.pop(photo, None)
 
     def __getitem__(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """See `capprune.training.encoder.Table`.
+        """See `capprune.training.encoder.InputTable`.
 
         Raises:
             DataError: A shard is missing or altered, or a photo cannot be decoded.

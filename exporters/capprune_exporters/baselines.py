@@ -1,4 +1,4 @@
-"""Rivals of a bundle: the same model with its weights in every other form that its runtime supports.
+"""Baselines of a bundle: the same model with its weights in every other form that its runtime supports.
 
     dense float32      computes with every zero, as a converter writes it
     dense int8         the same in int8: the result without pruning
@@ -50,7 +50,7 @@ Matrix = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """One storage of the model.
 
     Attributes:
@@ -69,7 +69,7 @@ class Rival:
         return model_kind(self.decoder)
 
 
-def tflite_rivals(step: bytes) -> tuple[Rival, ...]:
+def tflite_baselines(step: bytes) -> tuple[Baseline, ...]:
     """Return every TFLite form of a `step`.
 
     Args:
@@ -87,15 +87,15 @@ def tflite_rivals(step: bytes) -> tuple[Rival, ...]:
     }
     if any(in_blocks(matrix) for name, matrix in matrices.items() if name not in looked_up):
         forms[BLOCKS_INT8] = plan_by_size(matrices, looked_up, "int8").forms
-    found: dict[object, Rival] = {}  # keyed by forms, because a model without zeros has no sparse ones
+    found: dict[object, Baseline] = {}  # keyed by forms, because a model without zeros has no sparse ones
     for name, plan in forms.items():
         decoder = make_sparse(dense, one_row=True, plan=plan).data
         weights = "int8" if name in (DENSE_INT8, BLOCKS_INT8) else "float32"
-        found.setdefault(stored_forms(decoder), Rival(name, decoder, weights))
+        found.setdefault(stored_forms(decoder), Baseline(name, decoder, weights))
     return tuple(found.values())
 
 
-def onnx_rivals(step: bytes, names: Mapping[str, Matrix]) -> tuple[Rival, ...]:
+def onnx_baselines(step: bytes, names: Mapping[str, Matrix]) -> tuple[Baseline, ...]:
     """Return every ONNX form of a `step`; all are computed dense.
 
     Args:
@@ -105,16 +105,16 @@ def onnx_rivals(step: bytes, names: Mapping[str, Matrix]) -> tuple[Rival, ...]:
     from capprune_exporters.onnx.weights import make_gapped
 
     return (
-        Rival(DENSE_FLOAT32, make_gapped(step, names=names, sparse=False).data, "float32"),
-        Rival(DENSE_INT8, make_gapped(step, weights="int8", names=names, dynamic=True, sparse=False).data, "int8"),
-        Rival(SPARSE_FLOAT32, make_gapped(step, names=names).data, "float32"),
+        Baseline(DENSE_FLOAT32, make_gapped(step, names=names, sparse=False).data, "float32"),
+        Baseline(DENSE_INT8, make_gapped(step, weights="int8", names=names, dynamic=True, sparse=False).data, "int8"),
+        Baseline(SPARSE_FLOAT32, make_gapped(step, names=names).data, "float32"),
     )
 
 
-def own_form(bundle: Bundle, rivals: tuple[Rival, ...]) -> str | None:
-    """Return the name of the rival whose tensors are stored like those of the bundle."""
+def own_form(bundle: Bundle, baselines: tuple[Baseline, ...]) -> str | None:
+    """Return the name of the baseline whose tensors are stored like those of the bundle."""
     own = stored_forms(bundle.decoder)
-    return next((one.name for one in rivals if one.kind == "tflite" and stored_forms(one.decoder) == own), None)
+    return next((one.name for one in baselines if one.kind == "tflite" and stored_forms(one.decoder) == own), None)
 
 
 def stored_forms(step: bytes) -> tuple[tuple[tuple[int, ...], str, str], ...]:
@@ -129,45 +129,47 @@ def stored_forms(step: bytes) -> tuple[tuple[tuple[int, ...], str, str], ...]:
     )
 
 
-def rival_bundle(bundle: Bundle, rival: Rival, encoder: bytes) -> Bundle:
-    """Return a bundle with a rival: models, vocabulary, manifest, and the bundle's own golden photos for timing.
+def baseline_bundle(bundle: Bundle, baseline: Baseline, encoder: bytes) -> Bundle:
+    """Return a bundle with a baseline: models, vocabulary, manifest, and the bundle's own golden photos for timing.
 
-    An int8 rival may generate other captions for them than the expected ones. It is only for measurements.
+    An int8 baseline may generate other captions for them than the expected ones. It is only for measurements.
 
     Args:
         bundle: The bundle to compare with.
-        rival: The rival, which holds the decoder.
+        baseline: The baseline, which holds the decoder.
         encoder: An encoder of the same kind.
 
     Raises:
         ExportError: The two models have different formats.
     """
-    if model_kind(encoder) != rival.kind:
-        raise ExportError("encoder and decoder of a rival are not of one kind", where=rival.name, expected=rival.kind)
-    names = FORMATS[rival.kind].files
+    if model_kind(encoder) != baseline.kind:
+        raise ExportError(
+            "encoder and decoder of a baseline are not of one kind", where=baseline.name, expected=baseline.kind
+        )
+    names = FORMATS[baseline.kind].files
     kept = {name: data for name, data in bundle.files.items() if name.startswith(f"{GOLDEN_FOLDER}/")}
-    files = {names[0]: encoder, names[1]: rival.decoder, VOCABULARY: bundle.files[VOCABULARY], **kept}
+    files = {names[0]: encoder, names[1]: baseline.decoder, VOCABULARY: bundle.files[VOCABULARY], **kept}
     manifest = replace(
         bundle.manifest,
         encoder=EncoderSection(file=names[0]),
         decoder=DecoderSection(interface=bundle.manifest.interface, file=names[1]),
-        quantisation=QuantisationSection(encoder=bundle.manifest.quantisation.encoder, decoder=rival.weights),
+        quantisation=QuantisationSection(encoder=bundle.manifest.quantisation.encoder, decoder=baseline.weights),
         files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
     )
     text = json.dumps(manifest.as_json(), indent=2) + "\n"
-    place = Path(f"{rival.kind}-{rival.name}".replace(" ", "-"))
+    place = Path(f"{baseline.kind}-{baseline.name}".replace(" ", "-"))
     return Bundle(place, manifest, bundle.vocabulary, {MANIFEST: text.encode(), **files})
 
 
-def verified(rival: Bundle) -> Bundle:
-    """Return the rival after verification, which every bundle needs before it runs. Its place is a descriptive name.
+def verified(baseline: Bundle) -> Bundle:
+    """Return the baseline after verification, which every bundle needs before it runs. Its place is a descriptive name.
 
     Raises:
         BundleError: A rule is broken: a defect of the exporter.
     """
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / rival.place.name
-        rival.write_files(place)
+        place = Path(folder) / baseline.place.name
+        baseline.write_files(place)
         return verify_bundle(place)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from capprune.exporting.calls import calls_of
 from capprune.exporting.export import calibration_photos
 from capprune.training.run import LoadedRun
-from capprune_exporters.rivals import Rival
+from capprune_exporters.baselines import Baseline
 from capprune_exporters.targets.registry import TARGETS
 from capprune_exporters.targets.target import find_target
 from capprune_runtime.bundle.verify import Bundle
@@ -18,7 +18,7 @@ from capprune_runtime.formats import model_kind
 Say = Callable[[str], None]
 
 
-def rivals_of_run(run: LoadedRun, bundle: Bundle, say: Say) -> list[tuple[Rival, bytes]]:
+def baselines_of_run(run: LoadedRun, bundle: Bundle, say: Say) -> list[tuple[Baseline, bytes]]:
     """Return every form of a run's decoder for each of our targets, with an encoder in the bundle's form.
 
     Args:
@@ -45,7 +45,7 @@ def rivals_of_run(run: LoadedRun, bundle: Bundle, say: Say) -> list[tuple[Rival,
                 say(f"{name}: the encoder stays in float32, as the photos to calibrate on are not there: {folder}")
                 form = "float32"
             encoder = target.encoder(form, partial(calibration_photos, run, folder))
-        found += [(rival, encoder) for rival in target.rivals()]
+        found += [(baseline, encoder) for baseline in target.baselines()]
     return found
 
 
