@@ -187,7 +187,7 @@ def test_override_of_a_layer_wins(config: PruningConfig, expected: set[str]) -> 
 def test_rows_that_blocks_do_not_fill_stay_single_with_the_reason() -> None:
     blocks = find_blocks(decoder(hidden=40), pruning())  # rows of 16 + 16 + 40 weights
     assert blocks.widths == {}
-    assert blocks.left_single["rnn"] == "its rows of 72 weights are no multiple of 16"
+    assert blocks.left_single["rnn"] == "its rows of 72 weights are not a multiple of 16"
     assert set(blocks.left_single) == {"rnn", "query", "output"}
     assert set(find_blocks(decoder(hidden=40), pruning(query="none", output="none")).left_single) == {"rnn"}
 

@@ -112,8 +112,8 @@ def test_metrics_begin_with_what_has_blocks_and_what_could_not(run: Path, tmp_pa
     lines = read_metrics(tmp_path / "run")
     assert lines[0]["widths"] == {}
     assert lines[0]["left_single"] == {
-        "rnn": "its rows of 72 weights are no multiple of 16",
-        "query": "its rows of 40 weights are no multiple of 16",
+        "rnn": "its rows of 72 weights are not a multiple of 16",
+        "query": "its rows of 40 weights are not a multiple of 16",
     }
     assert not any("widths" in line for line in lines[1:])
 
@@ -144,4 +144,4 @@ def test_layers_that_stay_single_are_named_when_training_starts(
     )
     train_run(config, tmp_path / "run", tmp_path / "cache", Lines())
     told = capsys.readouterr().err
-    assert "rnn keeps single gates: its rows of 72 weights are no multiple of 16" in told
+    assert "rnn keeps single gates: its rows of 72 weights are not a multiple of 16" in told

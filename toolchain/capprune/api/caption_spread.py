@@ -64,7 +64,7 @@ def places_to_caption(on: str | None, workers: int | None, explain: Path | None)
 
 
 def can_be_spread(one: Named) -> bool:
-    """Whether another process can read a photo; standard input it cannot."""
+    """Return whether another process can read a photo; standard input it cannot."""
     return one.problem is None and str(one.path) != "-"
 
 

@@ -60,7 +60,7 @@ cache_option = click.option(
 
 
 def given(name: str) -> bool:
-    """Whether the running command was given a parameter, instead of its default."""
+    """Return whether the running command was given a parameter, instead of its default."""
     context = click.get_current_context()
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 

@@ -108,7 +108,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def _is_text(key: tuple[str, ...]) -> bool:
-    """Whether a key of the tree holds a text or a path; what `stages` holds are trees too."""
+    """Return whether a key of the tree holds a text or a path; what `stages` holds are trees too."""
     if "stages" in key[:1]:
         key = key[1:]
     model: type[BaseModel] = RunConfig

@@ -58,7 +58,7 @@ class RunConfig(Tree):
         )
 
     def trains_like(self, other: RunConfig) -> bool:
-        """Whether a run of this config may go on under the other: nothing differs that decides what it computes."""
+        """Return whether a run of this config may go on under the other: nothing differs that decides what it computes."""
         own = dict.fromkeys(OF_THE_MACHINE)
         return self._with_training(**own) == other._with_training(**own)
 

@@ -170,7 +170,7 @@ def _val_of_train(used: Sequence[FoundPhoto], share: float, found: FoundSet) -> 
 
 
 def _used(photo: FoundPhoto, book: LeftOutBook) -> bool:
-    """Whether a photo has captions. Everything that is left out is recorded."""
+    """Return whether a photo has captions. Everything that is left out is recorded."""
     spoken = sum(bool(words(caption)) for caption in photo.captions)
     if not spoken:
         book.add(WITHOUT_CAPTIONS, photo.name)

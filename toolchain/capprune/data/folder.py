@@ -88,7 +88,7 @@ class FolderContents:
         return self.folder / name
 
     def is_sidecar(self, name: str) -> bool:
-        """Whether a file has the name of a photo beside it, such as a.txt beside a.jpg."""
+        """Return whether a file has the name of a photo beside it, such as a.txt beside a.jpg."""
         stem = without_ending(name)
         return stem in self.stems or stem in self._photo_set
 
@@ -125,7 +125,7 @@ class FolderContents:
         return self._answers[asked]
 
     def names_one_photo(self, name: str) -> bool:
-        """Whether a name is the path of a photo file, or the base name of a single one."""
+        """Return whether a name is the path of a photo file, or the base name of a single one."""
         return name in self._photo_set or len(self._by_base.get(base_name(name), [])) == 1
 
     def _find(self, written: str, beside: str, near: Sequence[str]) -> str:
@@ -165,7 +165,7 @@ class FolderContents:
             )
 
     def _are_copies(self, names: Sequence[str]) -> bool:
-        """Whether photos of one base name are copies of the same file."""
+        """Return whether photos of one base name are copies of the same file."""
         return len(names) > 1 and len({self.path(name).read_bytes() for name in names}) == 1
 
 
@@ -174,7 +174,7 @@ def _is_number(stem: str) -> bool:
 
 
 def _may_be_one(name: str, other: str) -> bool:
-    """Whether two written names differ only in case, in leading folders, or by a missing ending."""
+    """Return whether two written names differ only in case, in leading folders, or by a missing ending."""
     ends = {ending(name), ending(other)} & ENDINGS
     short, long = sorted((f"/{loosely(name)}", f"/{loosely(other)}"), key=len)
     return len(ends) < 2 and long.endswith(short)

@@ -84,12 +84,12 @@ def mentioned_objects(caption: str) -> tuple[tuple[str | None, str], ...]:
 
 
 def names_main_object(caption: str, scene: Scene) -> bool:
-    """Whether the first object in a caption has the colour and shape of the scene's main object."""
+    """Return whether the first object in a caption has the colour and shape of the scene's main object."""
     return mentioned_objects(caption)[:1] == ((scene.main.colour, scene.main.shape),)
 
 
 def names_all_right(caption: str, scene: Scene) -> bool:
-    """Whether a caption names the main object first, and then only objects of the scene."""
+    """Return whether a caption names the main object first, and then only objects of the scene."""
     there = {(each.colour, each.shape) for each in scene.objects}
     return names_main_object(caption, scene) and set(mentioned_objects(caption)) <= there
 

@@ -11,7 +11,7 @@ from capprune_runtime.errors import DataError
 
 
 def is_plain_member(member: tarfile.TarInfo) -> bool:
-    """Whether a member is a plain file inside the archive: no link, no device, no absolute path, no `..`."""
+    """Return whether a member is a plain file inside the archive: no link, no device, no absolute path, no `..`."""
     name = PurePosixPath(member.name)
     return member.isreg() and not member.issparse() and not name.is_absolute() and ".." not in name.parts
 

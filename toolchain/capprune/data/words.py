@@ -84,5 +84,5 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _chooses_a_look(character: str) -> bool:
-    """Whether it is a variation selector, which changes the appearance of a character but not the word."""
+    """Return whether it is a variation selector, which changes the appearance of a character but not the word."""
     return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"

@@ -153,7 +153,7 @@ class Adb:
         return None if found is None else int(found[1]) / 10
 
     def is_there(self) -> bool:
-        """Whether the phone can be used now."""
+        """Return whether the phone can be used now."""
         try:
             done = self._ask("get-state")
         except DeviceError:

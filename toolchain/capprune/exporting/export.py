@@ -167,7 +167,7 @@ def _costs(target: type[Target], wanted: Wanted) -> CostTable | None:
 
 
 def _can_calibrate(run: LoadedRun, folder: Path | None) -> bool:
-    """Whether there are photos for the encoder's static int8. Region features come without an encoder."""
+    """Return whether there are photos for the encoder's static int8. Region features come without an encoder."""
     if folder is None or run.config.encoder.name == REGIONS:
         return False
     return CALIBRATION_SPLIT in load_caption_set(folder).splits
@@ -249,7 +249,7 @@ def _settled(
 
 
 def _keeps_quality(form: str, change: Change) -> bool:
-    """Whether an encoder's form may be a default.
+    """Return whether an encoder's form may be a default.
 
     Few photos give a wide interval, which forgives everything. Static int8 has a nearly exact alternative of the same
     size, so its estimate counts as well.

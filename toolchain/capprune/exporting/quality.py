@@ -100,7 +100,7 @@ def first_inputs(
 
 
 def costs_too_much(change: Change) -> bool:
-    """Whether the whole interval of the relative change is beyond the largest allowed loss."""
+    """Return whether the whole interval of the relative change is beyond the largest allowed loss."""
     return change.relative is not None and change.relative.high < -LARGEST_LOSS
 
 

@@ -81,7 +81,7 @@ class ZipMembers:
 
 
 def is_zip(data: bytes) -> bool:
-    """Whether the bytes start like a zip archive."""
+    """Return whether the bytes start like a zip archive."""
     return data[:4] == b"PK\x03\x04"
 
 

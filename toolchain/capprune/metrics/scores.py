@@ -83,7 +83,7 @@ def chosen_tokenizer(tokenizer: str, captions: Sequence[str] = ()) -> Tokenizer:
 
 
 def may_be_english(captions: Sequence[str]) -> bool:
-    """Whether nearly all captions are in ASCII letters, which is also true for other languages in Latin script."""
+    """Return whether nearly all captions are in ASCII letters, which is also true for other languages in Latin script."""
     own = sum(all(one.isascii() or not one.isalpha() for one in caption) for caption in captions)
     return own >= ENGLISH_SHARE * len(captions)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether the kernels for a CPU can take a tensor."""
+    """Return whether the kernels for a CPU can take a tensor."""
     return x.device.type == "cpu"
 
 

@@ -1,7 +1,7 @@
-"""Which matrices share a gate among blocks of weights: those that a decoder's step multiplies by one vector a word.
+"""Selects the matrices that are pruned in blocks: those that a decoder step multiplies by one vector per word.
 
-Unmodified runtimes have a kernel for 1x16 blocks in just these products. The embedding is looked up, the projections of
-`encode` serve all regions at once and the score of the attention runs as elementwise operators, so they stay single.
+Unmodified runtimes have a kernel for 1x16 blocks only for these products. The embedding is looked up, the projections of
+`encode` process all regions at once, and the attention score runs as elementwise operators. They are pruned weight by weight.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ WIDTHS: Mapping[BlockShape, int] = {"none": 1, "1x16": 16}
 
 @dataclass(frozen=True)
 class Blocks:
-    """Where gates stand for blocks.
+    """Modules with block gates.
 
     Attributes:
-        widths: Weights a gate, for every module with block gates.
-        left_single: Modules that should have had blocks but cannot, with the reason.
+        widths: Weights per gate, for every module with block gates.
+        left_single: Modules for which blocks were requested but are impossible, with the reason.
     """
 
     widths: Mapping[str, int] = field(default_factory=dict)
@@ -34,14 +34,14 @@ class Blocks:
 
 
 def find_blocks(model: nn.Module, config: PruningConfig) -> Blocks:
-    """Which modules get block gates.
+    """Return the modules that get block gates.
 
     Args:
-        model: Its matrices that are multiplied once per word can have blocks.
+        model: The model; matrices that are multiplied once per word can have blocks.
         config: The run's config.
 
     Raises:
-        ConfigError: If a block is asked for in a layer that this model does not have.
+        ConfigError: If the config requests blocks in a layer that this model does not have.
     """
     able = [name for name, role in roles_of(model).items() if role is Role.PER_WORD]
     for name in config.blocks:
@@ -61,7 +61,7 @@ def find_blocks(model: nn.Module, config: PruningConfig) -> Blocks:
             trained_weight(model.get_submodule(name)).shape[1],
         )
         if columns % width:
-            left_single[name] = f"its rows of {columns} weights are no multiple of {width}"
+            left_single[name] = f"its rows of {columns} weights are not a multiple of {width}"
         elif width > 1:
             widths[name] = width
     return Blocks(widths, left_single)

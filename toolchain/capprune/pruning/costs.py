@@ -1,14 +1,14 @@
-"""What a kept weight costs on the target: bytes by the format, microseconds by a measured table.
+"""Cost of a kept weight on the target: bytes according to the format, microseconds according to a measured table.
 
-Ours, not the papers': a kept weight of the output matrix costs time at every word, one of the embedding almost none. The
-sparsity loss may be taken on cost instead of on numbers of weights, and a limit in bytes or microseconds takes the place of a
-percentage. With equal costs it is the papers' loss to the bit.
+Costs are not in the papers. A kept weight of the output matrix takes time at every word, one of the embedding almost none.
+The sparsity loss can therefore use costs instead of numbers of weights. A limit in bytes or microseconds then replaces the
+target sparsity. With equal costs, the loss is bit-identical to the papers' loss.
 
-A table is linear in what a runtime has to do for one word:
+The time of a step is linear in the work for one word:
 
     step = fixed + attended · regions · (A + C) + Σ over matrices of step (row · rows + kept · kept weights)
 
-`capprune_exporters.cost_table` reads one; `python benchmarks/cost_table.py` measures one, on this machine or on a device.
+`capprune_exporters.cost_table` reads a table; `python benchmarks/cost_table.py` measures one, on this machine or on a device.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from capprune.pruning.layers import trained_weight
 from capprune_exporters.cost_table import BLOCKS, CSR, CostTable
 from capprune_runtime.errors import UnreachableTarget
 
-NARROW = 256  # columns up to which an index takes one byte, two beyond
+NARROW = 256  # largest number of columns for which an index takes one byte; two bytes above
 VALUE_BYTES = {CSR: 4, BLOCKS: 1}
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What the weights of a model cost in one unit.
+    """Cost of a model's weights in one unit.
 
     Attributes:
         unit: `bytes` or `step_us`.
-        weight: The cost of one kept weight of each tensor.
-        fixed: What is there however much is pruned.
+        weight: Cost of one kept weight of each tensor.
+        fixed: Cost that pruning cannot remove.
     """
 
     unit: str
@@ -47,17 +47,17 @@ class Costs:
         return self.fixed + sum(self.weight[name] * count for name, count in kept.items())
 
     def sparsity(self, limit: float, sizes: Mapping[str, int]) -> float:
-        """The share of all that weights can cost which has to go for a limit, 0 to 1.
+        """Return the share of the weights' cost to remove for a limit, 0 to 1.
 
         Raises:
-            UnreachableTarget: If the limit is below what no pruning takes away, or above the dense model.
+            UnreachableTarget: If the limit is not between the fixed cost and the cost of the dense model.
         """
         most = self.total(sizes)
         if not self.fixed < limit < most:
             raise UnreachableTarget(
-                f"no sparsity gives this model {limit:g} {self.unit}",
+                f"no sparsity brings this model to {limit:g} {self.unit}",
                 where=f"pruning.{self.unit}",
-                expected=f"more than {self.fixed:,.0f}, which stay without any weight, and less than {most:,.0f}, all weights",
+                expected=f"more than {self.fixed:,.0f} (no weights) and less than {most:,.0f} (all weights)",
                 found=f"{limit:g}",
                 hint="choose another limit, a narrower decoder, or blocks (pruning.block=1x16)",
             )
@@ -65,7 +65,7 @@ class Costs:
 
 
 def byte_costs(model: nn.Module, layers: tuple[str, ...], widths: Mapping[str, int]) -> Costs:
-    """Bytes in the files of a bundle: CSR float32 for single weights, int8 for blocks; row pointers are fixed.
+    """Return costs in bytes of the bundle's files: CSR float32 for single weights, int8 for blocks; row pointers are fixed.
 
     Args:
         model: The model whose layers are pruned.
@@ -91,15 +91,15 @@ def time_costs(
     attended: int,
     roles: Mapping[str, Role],
 ) -> Costs:
-    """Microseconds of one `step`, one row, one thread.
+    """Return costs in microseconds of one `step`, for one row and one thread.
 
     Args:
         model: The model whose layers are pruned.
         layers: Their names.
         widths: Weights a gate; 1 where left out.
         table: Cost table of the target.
-        attended: Numbers that a step reads of the photo: regions times the channels of keys and values.
-        roles: Roles of the layers; only layers that are multiplied per word take time.
+        attended: Number of photo features that a step reads: regions times the channels of keys and values.
+        roles: Roles of the layers; only layers that are multiplied once per word take time.
     """
     weight, fixed = {}, table.fixed_us + table.attended_ns * attended / 1000
     for name in layers:

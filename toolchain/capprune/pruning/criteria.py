@@ -1,7 +1,7 @@
-"""Which weights go: exact top-k over saliencies, layer by layer or over all layers pooled.
+"""Selects the weights to prune: exact top-k over saliencies, per layer or over all layers pooled.
 
-The scopes are those of Tan, Chan and Chuah (2021): *blind* pools all layers, *uniform* takes the same share of each,
-*distribution* pools what is left after every layer's mean and standard deviation are taken out.
+The scopes are those of Tan, Chan and Chuah (2021): *blind* pools all layers, *uniform* removes the same share of each
+layer, *distribution* pools the weights after standardising each layer by its mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from capprune.config.pruning import Scope
 
 
 def magnitudes(weights: Mapping[str, Tensor], scope: Scope) -> dict[str, Tensor]:
-    """The saliency of every weight: |w|, or under `distribution` |(w - mean) / std| of its layer."""
+    """Return the saliency of every weight: |w|, or |(w - mean) / std| of its layer for the scope `distribution`."""
     if scope != "distribution":
         return {name: weight.detach().abs() for name, weight in weights.items()}
     return {
@@ -26,7 +26,7 @@ def magnitudes(weights: Mapping[str, Tensor], scope: Scope) -> dict[str, Tensor]
 
 
 def in_blocks(saliency: Mapping[str, Tensor], widths: Mapping[str, int]) -> dict[str, Tensor]:
-    """Saliencies `(N, K)` of single weights to the means `(N, K / B)` of blocks where a layer has blocks."""
+    """Average the saliencies `(N, K)` of single weights over blocks, to `(N, K / B)`, in layers that have blocks."""
     return {
         name: value if widths.get(name, 1) == 1 else value.view(*value.shape[:-1], -1, widths[name]).mean(-1)
         for name, value in saliency.items()
@@ -41,14 +41,14 @@ def keep_largest(
     least_kept: float = 0.0,
     widths: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
-    """Masks that keep the most salient gates, exactly as many as the sparsity says.
+    """Return masks that keep the most salient gates, with exactly the given sparsity.
 
     Args:
-        saliency: For every layer one number a gate, of any shape.
-        sparsity: Share of the weights that go, 0 to 1.
+        saliency: Saliency of every gate, by layer; tensors of any shape.
+        sparsity: Share of the weights to remove, 0 to 1.
         pooled: Rank all layers together; otherwise each loses the same share.
-        least_kept: Share of every layer that stays whatever the ranking says.
-        widths: Weights a gate; 1 where left out. A pooled count is exact to one block.
+        least_kept: Minimum share of every layer that is kept, whatever its rank.
+        widths: Weights per gate, by layer; 1 by default. A pooled count is exact to one block.
 
     Returns:
         Booleans of the saliencies' shapes.
@@ -81,12 +81,12 @@ def keep_largest(
 
 
 def _kept(size: int, sparsity: float) -> int:
-    """Number of weights that remain of `size` when `int(sparsity * size)` are removed."""
+    """Return the number of weights left of `size` when `int(sparsity * size)` are removed."""
     return size - int(sparsity * size + 1e-6)
 
 
 def _largest(value: Tensor, count: int) -> Tensor:
-    """The `count` largest, of equals the first; without sorting all of them, which takes many times as long."""
+    """Mark the `count` largest values, the first of equal ones. Avoids a full sort, which is many times slower."""
     flat = value.flatten()
     if count == 0:
         return torch.zeros_like(value, dtype=torch.bool)

@@ -1,29 +1,29 @@
-"""When a supermask run crosses to sparse, how it chooses what stays, and whether it reaches its target.
+"""Dynamics of a supermask run: when the gates close, which of them do, and whether the run reaches its target.
 
-Gate gradients lie far below Adam's eps, so Adam acts as gradient descent with momentum at the rate lr / eps, and the
-whole run is governed by two numbers:
+Gate gradients are far below Adam's eps, so Adam acts as gradient descent with momentum at the rate lr / eps. Two numbers
+determine the run:
 
     kappa = lambda * (lr / eps) * T / size        and lambda itself
 
-Kappa says when: without the caption's gradient all gates fall together from their start m to 0, slowly and then within a
-few steps. In a long run they arrive at the fraction tau where the integral of the ramp from 0 to tau reaches
-(2 m + 2 sinh m) / kappa, 158.4 / kappa for m = 5; in a short one momentum makes them late by some 15 to 40 steps. So one
-gate is followed step by step, which holds for both.
+Kappa determines when gates close. Without the gradient of the caption loss, all gates fall together from their initial value
+m to 0, slowly at first and then within a few steps. In a long run they reach 0 at the fraction tau of the run at which the
+integral of the ramp from 0 to tau reaches (2 m + 2 sinh m) / kappa, which is 158.4 / kappa for m = 5. In a short run,
+momentum delays them by some 15 to 40 steps. `crossing` therefore simulates one gate step by step, which is valid for both.
 
-Lambda says what stays: it is the price of a unit of sparsity in nats of caption loss, and a gate falls if its weight earns
-less. The published rate of 100 belongs to runs of 10^5 steps; a run of 10^3 steps reaches the same kappa at that rate only
-by a price a hundred times as high, at which no weight earns its keep: all gates fall at once, and which of them are above 0
-when the target is reached is chance. So the price is set and the rate follows from kappa, unless a rate is configured. A
-price far below 20 would bring the chance back, with the high rate that it takes to give the same kappa.
+Lambda determines which weights are kept. It is the price of a unit of sparsity in nats of caption loss: a gate falls if its
+weight reduces the loss by less. The published rate of 100 is meant for runs of 10^5 steps. At that rate, a run of 10^3 steps
+reaches the same kappa only with a price 100x higher. No weight is worth that price: all gates fall at once, and the ones
+above 0 when the target is reached are random. The price is therefore fixed and the rate follows from kappa, unless a rate
+is configured. With a price far below 20, the rate that gives the same kappa is so high that the choice is random again.
 
-At that price a small model may settle short of the target: where the caption loss L is convex in the sparsity s its slope
-at s is at most (L(1) - L(s)) / (1 - s), and between a model that can say nothing but frequent words and a trained one lie
-about 3 nats a word. So once the gates have crossed the price grows to 3 / (1 - s).
+At that price a small model may stop short of the target. Where the caption loss L is convex in the sparsity s, its slope at
+s is at most (L(1) - L(s)) / (1 - s). A model that generates only frequent words and a trained one differ by about 3 nats per
+word. Once the gates have crossed 0, the price therefore grows to 3 / (1 - s).
 
-And a gate must be able to fall at that price before the run ends. The time that it takes grows with the exponential of where it
-stands, and under a price of their own gates rise past anything that comes down again: what stays would be decided by the first
-third of the run, and the target missed. So gates that follow a price have a ceiling, from which a fifth of the run brings them to
-0. Where a rate or a price is configured, as in the published recipes, there is none.
+A gate must also be able to fall at that price before the run ends. The time to fall grows exponentially with the gate's
+value. Without a bound, gates rise to values from which they cannot return: the first third of the run would decide which
+weights are kept, and the target would be missed. Gates with a derived price therefore have a ceiling, from which they can
+fall to 0 in a fifth of the run. There is no ceiling where a rate or a price is configured, as in the published recipes.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ from capprune.config.pruning import PruningConfig
 from capprune.pruning.supermask import ramp
 from capprune_runtime.errors import UnreachableTarget
 
-NATS_AT_STAKE = 3.0  # a word: the caption loss of a model without weights minus that of a trained one
-STEEPEST = 30.0  # kappa / T, as of the shortest run: a gate at 0 moves by a quarter of it in a step
+NATS_AT_STAKE = 3.0  # per word: the caption loss of a model without weights minus that of a trained one
+STEEPEST = 30.0  # kappa / T of the shortest run: a gate at 0 moves by a quarter of it per step
 MOMENTUM = 0.9  # Adam's first beta
-FINEST = 20_000  # steps followed at most; finer ones change the fraction by less than 0.002
-FEWEST_STEPS = 100  # below this a step moves a gate so far that the target is overshot for good
-LATEST_CROSSING = 0.8  # of the run: gates that fall later have no time left to settle
-PRICE = 1.0  # lambda * (1 - s): nats for the sparsity that is left to gain at the target
-CHEAPEST = 20.0  # lambda below which the rate that gives kappa is so high that the caption's noise moves the gates
-FAR_BELOW = 10.0  # Adam's eps over the largest gradient that the pull gives a gate
-FALL = 0.2  # of the run: what a gate takes from its ceiling to 0
-SETTLING, GROWTH = 0.1, 0.25  # of the run: after the crossing, and for the price to grow to what holds the target
+FINEST = 20_000  # maximum number of simulated steps; more change the fraction by less than 0.002
+FEWEST_STEPS = 100  # with fewer steps, each moves a gate so far that the target is overshot for good
+LATEST_CROSSING = 0.8  # fraction of the run; gates that fall later have no time left to settle
+PRICE = 1.0  # lambda * (1 - s): nats for the remaining sparsity at the target
+CHEAPEST = 20.0  # minimum lambda; below, the rate is so high that noise of the caption loss moves the gates
+FAR_BELOW = 10.0  # ratio of Adam's eps to the largest gradient of the sparsity loss
+FALL = 0.2  # fraction of the run in which a gate falls from its ceiling to 0
+SETTLING, GROWTH = 0.1, 0.25  # fractions of the run: the wait after the crossing, and the growth of the price
 
 
 @dataclass(frozen=True)
 class Pull:
-    """How gates are pulled to a target.
+    """Strength of the sparsity loss, and the optimiser settings of the gates.
 
     Attributes:
-        weight: Lambda until the gates have crossed.
-        held: What lambda grows to after that.
-        crossed: Fraction of the run at which gates reach 0 without a caption's gradient.
+        weight: Lambda until the gates have crossed 0.
+        held: Lambda at the end of its growth after that.
+        crossed: Fraction of the run at which gates reach 0 without the gradient of the caption loss.
         gate_learning_rate: Learning rate of the gates (Adam).
         gate_adam_eps: Epsilon of the gates' Adam.
-        ceiling: No gate rises above this.
+        ceiling: Maximum value of a gate.
     """
 
     weight: float
@@ -69,27 +69,27 @@ class Pull:
     ceiling: float = math.inf
 
     def at(self, fraction: float) -> float:
-        """Lambda when `fraction` of the run is done."""
+        """Return lambda after `fraction` of the run."""
         grown = min(1.0, max(0.0, (fraction - self.crossed - SETTLING) / GROWTH))
         return float(self.weight * (self.held / self.weight) ** grown)
 
 
 def crossing(kappa: float, steps: int, initial: float = 5.0) -> float | None:
-    """The fraction of a run of T `steps` at which gates reach 0, or None when they never do."""
+    """Return the fraction of a run of T `steps` at which gates reach 0, or None if they never do."""
     steps = min(steps, FINEST)
     gate, speed = initial, 0.0
     for step in range(steps):
         probability = 1 / (1 + math.exp(-gate))
         pull = kappa / steps * ramp(step, steps) * probability * (1 - probability)
         speed = MOMENTUM * speed + (1 - MOMENTUM) * pull
-        gate -= speed  # Adam's bias correction does nothing here: the first steps hardly pull
+        gate -= speed  # Adam's bias correction has no effect here: the ramp is near 0 in the first steps
         if gate <= 0:
             return (step + 1) / steps
     return None
 
 
 def least_kappa(steps: int, initial: float = 5.0) -> float:
-    """The smallest kappa, to 1 %, that brings gates to 0 early enough to settle."""
+    """Return the smallest kappa, to 1 %, that brings gates to 0 early enough to settle."""
     low, high = 1.0, 2.0
     while not _in_time(high, steps, initial):
         low, high = high, 2 * high
@@ -100,10 +100,10 @@ def least_kappa(steps: int, initial: float = 5.0) -> float:
 
 
 def highest(pull: float) -> float:
-    """From where a gate comes to 0 under a constant pull of the sparsity loss.
+    """Return the highest value from which a gate falls to 0 under a constant pull of the sparsity loss.
 
     Args:
-        pull: The rate times lambda / size, summed over the steps; a gate at M falls by s(1 - s) of it, s being sigmoid(M).
+        pull: The rate times lambda / size, summed over the steps. A gate at M falls by s(1 - s) of it, with s = sigmoid(M).
 
     Returns:
         The M with 2 M + 2 sinh M = pull.
@@ -116,18 +116,18 @@ def highest(pull: float) -> float:
 
 
 def pull_of(config: PruningConfig, *, steps: int, size: int) -> Pull:
-    """What a config asks of the gates, with what it leaves out derived.
+    """Return the pull for a config; values that the config does not set are derived.
 
-    A configured `gate_learning_rate` is taken, and lambda, if that is left out, is what gives the configured kappa at that
-    rate, but not less than holds the target. Otherwise lambda is a price, and the rate is what gives kappa.
+    With a configured `gate_learning_rate`, lambda defaults to the value that gives the configured kappa at that rate, but at
+    least to the value that holds the target. Otherwise lambda is a price, and the rate is the one that gives kappa.
 
     Args:
         config: The run's config.
-        steps: T, training steps in all.
-        size: Prunable weights in all.
+        steps: T, total number of training steps.
+        size: Total number of prunable weights.
 
     Raises:
-        UnreachableTarget: If the run is too short or its pull too weak to reach the target; says what would do.
+        UnreachableTarget: If the run is too short or its pull too weak to reach the target; names the value that is needed.
     """
     if steps < FEWEST_STEPS:
         raise UnreachableTarget(
@@ -153,7 +153,7 @@ def pull_of(config: PruningConfig, *, steps: int, size: int) -> Pull:
 
 
 def _checked(config: PruningConfig, kappa: float, key: str, value: float, steps: int) -> float:
-    """When gates cross, or what value of `key` would bring them to it in time."""
+    """Return when gates cross 0. If that is too late, raise an error with the value of `key` that would suffice."""
     reached = crossing(kappa, steps, config.initial_gate)
     if reached is not None and reached <= LATEST_CROSSING:
         return reached

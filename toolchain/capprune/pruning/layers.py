@@ -1,6 +1,6 @@
-"""Which layers of a model are pruned: every matrix with a role and every convolution, but those that the config leaves out.
+"""Selects the layers to prune: every matrix with a role and every convolution, except those that the config excludes.
 
-Depthwise convolutions stay dense unless asked for: they hold a twentieth of the encoder's weights.
+Depthwise convolutions are not pruned by default, because they hold only a twentieth of the encoder's weights.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from capprune.config.pruning import PruningConfig
 from capprune.models.family import Role
 from capprune_runtime.errors import ConfigError
 
-ENCODER, DECODER = "encoder", "decoder"  # the two parts of a model, by which layers can be named together
+ENCODER, DECODER = "encoder", "decoder"  # the two parts of a model; each name selects all layers of the part
 
 
 def prunable_layers(model: nn.Module, config: PruningConfig) -> tuple[str, ...]:
-    """The names of the modules whose `weight` is pruned, in the model's order.
+    """Return the names of the modules whose `weight` is pruned, in the model's order.
 
     Args:
-        model: Its linear layers, embeddings and convolutions can be pruned.
-        config: `exclude` and `keep` leave layers out, by name or, as `encoder` and `decoder`, together.
+        model: Model with linear layers, embeddings or convolutions.
+        config: Its `exclude` and `keep` list the layers to leave out, by name or by part (`encoder`, `decoder`).
 
     Raises:
-        ConfigError: If a name is no such layer, or none is left.
+        ConfigError: If a name matches no prunable layer, or if no layer is left.
     """
     roles = roles_of(model)
     every = [name for name, module in model.named_modules() if _is_prunable(name, module, roles, depthwise=True)]
@@ -33,7 +33,7 @@ def prunable_layers(model: nn.Module, config: PruningConfig) -> tuple[str, ...]:
         for name in names:
             if name not in (ENCODER, DECODER) and not any(belongs(layer, name) for layer in every):
                 raise ConfigError(
-                    "there is no such layer to leave out",
+                    "no prunable layer has this name",
                     where=f"pruning.{key}",
                     expected=_told(every),
                     found=name,
@@ -51,14 +51,14 @@ def prunable_layers(model: nn.Module, config: PruningConfig) -> tuple[str, ...]:
 
 
 def belongs(layer: str, name: str) -> bool:
-    """Whether a layer is the one of that name, or in the part of the model that it names."""
+    """Return whether `name` is the layer itself or a part of the model that contains it."""
     if name == DECODER:
         return not layer.startswith(f"{ENCODER}.")
     return layer == name or layer.startswith(f"{name}.")
 
 
 def roles_of(model: nn.Module) -> Mapping[str, Role]:
-    """Return the roles of a model's matrices; a plain module that declares none has them by the types of its layers."""
+    """Return the roles of a model's matrices. A module that declares none gets them from its layer types."""
     declared = getattr(model, "roles", None)
     if declared is not None:
         roles: Mapping[str, Role] = declared()
@@ -76,13 +76,13 @@ def _is_prunable(name: str, module: nn.Module, roles: Mapping[str, Role], *, dep
 
 
 def _told(layers: list[str]) -> str:
-    """The decoder's layers, and the encoder's by the names that hold them all."""
+    """List the decoder's layers and the names that stand for the encoder's layers."""
     own = [layer for layer in layers if belongs(layer, DECODER)]
     return ", ".join([*own, DECODER, *([f"{ENCODER}, {ENCODER}.blocks.0, …"] if len(own) < len(layers) else [])])
 
 
 def trained_weight(module: nn.Module) -> nn.Parameter:
-    """The parameter behind a module's `weight`, masked or not."""
+    """Return the parameter behind a module's `weight`, masked or not."""
     masked = parametrize.is_parametrized(module, "weight")
     weight = module.parametrizations.weight.original if masked else module.weight  # type: ignore[union-attr]
     assert isinstance(weight, nn.Parameter)

@@ -1,4 +1,4 @@
-"""Supermask pruning as a pruner: the gates, what they are pulled to, and their floor."""
+"""The pruner of supermask pruning: gates, their targets, and the minimum kept per layer."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from capprune.pruning.supermask import Supermask, ramp
 from capprune_exporters.cost_table import read_cost_table
 from capprune_runtime.errors import ConfigError
 
-JUST_OPEN = 1e-3  # where a gate is put that the floor keeps: open, and free to rise or be chosen again
+JUST_OPEN = 1e-3  # value of a gate that the minimum per layer keeps open
 
 
 @dataclass(frozen=True)
 class Goal:
-    """One thing that the gates are pulled to.
+    """One target of the sparsity loss.
 
     Attributes:
-        sparsity: Share of the weights, or of what they cost, that goes.
-        pull: Lambda, and the rate of the gates.
-        costs: Cost of each weight; None counts weights.
+        sparsity: Share of the weights, or of their cost, to remove.
+        pull: Lambda and the learning rate of the gates.
+        costs: Cost of each weight; None to count weights.
     """
 
     sparsity: float
@@ -39,17 +39,17 @@ class Goal:
 
 
 class SupermaskPruner(TargetedPruner):
-    """Gates that learn with the weights; see `capprune.pruning.supermask`.
+    """Trains gates together with the weights; see `capprune.pruning.supermask`.
 
     Args:
-        model: Gets gates in place.
+        model: Model to which gates are added in place.
         config: The run's config.
-        steps: T, training steps in all.
-        attended: Numbers that a step reads of the photo, for a limit in microseconds; the model's own if left out.
+        steps: T, total number of training steps.
+        attended: Number of photo features that a step reads, for a limit in microseconds; by default the model's own.
 
     Raises:
         UnreachableTarget: If the run is too short, its pull too weak, or a limit out of reach.
-        ConfigError: If there is no such table of costs.
+        ConfigError: If the cost table does not exist.
     """
 
     def __init__(self, model: nn.Module, config: PruningConfig, *, steps: int, attended: int | None = None) -> None:
@@ -72,7 +72,7 @@ class SupermaskPruner(TargetedPruner):
         return cls(model, config, steps=run.steps)
 
     def losses(self, step: int) -> list[tuple[float, Tensor]]:
-        """lambda * a(t) and |target - sparsity| on hard masks, for every goal."""
+        """Return lambda * a(t) and |target - sparsity| on hard masks, for every goal."""
         rise, done = ramp(step, self._steps), step / self._steps
         counts = self.supermask.counts()
         losses = [
@@ -82,7 +82,7 @@ class SupermaskPruner(TargetedPruner):
 
     @torch.no_grad()
     def after(self, step: int) -> None:
-        """Hold gates below their ceiling, and reopen the highest ones of a layer that fell below its floor."""
+        """Clamp the gates to their ceiling. Reopen the highest gates of a layer that is below its minimum."""
         if math.isfinite(self.ceiling):
             for gate in self.gates.values():
                 gate.clamp_(max=self.ceiling)
@@ -95,15 +95,15 @@ class SupermaskPruner(TargetedPruner):
                 gate.view(-1)[highest] = gate.view(-1)[highest].clamp_min(JUST_OPEN)
 
     def sparsity(self) -> float:
-        """Share of the prunable weights whose gate is closed."""
+        """Return the share of the prunable weights whose gate is closed."""
         return self.supermask.sparsity()
 
     def kept(self) -> Mapping[str, int]:
-        """Weights behind open gates in each tensor."""
+        """Return the number of weights behind open gates in each tensor."""
         return self.supermask.kept()
 
     def costs(self) -> dict[str, float]:
-        """What the model costs now in every unit that has a limit."""
+        """Return the current cost of the model in every limited unit."""
         kept = self.kept()
         return {goal.costs.unit: goal.costs.total(kept) for goal in self.goals if goal.costs}
 
@@ -120,7 +120,7 @@ class SupermaskPruner(TargetedPruner):
 
     @torch.no_grad()
     def reach_target(self) -> int:
-        """Close the lowest open gates until no limit is missed; where too few are open, open the highest closed ones."""
+        """Close the lowest open gates until every limit is met, or open the highest closed ones if too few are open."""
         if self.at_target():
             return 0
         hardest = max(self.goals, key=self._excess)

@@ -1,4 +1,4 @@
-"""Weights times masks that are drawn from gates, with straight-through gradients, a piece of the tensors at a time."""
+"""Multiplies weights by masks drawn from gates, with straight-through gradients, one piece of the tensors at a time."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ from torch.autograd import Function
 from capprune.models.chance import Draws
 from capprune.models.devices import on_cpu, precise
 
-PIECE = (
-    1 << 16
-)  # entries that are worked on at a time, so that what lies between reading and writing stays in the cache
+PIECE = 1 << 16  # entries per piece; small enough for the intermediate results to fit into the cache
 
 
 def masked_weight(weight: Tensor, gate: Tensor, kind: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """A weight times a mask that is drawn from its gates.
+    """Multiply a weight by a mask drawn from its gates.
 
     Args:
         weight: `(N, K)`.
         gate: `(N, K / B)`, one for B weights in a row.
-        kind: What the masked weight is rounded to on the way out, the weight's own type if left out.
+        kind: Type of the result; by default the weight's own type.
 
     Returns:
-        The masked weight and, float64, how many weights lie behind open gates.
+        The masked weight, and the number of weights behind open gates as float64.
     """
     if not on_cpu(weight):
         return plain_masked_weight(weight, gate, torch.bernoulli(torch.sigmoid(gate.detach())), kind)
@@ -39,32 +37,32 @@ def masked_weight(weight: Tensor, gate: Tensor, kind: torch.dtype | None = None)
 def plain_masked_weight(
     weight: Tensor, gate: Tensor, mask: Tensor, kind: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`masked_weight` in plain operators, for every device.
+    """Compute `masked_weight` with plain operators, on every device.
 
     Args:
         weight: `(N, K)`.
         gate: `(N, K / B)`.
-        mask: As drawn, zeros and ones of the gate's shape.
-        kind: As there.
+        mask: The drawn mask, zeros and ones of the gate's shape.
+        kind: Type of the result; by default the weight's own type.
     """
     width = weight.shape[-1] // gate.shape[-1]
     probability = torch.sigmoid(gate)
     straight = (
         mask + (probability - probability.detach()) / width
-    )  # of a block's weights the mean gradient, not the sum
+    )  # the mean gradient of a block's weights, not the sum
     spread = straight if width == 1 else straight.repeat_interleave(width, -1)
     return (weight * spread).to(kind or weight.dtype), plain_kept_count(gate, width)
 
 
 def plain_kept_count(gate: Tensor, width: int) -> Tensor:
-    """`kept_count` in plain operators, for every device."""
+    """Compute `kept_count` with plain operators, on every device."""
     probability = torch.sigmoid(gate)
     kind = precise(gate.device)
     return width * (gate > 0).sum(dtype=kind) + (probability - probability.detach()).sum(dtype=kind)
 
 
 def kept_count(gate: Tensor, width: int) -> Tensor:
-    """Return the second result of `masked_weight` alone, for gates of a given number of weights, without sampling."""
+    """Return only the second result of `masked_weight`, without sampling, for gates of `width` weights."""
     if not on_cpu(gate):
         return plain_kept_count(gate, width)
     kept: Tensor = _KeptCount.apply(gate, width)  # type: ignore[no-untyped-call]
@@ -72,7 +70,7 @@ def kept_count(gate: Tensor, width: int) -> Tensor:
 
 
 def open_gates(gate: Tensor) -> int:
-    """How many gates are above 0; on a CPU NumPy compares several times as fast as torch does."""
+    """Return the number of gates above 0. On a CPU, NumPy compares several times faster than torch."""
     if not on_cpu(gate):
         return int((gate.detach() > 0).sum())
     return int(np.count_nonzero(gate.detach().numpy() > 0))
@@ -84,7 +82,7 @@ class _MaskedWeight(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, gate: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
         masked = torch.empty_like(weight, dtype=kind, memory_format=torch.contiguous_format)
-        mask = torch.empty_like(masked, dtype=torch.uint8)  # a quarter of the memory to write and read again
+        mask = torch.empty_like(masked, dtype=torch.uint8)  # a quarter of the memory traffic
         draws, scratch, opened_gates = Draws(), weight.new_empty(min(PIECE, weight.numel())), 0
         for own, opened, kept, product in _pieces(weight, gate, mask, masked):
             wide = scratch[: len(opened)]
@@ -109,7 +107,7 @@ class _MaskedWeight(Function):
 
 
 class _MaskedBlocks(Function):
-    """`_MaskedWeight` with a gate `(N, K / B)` for blocks of B weights: one draw a gate, and the mean of its gradients."""
+    """`_MaskedWeight` with gates `(N, K / B)` for blocks of B weights: one draw per gate, and the mean of its gradients."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, gate: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -128,7 +126,7 @@ class _MaskedBlocks(Function):
 
 
 class _KeptCount(Function):
-    """The number of weights behind open gates alone, with the same gradient: the mean over a gate's weights."""
+    """Only the number of weights behind open gates, with the same gradient: the mean over a gate's weights."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, width: int) -> Tensor:
@@ -146,10 +144,10 @@ def _slope(gate: Tensor) -> Tensor:
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Views of the same entries of all tensors, which are of one shape; results have to be contiguous."""
+    """Iterate over views of the same entries of all tensors, which have one shape. Output tensors must be contiguous."""
     return zip(*(torch.split(tensor.contiguous().view(-1), PIECE) for tensor in tensors), strict=True)
 
 
 def _in_blocks(weight: Tensor, gate: Tensor) -> Tensor:
-    """A weight `(N, K)` as `(N, K / B, B)`."""
+    """Return a weight `(N, K)` as `(N, K / B, B)`."""
     return weight.contiguous().view(*gate.shape, -1)

@@ -1,4 +1,4 @@
-"""Masks that do not learn: what magnitude pruning, lottery tickets, SNIP and fine-tuning multiply the weights by."""
+"""Fixed masks, by which magnitude pruning, lottery tickets, SNIP and fine-tuning multiply the weights."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Mask(nn.Module):
         self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight with zeros where the mask is closed."""
+        """Return the weight with zeros where the mask is closed."""
         return weight * self.mask
 
 
 class Masks:
-    """The masks of one model, as a whole; all open at first.
+    """All masks of one model, open at first.
 
     Args:
         model: Masks are added to its matrices in place.
         modules: The modules whose `weight` is masked.
-        widths: How many neighbours in a row go together in these modules; 1 elsewhere.
+        widths: Weights per mask entry (consecutive in a row) in these modules; 1 elsewhere.
     """
 
     def __init__(self, model: nn.Module, modules: Iterable[str], widths: Mapping[str, int] | None = None) -> None:
@@ -51,15 +51,15 @@ class Masks:
 
     @property
     def size(self) -> int:
-        """Prunable weights in all."""
+        """Total number of prunable weights."""
         return sum(mask.mask.numel() for mask in self._masked.values())
 
     def weights(self) -> dict[str, Tensor]:
-        """The trained weights under their masks, those that are removed too."""
+        """Return the trained weights before masking, by name, removed ones included."""
         return {name: trained_weight(module) for name, module in self._modules.items()}
 
     def set(self, kept: Mapping[str, Tensor]) -> None:
-        """Close and open what `kept` says, in gates `(N, K / B)` or weights `(N, K)`.
+        """Set the masks from booleans per gate `(N, K / B)` or per weight `(N, K)`.
 
         Raises:
             ValueError: If a mask does not fit its weight.
@@ -73,9 +73,9 @@ class Masks:
             own.copy_(spread)
 
     def kept(self) -> dict[str, int]:
-        """Weights that each tensor keeps."""
+        """Return the number of weights that each tensor keeps."""
         return {name: int(mask.mask.sum()) for name, mask in self._masked.items()}
 
     def sparsity(self) -> float:
-        """Share of the prunable weights that are removed."""
+        """Return the share of the prunable weights that are removed."""
         return 1 - sum(self.kept().values()) / self.size

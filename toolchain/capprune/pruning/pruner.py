@@ -1,7 +1,7 @@
-"""One interface for every way to remove weights; a dense run is the one that removes none.
+"""The interface of all pruning methods. The base class prunes nothing and serves dense runs.
 
-The training loop asks a pruner the same few things whatever the method: what to do before the first step, before and
-after each one, what to add to the loss, which parameters learn at a rate of their own, and how sparse the model is.
+The training loop calls a pruner before the first step and before and after each step. A pruner can add terms to the loss
+and have parameters with their own learning rate. It reports the sparsity of the model.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from capprune.pruning.layers import prunable_layers
 
 @dataclass(frozen=True)
 class PrunedRun:
-    """What a pruner may need to know of its run.
+    """Properties of the training run that a pruner may use.
 
     Attributes:
-        steps: T, training steps in all.
-        epoch: Steps of one epoch.
-        weights: The trained weights of the run that it starts from, by name; empty where there is none.
-        masks: Booleans for every pruned weight of that run; empty if it was dense.
+        steps: T, total number of training steps.
+        epoch: Steps per epoch.
+        weights: Trained weights of the run that this one starts from, by name; empty if there is none.
+        masks: Masks of that run, booleans of the weights' shapes; empty if it was dense.
     """
 
     steps: int
@@ -35,14 +35,14 @@ class PrunedRun:
 
 
 class Pruner:
-    """Removes nothing: a dense run.
+    """Base class of the pruners; prunes nothing.
 
     Attributes:
-        blocks: Which layers go in blocks.
-        gates: What is learned beside the weights, by the name of its weight.
+        blocks: Layers that are pruned in blocks.
+        gates: Learned gates, by the name of their weight.
         gate_learning_rate: Constant learning rate of the gates (Adam).
         gate_adam_eps: Epsilon of the gates' Adam.
-        needs_loss: Whether `begin` needs the caption loss of a batch.
+        needs_loss: Whether `begin` requires the caption loss of a batch.
     """
 
     needs_loss = False
@@ -54,42 +54,42 @@ class Pruner:
 
     @classmethod
     def for_run(cls, model: nn.Module, config: PruningConfig, run: PrunedRun) -> Self:
-        """Return the pruner of a run, with its gates or masks on the model.
+        """Create the pruner of a run and add its gates or masks to the model.
 
         Args:
-            model: Decoder, and encoder if it learns, with the weights that the run starts from.
+            model: The decoder, and the encoder if it is trained, with the weights that the run starts from.
             config: The keys under `pruning`.
-            run: Its length, and the run that it starts from.
+            run: Length of the run, and the weights and masks that it starts from.
 
         Raises:
-            UnreachableTarget: It could never reach its target.
-            ConfigError: The config names layers that the model does not have.
+            UnreachableTarget: If the run cannot reach its target.
+            ConfigError: If the config names layers that the model does not have.
         """
         return cls()
 
     def begin(self, loss: Callable[[], Tensor] | None) -> None:
-        """Choose what can be chosen before the first step.
+        """Set the masks that are chosen before the first step.
 
         Args:
-            loss: The caption loss of one batch at the model as it is, if `needs_loss`.
+            loss: Function that computes the caption loss of one batch, if `needs_loss`; else None.
         """
 
     def before(self, step: int) -> None:
-        """Change the masks as the schedule says before a step, counted from 0."""
+        """Update the masks according to the schedule, before a step (counted from 0)."""
 
     def losses(self, step: int) -> list[tuple[float, Tensor]]:
-        """What is added to the caption loss in a step: weights and what they multiply."""
+        """Return the terms added to the caption loss in a step, as pairs of a factor and a loss."""
         return []
 
     def after(self, step: int) -> None:
-        """Mend what the optimiser's step may have broken."""
+        """Enforce the bounds of the gates after the optimiser's step."""
 
     def sparsity(self) -> float | None:
-        """Share of the prunable weights that are removed; None for a dense run."""
+        """Return the share of the prunable weights that are removed; None for a dense run."""
         return None
 
     def kept(self) -> Mapping[str, int]:
-        """Weights that each pruned tensor keeps."""
+        """Return the number of weights that each pruned tensor keeps."""
         return {}
 
     def costs(self) -> dict[str, float]:
@@ -128,6 +128,6 @@ class TargetedPruner(Pruner):
         return cls(model, config)
 
     def at_target(self) -> bool:
-        """Within `pruning.tolerance` of the weights that should be left."""
+        """Return whether the number of kept weights is within `pruning.tolerance` of the target."""
         sparsity, wanted = self.sparsity(), 1 - self.config.sparsity
         return sparsity is not None and abs((1 - sparsity) - wanted) <= self.config.tolerance * wanted

@@ -15,12 +15,12 @@ _PLAIN = {
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state, whatever parametrizations call its tensors."""
+    """Return the model's state with plain names instead of those of parametrizations."""
     return {_plain(name): value for name, value in model.state_dict().items()}
 
 
 def load_plain_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """The way back from `plain_state`, into a model with the same gates and masks."""
+    """Load the result of `plain_state` into a model with the same gates and masks."""
     own = {_plain(name): name for name in model.state_dict()}
     model.load_state_dict({own.get(name, name): value for name, value in state.items()})
 

@@ -1,4 +1,4 @@
-"""Supermask pruning: a learned gate for every weight, or one for a block of weights in a row.
+"""Supermask pruning: a learned gate for every weight, or for a block of consecutive weights in a row.
 
 Tan, Chan, Chuah, "End-to-End Supermask Pruning" (2021). Each prunable weight tensor W has a gate tensor M of the same
 shape, trained with it. In training a mask drawn from Bernoulli(sigmoid(M)) multiplies the weights; in evaluation a
@@ -7,14 +7,14 @@ differentiated as usual. The sparsity loss is taken on the hard masks:
 
     L = L_caption + lambda * a(t) * |s_target - s|,    a(t) = (1 - cos(pi * t / T)) / 2
 
-Block gates are ours: a gate of width B masks B neighbours along the input and M has shape (N, K / B). Sparsity counts
-weights all the same. The gradient of a block gate is the mean over its weights, not their sum: so the sparsity loss
-pulls at every gate with lambda * a(t) * s(1 - s) / size, single and block gates fall together, and where they settle a
-weight is worth the same in either. (With the sum, blocks fall long before single gates; with the mean of one loss and
-the sum of the other, a block costs no more than a single weight, and all that has no blocks starves.)
+Block gates are not in the paper. A gate of width B masks B neighbours along the input, and M has shape (N, K / B).
+Sparsity still counts weights. The gradient of a block gate is the mean over its weights, not their sum. The sparsity loss
+therefore pulls every gate with lambda * a(t) * s(1 - s) / size, single and block gates close at the same time, and a weight
+has the same price in both. (With the sum, blocks close long before single gates. With the mean for one loss and the sum
+for the other, a block costs no more than a single weight, and layers without blocks lose too many weights.)
 
-Costs are ours too: with them s is the share of all that weights can cost which is gone, and a gate of a layer whose weights
-cost c times the mean is pulled c times as hard.
+Costs are not in the paper either. With costs, s is the removed share of the total cost of the weights, and the gates of a
+layer whose weights cost c times the mean are pulled c times as hard.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Gate(nn.Module):
 
     Attributes:
         gate: M, of shape `(N, K / width)` for a weight `(N, K)`.
-        width: Neighbours in a row that share a gate; divides K.
-        multiplied: Whether all that the masked weight is for are products: it is then made in the type that autocast has them
-            in, not rounded to it later.
+        width: Number of neighbours in a row that share a gate; divides K.
+        multiplied: Whether the masked weight is used in matrix products only. It is then computed in autocast's type
+            instead of being rounded to it later.
     """
 
     def __init__(self, weight: Tensor, initial: float = 5.0, width: int = 1, *, multiplied: bool = False) -> None:
@@ -48,7 +48,7 @@ class Gate(nn.Module):
         self._counted: tuple[int, Tensor] | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
-        """A sampled mask in training, the hard mask in evaluation."""
+        """Apply a sampled mask in training and the hard mask in evaluation."""
         if not self.training:
             return weight * hard_mask(self.gate, weight, self.width)
         device = weight.device.type
@@ -58,10 +58,10 @@ class Gate(nn.Module):
         return masked
 
     def kept(self) -> Tensor:
-        """Weights behind open gates, a float64 scalar whose gradient goes to the gates.
+        """Return the number of weights behind open gates, a float64 scalar with a gradient to the gates.
 
-        Where the mask has been drawn and the gates have not moved since, the gradient goes through that draw, once: one
-        pass over the gates instead of two.
+        If the mask was drawn and the gates have not changed since, the gradient goes through that draw, once. This needs
+        one pass over the gates instead of two.
         """
         counted, self._counted = self._counted, None
         if counted and counted[0] == self.gate._version:
@@ -70,13 +70,13 @@ class Gate(nn.Module):
 
 
 class Supermask:
-    """The gates of one model, as a whole.
+    """All gates of one model.
 
     Args:
-        model: Gates are added to its matrices in place; biases and normalisation stay free.
-        initial: Where every gate starts.
-        modules: The modules whose `weight` is gated; every linear layer and embedding when left out.
-        widths: How many neighbours in a row share a gate in these modules; 1 elsewhere.
+        model: Gates are added to its matrices in place; biases and normalisation get none.
+        initial: Initial value of every gate.
+        modules: The modules whose `weight` is gated; by default every linear layer and embedding.
+        widths: Number of neighbours in a row that share a gate in these modules; 1 elsewhere.
     """
 
     def __init__(
@@ -92,44 +92,44 @@ class Supermask:
         for name, module in list(model.named_modules()):
             prunable = isinstance(module, nn.Linear | nn.Embedding) if wanted is None else name in wanted
             if prunable:
-                # attention reads the one row of its scores in float32, and an embedding's gradient is a sum over many words
+                # attention reads its score matrix, of one row, in float32; an embedding's gradient is a sum over many words
                 multiplied = isinstance(module, nn.Linear | nn.Conv2d) and len(module.weight) > 1
                 gate = Gate(module.weight, initial, (widths or {}).get(name, 1), multiplied=multiplied)
-                # unsafe leaves out a first draw that would only check what is known: the shape stays
+                # unsafe skips a first draw, which would only check that the shape does not change
                 parametrize.register_parametrization(module, "weight", gate, unsafe=True)
                 self._gated[f"{name}.weight"] = gate
 
     @property
     def gates(self) -> dict[str, Tensor]:
-        """Every gate tensor under the name of its weight."""
+        """Gate tensors by the name of their weight."""
         return {name: gate.gate for name, gate in self._gated.items()}
 
     @property
     def size(self) -> int:
-        """Prunable weights in all."""
+        """Total number of prunable weights."""
         return sum(gate.gate.numel() * gate.width for gate in self._gated.values())
 
     def kept(self) -> dict[str, int]:
-        """Weights behind open gates in each tensor."""
+        """Return the number of weights behind open gates in each tensor."""
         return {name: open_gates(gate.gate) * gate.width for name, gate in self._gated.items()}
 
     def sparsity(self) -> float:
-        """Share of the prunable weights whose gate is closed."""
+        """Return the share of the prunable weights whose gate is closed."""
         return 1 - sum(self.kept().values()) / self.size
 
     def counts(self) -> dict[str, Tensor]:
-        """`kept` with gradients, for the losses of one step."""
+        """Return `kept` as tensors with gradients, for the losses of one step."""
         return {name: gate.kept() for name, gate in self._gated.items()}
 
     def loss(
         self, target: float, costs: Mapping[str, float] | None = None, counts: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """|target - sparsity| over all layers together, on hard masks, with straight-through gradients.
+        """Return |target - sparsity| over all layers, on hard masks, with straight-through gradients.
 
         Args:
-            target: Share of the weights that go; with costs, of all that they cost.
-            costs: Cost of a kept weight of each tensor; only the ratios matter, and equal costs change nothing.
-            counts: Result of `counts()`, to be reused for several losses.
+            target: Share of the weights to remove; with costs, share of their total cost.
+            costs: Cost of a kept weight of each tensor. Only the ratios matter; equal costs have no effect.
+            counts: Result of `counts()`, which several losses can share.
         """
         shares = self.shares(costs) if costs else {}
         own = (counts or self.counts()).items()
@@ -137,7 +137,7 @@ class Supermask:
         return (target - (1 - kept / self.size)).abs()
 
     def shares(self, costs: Mapping[str, float]) -> dict[str, float]:
-        """Costs so scaled that the mean over all weights is 1: exactly 1 for each where all are equal."""
+        """Return the costs scaled to a mean of 1 over all weights; exactly 1 for each if all are equal."""
         highest = max(costs[name] for name in self._gated)
         relative = {name: costs[name] / highest for name in self._gated}
         mean = sum(relative[name] * gate.gate.numel() * gate.width for name, gate in self._gated.items()) / self.size
@@ -145,18 +145,18 @@ class Supermask:
 
     @staticmethod
     def one_sample() -> AbstractContextManager[None]:
-        """While open, every mask is drawn once and kept: one sample a training step, whatever the caption's length."""
+        """Return a context in which every mask is drawn once: one sample per training step, for captions of any length."""
         context: AbstractContextManager[None] = parametrize.cached()
         return context
 
 
 def ramp(step: int, steps: int) -> float:
-    """a(t): the pull of the sparsity loss, from 0 to 1 over the run along an inverted cosine."""
+    """Return a(t), the factor of the sparsity loss, which rises from 0 to 1 over the run along an inverted cosine."""
     return (1 - math.cos(math.pi * min(1.0, step / steps))) / 2
 
 
 def hard_mask(gate: Tensor, weight: Tensor, width: int = 1) -> Tensor:
-    """Which entries of a weight `(N, K)` its gates `(N, K / width)` keep, as booleans of the weight's shape.
+    """Return which entries of a weight `(N, K)` its gates `(N, K / width)` keep, as booleans of the weight's shape.
 
     Raises:
         ValueError: If the gates do not fit the weight.

@@ -1,12 +1,13 @@
-"""The baselines: masks that follow from a rule, not from learning.
+"""Baseline pruning methods, whose masks follow from a rule and are not learned.
 
-- *gradual*: Zhu and Gupta, "To prune, or not to prune" (2017): the smallest weights go little by little while it trains.
-- *hard*: the smallest weights of a trained model go at once, and what is left is trained again.
-- *lottery*: Frankle and Carbin (2019): the same masks, or those of a gradual run, with the kept weights back at their start.
-- *snip*: Lee, Ajanthan, Torr (2019): the weights that matter least to the loss of one batch go before training, by the
-  magnitude of weight times gradient. (The code published with the captioning papers ranks the signed product, which keeps
-  weights for their sign; that column cannot be reproduced with this.)
-- *keep*: the masks of the run that this one starts from, for fine-tuning.
+- *gradual*: Zhu and Gupta, "To prune, or not to prune" (2017): removes the smallest weights step by step during training.
+- *hard*: removes the smallest weights of a trained model at once, and trains the others again.
+- *lottery*: Frankle and Carbin (2019): uses the same masks, or those of a gradual run, with the kept weights reset to
+  their initial values.
+- *snip*: Lee, Ajanthan, Torr (2019): before training, removes the weights with the least effect on the loss of one batch,
+  measured as the magnitude of weight times gradient. (The code published with the captioning papers ranks the signed
+  product, so its results cannot be reproduced with this method.)
+- *keep*: uses the masks of the run that this one starts from, for fine-tuning.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from capprune.pruning.pruner import PrunedRun, TargetedPruner
 
 
 class MaskPruner(TargetedPruner):
-    """Masks that multiply the weights.
+    """Base class of the methods with fixed masks.
 
     Args:
-        model: Gets masks in place, all open.
+        model: Model to which open masks are added in place.
         config: The run's config.
-        layers: That are masked; those of the config if left out.
+        layers: Layers to mask; by default those of the config.
     """
 
     default_scope: Scope = "blind"
@@ -39,7 +40,7 @@ class MaskPruner(TargetedPruner):
         self.masks = Masks(model, self.layers if layers is None else layers, self.blocks.widths)
 
     def remove_smallest(self, saliency: Mapping[str, Tensor], sparsity: float) -> None:
-        """Set the masks to keep what is most salient."""
+        """Set the masks to keep the most salient weights."""
         scope = self.config.scope or self.default_scope
         kept = keep_largest(
             in_blocks(saliency, self.masks.widths),
@@ -51,26 +52,26 @@ class MaskPruner(TargetedPruner):
         self.masks.set(kept)
 
     def magnitudes(self) -> dict[str, Tensor]:
-        """Saliencies of the trained weights as the scope compares them."""
+        """Return the saliencies of the trained weights for the configured scope."""
         return magnitudes(self.masks.weights(), self.config.scope or self.default_scope)
 
     def sparsity(self) -> float:
-        """Share of the prunable weights that are removed."""
+        """Return the share of the prunable weights that are removed."""
         return self.masks.sparsity()
 
     def kept(self) -> Mapping[str, int]:
-        """Weights that each tensor keeps."""
+        """Return the number of weights that each tensor keeps."""
         return self.masks.kept()
 
 
 class GradualPruner(MaskPruner):
-    """s(t) = s_f (1 - (1 - (t - t0) / (tn - t0))³) between two steps of the run.
+    """Gradual pruning: s(t) = s_f (1 - (1 - (t - t0) / (tn - t0))³) between the steps t0 and tn.
 
     Args:
-        model: Gets masks in place.
+        model: Model to which masks are added in place.
         config: The run's config.
-        steps: T, training steps in all.
-        epoch: Steps of one epoch; the first passes untouched unless `gradual.begin` says otherwise.
+        steps: T, total number of training steps.
+        epoch: Steps per epoch. Pruning begins after the first epoch unless `gradual.begin` is set.
     """
 
     default_scope: Scope = "uniform"
@@ -80,7 +81,7 @@ class GradualPruner(MaskPruner):
         schedule = config.gradual
         end = round(schedule.end * steps)
         first = epoch if schedule.begin is None else round(schedule.begin * steps)
-        self._first = min(first, end // 2)  # a run of two epochs has to begin within its first
+        self._first = min(first, end // 2)  # a run of two epochs must begin within the first
         every = max(1, (end - self._first) // schedule.updates)
         self._last = self._first + every * ((end - self._first) // every)
         self._every = every
@@ -91,14 +92,14 @@ class GradualPruner(MaskPruner):
         return cls(model, config, steps=run.steps, epoch=run.epoch)
 
     def scheduled(self, step: int) -> float:
-        """The sparsity that the schedule asks for at a step."""
+        """Return the scheduled sparsity at a step."""
         if step >= self._last:
             return self.config.sparsity
         done = max(0.0, (step - self._first) / (self._last - self._first))
         return self.config.sparsity * (1 - (1 - done) ** 3)
 
     def before(self, step: int) -> None:
-        """Tighten the masks where the schedule has an update."""
+        """Update the masks at the steps of the schedule."""
         if self._first <= step <= self._last and (step - self._first) % self._every == 0:
             sparsity = self.scheduled(step)
             if sparsity > 0:
@@ -106,21 +107,21 @@ class GradualPruner(MaskPruner):
 
 
 class HardPruner(MaskPruner):
-    """One shot by the magnitude of trained weights."""
+    """One-shot pruning by the magnitude of trained weights."""
 
     def begin(self, loss: Callable[[], Tensor] | None) -> None:
-        """Prune the weights as they were loaded."""
+        """Prune the loaded weights."""
         self.remove_smallest(self.magnitudes(), self.config.sparsity)
 
 
 class LotteryPruner(MaskPruner):
-    """The masks of a trained model over the weights of its start.
+    """Lottery ticket: the masks of a trained model on its initial weights.
 
     Args:
-        model: At the start of the run that it is compared with.
+        model: Model with the initial weights of the trained run.
         config: The run's config.
-        trained: That run's weights by name.
-        masks: That run's masks; empty if it was dense, and then its magnitudes choose.
+        trained: Weights of the trained run, by name.
+        masks: Masks of the trained run. Empty if it was dense; its magnitudes then choose the masks.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class LotteryPruner(MaskPruner):
         return cls(model, config, trained=run.weights, masks=run.masks)
 
     def begin(self, loss: Callable[[], Tensor] | None) -> None:
-        """Take the masks over, or make them from the trained magnitudes."""
+        """Set the masks of the trained run, or compute them from its magnitudes."""
         if self._masks:
             self.masks.set(self._masks)
             return
@@ -144,7 +145,7 @@ class LotteryPruner(MaskPruner):
 
 
 class SnipPruner(MaskPruner):
-    """Connection sensitivity before the first step."""
+    """SNIP: connection sensitivity before the first step."""
 
     needs_loss = True
 
@@ -153,7 +154,7 @@ class SnipPruner(MaskPruner):
         assert loss is not None
         weights = self.masks.weights()
         fixed = [weight for weight in weights.values() if not weight.requires_grad]
-        for weight in fixed:  # of an encoder of which only masks are chosen
+        for weight in fixed:  # of an encoder that is masked but not trained
             weight.requires_grad_(True)
         gradients = torch.autograd.grad(loss(), list(weights.values()))
         for weight in fixed:
@@ -168,10 +169,10 @@ class SnipPruner(MaskPruner):
 
 
 class KeptMasks(MaskPruner):
-    """The masks of another run, as they are.
+    """Fixed masks of another run, for fine-tuning.
 
     Args:
-        model: Gets masks in place.
+        model: Model to which masks are added in place.
         config: The run's config; its sparsity is not used.
         masks: Masks of the run that this one starts from, by weight name.
     """
@@ -182,15 +183,15 @@ class KeptMasks(MaskPruner):
 
     @classmethod
     def for_run(cls, model: nn.Module, config: PruningConfig, run: PrunedRun) -> Self:
-        """See `Pruner.for_run`; masks of parts that the model does not have are left out."""
+        """See `Pruner.for_run`. Ignores masks of modules that the model does not have."""
         here = dict(model.named_modules())
         own = {name: mask for name, mask in run.masks.items() if name.removesuffix(".weight") in here}
         return cls(model, config, masks=own)
 
     def begin(self, loss: Callable[[], Tensor] | None) -> None:
-        """Take the masks over."""
+        """Set the masks of the other run."""
         self.masks.set(self._masks)
 
     def at_target(self) -> bool:
-        """Always: fine-tuning removes nothing."""
+        """Return True: fine-tuning removes nothing."""
         return True

@@ -61,7 +61,7 @@ def _strangers(sources: Sources) -> Iterator[str]:
 
 
 def comparable(one: Validated, other: Validated) -> bool:
-    """Whether the scores of two results documents may be compared."""
+    """Return whether the scores of two results documents may be compared."""
     return (one.scored.data, one.scored.quality.beam, one.scored.quality.scores.tokenizer) == (
         other.scored.data,
         other.scored.quality.beam,

@@ -82,7 +82,7 @@ class Probe:
     spread: float
 
     def looks(self) -> bool:
-        """Whether the loss depends on the photos."""
+        """Return whether the loss depends on the photos."""
         error = float(self.gains.std(ddof=1)) / math.sqrt(len(self.gains)) if len(self.gains) > 1 else 0.0
         return float(self.gains.mean()) > max(SURE * error, LEAST_GAIN * self.loss)
 
@@ -217,7 +217,7 @@ class Watch:
         return found
 
     def _early(self, probe: Probe, moment: Moment) -> bool:
-        """Whether a run with a usual learning rate may still be learning word order, before it uses the photos."""
+        """Return whether a run with a usual learning rate may still be learning word order, before it uses the photos."""
         usual = LOW_RATE < moment.learning_rate < HIGH_RATE
         return usual and moment.step < EARLY_STEPS and probe.loss >= HARDLY * self._words_loss
 

@@ -224,7 +224,7 @@ class Trainer:
                 self.report(self._progress(epoch, loss, captions / (time.monotonic() - began), len(batch.inputs)))
 
     def _stops(self, request: StopRequest) -> bool:
-        """Whether any process received a stop signal; if so, all processes stop at the same step."""
+        """Return whether any process received a stop signal; if so, all processes stop at the same step."""
         asked = self.ranks.highest(request.signal or 0)
         request.signal = request.signal or asked or None
         return request.signal is not None

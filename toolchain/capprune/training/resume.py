@@ -55,7 +55,7 @@ class Timer:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a run's folder holds a state to resume from."""
+    """Return whether a run's folder holds a state to resume from."""
     return any((folder / name).is_file() for name in (NEXT_STATE, STATE, PREVIOUS_STATE))
 
 

@@ -132,7 +132,7 @@ def read_shards(
 
 
 def same_features(teacher: FeatureExtractor, extractor: Extractor | None) -> bool:
-    """Whether a teacher has the same features as the run itself."""
+    """Return whether a teacher has the same features as the run itself."""
     return extractor is not None and teacher.key == extractor.key
 
 

@@ -34,7 +34,7 @@ class Stage:
 
 
 def is_recipe(tree: Mapping[str, Any]) -> bool:
-    """Whether a config holds stages."""
+    """Return whether a config holds stages."""
     return STAGES in tree
 
 

@@ -120,7 +120,7 @@ def _check(config: RunConfig, parent: Parent) -> None:
 
 
 def _stays(name: str, config: RunConfig) -> bool:
-    """Whether a weight keeps its masks, because the config keeps them or the weight is frozen."""
+    """Return whether a weight keeps its masks, because the config keeps them or the weight is frozen."""
     layer = name.removesuffix(".weight")
     frozen = config.encoder.train == "frozen" and belongs(layer, ENCODER)
     return frozen or any(belongs(layer, part) for part in (*config.pruning.keep, *_frozen(config)))
@@ -241,7 +241,7 @@ def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, s
 
 
 def _rewound(config: RunConfig) -> bool:
-    """Whether a run goes back to the initial weights of its parent."""
+    """Return whether a run goes back to the initial weights of its parent."""
     return config.pruning.how.starts_from is StartsFrom.REWOUND
 
 

@@ -102,7 +102,7 @@ def _named_photos(contents: FolderContents, path: Path, split: str | None) -> It
 
 
 def _holds_photos(table: ParquetFile, name: str) -> bool:
-    """Whether a column is Hugging Face's {bytes, path}, or has bytes and the usual name of a photo column."""
+    """Return whether a column is Hugging Face's {bytes, path}, or has bytes and the usual name of a photo column."""
     kind: Any = table.schema_arrow.field(name).type
     text = str(kind)
     return (text.startswith("struct<") and "bytes" in text) or (

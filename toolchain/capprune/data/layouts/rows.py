@@ -161,7 +161,7 @@ def _cells(text: str, lines: list[tuple[int, str]], delimiter: str, path: Path) 
 
 
 def _swallowed_rows(cell: str, delimiter: str) -> bool:
-    """Whether a cell over several lines seems to contain further rows."""
+    """Return whether a cell over several lines seems to contain further rows."""
     rows = [line.partition(delimiter) for line in cell.split("\n")[1:]]
     return any(ending(name.strip()) in ENDINGS and between for name, between, _ in rows)
 

@@ -78,7 +78,7 @@ def _claims(contents: FolderContents) -> tuple[str, ...]:
 
 
 def _has_letters(contents: FolderContents, name: str) -> bool:
-    """Whether a text may be a caption; labels for object detection are numbers."""
+    """Return whether a text may be a caption; labels for object detection are numbers."""
     try:
         return any(character.isalpha() for character in decode_text(contents.path(name).read_bytes(), name))
     except DataError:  # a later read reports the error

@@ -98,5 +98,5 @@ def _key(name: str) -> str:
 
 
 def all_have_splits(photos: Iterable[FoundPhoto]) -> bool:
-    """Whether every photo has a split."""
+    """Return whether every photo has a split."""
     return all(photo.split is not None for photo in photos)

@@ -48,7 +48,7 @@ def _claims(contents: FolderContents) -> tuple[str, ...]:
 
 
 def is_metadata(name: str) -> bool:
-    """Whether a file is the table of a Hugging Face imagefolder."""
+    """Return whether a file is the table of a Hugging Face imagefolder."""
     return base_name(name).lower() in ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 

@@ -29,7 +29,7 @@ def _claims(contents: FolderContents) -> tuple[str, ...]:
 
 
 def _is_token_file(contents: FolderContents, name: str) -> bool:
-    """Whether a file has the name of Flickr's files, or is a text that starts with `photo.jpg#0`."""
+    """Return whether a file has the name of Flickr's files, or is a text that starts with `photo.jpg#0`."""
     if _FILE.fullmatch(base_name(name)):
         return True
     if ending(name) not in _TEXTS or "lemma" in base_name(name).lower():

@@ -35,7 +35,7 @@ def _claims(contents: FolderContents) -> tuple[str, ...]:
 
 
 def _has_captions(contents: FolderContents, name: str) -> bool:
-    """Whether one of the first members of a tar file is a text with a photo's name; a sample's members are adjacent."""
+    """Return whether one of the first members of a tar file is a text with a photo's name; a sample's members are adjacent."""
     keys: dict[str, set[bool]] = {}
     with tar_is_broken(contents.path(name)), tarfile.open(contents.path(name), "r:") as tar:
         for number, member in enumerate(tar):

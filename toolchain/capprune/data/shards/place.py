@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is a URL rather than a path."""
+    """Return whether a place is a URL rather than a path."""
     return "://" in place or "::" in place
 
 
