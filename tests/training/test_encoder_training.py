@@ -323,7 +323,7 @@ def test_depthwise_convolutions_stay_dense_unless_asked_for() -> None:
         "encoder.stem.conv",
         "encoder.head.conv",
     )
-    with pytest.raises(ConfigError, match="no such layer"):
+    with pytest.raises(ConfigError, match="no prunable layer"):
         prunable_layers(model, PruningConfig(exclude=("encoder.blocks.99",)))
 
 
