@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _known(error: MemoryError | ImportError | OSError | RuntimeError) -> CapPruneError:
     """Return the message for a failure with a known cause; re-raise any other error."""
     if names_memory(error) or (isinstance(error, ImportError) and is_short()):
-        return NotEnoughMemory("this machine has not enough memory", found=error, hint="close other programs")
+        return NotEnoughMemory("not enough memory on this machine", found=error, hint="close other programs")
     if isinstance(error, ModuleNotFoundError):
         return _missing(error)
     raise error

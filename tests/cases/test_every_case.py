@@ -292,7 +292,7 @@ def interrupted(case: Case) -> None:
             process.stdout.readline()
         process.send_signal(signal.SIGINT)
         process.stdout.read()
-        assert "; go on with: capprune caption " in process.stderr.read()
+        assert "; resume with: capprune caption " in process.stderr.read()
     assert process.returncode == 130 and out.read_text().count("\n") >= 4
 
 
@@ -329,7 +329,7 @@ def current_folder_is_gone(case: Case) -> None:
     config = case.new / "tiny.yaml"
     config.write_text(CONFIG)
     done = shell('mkdir "$1/f" && cd "$1/f" && rmdir "$1/f" && capprune train "$2" --out "$1/r"', case.new, config)
-    assert done.returncode == 2 and "the current folder is not there" in done.stderr
+    assert done.returncode == 2 and "the current folder no longer exists" in done.stderr
 
 
 def cache_has_no_place(case: Case) -> None:

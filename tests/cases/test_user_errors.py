@@ -191,4 +191,4 @@ def test_the_longest_name_that_a_file_can_have_is_written(photo: Path, ready: Pa
 def test_a_current_folder_that_is_gone_is_named(photo: Path) -> None:
     done = shell("mkdir $folder && cd $folder && rmdir $folder && $capprune caption $photo", folder=photo.parent / "f",
                  photo=photo)  # fmt: skip
-    assert done.returncode == 2 and "the current folder is not there" in done.stderr
+    assert done.returncode == 2 and "the current folder no longer exists" in done.stderr

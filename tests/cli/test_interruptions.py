@@ -45,7 +45,7 @@ def test_a_stopped_training_goes_on_when_typed_again(walk: Walk, tmp_path: Path,
     wait_for(tmp_path / "run" / "state" / "state.safetensors", process)
     ended, complaints = stop(process, number)
     assert ended == code
-    assert f"go on with: capprune train {walk.config} --out {tmp_path / 'run'}" in complaints
+    assert f"resume with: capprune train {walk.config} --out {tmp_path / 'run'}" in complaints
     assert (tmp_path / "run" / "state" / "state.safetensors").is_file()
     assert capprune(*arguments).code == 0
     assert not (tmp_path / "run" / "state").exists()

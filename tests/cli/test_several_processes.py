@@ -73,4 +73,4 @@ def test_signal_to_the_command_reaches_all_processes(walk: Walk, tmp_path: Path)
     process.send_signal(signal.SIGTERM)
     _, complaint = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
-    assert complaint.count("go on with: capprune train") == 1
+    assert complaint.count("resume with: capprune train") == 1

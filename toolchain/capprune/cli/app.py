@@ -1,6 +1,6 @@
-"""The `capprune` command: finds a subcommand, runs it, and turns what went wrong into a message and an exit code.
+"""The `capprune` command: finds a subcommand, runs it, and turns errors into a message and an exit code.
 
-Subcommands are imported when they are called, so that `capprune --help` costs a fraction of a second and no torch.
+Subcommands are imported when they are called, so that `capprune --help` takes a fraction of a second and no torch.
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory
 from capprune_runtime.memory import check_address_space, is_short, names_memory
 from capprune_runtime.streams import printable
 
-# command: what `capprune --help` says of it; the module is capprune.cli.<command>, with a `_` behind a word of Python
+# command: its line in `capprune --help`; the module is capprune.cli.<command>, with a `_` appended to keywords of Python
 COMMANDS = {
     "demo": "Draw scenes, train, prune, export and validate, without data of your own.",
     "data": "Check a folder of photos and captions, or draw scenes.",
     "label": "Caption a folder of photos with a large model, to train a small one on them.",
-    "import": "Turn a checkpoint of the published code into a run.",
-    "train": "Train a captioning model, dense or pruned while it trains.",
+    "import": "Convert a checkpoint of the published code to a run.",
+    "train": "Train a captioning model, dense or pruned during training.",
     "prune": "Prune a trained model and train the kept weights.",
-    "finetune": "Train a run further with its masks as they are: cross-entropy, a teacher, whole captions.",
-    "sweep": "Train every run of a grid, score it, and put all of them into one table.",
-    "export": "Turn a run into a bundle that a device can run.",
+    "finetune": "Train a run further with fixed masks: cross-entropy, a teacher, whole captions.",
+    "sweep": "Train and score every run of a grid, and write one table.",
+    "export": "Export a run as a bundle that a device can run.",
     "pack": "Pack a bundle into one small file, for download.",
     "unpack": "Expand a packed bundle into a folder.",
-    "validate": "Caption a test split with a bundle; quality, parity, size and speed.",
+    "validate": "Caption a test split with a bundle, and measure quality, parity, size and speed.",
     "bench": "Time a bundle, interleaved with the same model dense, in int8 and sparse.",
-    "report": "Put runs, bundles and results on one page.",
+    "report": "Write one page from runs, bundles and results.",
     "caption": "Caption photos.",
-    "serve": "Open a page that captions photos, or write it as files that run inside the browser.",
-    "inspect": "Show what a run or a bundle consists of.",
-    "verify": "Check every byte of a bundle before anything runs it.",
+    "serve": "Serve a page that captions photos, or write it as files that run in the browser.",
+    "inspect": "Show the contents of a run or a bundle.",
+    "verify": "Verify every byte of a bundle before it is run.",
     "doctor": "Show what is installed and what this machine can do.",
 }
 
 
 class NobodyReads(Exception):
-    """A closed pipe at stdout; click would end the process as if something had failed."""
+    """Raised when the pipe at stdout is closed; click would end the process with an error."""
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports one when it is called."""
+    """A group that lists its commands by name and imports a command when it is called."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -77,23 +77,23 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an option of it that is given twice is refused."""
+        """Find the command, and refuse options that are given twice."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             refuse_repeated(command, rest)
         return name, command, rest
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, in the order of the walk."""
+        """Return the names, in the order of a typical workflow."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module; what the command needs is checked before it does anything."""
+        """Import the command's module, and check that the packages it needs are installed."""
         if cmd_name not in COMMANDS:
             return None
         module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
         command: click.Command = copy.copy(importlib.import_module(f"capprune.cli.{module}").command)
-        stopping.listen()  # until here nothing is begun, and `capprune.__main__` ends the process at once
+        stopping.listen()  # before this line no work has begun, and `capprune.__main__` ends the process at once
         work = command.callback
         if work is not None:
 
@@ -111,19 +111,19 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table of commands, without importing any of them."""
+        """Write the table of commands, without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
 def _print_notes(stop: BaseException) -> None:
-    """Print what an interrupted command has written, and the command that goes on from there."""
+    """Print the notes of an interrupted command, and the command that resumes it."""
     for note in getattr(stop, "__notes__", ()):
-        click.echo(f"{printable(note)}; go on with: {printable(shlex.join(['capprune', *sys.argv[1:]]))}", err=True)
+        click.echo(f"{printable(note)}; resume with: {printable(shlex.join(['capprune', *sys.argv[1:]]))}", err=True)
 
 
 def _needs(command: str) -> str:
-    """The last lines of a command's help: what installs the packages that it needs."""
+    """Return the last lines of a command's help: how to install the packages that it needs."""
     lines = [f"  capprune {key}: {install_command(COMMAND_EXTRAS[key])}" for key in keys_starting_with(command)]
     return "\n".join(["\b", "Install:", *lines])
 
@@ -144,9 +144,9 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     callback=_print_version,
     help="Print the version and the installed extras, and exit.",
 )
-@click.option("--debug", is_flag=True, help="Show a traceback when something goes wrong.")
+@click.option("--debug", is_flag=True, help="Show a traceback after an error.")
 def cli(debug: bool) -> None:
-    """From photos with captions to a captioning model of a few megabytes, proven on its device.
+    """Train captioning models of a few megabytes on photos with captions, and verify them on the device.
 
     \b
     Example:
@@ -161,8 +161,8 @@ def main() -> NoReturn:
     """Entry point of the console script."""
     streams.prepare()
     warnings.showwarning = _show_warning
-    # Threads that spin at a barrier while another process has their core made training 20 times slower on a busy machine;
-    # sleeping costs a few microseconds on an idle one. Read by OpenMP when torch loads it.
+    # Threads that spin at a barrier while another process uses their core made training 20x slower on a busy machine.
+    # Sleeping costs a few microseconds on an idle one. OpenMP reads this when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     streams.leave(streams.finish(_run(sys.argv[1:])))
 
@@ -184,24 +184,24 @@ def _run(arguments: list[str]) -> int:
         return stopping.requested() or _told(error, arguments)
     except NobodyReads:
         return streams.failed_output(BrokenPipeError())
-    except Exception as error:  # the edge: everything else is a defect of ours or of the machine
+    except Exception as error:  # the outermost handler: all other errors are our defects or faults of the machine
         return stopping.requested() or _told(_as_message(error, arguments), arguments)
     return 0
 
 
 def _check_process(arguments: list[str]) -> None:
-    """Refuse to start where libraries would end or hang without a message of ours.
+    """Refuse to start in conditions under which libraries end or hang without a usable message.
 
     Raises:
-        UsageError: The current folder is gone.
-        NotEnoughMemory: The limit of the address space is too low.
+        UsageError: The current folder no longer exists.
+        NotEnoughMemory: The address space limit is too low.
     """
     if not arguments or {"-h", "--help", "--version"} & set(arguments):
         return
     try:
         os.getcwd()  # noqa: PTH109 - pathlib's says no more
     except OSError:
-        raise UsageError("the current folder is not there any more", hint="cd to a folder that is") from None
+        raise UsageError("the current folder no longer exists", hint="cd to an existing folder") from None
     check_address_space()
 
 
@@ -245,10 +245,10 @@ _OF_THE_USER = (
 
 
 def _as_message(error: Exception, arguments: list[str]) -> CapPruneError:
-    """The message for an error that no command has foreseen."""
+    """Return the message for an error that no command handles."""
     wrapped = _known(error, arguments) or CapPruneError(
         f"{type(error).__name__}: {error}",
-        hint="this is a defect; run it again with --debug and report what it says",
+        hint="this is a defect; run the command again with --debug and report the output",
     )
     wrapped.__cause__ = error
     return wrapped
@@ -260,7 +260,7 @@ def _known(error: Exception, arguments: list[str]) -> CapPruneError | None:
         hint = (
             "lower training.photos_per_batch" if training else "close other programs, or use a machine with more memory"
         )
-        return NotEnoughMemory("this machine has not enough memory", hint=hint)
+        return NotEnoughMemory("not enough memory on this machine", hint=hint)
     if isinstance(error, ModuleNotFoundError) and (extra := extra_of_module(error.name or "")) is not None:
         return MissingExtra(f"{error.name} is not installed", hint=install_command([extra]))
     if not isinstance(error, OSError):
@@ -269,9 +269,11 @@ def _known(error: Exception, arguments: list[str]) -> CapPruneError | None:
         where = error.filename or "standard output"
         if error.filename is None:
             streams.drop_output()
-        return CapPruneError("the disk is full", where=where, hint="free some space and run this again")
+        return CapPruneError("the disk is full", where=where, hint="free some space and run the command again")
     if error.errno == errno.EFBIG:
-        return CapPruneError("a file may not become so large", where=error.filename, hint="ulimit -f unlimited")
+        return CapPruneError(
+            "a file exceeds the size limit of this process", where=error.filename, hint="ulimit -f unlimited"
+        )
     if error.errno in _OF_THE_USER and error.filename is not None:
         return UsageError("a file or folder cannot be used", where=error.filename, found=error.strerror)
     return None

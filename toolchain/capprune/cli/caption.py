@@ -1,4 +1,4 @@
-"""`capprune caption`: what is in photos, from a bundle; needs no torch."""
+"""`capprune caption`: caption photos with a bundle, without torch."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("photos", nargs=-1, required=True, type=Place(), metavar="PHOTO|FOLDER|SHARDS|-...")
-@click.option("--bundle", type=Place(), help="A folder or packed.  [default: the package's own]")
-@click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept in the search.  [default: the bundle's]")
+@click.option("--bundle", type=Place(), help="Bundle, a folder or a .capz file.  [default: the package's own]")
+@click.option("--beam", type=click.IntRange(1, 100), help="Beam width.  [default: the bundle's]")
 @click.option(
     "--explain",
     type=Place(file_okay=False),
     metavar="FOLDER",
-    help="Folder for pictures of where the model looked for each word.",
+    help="Folder for pictures of the attention for each word.",
 )
 @out_file_option(help="Write all captions to a .csv or .json file as well.")
 @click.option(
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--isolated",
     is_flag=True,
-    help="Decode the photos and run the models in a process of its own with a limit on memory, for files of strangers.",
+    help="Decode the photos and run the models in a separate process with a memory limit, for untrusted files.",
 )
 @json_option
 def command(
@@ -76,9 +76,9 @@ def command(
     """Caption photos, or all photos of folders; - reads a photo from standard input.
 
     The bundle is verified before it is loaded. Works offline, on a CPU. Captions below the bundle's confidence limit are
-    marked. A photo that cannot be read is named, and the others are captioned; the exit code is then that of the first error.
-    With --out the same command resumes an interrupted one. A folder of shards counts as the photos in it. With
-    --workers or --on ray several processes caption at once, and the result is the same.
+    marked. A photo that cannot be read is reported and does not stop the others; the exit code is then that of the first error.
+    With --out, the same command resumes an interrupted one. A folder of shards stands for the photos in it. With
+    --workers or --on ray, several processes caption at the same time, with the same result.
 
     \b
     Example:
@@ -92,11 +92,11 @@ def command(
 
     if workers is None and on is None:
         nothing_to_clean_up()
-    gc.disable()  # what is loaded stays: looking for garbage among it is a twentieth of the start
+    gc.disable()  # loaded objects live until the end; collecting garbage takes a twentieth of the start
 
     def each(said: Said, alone: bool) -> None:
         gc.enable()
-        with nullcontext() if out is None else output_may_end():  # the table is worth finishing
+        with nullcontext() if out is None else output_may_end():  # finish the table even if nobody reads stdout
             _print(said, alone, as_json)
 
     found = caption(

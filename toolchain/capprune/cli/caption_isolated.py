@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-# What the child runs: its first argument is the limit of its memory.
+# Code of the child. Its first argument is the memory limit.
 _CODE = """
 import sys
 from capprune_runtime.isolation import limit_this_process
@@ -17,13 +17,13 @@ main()
 
 
 def caption_isolated(photos: Sequence[Path], options: Mapping[str, object], bundle: Path, as_json: bool) -> NoReturn:
-    """Run the command without --isolated in a child, and end as it ends.
+    """Run the command without --isolated in a child, and exit with the child's exit code.
 
     Args:
-        photos: Its arguments.
-        options: Its options by name; None for those that were not given.
-        bundle: The bundle, for messages and for the limit.
-        as_json: Whether it was given --json.
+        photos: Arguments of the command.
+        options: Options by name; None for those that were not given.
+        bundle: The bundle, for messages and for the memory limit.
+        as_json: Whether --json was given.
 
     Raises:
         BundleError: The child crashed.

@@ -1,4 +1,4 @@
-"""What every command shares: results on stdout, progress on stderr, the same options under the same names."""
+"""Shared by all commands: results on stdout, progress on stderr, and common options with the same names."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ from capprune_runtime.atomic import check_file_place, check_folder_place
 from capprune_runtime.streams import printable
 
 SCHEMA_VERSION = 1
-CLEAR = "\r\x1b[K"  # takes back the line that a terminal shows
+CLEAR = "\r\x1b[K"  # clears the current line of a terminal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads of the interpreter."
 )
 
 on_option = click.option(
-    "--on", metavar="ray[:ADDRESS]", help="Run on a Ray cluster; without an address, on one of this machine's."
+    "--on",
+    metavar="ray[:ADDRESS]",
+    help="Run on a Ray cluster; without an address, on a local cluster of this machine.",
 )
 workers_option = click.option(
     "--workers",
     type=click.IntRange(1, 1024),
-    help="Processes that work at once.  [default: 1; with --on ray: all processors]",
+    help="Number of parallel processes.  [default: 1; with --on ray: all processors]",
 )
 
 
 class Place(click.Path):
-    """A path on a command line: `~` is the home folder where the shell has left it, and no path is empty."""
+    """A path on a command line. Expands a `~` that the shell did not expand, and refuses empty paths."""
 
     def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
         super().__init__(path_type=Path, file_okay=file_okay, dir_okay=dir_okay)
 
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Turn an argument into a path."""
+        """Convert an argument to a path."""
         text = os.fspath(value)
         if not text:
             self.fail("a path must not be empty", param, ctx)
@@ -60,17 +62,17 @@ cache_option = click.option(
 
 
 def given(name: str) -> bool:
-    """Return whether the running command was given a parameter, instead of its default."""
+    """Return whether the user set a parameter of the running command."""
     context = click.get_current_context()
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def out_option(what: str, *, new: bool = False) -> Callable[[Command], Command]:
-    """The `--out` of a command that makes a folder; a place that cannot be written to is refused before any work.
+    """Return the `--out` option of a command that makes a folder. Checks before any work that it can be written.
 
     Args:
-        what: What the folder will hold.
-        new: Whether it must be new or empty.
+        what: Content of the folder, for the help text.
+        new: Whether the folder must be new or empty.
     """
 
     def check(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
@@ -82,12 +84,12 @@ def out_option(what: str, *, new: bool = False) -> Callable[[Command], Command]:
         type=Place(file_okay=False),
         required=True,
         callback=check,
-        help=f"Folder of the {what}, to be made.",
+        help=f"New folder for the {what}.",
     )
 
 
 def out_file_option(*, help: str, **options: Any) -> Callable[[Command], Command]:
-    """The `--out` of a command that writes a file; a place that cannot be written to is refused before any work."""
+    """Return the `--out` option of a command that writes a file. Checks before any work that it can be written."""
 
     def check(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
         if value is not None:
@@ -98,19 +100,19 @@ def out_file_option(*, help: str, **options: Any) -> Callable[[Command], Command
 
 
 def say(message: str) -> None:
-    """A line of progress; a command that was asked to stop stops here at the latest."""
+    """Print a line of progress. A command that received a stop signal stops here at the latest."""
     stopping.raise_if_requested()
     clear = CLEAR if message.startswith(CLEAR) else ""
     click.echo(clear + printable(message.removeprefix(CLEAR)), err=True)
 
 
 def echo(text: str) -> None:
-    """A line of the result."""
+    """Print a line of the result."""
     click.echo(printable(text))
 
 
 def emit(document: dict[str, Any], as_json: bool, human: Callable[[], None]) -> None:
-    """The result: one JSON document, or what `human` prints."""
+    """Print the result: one JSON document, or the output of `human`."""
     if as_json:
         click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2))
     else:
@@ -119,7 +121,7 @@ def emit(document: dict[str, Any], as_json: bool, human: Callable[[], None]) -> 
 
 @contextmanager
 def bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr with the time left; plain lines where stderr is no terminal."""
+    """Show a progress bar with the remaining time on stderr; print plain lines if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield _milestones(label)
         return

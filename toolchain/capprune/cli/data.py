@@ -16,9 +16,9 @@ from capprune_runtime.errors import DataError
 if TYPE_CHECKING:
     from capprune.data.checking import DataCheck
 
-SHOWN = 100  # photos of each kind of problem on the screen; --report has all of them
+SHOWN = 100  # photos printed for each kind of problem; --report lists all
 
-layout_option = click.option("--layout", metavar="NAME", help="Read this layout where a folder holds several.")
+layout_option = click.option("--layout", metavar="NAME", help="Layout to read if the folder holds several.")
 
 
 @click.group()
@@ -33,15 +33,15 @@ command.add_command(features)
 @command.command()
 @click.argument("folder", type=Place(file_okay=False))
 @layout_option
-@click.option("--report", type=Place(dir_okay=False), metavar="FILE", help="Write all of it to a .json file.")
+@click.option("--report", type=Place(dir_okay=False), metavar="FILE", help="Write the full report to a .json file.")
 @cache_option
 @json_option
 def check(folder: Path, layout: str | None, report: Path | None, cache: Path | None, as_json: bool) -> None:
-    """Read the captions, decode every photo, look for photos in two splits; say whether a training can run.
+    """Read the captions, decode every photo, find photos that are in two splits, and report whether training can run.
 
     FOLDER holds captions and photos in any usual layout: Karpathy's JSON, Flickr8k's and Flickr30k's own files, Kaggle's
-    CSVs, COCO, VizWiz, a Hugging Face imagefolder, WebDataset tars, or a text file beside each photo. Where a training
-    cannot run, the exit code is 4.
+    CSVs, COCO, VizWiz, a Hugging Face imagefolder, WebDataset tars, or a text file beside each photo. If training cannot
+    run, the exit code is 4.
 
     \b
     Example:
@@ -63,12 +63,12 @@ def _show(found: DataCheck, report: Path | None) -> None:
     ]
     table(
         f"{found.captions.name} ({found.captions.layout})",
-        ["split", "photos", "captions", "words", "words a caption"],
+        ["split", "photos", "captions", "words", "words per caption"],
         rows,
     )
     if found.captions.splits_made:
         echo(
-            "it has no splits: made by hashes of the photos' names; "
+            "the data set has no splits, so they are made by hashes of the photos' names; "
             "capprune data import FOLDER --out NEW --shares 80,10,10 makes others"
         )
     for entry in found.left_out:
@@ -87,8 +87,12 @@ def _show(found: DataCheck, report: Path | None) -> None:
 @click.argument("folder", type=Place(file_okay=False))
 @out_option("data set")
 @layout_option
-@click.option("--shares", metavar="TRAIN,VAL,TEST", help="Make splits anew, by hashes of the photos' names: 80,10,10.")
-@click.option("--val", metavar="PERCENT", help="Take this share of train as val; other splits stay: 10.")
+@click.option(
+    "--shares", metavar="TRAIN,VAL,TEST", help="Make new splits, by hashes of the photos' names, such as 80,10,10."
+)
+@click.option(
+    "--val", metavar="PERCENT", help="Share of train to use as val, such as 10; the other splits are unchanged."
+)
 @click.option("--drop-broken", is_flag=True, help="Leave out photos that are missing or cannot be decoded.")
 @click.option("--link", is_flag=True, help="Link to the photo files instead of copying them.")
 @cache_option
@@ -104,9 +108,9 @@ def import_(
     cache: Path | None,
     as_json: bool,
 ) -> None:
-    """Write a data set of any layout anew, as Karpathy's JSON and a folder of photos.
+    """Convert a data set of any layout to Karpathy's JSON and a folder of photos.
 
-    Training reads every layout but parquet as it is; importing chooses splits, leaves out broken photos, or reads parquet.
+    Training reads every layout except parquet directly. Import to choose splits, to leave out broken photos, or to read parquet.
 
     \b
     Example:
@@ -136,16 +140,18 @@ def import_(
 @command.command()
 @out_option("data set", new=True)
 @click.option(
-    "--train", type=click.IntRange(1), default=SCENES["train"], show_default=True, help="Scenes to learn from."
+    "--train", type=click.IntRange(1), default=SCENES["train"], show_default=True, help="Number of training scenes."
 )
 @click.option(
-    "--val", type=click.IntRange(1), default=SCENES["val"], show_default=True, help="Scenes that choose the best epoch."
+    "--val", type=click.IntRange(1), default=SCENES["val"], show_default=True, help="Number of validation scenes."
 )
 @click.option(
-    "--test", type=click.IntRange(1), default=SCENES["test"], show_default=True, help="Scenes to validate on."
+    "--test", type=click.IntRange(1), default=SCENES["test"], show_default=True, help="Number of test scenes."
 )
-@click.option("--size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Side of a photo, pixels.")
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed draws the same bytes.")
+@click.option(
+    "--size", type=click.IntRange(32, 1024), default=224, show_default=True, help="Side of a photo in pixels."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Random seed; the same seed draws the same bytes.")
 @json_option
 def scenes(out: Path, train: int, val: int, test: int, size: int, seed: int, as_json: bool) -> None:
     """Draw scenes of one to three shapes with five captions each.

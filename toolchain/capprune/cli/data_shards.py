@@ -17,14 +17,14 @@ broken_option = click.option(
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="What photos that are missing or cannot be read do: stop the command, or be left out and counted.",
+    help="How to handle photos that are missing or cannot be read: stop, or skip and count them.",
 )
 per_shard_option = click.option(
     "--photos-per-shard",
     type=click.IntRange(1, 100_000),
     default=1000,
     show_default=True,
-    help="Most photos of a shard.",
+    help="Maximum number of photos per shard.",
 )
 
 
@@ -47,8 +47,8 @@ def shard(
 ) -> None:
     """Write photos and captions as WebDataset tar files, for data sets that do not fit into memory.
 
-    The same data makes the same bytes, and the same command continues after an interruption. shards.json lists every tar file
-    with its SHA-256. data.shards=FOLDER trains from them; it takes URLs too.
+    The same data gives the same bytes, and the same command resumes after an interruption. shards.json lists every tar file
+    with its SHA-256. Train with data.shards=FOLDER, or with a URL.
 
     \b
     Example:
@@ -71,7 +71,7 @@ def shard(
 @click.argument("source", metavar="FOLDER|SHARDS")
 @click.option("--config", type=Place(dir_okay=False), required=True, help="The config whose encoder is used.")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Changes a key of the config; may be repeated."
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; may be repeated."
 )
 @out_option("shards")
 @per_shard_option
@@ -94,9 +94,9 @@ def features(
     cache: Path | None,
     as_json: bool,
 ) -> None:
-    """Compute what a frozen encoder sees of photos once, and write it as shards that train as shards of photos do.
+    """Compute the features of a frozen encoder once, and write them as shards, from which training reads them.
 
-    Takes a data folder, or a folder or URL of shards. Any number of workers makes the same bytes. The same command continues
+    Takes a data folder, or a folder or URL of shards. Any number of workers gives the same bytes. The same command resumes
     after an interruption.
 
     \b
@@ -122,7 +122,7 @@ def features(
 
 
 def show_shards(made: Shards, next_command: str) -> None:
-    """Print what a folder of shards holds."""
+    """Print the contents of a folder of shards."""
     index = made.index
     sizes = ", ".join(f"{size:,} {split}" for split, size in index.splits.items())
     photos, megabytes = sum(index.splits.values()), index.size_bytes / 1e6

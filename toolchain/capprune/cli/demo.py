@@ -1,4 +1,4 @@
-"""`capprune demo`: the whole walk on drawn scenes, from nothing to a verified sparse bundle and its table."""
+"""`capprune demo`: the complete workflow on drawn scenes, up to a verified sparse bundle and a table of results."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from capprune.cli.progress import TerminalProgress
     type=Place(file_okay=False),
     default=Path("demo"),
     show_default=True,
-    help="Folder for it all.",
+    help="Folder for all results.",
 )
 @cache_option
 @json_option
 def command(out: Path, cache: Path | None, as_json: bool) -> None:
     """Draw scenes, train, prune, export and validate, without data of your own.
 
-    Needs nothing but the install, about six minutes on two cores. The same command resumes an interrupted demo.
+    Needs no data, and about six minutes on two cores. The same command resumes an interrupted demo.
 
     \b
     Example:
@@ -36,10 +36,10 @@ def command(out: Path, cache: Path | None, as_json: bool) -> None:
 
 
 def _show(made: DemoResult) -> None:
-    note = "times: median of one word, one row, one thread, on this machine"
+    note = "times: median per word, one row, one thread, on this machine"
     table(f"{SCENES['test']} test scenes", *made.cells(), note=note)
     echo(made.beside_dense_int8())
-    echo(f"written: {made.folder / 'results.json'}, runs and bundles beside it")
+    echo(f"wrote {made.folder / 'results.json'}, with runs and bundles beside it")
     photo = next((made.folder / "scenes" / "photos").iterdir())
     echo(f"next: capprune caption {photo} --bundle {made.folder / 'bundles' / 'sparse'}")
     if made.page is not None:

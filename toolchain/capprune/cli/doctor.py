@@ -1,4 +1,4 @@
-"""`capprune doctor`: what is installed and what this machine can do; installs and changes nothing."""
+"""`capprune doctor`: show what is installed and what this machine can do, without any change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`capprune export`: a run in, a bundle out, proven on its golden photos."""
+"""`capprune export`: export a run as a bundle, verified on its golden photos."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ from capprune_exporters.weight_forms import Weights
 @click.option(
     "--encoder-weights",
     help="float32, weight_only_int8 (a quarter of the bytes), or static_int8 (calibrated on photos of --data)."
-    "  [default: float32 with --weights float32; else static_int8 where val shows that it costs little, or weight_only_int8]",
+    "  [default: float32 with --weights float32; else static_int8 if its loss on val is small, or weight_only_int8]",
 )
 @click.option(
     "--plan",
     metavar="balanced|size|auto|FILE",
-    help="How each matrix is stored: fastest within half of the bytes of dense int8, smallest, fastest as measured here, or "
-    "as a JSON file says.  [default: balanced for tflite, size for onnx]",
+    help="How each matrix is stored: balanced (fastest within half of the bytes of dense int8), size (smallest), auto (fastest "
+    "as measured on this machine), or a JSON file.  [default: balanced for tflite, size for onnx]",
 )
 @click.option(
     "--costs",
     metavar="NAME|FILE",
-    help="Cost table of the processor that the bundle is for, as benchmarks/cost_table.py measures it.  [default: x86-64]",
+    help="Cost table of the target processor, measured by benchmarks/cost_table.py.  [default: x86-64]",
 )
 @click.option(
     "--data",
     type=Place(file_okay=False),
-    help="Photos and captions to measure on what int8 costs.  [default: the run's own, where they are]",
+    help="Photos and captions for measuring the loss by int8.  [default: the run's own, if they exist]",
 )
-@click.option(
-    "--photos", type=click.IntRange(1), default=1000, show_default=True, help="Most photos of val that are used."
-)
+@click.option("--photos", type=click.IntRange(1), default=1000, show_default=True, help="Maximum number of val photos.")
 @click.option("--pack", "packed", is_flag=True, help="Also write BUNDLE.capz beside the bundle.")
 @click.option(
-    "--beam", type=click.IntRange(1, 100), default=DEFAULT_BEAM, show_default=True, help="The bundle's own beam."
+    "--beam",
+    type=click.IntRange(1, 100),
+    default=DEFAULT_BEAM,
+    show_default=True,
+    help="Default beam width of the bundle.",
 )
 @out_option("bundle", new=True)
 @json_option
@@ -65,11 +67,11 @@ def command(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Turn a run into a bundle that a device can run.
+    """Export a run as a bundle that a device can run.
 
-    The masked matrices of `step` become sparse tensors of the stock runtime, the rest is stored small and expanded once.
-    The bundle is verified, and its golden photos must give the tokens that the trained model gave. What int8 or a codebook
-    costs in CIDEr-D is measured on val, and tensors for which it costs too much stay in float32.
+    The masked matrices of `step` become sparse tensors of the stock runtime. All other tensors are stored compressed and
+    expanded once. The bundle is verified, and its golden photos must give the same tokens as the trained model. The loss of
+    CIDEr-D by int8 or a codebook is measured on val. Tensors for which it is too large stay in float32.
 
     \b
     Example:
@@ -79,7 +81,7 @@ def command(
     unused = [f"--{name}" for name in ("data", "photos") if given(name)]
     if unused and weights == "float32" and encoder_weights in (None, "float32"):
         are = "is" if len(unused) == 1 else "are"
-        say(f"note: {' and '.join(unused)} {are} not used: with float32 weights there is no loss to measure")
+        say(f"note: {' and '.join(unused)} {are} not used: float32 weights cause no loss to measure")
     bundle = export(
         run,
         out=out,

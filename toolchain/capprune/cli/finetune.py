@@ -1,4 +1,4 @@
-"""`capprune finetune`: a run in, the same masks and better weights out."""
+"""`capprune finetune`: train a run further with fixed masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from capprune.cli.train import show
 OBJECTIVES = (
     "cross_entropy",
     "scst",
-)  # written here too, so that --help imports no config; a test holds the two together
+)  # a copy, so that --help imports no config; a test compares the two
 
 
 @click.command()
@@ -25,12 +25,12 @@ OBJECTIVES = (
     type=click.Choice(OBJECTIVES),
     default="cross_entropy",
     show_default=True,
-    help="The next word of people's captions, or the score of whole captions.",
+    help="Training objective: the next word of human captions, or the score of whole captions.",
 )
 @click.option(
     "--teacher",
     type=Place(file_okay=False),
-    help="A run, mostly the dense one, whose scores are learned as well.",
+    help="A run, usually the dense one, whose scores are learned as well.",
 )
 @out_option("tuned run")
 @machine_options
@@ -49,7 +49,7 @@ def command(
     cache: Path | None,
     as_json: bool,
 ) -> None:
-    """Train a run further with its masks as they are.
+    """Train a run further with fixed masks.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`capprune import`: a checkpoint of the papers' own code in, a run out."""
+"""`capprune import`: convert a checkpoint of the papers' code to a run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from capprune.cli.progress import TerminalProgress
 @out_option("run")
 @json_option
 def command(file: Path, out: Path, as_json: bool) -> None:
-    """Turn a checkpoint of the published code into a run.
+    """Convert a checkpoint of the published code to a run.
 
-    FILE is a .pth with its config.json and tokenizer/ beside it, the folder of these, or the .zip archive as it was
-    distributed. Nothing in it is run: the tensors are read, anything else in the file is refused.
+    FILE is a .pth with its config.json and tokenizer/ beside it, the folder of these, or the .zip archive as distributed.
+    No code in it is executed: only tensors are read, and anything else in the file is refused.
 
     \b
     Example:

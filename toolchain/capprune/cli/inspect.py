@@ -1,4 +1,4 @@
-"""`capprune inspect`: what a run or a bundle consists of, weight by weight and file by file."""
+"""`capprune inspect`: show the contents of a run or a bundle, weight by weight and file by file."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from capprune.cli.console import Place, echo, emit, json_option, table
 if TYPE_CHECKING:
     from capprune_exporters.ledger import LedgerFile, LedgerLine
 
-LARGEST = 8  # tensors of each model that are shown
-NAME = 24  # characters of a name that are shown, from its end
+LARGEST = 8  # number of tensors shown per model
+NAME = 24  # number of characters shown of a name, from its end
 
 
 @click.command()
 @click.argument("folder", type=Place(), metavar="RUN|BUNDLE")
 @json_option
 def command(folder: Path, as_json: bool) -> None:
-    """Show what a run or a bundle consists of.
+    """Show the contents of a run or a bundle.
 
-    For a run: its sparsity, layer by layer. For a bundle: its files, and how each weight tensor is stored.
+    For a run, its sparsity layer by layer. For a bundle, its files and the storage of each weight tensor.
 
     \b
     Example:
@@ -42,7 +42,7 @@ def _show_run(run: RunInspection) -> None:
         for line in sign.lines():
             echo(line)
     if run.validation_loss is not None and not run.signs:
-        echo(f"training: no warning after the last epoch, {run.validation_loss:.3f} nats a word on val")
+        echo(f"training: no warning after the last epoch, {run.validation_loss:.3f} nats per word on val")
 
 
 def _show_bundle(bundle: BundleInspection) -> None:
@@ -52,8 +52,8 @@ def _show_bundle(bundle: BundleInspection) -> None:
     for file in bundle.ledger:
         _show_ledger(file)
     echo(
-        f"whole bundle: {bundle.size_bytes:,} bytes; dense float32 it would take {bundle.dense_bytes:,}: "
-        f"{bundle.dense_bytes / bundle.size_bytes:.1f} times"
+        f"whole bundle: {bundle.size_bytes:,} bytes instead of {bundle.dense_bytes:,} in dense float32: "
+        f"{bundle.dense_bytes / bundle.size_bytes:.1f}x smaller"
     )
 
 

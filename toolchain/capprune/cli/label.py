@@ -1,4 +1,4 @@
-"""`capprune label`: photos without captions in, a data set with a large model's captions out."""
+"""`capprune label`: caption photos with a large model, as a data set for training."""
 
 from __future__ import annotations
 
@@ -19,25 +19,33 @@ if TYPE_CHECKING:
 @click.argument("photos", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--teacher", required=True, metavar="hf:ID_OR_FOLDER", help="The model that generates the captions.")
 @out_option("data set", new=True)
-@click.option("--prompt", help="What the model is asked.  [default: the model's own]")
+@click.option("--prompt", help="Prompt for the model.  [default: the model's own]")
 @click.option("--captions", type=click.IntRange(1, 20), default=1, show_default=True, help="Captions per photo.")
-@click.option("--beam", type=click.IntRange(1, 100), default=4, show_default=True, help="Hypotheses kept.")
+@click.option("--beam", type=click.IntRange(1, 100), default=4, show_default=True, help="Beam width.")
 @click.option(
-    "--min-words", type=click.IntRange(1), default=3, show_default=True, help="Fewest words of a kept caption."
+    "--min-words", type=click.IntRange(1), default=3, show_default=True, help="Minimum number of words of a caption."
 )
 @click.option(
-    "--max-words", type=click.IntRange(1), default=25, show_default=True, help="Most words of a kept caption."
+    "--max-words", type=click.IntRange(1), default=25, show_default=True, help="Maximum number of words of a caption."
 )
 @click.option(
-    "--min-confidence", type=click.FloatRange(0, 1), default=0.0, help="Geometric mean probability of a token."
+    "--min-confidence", type=click.FloatRange(0, 1), default=0.0, help="Minimum geometric mean probability of a token."
 )
-@click.option("--keep", default="100%", show_default=True, help="Share of the captions, the most confident first.")
-@click.option("--language", metavar="CODE", help="Leave out captions in another language, such as en.")
 @click.option(
-    "--shares", default="80,10,10", show_default=True, metavar="TRAIN,VAL,TEST", help="Splits, by hashes of names."
+    "--keep", default="100%", show_default=True, help="Share of the captions to keep, the most confident first."
 )
-@click.option("--limit", type=click.IntRange(1), help="Only the first photos.")
-@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Photos the model sees at once.")
+@click.option(
+    "--language", metavar="CODE", help="Language of the captions, such as en; captions in others are left out."
+)
+@click.option(
+    "--shares",
+    default="80,10,10",
+    show_default=True,
+    metavar="TRAIN,VAL,TEST",
+    help="Shares of the splits, which are made by hashes of names.",
+)
+@click.option("--limit", type=click.IntRange(1), help="Caption only the first N photos.")
+@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Photos per batch.")
 @click.option("--link", is_flag=True, help="Link to the photo files instead of copying them.")
 @click.option("--licence", help="Terms of the captions.  [default: the model's, if its README states them]")
 @json_option
@@ -46,8 +54,8 @@ def command(photos: Path, teacher: str, out: Path, **options: Any) -> None:
 
     PHOTOS is a folder with photos, in folders or tar files of any depth. The model is an image captioning or
     vision-language model of the transformers library: a folder that save_pretrained wrote, or an id on the Hugging Face Hub.
-    Captions that are too short, too long, repetitive or in another language are left out and counted. An interrupted command
-    goes on where it stopped. The model's name and licence are written into every bundle made from these captions.
+    Captions that are too short, too long, repetitive or in another language are left out and counted. The same command
+    resumes after an interruption. The model's name and licence are written into every bundle made from these captions.
 
     \b
     Example:

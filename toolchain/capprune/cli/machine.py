@@ -1,4 +1,4 @@
-"""Where a training runs: the options that train, prune and finetune share."""
+"""Options for devices and processes, shared by train, prune and finetune."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from capprune.training.launch import Place, check_counts, place_of, supervise
 from capprune.training.progress import SILENT, Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-MOST = 1024  # processes of a machine, and machines
+MOST = 1024  # maximum number of processes per machine, and of machines
 
 _OPTIONS = (
     click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-        help="Where to train; training.device of the config.",
+        help="Device to train on (training.device of the config).",
     ),
     click.option(
         "--precision",
         type=click.Choice(["float32", "bfloat16", "float16"]),
-        help="Number format of matrix products; training.precision of the config.",
+        help="Number format of matrix products (training.precision of the config).",
     ),
     click.option(
         "--devices",
         type=click.IntRange(1, MOST),
-        help="Processes on this machine, each with its own GPU.  [default: 1]",
+        help="Number of processes on this machine, each with its own GPU.  [default: 1]",
     ),
     click.option(
-        "--nodes", type=click.IntRange(1, MOST), help="Machines; torchrun or srun starts the processes.  [default: 1]"
+        "--nodes",
+        type=click.IntRange(1, MOST),
+        help="Number of machines; torchrun or srun starts the processes.  [default: 1]",
     ),
 )
 
@@ -45,10 +47,10 @@ def machine_options(command: Command) -> Command:
 
 
 def placed(devices: int | None, nodes: int | None) -> Place:
-    """Return which process of the training this is; where it has to start several, run them and end as they do.
+    """Return the position of this process. If several must be started, run them and exit with their exit code.
 
     Raises:
-        UsageError: The options contradict the processes that there are.
+        UsageError: The options contradict the existing processes.
         CapPruneError: One of the processes died.
         SystemExit: With the exit code of the processes.
     """
@@ -60,5 +62,5 @@ def placed(devices: int | None, nodes: int | None) -> Place:
 
 
 def progress_of(place: Place) -> Progress:
-    """Return where a process reports: the first one on stderr, the others nowhere."""
+    """Return the progress reporter of a process: the first one prints on stderr, the others are silent."""
     return TerminalProgress() if place.first else SILENT

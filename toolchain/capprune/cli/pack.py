@@ -1,4 +1,4 @@
-"""`capprune pack`: a bundle as one file, entropy coded, for download."""
+"""`capprune pack`: pack a bundle into one entropy-coded file, for download."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=Place())
 @out_file_option(
     metavar="FILE.capz",
-    help="The packed bundle; replaced when it is there.  [default: BUNDLE.capz, beside the bundle]",
+    help="The packed bundle; an existing file is replaced.  [default: BUNDLE.capz, beside the bundle]",
 )
 @json_option
 def command(bundle: Path, out: Path | None, as_json: bool) -> None:
     """Pack a bundle into one small file.
 
-    The places and values of its weights are entropy coded, the rest is compressed by zlib. It expands to exactly the same
-    bytes, which is proven before the file takes its place.
+    Positions and values of the weights are entropy coded, all else is compressed by zlib. The file expands to exactly the
+    same bytes, which is verified before the file gets its name.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Progress on stderr: lines, bars, and the state of a training."""
+"""Progress on stderr: lines, bars, and the state of a training run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TerminalProgress:
-    """A `Progress` on stderr, with bars where it is a terminal."""
+    """A `Progress` on stderr, with bars if it is a terminal."""
 
     def say(self, message: str, /) -> None:
         """Print a line."""
@@ -28,12 +28,12 @@ class TerminalProgress:
         return bar(label)
 
     def training(self, run: Path, /) -> Callable[[TrainingState], None]:
-        """Show a run: a line that is rewritten on a terminal, a line for each epoch elsewhere."""
+        """Show a run: a line that is rewritten on a terminal, or a line for each epoch elsewhere."""
         return _TrainingLines()
 
 
 class _TrainingLines:
-    """Shows where a run is."""
+    """Shows the progress of a run."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
@@ -59,11 +59,11 @@ class _TrainingLines:
                 )
 
     def _warn(self, progress: TrainingState) -> None:
-        """Print each sign that the run is not learning when it comes up, not after every epoch."""
+        """Print each sign that the run is not learning once, when it appears."""
         for sign in progress.signs:
             if sign.kind not in self._warned:
                 say("\n".join(sign.lines()))
         kinds = frozenset(sign.kind for sign in progress.signs)
         if self._warned and not kinds:
-            say("the run is learning now: the warnings above no longer hold")
+            say("the run is learning now: the warnings above no longer apply")
         self._warned = kinds

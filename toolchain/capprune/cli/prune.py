@@ -1,4 +1,4 @@
-"""`capprune prune`: a trained run in, a sparse one out."""
+"""`capprune prune`: make a sparse run from a trained one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from capprune.config.methods import METHODS, methods_of_trained_runs
     "--method",
     default="hard",
     show_default=True,
-    help=f"How weights are chosen: {', '.join((*methods_of_trained_runs(), *METHODS.added()))}.",
+    help=f"Pruning method: {', '.join((*methods_of_trained_runs(), *METHODS.added()))}.",
 )
 @out_option("sparse run")
 @machine_options
@@ -40,9 +40,9 @@ def command(
 ) -> None:
     """Prune a trained model and train the kept weights.
 
-    hard removes the smallest weights at once; lottery does, then goes back to the run's first weights (or takes over the
-    masks of a run that is already sparse); gradual and supermask start from the trained weights. The config is the
-    run's own, with the changes of KEY=VALUE.
+    hard removes the smallest weights at once. lottery does the same, then resets the kept weights to their initial values; it
+    uses the masks of a run that is already sparse. gradual and supermask start from the trained weights. The config is the
+    run's own, changed by KEY=VALUE.
 
     \b
     Example:

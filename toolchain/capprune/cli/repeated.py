@@ -1,4 +1,4 @@
-"""Options that are given twice, of which click would keep the last one without a word."""
+"""Detects options that are given twice; click would silently use the last one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
 
     Args:
         command: The command, or a group of commands whose name comes first.
-        arguments: What stands behind its name on the command line.
+        arguments: The arguments after its name on the command line.
 
     Raises:
         UsageError: An option is given twice; the message names both values.

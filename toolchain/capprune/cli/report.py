@@ -1,4 +1,4 @@
-"""`capprune report`: one page from runs, bundles and what was measured of them."""
+"""`capprune report`: write one page from runs, bundles and their measurements."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from capprune.cli.progress import TerminalProgress
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, type=Place(), metavar="RUN|BUNDLE|RESULTS...")
-@click.option("--data", type=Place(file_okay=False), help="Photos and captions, to show some of them.")
-@click.option("--split", default="test", show_default=True, help="Which photos.")
-@click.option("--photos", type=click.IntRange(0, 100), default=8, show_default=True, help="How many are shown.")
+@click.option("--data", type=Place(file_okay=False), help="Photos and captions to show on the page.")
+@click.option("--split", default="test", show_default=True, help="Split of the photos.")
+@click.option("--photos", type=click.IntRange(0, 100), default=8, show_default=True, help="Number of photos to show.")
 @click.option("--title", help="Title of the page.  [default: the run's or the bundle's name]")
 @out_file_option(
     default=Path(DEFAULT_OUT),
     show_default=True,
-    help="The page, replaced if it is there.",
+    help="The page; an existing file is replaced.",
 )
 @json_option
 def command(
@@ -33,11 +33,11 @@ def command(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Put runs, bundles and results on one page.
+    """Write one page from runs, bundles and results.
 
-    Give in any order what there is: the pruned run, the dense one, the bundle, and the JSON documents of `validate` and
-    `bench`. Each is recognised by what it is; what is not given is named at the foot of the page. The page is one HTML file
-    without scripts that fetches nothing.
+    Takes the pruned run, the dense run, the bundle, and the JSON documents of `validate` and `bench`, in any order. Each is
+    recognised by its content. The foot of the page lists what is missing. The page is one HTML file without scripts that
+    loads nothing from the network.
 
     \b
     Example:
@@ -60,7 +60,7 @@ def command(
 
 
 def refuse_without_data(data: Path | None) -> None:
-    """Refuse a split where there is no data set; the page then shows the bundle's own photos."""
+    """Refuse --split without a data set, because the page then shows the bundle's own photos."""
     from capprune_runtime.errors import UsageError
 
     if data is None and given("split"):

@@ -1,4 +1,4 @@
-"""`capprune serve`: a page that captions photos, from a server or inside the browser."""
+"""`capprune serve`: a page that captions photos, on a server or in the browser."""
 
 from __future__ import annotations
 
@@ -18,47 +18,63 @@ from capprune_runtime.formats import RUNTIMES
     "--static",
     type=Place(file_okay=False),
     metavar="FOLDER",
-    help="Write the page as files that run the bundles inside the browser, and start no server.",
+    help="Folder for the page as files that run the bundles in the browser; starts no server.",
 )
 @click.option(
     "--engine",
     type=Place(file_okay=False),
     metavar="FOLDER",
-    help="With --static: the unpacked npm package of LiteRT.js.  [default: fetched once by npm]",
+    help="With --static: the unpacked npm package of LiteRT.js.  [default: downloaded once by npm]",
 )
 @click.option(
     "--onnx-engine",
     type=Place(file_okay=False),
     metavar="FOLDER",
-    help="The same for ONNX bundles: the package of onnxruntime-web.  [default: fetched once by npm]",
+    help="The same for ONNX bundles: the package of onnxruntime-web.  [default: downloaded once by npm]",
 )
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen at; others than the default let others in.",
+    help="Address to listen on; any other than the default admits other machines.",
 )
-@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 takes any free one.")
 @click.option(
-    "--max-upload", type=click.FloatRange(0.01, 256), default=20.0, show_default=True, help="Largest photo file, in MB."
+    "--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="Port; 0 for any free one."
+)
+@click.option(
+    "--max-upload",
+    type=click.FloatRange(0.01, 256),
+    default=20.0,
+    show_default=True,
+    help="Maximum size of a photo file in MB.",
 )
 @click.option(
     "--max-pixels",
     type=click.FloatRange(0.01, 100),
     default=50.0,
     show_default=True,
-    help="Largest photo, in megapixels.",
+    help="Maximum size of a photo in megapixels.",
 )
 @click.option(
-    "--max-seconds", type=click.FloatRange(0.5, 600), default=30.0, show_default=True, help="Longest time of a request."
+    "--max-seconds",
+    type=click.FloatRange(0.5, 600),
+    default=30.0,
+    show_default=True,
+    help="Maximum duration of a request in seconds.",
 )
-@click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Captions at the same time.")
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Number of captions computed in parallel.",
+)
 @click.option(
     "--waiting",
     type=click.IntRange(0, 1000),
     default=64,
     show_default=True,
-    help="Requests that may wait; more are refused.",
+    help="Maximum number of waiting requests; further ones are refused.",
 )
 @click.option("--runtime", default="auto", show_default=True, help=f"auto, {', '.join(RUNTIMES)}.")
 @threads_option
@@ -79,11 +95,11 @@ def command(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Open a page where a photo that is dropped gets its caption, word by word.
+    """Serve a page that captions a dropped photo, word by word.
 
-    Give several bundles to switch between them: dense, sparse, int8. Every bundle is verified first. No photo is kept, and no
-    request leaves the machine. Ctrl-C ends the server when the requests that it has begun are answered. POST /caption is the
-    same for programs; /openapi.json describes it.
+    With several bundles, the page can switch between them: dense, sparse, int8. Every bundle is verified first. No photo is
+    stored, and no request leaves the machine. Ctrl-C stops the server after the requests in progress. Programs use POST
+    /caption, which /openapi.json describes.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`capprune sweep`: a config and a grid in, many runs and one table out."""
+"""`capprune sweep`: train the runs of a grid and write one table."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from capprune.cli.progress import TerminalProgress
     multiple=True,
     required=True,
     metavar="KEY=V1,V2|FILE",
-    help="Values of a key, or a YAML list of products; may be repeated.",
+    help="Values of a key, or a YAML file with a list of grids; may be repeated.",
 )
-@click.option("--split", default="test", show_default=True, help="What every run is scored on.")
+@click.option("--split", default="test", show_default=True, help="Split that every run is scored on.")
 @workers_option
 @on_option
 @out_option("sweep")
@@ -48,11 +48,11 @@ def command(
     cache: Path | None,
     as_json: bool,
 ) -> None:
-    """Train every run of a grid, score it, and put all of them into one table.
+    """Train and score every run of a grid, and write one table.
 
-    Keys are those of the config, and `weights` for export formats. A run that fails is noted and does not stop the others.
-    The same command resumes an interrupted sweep. With --workers or --on ray several runs train at once, with one
-    thread each; scoring and timing stay in this process.
+    Keys are those of the config, and `weights` for export formats. A run that fails is recorded and does not stop the others.
+    The same command resumes an interrupted sweep. With --workers or --on ray, several runs train in parallel, with one
+    thread each. Scoring and timing run in this process.
 
     \b
     Example:

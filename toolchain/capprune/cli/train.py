@@ -1,4 +1,4 @@
-"""`capprune train`: a config in, a run out."""
+"""`capprune train`: train a run from a config."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def command(
     cache: Path | None,
     as_json: bool,
 ) -> None:
-    """Train a captioning model, dense or pruned while it trains.
+    """Train a captioning model, dense or pruned during training.
 
-    The same command resumes an interrupted run. A config with stages trains one run after the other in sub-folders of --out.
+    The same command resumes an interrupted run. A config with stages trains several runs in order, in sub-folders of --out.
 
     \b
     Example:
@@ -47,7 +47,7 @@ def command(
 
 
 def show(run: TrainedRun, as_json: bool, place: ProcessPlace) -> None:
-    """Print what a training reached, once for all of its processes; `train`, `prune` and `finetune` share it."""
+    """Print the result of a training run, in its first process only. Used by `train`, `prune` and `finetune`."""
     if not place.first:
         return
 

@@ -1,4 +1,4 @@
-"""`capprune unpack`: a packed bundle as the folder it was."""
+"""`capprune unpack`: expand a packed bundle into a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from capprune.cli.console import Place, echo, emit, json_option, out_option
 def command(packed: Path, out: Path, as_json: bool) -> None:
     """Expand a packed bundle into a folder.
 
-    The bundle is verified before the folder appears under its name. Commands that run a bundle take the packed one as well.
+    The bundle is verified before the folder gets its name. Commands that run a bundle also take a packed one.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`capprune validate`: a bundle over a split; quality, parity with the trained model, size, speed, gates."""
+"""`capprune validate`: measure a bundle on a split: quality, parity with the trained model, size, speed, gates."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle", type=Place(), required=False)
-@click.option("--data", "folder", type=Place(file_okay=False), required=True, help="Photos, captions.")
-@click.option("--split", default="test", show_default=True, help="Which photos.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first photos of the split.")
-@click.option("--reference", type=Place(file_okay=False), help="The run that the bundle came from.")
-@click.option("--max-drop", help="Largest relative loss of CIDEr-D against --reference, which it needs.  [default: 2%]")
+@click.option("--data", "folder", type=Place(file_okay=False), required=True, help="Photos and captions.")
+@click.option("--split", default="test", show_default=True, help="Split of the photos.")
+@click.option("--limit", type=click.IntRange(1), help="Use only the first N photos of the split.")
+@click.option("--reference", type=Place(file_okay=False), help="The run that the bundle was exported from.")
+@click.option(
+    "--max-drop", help="Largest relative loss of CIDEr-D compared with --reference, which is required.  [default: 2%]"
+)
 @click.option("--max-bytes", help="Largest size of the whole bundle, such as 4MB.")
-@click.option("--beam", type=click.IntRange(1, 100), help="Hypotheses kept.  [default: the bundle's]")
+@click.option("--beam", type=click.IntRange(1, 100), help="Beam width.  [default: the bundle's]")
 @click.option(
     "--runtime",
     default="auto",
@@ -55,12 +57,12 @@ def command(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Caption a split with a bundle, here or on a device; quality, parity, size and speed.
+    """Caption a split with a bundle, here or on a device, and measure quality, parity, size and speed.
 
-    Without a BUNDLE: the package's own.
+    The default BUNDLE is the package's own.
 
-    With --reference the trained model captions the same photos in torch: every caption must be the same, token by token,
-    and CIDEr-D must not drop by more than --max-drop. Over a limit, the exit code is 3.
+    With --reference, the trained model captions the same photos in torch. Every caption must be the same, token by token,
+    and CIDEr-D must not drop by more than --max-drop. If a limit is exceeded, the exit code is 3.
 
     \b
     Example:
@@ -91,12 +93,12 @@ def command(
 
 
 def show(results: Results) -> None:
-    """The results as tables."""
+    """Print the results as tables."""
     bundle = results.bundle
     table(*quality_table(results))
     _show_health(results)
     _show_times(results)
-    echo(f"{bundle.total_bytes:,} bytes; it keeps {bundle.kept_weights:,} of {bundle.prunable_weights:,} weights")
+    echo(f"{bundle.total_bytes:,} bytes; {bundle.kept_weights:,} of {bundle.prunable_weights:,} weights kept")
     for runtime, parity in results.parity.items():
         verdict = "holds" if parity.holds else "DOES NOT HOLD"
         echo(f"parity with torch in {runtime}: {parity.identical} of {parity.photos} captions identical, {verdict}")
@@ -119,7 +121,7 @@ def _show_times(results: Results) -> None:
 
 
 def _show_health(results: Results) -> None:
-    """What a score does not see."""
+    """Print signs of degenerate captions, which scores do not show."""
     from capprune.metrics.health import COLUMNS
 
     reference = results.reference
