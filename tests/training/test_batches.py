@@ -133,3 +133,20 @@ def test_one_more_caption_stands_behind_the_others_of_its_photo() -> None:
     assert read(found) == expected
     assert (found.inputs[:, 0] == START).all() and (found.photos == batch.photos).all()
     assert found.inputs.shape == found.targets.shape == (4 * len(more), 14 + len(more))
+
+
+def test_weights_say_how_often_a_photo_is_used_in_an_epoch() -> None:
+    weights = [0.25, 1.0, 2.5, *[1.0] * (PHOTOS - 3)]
+    batches = Batches(captions(), photos_per_batch=5, seed=1, weights=weights)
+    uses = np.zeros((40, PHOTOS))
+    for epoch in range(40):
+        found = list(batches.epoch(epoch))
+        assert len(found) == len(batches) == 10 and sum(len(batch.photos) for batch in found) == 48  # of 47.75
+        for batch in found:
+            np.add.at(uses[epoch], batch.photos, 1)
+    assert set(uses[:, 0]) == {0, 1} and set(uses[:, 1]) <= {1, 2} and set(uses[:, 2]) == {2, 3}
+    np.testing.assert_allclose(uses.mean(0)[:3], [0.25, 1.0, 2.5], atol=0.2)
+    assert equal(next(batches.epoch(3)), next(batches.epoch(3)))
+    assert [batch.photos.tolist() for batch in batches.epoch(2, 4)] == [
+        batch.photos.tolist() for batch in list(batches.epoch(2))[4:]
+    ]

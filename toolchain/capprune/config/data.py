@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,10 +11,41 @@ from capprune.config.tree import Tree
 from capprune_runtime.bundle.tokens import TokensSection, radix
 
 
+class SourceConfig(Tree):
+    """A further data set to train on, beside `data.folder`."""
+
+    folder: Path = Field(description="folder with captions and photos, as for `data.folder`")
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description="number of times that each training photo is used in an epoch, on average",
+    )
+    confident_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the training photos that is used, those whose captions have the highest `confidence`",
+    )
+    by_confidence: bool = Field(
+        default=False,
+        description="multiply a photo's weight by the `confidence` of its captions, divided by the mean confidence",
+    )
+
+
 class DataConfig(Tree):
     """Where photos and captions are, and which words are kept."""
 
     folder: Path = Field(description="folder with captions and photos, in a layout that `capprune data check` knows")
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description="number of times that each training photo of `folder` is used in an epoch, on average",
+    )
+    sources: tuple[SourceConfig, ...] = Field(
+        default=(), description="further data sets to train and validate on: a list of folders with their weights"
+    )
     shards: str | None = Field(
         default=None,
         description="folder or fsspec URL of shards (`capprune data shard`) to read the train and val photos from, "
@@ -57,6 +88,17 @@ class DataConfig(Tree):
             return {**tree, "folder": tree["shards"].partition("://")[2] or tree["shards"]}
         return tree
 
+    @model_validator(mode="after")
+    def _shards_stand_alone(self) -> Self:
+        if self.shards is not None and (self.sources or self.weight != 1):
+            raise ValueError("data.shards cannot be combined with data.sources or data.weight")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Names of the data folder and of all sources, without their paths."""
+        return " + ".join(folder.name or "unknown" for folder in (self.folder, *(one.folder for one in self.sources)))
+
     @property
     def coding(self) -> TokensSection:
         """What a token id stands for."""
@@ -70,4 +112,5 @@ class DataConfig(Tree):
     def without_places(self) -> DataConfig:
         """The section to hand on: only the last part of a path or a URL, so that no local path is published."""
         shards = None if self.shards is None else PurePosixPath(self.shards).name
-        return self.model_copy(update={"folder": Path(self.folder.name), "shards": shards})
+        sources = tuple(one.model_copy(update={"folder": Path(one.folder.name)}) for one in self.sources)
+        return self.model_copy(update={"folder": Path(self.folder.name), "shards": shards, "sources": sources})

@@ -26,11 +26,13 @@ class CaptionedPhoto:
         name: Path of the photo inside its data set, with `/`.
         split: "train", "val", "test" or another name of the data set.
         captions: At least one, as written in the data set.
+        confidence: Confidence of the captions, in the unit of the data set; None if the data set has none.
     """
 
     name: str
     split: str
     captions: tuple[str, ...]
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,9 @@ def caption_set(
     if val_share is not None:
         splits = _val_of_train(used, val_share, found)
     photos = tuple(
-        CaptionedPhoto(photo.name, splits.get(photo.name) or photo.split or "no split", _spoken(photo))
+        CaptionedPhoto(
+            photo.name, splits.get(photo.name) or photo.split or "no split", _spoken(photo), photo.confidence
+        )
         for photo in used
     )
     return CaptionSet(found.name, photos, layout.name, found.files, book.entries(), made, found.labelled_by)

@@ -78,7 +78,7 @@ def bundle_contents(
             method=run.method, sparsity=1 - kept / prunable, kept_weights=kept, prunable_weights=prunable
         ),
         quantisation=QuantisationSection(encoder=encoder_weights, decoder=weights),
-        data=DataSection(name=config.data.folder.name or "unknown", licence=config.data.licence),
+        data=DataSection(name=config.data.label, licence=config.data.licence),
         config=config.without_places().as_tree(),
         golden=(),
         model_card=_model_card(run, encoder_weights, weights),
@@ -125,7 +125,7 @@ def _model_card(run: LoadedRun, encoder_weights: str, weights: str) -> str:
     return (
         f"# {config.name}\n\n"
         f"{run.model.decoder.describe()} over the features of {config.encoder.title}.\n\n"
-        f"- Data: {config.data.folder.name}. Terms: {config.data.licence}.\n"
+        f"- Data: {config.data.label}. Terms: {config.data.licence}.\n"
         f"- {pruned}: {kept:,} of {run.prunable:,} weights kept ({1 - kept / run.prunable:.2%} sparse), {weights}.\n"
         f"- Encoder weights: {encoder_weights}.\n"
         f"- CIDEr-D on the validation photos when trained, greedy: {float(run.facts['cider']):.3f}.\n\n"

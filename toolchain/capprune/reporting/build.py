@@ -147,7 +147,7 @@ def _lead(sources: Sources) -> str:
         return (
             f"A captioner of the family {config.decoder.family} over {config.encoder.title}; pruning: {config.pruning.method}; "
             f"{kept:,} of {prunable:,} prunable weights kept ({1 - kept / prunable:.2%} sparse)."
-            f" Data: {config.data.folder.name}; {config.data.licence}."
+            f" Data: {config.data.label}; {config.data.licence}."
         )
     if sources.bundle is not None:
         manifest = sources.bundle.manifest

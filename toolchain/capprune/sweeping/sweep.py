@@ -12,7 +12,7 @@ import numpy as np
 from capprune import __version__
 from capprune.config.reading import parse_config
 from capprune.config.run import RunConfig
-from capprune.data.captions import load_caption_set
+from capprune.data.sources import load_sources
 from capprune.sweeping.forms import RUNTIME, Form, captions_of, make_forms, ready_to_time, time_steps
 from capprune.sweeping.grid import RUNS, Combination
 from capprune.sweeping.groups import compared, grouped
@@ -218,7 +218,8 @@ class Sweep:
     def _cost(self, run: Combination, loaded: LoadedRun) -> Cost:
         epochs = [line for line in read_metrics(loaded.folder) if "cider" in line]
         seconds = sum(float(str(line["seconds"])) for line in epochs)
-        train = load_caption_set(run.config.data.folder).split("train")[: run.config.data.limit]
+        data = run.config.data
+        train = [photo for source in load_sources(data) for photo in source.train(data.limit)[0]]
         start = next((row.training for row in self._rows.values() if row.run == run.start and row.training), None)
         return Cost(
             photos=len(train),

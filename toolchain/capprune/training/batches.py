@@ -57,25 +57,48 @@ class Batches:
         captions: The captions of every photo as ids, without `<start>` and `<end>`.
         photos_per_batch: P; the last batch may be smaller.
         seed: Seed of the order, and of the choice of captions where photos have unequal numbers of them.
+        weights: Mean number of uses of every photo in an epoch; once each if left out. Their sum, rounded, is the number
+            of photos in an epoch. A photo of weight w is used floor(w) or ceil(w) times (systematic sampling).
     """
 
-    def __init__(self, captions: Sequence[Sequence[tuple[int, ...]]], *, photos_per_batch: int, seed: int) -> None:
+    def __init__(
+        self,
+        captions: Sequence[Sequence[tuple[int, ...]]],
+        *,
+        photos_per_batch: int,
+        seed: int,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self._captions, self._size, self._seed = captions, photos_per_batch, seed
+        self._weights = None if weights is None else np.asarray(weights, np.float64)
+        self._uses = len(captions) if self._weights is None else max(1, round(float(self._weights.sum())))
         self.captions_per_photo = Counter(map(len, captions)).most_common(1)[0][0]
         self._longest = np.array([max(map(len, own)) for own in captions], dtype=np.float64)
 
     def __len__(self) -> int:
-        return -(-len(self._captions) // self._size)
+        return -(-self._uses // self._size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, starting at index `first`."""
         random = np.random.default_rng([self._seed, number])
-        keys = self._longest + random.uniform(-BUCKET_NOISE, BUCKET_NOISE, len(self._longest))
-        buckets = np.array_split(np.argsort(keys), np.arange(self._size, len(keys), self._size))
+        photos = self._drawn(random)
+        keys = self._longest[photos] + random.uniform(-BUCKET_NOISE, BUCKET_NOISE, len(photos))
+        buckets = np.array_split(photos[np.argsort(keys)], np.arange(self._size, len(keys), self._size))
         order = random.permutation(len(buckets))
         seeds = random.integers(1 << 62, size=len(buckets))
         for place in order[first:]:
             yield self._batch(buckets[place], np.random.default_rng(seeds[place]))
+
+    def _drawn(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Return the photos of an epoch: all of them, or a systematic sample by their weights in a random order."""
+        count = len(self._captions)
+        if self._weights is None:
+            return np.arange(count)
+        shuffled = random.permutation(count)
+        ends = np.cumsum(self._weights[shuffled])
+        places = (np.arange(self._uses) + random.random()) * (ends[-1] / self._uses)
+        drawn: npt.NDArray[np.int64] = shuffled[np.minimum(np.searchsorted(ends, places, side="right"), count - 1)]
+        return drawn
 
     def _batch(self, photos: npt.NDArray[np.int64], random: np.random.Generator) -> Batch:
         chosen = [caption for photo in photos for caption in self._choose(self._captions[photo], random)]

@@ -99,7 +99,9 @@ class Trainer:
         self.batches: BatchSource = (
             train.batches
             if train.batches is not None
-            else Batches(train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed)
+            else Batches(
+                train.captions, photos_per_batch=settings.photos_per_batch, seed=settings.seed, weights=train.weights
+            )
         )
         self.steps = settings.epochs * len(self.batches)
         self.sight = Sight(config.encoder)

@@ -20,6 +20,7 @@ class Split:
         captions: For every photo its captions as ids.
         taught: The teacher's features `(P, R, F)` from its own encoder; `features` if left out.
         batches: The batches of every epoch if they are read from shards; made of `captions` if left out.
+        weights: Mean number of uses of every photo in an epoch; once each if left out.
     """
 
     names: Sequence[str]
@@ -27,6 +28,7 @@ class Split:
     captions: Sequence[Sequence[tuple[int, ...]]]
     taught: InputTable | None = None
     batches: BatchSource | None = None
+    weights: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,17 +12,19 @@ import torch
 from capprune.config.data import DataConfig
 from capprune.config.run import RunConfig
 from capprune.data.cache_folder import default_cache as default_cache
-from capprune.data.captions import CaptionedPhoto, load_caption_set
+from capprune.data.captions import CaptionedPhoto
 from capprune.data.features import Features, cached_features, cached_pixels
 from capprune.data.inputs import region_store
 from capprune.data.left_out import LeftOut
 from capprune.data.photos import PhotoStore, open_photos
 from capprune.data.regions import RegionTable
+from capprune.data.sources import Source, load_sources
 from capprune.data.vocabulary import CaptionTokens
 from capprune.data.words import require_readable
 from capprune.models.caption_model import CPU, BlockExtractor, FeatureExtractor, GridEncoder
 from capprune.training.caption_tokens import caption_tokens, token_notes
-from capprune.training.encoder import ChosenRows
+from capprune.training.encoder import ChosenRows, InputTable
+from capprune.training.joined_tables import joined
 from capprune.training.outcome import Split
 from capprune.training.run import read_run
 from capprune.training.shard_data import read_shards
@@ -77,45 +79,20 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar, device: torch.device = 
     """
     if config.data.shards is not None:
         return _prepare_shards(config, cache, bar, device)
-    captions = load_caption_set(config.data.folder)
-    train: Sequence[CaptionedPhoto] = captions.split("train")[: config.data.limit]
-    validation: Sequence[CaptionedPhoto] = captions.split("val")[: config.data.limit][
-        : config.training.validation_photos
-    ]
-    require_readable([text for photo in (*train, *validation) for text in photo.captions], config.data.folder)
-    texts = [text for photo in train for text in photo.captions]
-    tokens = caption_tokens(config, texts)
-    extractor, teacher = _extractor(config, device), _teacher(config, device)
-    notes = [*captions.notes(), *token_notes(tokens, texts, config.data)]
-
-    def split(photos: Sequence[CaptionedPhoto], name: str) -> tuple[Split, Sequence[CaptionedPhoto]]:
-        names = [photo.name for photo in photos]
-        if config.encoder.name == REGIONS:
-            return Split(names, _regions(config, names), _ids(photos, tokens, config.data)), photos
-        skip = config.data.broken == "skip"
-        with open_photos(config.data.folder) as store:
-            if skip and (missing := store.missing(names)):
-                notes.append(f"note: {LeftOut('skipped photos that are not there', missing)}")
-                photos = [photo for photo in photos if photo.name not in set(missing)]
-                names = [photo.name for photo in photos]
-            with bar(f"{'features' if extractor else 'pixels'} of {name}") as tell:
-                seen, common = _Seen(store, cache, tell, skip), teacher if name == "train" else None
-                shown = seen.pixels(names, config.encoder.size) if extractor is None else seen.by(extractor, names)
-                taught = None if common is None else seen.by(common, names)
-        if shown.from_cache:
-            notes.append(f"{name}: {shown.from_cache:,} of {len(names):,} photos from the cache {cache}")
-        good = _good(photos, [shown] if taught is None else [shown, taught], notes, config.data.folder)
-        if len(good) == len(photos):
-            return Split(names, shown, _ids(photos, tokens, config.data), taught), photos
-        photos = [photos[place] for place in good]
-        rows = ChosenRows(shown, good), None if taught is None else ChosenRows(taught, good)
-        return Split([photo.name for photo in photos], rows[0], _ids(photos, tokens, config.data), rows[1]), photos
-
+    sources = load_sources(config.data)
+    train, validation, notes = _chosen(config, sources)
+    tokens = caption_tokens(config, texts := [text for part in train for text in part.texts()])
+    notes += token_notes(tokens, texts, config.data)
+    eyes = _extractor(config, device), _teacher(config, device)
+    read = _Reader(config, cache, bar, notes, *eyes)
+    learned, checked = read.all(train, "train", tokens), read.all(validation, "val", tokens)
+    humans = [photo for part in checked.parts for photo in part.photos]
     model = None if tokens.subwords is None else tokens.subwords.model
-    learned, (checked, validation) = split(train, "train")[0], split(validation, "val")
-    licence = _licence(config.data.licence, captions.labelled_by)
+    licence = config.data.licence
+    for source in sources:
+        licence = _licence(licence, source.captions.labelled_by)
     return Prepared(
-        learned, checked, validation, tokens.vocabulary, notes=tuple(notes), subwords=model, licence=licence
+        learned.split, checked.split, humans, tokens.vocabulary, notes=tuple(notes), subwords=model, licence=licence
     )
 
 
@@ -134,6 +111,103 @@ def _prepare_shards(config: RunConfig, cache: Path, bar: Bar, device: torch.devi
         licence=_licence(config.data.licence, found.labelled_by),
         skipped=found.skipped.note,
     )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The photos of one source in a split, with their names and weights there."""
+
+    source: Source
+    photos: Sequence[CaptionedPhoto]
+    weights: Sequence[float]
+
+    def texts(self) -> list[str]:
+        return [text for photo in self.photos for text in photo.captions]
+
+    def only(self, places: Sequence[int]) -> _Part:
+        """Return some of the photos."""
+        photos, weights = [self.photos[place] for place in places], [self.weights[place] for place in places]
+        return replace(self, photos=photos, weights=weights)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A split as the loop uses it, and its parts without the photos that were skipped."""
+
+    split: Split
+    parts: Sequence[_Part]
+
+
+def _chosen(config: RunConfig, sources: Sequence[Source]) -> tuple[list[_Part], list[_Part], list[str]]:
+    """Return the parts of the training and of the validation photos, and notes about what was left out."""
+    train: list[_Part] = []
+    validation: list[_Part] = []
+    notes: list[str] = []
+    for source in sources:
+        notes += source.captions.notes()
+        part = _Part(source, *source.train(config.data.limit))
+        if len(sources) > 1 or config.data.weight != 1:
+            notes.append(source.note(part.photos, part.weights))
+        human: Sequence[CaptionedPhoto] = ()
+        if source is sources[0] or "val" in source.captions.splits:
+            human = source.captions.split("val")[: config.data.limit][: config.training.validation_photos]
+        train.append(part)
+        validation.append(_Part(source, human, (1.0,) * len(human)))
+        require_readable([*part.texts(), *validation[-1].texts()], source.folder)
+    return train, [part for part in validation if part.photos], notes
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the model's input of the parts of a split, through the caches."""
+
+    config: RunConfig
+    cache: Path
+    bar: Bar
+    notes: list[str]
+    extractor: FeatureExtractor | BlockExtractor | None
+    teacher: FeatureExtractor | None
+
+    def all(self, parts: Sequence[_Part], split: str, tokens: CaptionTokens) -> _Read:
+        """Return a split with the photos of all its parts."""
+        found = [self._one(part, split) for part in parts]
+        kept = [part for part, _, _ in found]
+        photos = [part.source.named(photo) for part in kept for photo in part.photos]
+        weights = [weight for part in kept for weight in part.weights]
+        taught = [table for _, _, table in found if table is not None]
+        made = Split(
+            [photo.name for photo in photos],
+            joined([table for _, table, _ in found]),
+            _ids(photos, tokens, self.config.data),
+            joined(taught) if taught else None,
+            weights=None if set(weights) == {1.0} else weights,
+        )
+        return _Read(made, [replace(part, photos=[*map(part.source.named, part.photos)]) for part in kept])
+
+    def _one(self, part: _Part, split: str) -> tuple[_Part, InputTable, InputTable | None]:
+        config, names = self.config, [photo.name for photo in part.photos]
+        if config.encoder.name == REGIONS:
+            return part, _regions(config, part.source.folder, names), None
+        skip = config.data.broken == "skip"
+        with open_photos(part.source.folder) as store:
+            if skip and (missing := set(store.missing(names))):
+                self.notes.append(f"note: {LeftOut('skipped photos that are not there', tuple(sorted(missing)))}")
+                part = part.only([place for place, name in enumerate(names) if name not in missing])
+                names = [photo.name for photo in part.photos]
+            with self.bar(f"{'features' if self.extractor else 'pixels'} of {part.source.prefix}{split}") as tell:
+                seen = _Seen(store, self.cache, tell, skip)
+                common = self.teacher if split == "train" else None
+                size = config.encoder.size
+                shown = seen.pixels(names, size) if self.extractor is None else seen.by(self.extractor, names)
+                taught = None if common is None else seen.by(common, names)
+        if shown.from_cache:
+            where = f"{part.source.prefix}{split}"
+            self.notes.append(f"{where}: {shown.from_cache:,} of {len(names):,} photos from the cache {self.cache}")
+        seen_all = [shown] if taught is None else [shown, taught]
+        good = _good(part.photos, seen_all, self.notes, part.source.folder)
+        if len(good) == len(part.photos):
+            return part, shown, taught
+        return part.only(good), ChosenRows(shown, good), None if taught is None else ChosenRows(taught, good)
 
 
 @dataclass(frozen=True)
@@ -180,7 +254,7 @@ def _licence(own: str, labelled_by: str | None) -> str:
     return f"{own[: MOST_LICENCE - len(credit) - 2]}; {credit}"[:MOST_LICENCE]
 
 
-def _regions(config: RunConfig, names: Sequence[str]) -> RegionTable:
+def _regions(config: RunConfig, folder: Path, names: Sequence[str]) -> RegionTable:
     """Return the region features of photos. The size of every file is checked here, before training."""
     teacher = config.training.distillation.teacher
     if teacher is not None and (other := read_run(teacher).config.encoder.name) != REGIONS:
@@ -190,7 +264,7 @@ def _regions(config: RunConfig, names: Sequence[str]) -> RegionTable:
             expected=f"a run with encoder.name {REGIONS}",
             found=f"{teacher}, encoder.name {other}",
         )
-    store = region_store(config.data.folder)
+    store = region_store(folder)
     store.require(names)
     table = RegionTable(store, names, regions=config.encoder.regions, channels=config.encoder.channels)
     for start in range(0, len(names), CHECKED_TOGETHER):

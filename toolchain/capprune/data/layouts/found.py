@@ -20,6 +20,7 @@ class FoundPhoto:
         captions: As written; may be empty.
         where: File and entry, for messages.
         content: Reads the photo if it is stored inside a captions file (parquet); None for a file or tar member.
+        confidence: Confidence of its captions, in the unit of the data set; None if the data set has none.
     """
 
     name: str
@@ -27,6 +28,7 @@ class FoundPhoto:
     captions: tuple[str, ...]
     where: str
     content: Callable[[], bytes] | None = field(default=None, repr=False)
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

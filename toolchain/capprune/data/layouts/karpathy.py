@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final
 
@@ -38,10 +39,26 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
             captions = tuple(_caption(sentence) for sentence in field(entry, "sentences", list))
             if not contents.names_one_photo(photo):
                 photo = contents.photo(photo)
-        photos.append(FoundPhoto(photo, split, captions, where))
+            confidence = _confidence(entry)
+        photos.append(FoundPhoto(photo, split, captions, where, confidence=confidence))
     with broken_is_data_error(path):
         labelled_by = _labelled_by(content)
     return FoundSet(name, tuple(photos), files, labelled_by=labelled_by)
+
+
+def _confidence(entry: dict[str, Any]) -> float | None:
+    """Return the confidence of a photo's captions: its own key, or the mean of its sentences."""
+    sentences = [sentence for sentence in entry["sentences"] if isinstance(sentence, dict)]
+    found = [entry["confidence"]] if "confidence" in entry else [one.get("confidence") for one in sentences]
+    if not found or None in found:
+        return None
+    return math.fsum(map(_positive, found)) / len(found)
+
+
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"confidence is not a number of at least 0: {value!r}")
+    return float(value)
 
 
 def _labelled_by(content: dict[str, Any]) -> str | None:

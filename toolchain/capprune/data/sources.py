@@ -1,0 +1,111 @@
+"""The data sets of a run: its own folder, and further sources with a weight each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from capprune.config.data import DataConfig, SourceConfig
+from capprune.data.captions import CaptionedPhoto, CaptionSet, load_caption_set
+from capprune_runtime.errors import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set of a run.
+
+    Attributes:
+        folder: The data folder.
+        prefix: Prefix that tells its photos from those of other sources; empty for the run's own folder.
+        captions: All its photos with captions.
+        weight: Mean number of uses of a training photo in an epoch.
+        confident_share: Share of the training photos that is used, the most confident first.
+        by_confidence: Whether a photo's weight is multiplied by its confidence, divided by the mean.
+    """
+
+    folder: Path
+    prefix: str
+    captions: CaptionSet
+    weight: float
+    confident_share: float = 1.0
+    by_confidence: bool = False
+
+    def train(self, limit: int | None) -> tuple[tuple[CaptionedPhoto, ...], tuple[float, ...]]:
+        """Return the training photos that are used, and their weights.
+
+        Args:
+            limit: Use only the first photos of the split.
+
+        Raises:
+            DataError: The split is empty, or a photo has no confidence though the config asks for it.
+        """
+        photos = self.captions.split("train")[:limit]
+        if self.confident_share == 1 and not self.by_confidence:
+            return photos, (self.weight,) * len(photos)
+        confidence = {photo.name: _confidence(photo, self.folder) for photo in photos}
+        ranked = sorted(photos, key=lambda photo: -confidence[photo.name])
+        used = {photo.name for photo in ranked[: max(1, round(len(photos) * self.confident_share))]}
+        kept = tuple(photo for photo in photos if photo.name in used)
+        if not self.by_confidence:
+            return kept, (self.weight,) * len(kept)
+        mean = sum(confidence[photo.name] for photo in kept) / len(kept)
+        if mean == 0:
+            raise DataError("all captions have a confidence of 0", where=self.folder, expected="a positive one")
+        return kept, tuple(self.weight * confidence[photo.name] / mean for photo in kept)
+
+    def named(self, photo: CaptionedPhoto) -> CaptionedPhoto:
+        """Return a photo under its name in the run, which is unique among all sources."""
+        return replace(photo, name=f"{self.prefix}{photo.name}")
+
+    def note(self, photos: Sequence[CaptionedPhoto], weights: Sequence[float]) -> str:
+        """Return a line for the user: the number of training photos and their uses in an epoch."""
+        total = len(self.captions.split("train"))
+        chosen = f"{len(photos):,}" if len(photos) == total else f"{len(photos):,} of {total:,}"
+        return f"{self.folder.name}: {chosen} training photos, used {sum(weights):,.0f} times in an epoch"
+
+
+def load_sources(data: DataConfig) -> tuple[Source, ...]:
+    """Read the captions of the run's folder and of all its sources.
+
+    Args:
+        data: The keys under `data`.
+
+    Returns:
+        The folder first, then the sources in the order of the config.
+
+    Raises:
+        UsageError: A folder does not exist, or its layout is unknown.
+        DataError: A captions file is broken, or names of photos in the folder look like those of a source.
+    """
+    own = Source(data.folder, "", load_caption_set(data.folder), data.weight)
+    found = [own, *(_source(one, number, data) for number, one in enumerate(data.sources))]
+    for source in found[1:]:
+        clash = next((photo.name for photo in own.captions.photos if photo.name.startswith(source.prefix)), None)
+        if clash is not None:
+            raise DataError(
+                "photos of the data folder cannot be told from those of a source",
+                where=data.folder / clash,
+                expected=f"no folder {source.prefix} inside",
+                hint=f"rename one of the folders {source.folder.name}",
+            )
+    return tuple(found)
+
+
+def _source(source: SourceConfig, number: int, data: DataConfig) -> Source:
+    names = [one.folder.name for one in data.sources[: number + 1]]
+    times = names.count(names[-1])
+    prefix = f"{names[-1]}/" if times == 1 else f"{names[-1]}-{times}/"
+    captions = load_caption_set(source.folder)
+    return Source(source.folder, prefix, captions, source.weight, source.confident_share, source.by_confidence)
+
+
+def _confidence(photo: CaptionedPhoto, folder: Path) -> float:
+    if photo.confidence is None:
+        raise DataError(
+            "a photo has no confidence",
+            where=folder / photo.name,
+            expected="captions with `confidence`, as from `capprune label`",
+            hint="leave out confident_share and by_confidence for this source",
+        )
+    return photo.confidence
