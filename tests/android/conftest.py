@@ -19,6 +19,7 @@ sys.path.extend(str(TESTS / folder) for folder in ("runtime", "capz"))
 import tiny_bundle  # noqa: E402
 from manifest_cases import write_manifests  # noqa: E402
 from packed_bundle import make_packed_bundle, quantise_every_matrix  # noqa: E402
+from photo_cases import write_photos  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +48,7 @@ def junit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("junit")
     write_cases(folder)
     write_manifests(folder / "manifests")
+    write_photos(folder / "photos")
     command = [sys.executable, TESTS / "android" / "hostile_files.py", "--out", folder]
     subprocess.run(command, check=True, capture_output=True)
     _write_packed(folder / "capz", tmp_path_factory)

@@ -20,8 +20,10 @@ import android.widget.TextView;
 import java.io.IOException;
 import java.io.InputStream;
 import java.util.List;
+import java.util.Objects;
 import org.capprune.core.CapPruneException;
 import org.capprune.core.ErrorKind;
+import org.capprune.core.PhotoFile;
 import org.capprune.core.Pixels;
 import org.capprune.core.Squash;
 import org.capprune.core.caption.Caption;
@@ -139,8 +141,10 @@ public final class MainActivity extends Activity {
         Models models = Models.get(context);
         byte[] content;
         try (InputStream stream = context.getContentResolver().openInputStream(photo)) {
-            content = Models.readAll(stream, Photo.MOST_BYTES);
-        } catch (IOException | SecurityException error) {
+            content = PhotoFile.read(Objects.requireNonNull(stream, "the other app gave no photo"), "the photo");
+        } catch (CapPruneException error) {
+            throw error;
+        } catch (IOException | RuntimeException error) { // other apps send any
             throw new CapPruneException(ErrorKind.PHOTO, "a photo cannot be read").found(error.getMessage());
         }
         Pixels pixels = Photo.decode(content, "the photo");

@@ -5,11 +5,10 @@ import android.graphics.BitmapFactory;
 import android.media.ExifInterface;
 import java.io.ByteArrayInputStream;
 import java.io.File;
-import java.io.FileInputStream;
 import java.io.IOException;
-import java.io.InputStream;
 import org.capprune.core.CapPruneException;
 import org.capprune.core.ErrorKind;
+import org.capprune.core.PhotoFile;
 import org.capprune.core.Pixels;
 import org.capprune.core.Png;
 import org.capprune.core.Squash;
@@ -17,21 +16,24 @@ import org.capprune.core.Upright;
 
 /** Photo files: decoded by Android and turned upright. What happens from there on is {@link Squash}'s. */
 final class Photo {
-    static final int MOST_BYTES = 256 << 20;
-
     private static final int MOST_PREVIEW_SIDE = 1080;
 
     private Photo() {}
 
-    /** Decode a photo file and turn it upright; {@code where} is its name, for messages. */
+    /**
+     * Decode a photo file and turn it upright; {@code where} is its name, for messages.
+     *
+     * <p>A large photo is decoded at half its width and height, or less, so that it fits into memory.
+     */
     static Pixels decode(byte[] content, String where) {
+        boolean whole = PhotoFile.check(content, where);
         BitmapFactory.Options options = new BitmapFactory.Options();
         options.inJustDecodeBounds = true;
         BitmapFactory.decodeByteArray(content, 0, content.length, options);
         if (options.outWidth <= 0 || options.outHeight <= 0) {
             throw unreadable(where);
         }
-        Squash.requirePossible(options.outWidth, options.outHeight, where);
+        options.inSampleSize = PhotoFile.sampleSize(options.outWidth, options.outHeight, where);
         options.inJustDecodeBounds = false;
         options.inPremultiplied = false; // or transparent pixels lose bits
         options.inPreferredConfig = Bitmap.Config.ARGB_8888;
@@ -39,19 +41,18 @@ final class Photo {
         if (bitmap == null) {
             throw unreadable(where);
         }
-        return new Upright(new BitmapPixels(bitmap), orientation(content));
+        Pixels stored = new BitmapPixels(bitmap);
+        if (!whole) {
+            PhotoFile.requireRows(stored, where);
+        }
+        return new Upright(stored, orientation(content));
     }
 
     /** A file as the encoder's square; PNG of the runner's is decoded to the bit on every device. */
     static byte[] square(File file, int size) {
-        byte[] content;
-        try (InputStream stream = new FileInputStream(file)) {
-            content = Models.readAll(stream, MOST_BYTES);
-        } catch (IOException error) {
-            throw new CapPruneException(ErrorKind.PHOTO, "a photo cannot be read").at(file).found(error.getMessage());
-        }
-        boolean exact = Png.isPng(content);
-        Pixels pixels = exact ? Png.decode(content, file.getPath(), Squash.MOST_SIDE) : decode(content, file.getPath());
+        byte[] content = PhotoFile.read(file);
+        Pixels pixels = PhotoFile.isModestPng(content)
+                ? Png.decode(content, file.getPath(), Squash.MOST_SIDE) : decode(content, file.getPath());
         return Squash.squash(pixels, size);
     }
 

@@ -14,6 +14,7 @@ import java.util.zip.Inflater;
  */
 public final class Png {
     private static final byte[] SIGNATURE = {(byte) 0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+    private static final int END = 'I' << 24 | 'E' << 16 | 'N' << 8 | 'D';
     private static final int GREY = 0;
     private static final int RGB = 2;
     private static final int PALETTE = 3;
@@ -43,6 +44,20 @@ public final class Png {
     public static boolean isPng(byte[] content) {
         return content.length > SIGNATURE.length
                 && Arrays.equals(Arrays.copyOf(content, SIGNATURE.length), SIGNATURE);
+    }
+
+    /** Whether the chunks of a PNG lead to its end. */
+    static boolean hasEnd(byte[] content) {
+        ByteBuffer chunks = ByteBuffer.wrap(content);
+        int at = SIGNATURE.length;
+        while (at >= 0 && at <= content.length - 12) {
+            int length = chunks.getInt(at);
+            if (chunks.getInt(at + 4) == END) {
+                return true;
+            }
+            at = length < 0 || length > content.length - at - 12 ? -1 : at + 12 + length;
+        }
+        return false;
     }
 
     /** Decode a PNG of at most {@code mostSide} pixels a side; {@code where} is its name, for messages. */

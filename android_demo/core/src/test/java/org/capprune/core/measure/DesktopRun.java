@@ -1,10 +1,8 @@
 package org.capprune.core.measure;
 
 import java.io.File;
-import java.io.IOException;
-import java.nio.file.Files;
 import org.capprune.core.CapPruneException;
-import org.capprune.core.ErrorKind;
+import org.capprune.core.PhotoFile;
 import org.capprune.core.Png;
 import org.capprune.core.Squash;
 import org.capprune.core.caption.NativeEngine;
@@ -30,12 +28,9 @@ public final class DesktopRun {
     }
 
     private static byte[] square(File photo, int size) {
-        try {
-            byte[] content = Files.readAllBytes(photo.toPath());
-            return Squash.squash(Png.decode(content, photo.getPath(), Squash.MOST_SIDE), size);
-        } catch (IOException error) {
-            throw new CapPruneException(ErrorKind.PHOTO, "a photo cannot be read").at(photo).from(error);
-        }
+        byte[] content = PhotoFile.read(photo);
+        PhotoFile.check(content, photo.getPath());
+        return Squash.squash(Png.decode(content, photo.getPath(), Squash.MOST_SIDE), size);
     }
 
     /** A desktop plays the phone, and says so. */
