@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import pickle
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -56,14 +57,14 @@ def mutated_model(data: bytes, generator: Random) -> bytes:
     kind = generator.random()
     if kind < 0.3:
         return _mutated_bytes(data, generator)
-    tree = copy.deepcopy(_tree(data))
+    tree = pickle.loads(_pickled_tree(data))  # several times as fast as a deep copy
     mutations = MEANINGS if kind < 0.7 else (_any_field,)
     for _ in range(int(generator.integers(1, 4))):
         with np.errstate(all="ignore"), contextlib.suppress(ValueError, TypeError, AttributeError, IndexError):
             _pick(mutations, generator)(tree, generator)  # which a tree that is damaged already may not bear
             if not (tree.subgraphs and _graph(tree).operators and _graph(tree).tensors and tree.signatureDefs):
                 break
-    builder = edit.flatbuffers.Builder(1 << 16)
+    builder = edit.flatbuffers.Builder(len(data) + (1 << 16))
     try:
         builder.Finish(tree.Pack(builder), b"TFL3")
     except Exception:  # a value that the schema's own writer cannot hold: no file has it
@@ -72,8 +73,8 @@ def mutated_model(data: bytes, generator: Random) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _tree(data: bytes) -> Any:
-    return schema.ModelT.InitFromPackedBuf(data, 0)
+def _pickled_tree(data: bytes) -> bytes:
+    return pickle.dumps(schema.ModelT.InitFromPackedBuf(data, 0), protocol=5)
 
 
 def _pick(items: Any, generator: Random) -> Any:

@@ -1,0 +1,60 @@
+"""Mutations of the packaged model are refused, or every runtime computes the same from them; see `shipped_fuzz`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import shipped_fuzz
+from shipped_fuzz import RUNTIMES, Worker, compared, run_cases
+
+import capprune
+
+PACKAGED = Path(capprune.__file__).with_name("ready_model") / "flickr8k.capz"
+MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime", "tensorflow": "tensorflow"}
+
+
+def installed() -> list[str]:
+    return [name for name in RUNTIMES if importlib.util.find_spec(MODULES[name]) is not None]
+
+
+@pytest.mark.slow
+def test_mutations_of_the_packaged_model_crash_nothing_and_mean_the_same_everywhere() -> None:
+    report = run_cases(PACKAGED, 3, 0, 150, installed())
+    assert sum(report.counts.values()) == 150
+    assert not report.failures, report.failures
+    assert report.counts["accepted"] >= 20  # a fuzz of refused files alone would find nothing
+
+
+def test_outcomes_are_compared() -> None:
+    one = '[["1.000000e+00", "2.0"], ["3.0"]]'
+    assert compared({"a": one, "b": one.replace("1.000000e+00", "1.000001e+00")}) == "accepted"
+    assert compared({"a": one, "b": one.replace("1.000000e+00", "1.1")}) == "different"
+    assert compared({"a": one, "b": "refused by the interpreter"}) == "different"
+    assert compared({"a": one, "b": one.replace("3.0", "nan")}) == "accepted"
+    assert compared({"a": one, "b": "signal 11"}) == "crashed"
+
+
+def test_a_crash_and_a_hang_are_answers_and_the_next_case_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import os, signal, sys, time\n"
+        "for line in sys.stdin:\n"
+        "    if 'crash' in line: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    if 'hang' in line: time.sleep(60)\n"
+        "    if 'leave' in line: sys.exit(3)\n"
+        "    print(line, end='', flush=True)\n"
+    )
+    monkeypatch.setattr(shipped_fuzz, "CHILD", child)
+    monkeypatch.setattr(shipped_fuzz, "START_SECONDS", 3.0)
+    monkeypatch.setattr(shipped_fuzz, "CASE_SECONDS", 3.0)
+    worker = Worker()
+    answers = []
+    for question in ("one", "crash", "two", "hang", "three", "leave", "four"):
+        worker.ask(question)
+        answers.append(worker.answer())
+    worker.close()
+    assert answers == ["one", "signal 11", "two", "hang", "three", "wrong: the process ended with 3", "four"]
