@@ -57,7 +57,7 @@ def make_bundles(run: Path, blocks: Path, data: Path, cache: Path, progress: Pro
         blocks: The bundle of the blocks variant, whose encoder has the ready run's form.
         data: Folder of the photos that the default export is measured and calibrated on.
         cache: Folder of the exports.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
         CapPruneError: The run cannot be exported, or a bundle is broken.

@@ -174,7 +174,7 @@ def test_what_was_captioned_is_kept_and_the_same_command_goes_on(
     if number != signal.SIGKILL:
         assert len(rows(out)) >= 5 and "; resume with: capprune caption " in err
     done = run("caption", photo.parent, "--out", out)
-    assert done.code == 0 and f"going on with {kept} captions" in done.err
+    assert done.code == 0 and f"resuming with {kept} captions" in done.err
     assert len(rows(out)) == 121 and len({row["caption"] for row in rows(out)}) == 1
     assert not journal_path(out).exists()
 

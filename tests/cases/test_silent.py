@@ -73,7 +73,7 @@ def test_check_writes_a_report_that_replaces_no_other_file(drawn: Drawn, tmp_pat
     assert json.loads(report.read_text())["from_cache"] == sum(COUNT.values())
     write_text(report, '{"mine": 1}')
     code, out, err = capprune("data", "check", drawn.folder, "--report", report, **cache)
-    assert code == 2 and out == "" and "another file here already" in err
+    assert code == 2 and out == "" and "this file exists and is not a report" in err
     assert report.read_text() == '{"mine": 1}'
 
 

@@ -225,7 +225,7 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries for minutes to reach a cluster that is not there."""
+    """Ray itself tries for minutes to reach a cluster that does not exist."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()

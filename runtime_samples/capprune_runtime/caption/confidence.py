@@ -30,7 +30,7 @@ class Scored(Protocol):
 
 
 def mean_log_probability(caption: Scored) -> float:
-    """Return the mean log-probability in nats a word; a generated `<end>` counts as a word."""
+    """Return the mean log-probability in nats per word; a generated `<end>` counts as a word."""
     return caption.log_probability / max(1, len(caption.tokens) + caption.finished)
 
 

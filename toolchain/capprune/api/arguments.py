@@ -1,4 +1,4 @@
-"""What the functions of the API are given: paths, overrides, and the extras that they need."""
+"""Arguments of the API's functions: paths, overrides, and a check of the required extras."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def needs(command: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Make a function check the extras of its command before it does anything; see `capprune.extras.COMMANDS`.
+    """Return a decorator that checks the extras of a command before the call; see `capprune.extras.COMMANDS`.
 
     Raises:
         MissingExtra: When the function is called and a package is not installed.
@@ -42,12 +42,12 @@ def needs(command: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def given_path(place: Place) -> Path:
-    """Return a path; in a text `~` is the home folder, and a path object is taken as it is."""
+    """Return a path. Expands `~` in a string, but not in a path object."""
     return Path(os.path.expanduser(place) if isinstance(place, str) else place)  # noqa: PTH111 - refuses no "~name"
 
 
 def optional_path(place: Place | None) -> Path | None:
-    """Return a path, or None where none is given."""
+    """Return a path, or None if none is given."""
     return None if place is None else given_path(place)
 
 

@@ -1,4 +1,4 @@
-"""Bundles: verified, packed, unpacked, and a handle with everything that can be done with one."""
+"""Verify, pack and unpack bundles, and the handle `Bundle` with all operations on a bundle."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class PackedBundle(Bundle):
 
     Attributes:
         source: The bundle that was packed.
-        report: Where the bytes went.
+        report: Sizes before and after packing, by file.
     """
 
     source: Path
@@ -164,7 +164,7 @@ class Verification:
     Attributes:
         place: The bundle.
         files: Number of its files.
-        proof: For each golden photo the caption that was expected and the one found; empty if they were not captioned.
+        proof: For each golden photo the expected caption and the one found; empty if they were not captioned.
     """
 
     place: Path
@@ -173,7 +173,7 @@ class Verification:
 
     @property
     def different(self) -> tuple[GoldenProof, ...]:
-        """The golden photos with another caption than the trained model's; int8 kernels of another CPU may choose one."""
+        """Golden photos whose caption differs from the trained model's; int8 kernels of another CPU can cause this."""
         return tuple(one for one in self.proof if not one.same)
 
     def as_json(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def verify(bundle: Place, *, golden: bool = True) -> Verification:
         golden: Also caption the golden photos and compare the tokens.
 
     Raises:
-        UsageError: The bundle is not there.
+        UsageError: The bundle does not exist.
         BundleError: The bundle does not pass.
     """
     from capprune_runtime.bundle.verify import verify_bundle
@@ -217,11 +217,11 @@ def pack(bundle: Place, *, out: Place | None = None, progress: Progress = SILENT
 
     Args:
         bundle: A folder or a `.capz`.
-        out: The packed bundle, replaced if it is there; `BUNDLE.capz` beside the bundle by default.
-        progress: Is told what is being done.
+        out: The packed bundle; an existing file is replaced. `BUNDLE.capz` beside the bundle by default.
+        progress: Receives progress messages.
 
     Raises:
-        UsageError: The place cannot be written to.
+        UsageError: `out` cannot be written to.
         BundleError: The bundle does not pass the verifier.
     """
     from capprune_exporters.pack import capz
@@ -229,7 +229,7 @@ def pack(bundle: Place, *, out: Place | None = None, progress: Progress = SILENT
     from capprune_runtime.bundle.capz import CAPZ_SUFFIX
 
     source = given_path(bundle)
-    place = source.resolve()  # "." has no name to add an ending to
+    place = source.resolve()  # "." has no name to append a suffix to
     packed = optional_path(out) or place.with_name(place.name + CAPZ_SUFFIX)
     check_file_place(packed)
     progress.say("packing")
@@ -243,10 +243,10 @@ def unpack(packed: Place, *, out: Place) -> UnpackedBundle:
 
     Args:
         packed: A `.capz`.
-        out: Folder of the bundle, to be made.
+        out: Folder for the bundle.
 
     Raises:
-        UsageError: The file is not there, or `out` is not empty.
+        UsageError: The file does not exist, or `out` is not empty.
         BundleError: The packed bundle is damaged or does not pass the verifier.
     """
     from capprune_exporters.pack import capz

@@ -1,4 +1,4 @@
-"""What `capprune caption` is given: photos, folders, standard input, and shards; each photo by name and by a way to read it."""
+"""Inputs of `capprune caption`: photos, folders, standard input and shards."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class InShards:
 
     Attributes:
         place: Folder or URL of the shards.
-        split: Of the photo.
-        number: Of the photo in its split.
-        sha256: Of its bytes.
+        split: Split of the photo.
+        number: Number of the photo in its split.
+        sha256: SHA-256 of the photo's bytes.
     """
 
     place: str
@@ -35,18 +35,18 @@ class InShards:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What the journal knows it by."""
+        """Key of the photo in the journal."""
         return "shards", self.sha256
 
 
 @dataclass(frozen=True)
 class Named:
-    """A photo to caption, or what is wrong with an argument that names none.
+    """A photo to caption, or the error of an argument that names no photo.
 
     Attributes:
-        path: As it was named, or found in a folder that was; in shards, the place and the photo's own name.
+        path: The given path, or the path in a given folder; for shards, their folder and the photo's name.
         problem: Why it cannot be read.
-        inside: Where it is in shards.
+        inside: Position in shards.
     """
 
     path: Path
@@ -55,17 +55,17 @@ class Named:
 
     @property
     def identity(self) -> tuple[str, str] | None:
-        """What the journal knows a photo in shards by; files are known by their place, size and time."""
+        """Key of a photo in shards in the journal; None for files, which the journal identifies by path, size and time."""
         return None if self.inside is None else self.inside.identity
 
 
 def named_photos(
     places: Sequence[Path], endings: frozenset[str], cache: Path, progress: Progress = SILENT
 ) -> list[Named]:
-    """The photos that the arguments name; one that names none does not stop the others.
+    """Return the photos that the arguments name. An invalid argument does not stop the others.
 
     Raises:
-        CapPruneError: There is one argument, and it names no photo.
+        CapPruneError: The only argument names no photo.
     """
     from capprune_runtime.errors import DataError
     from capprune_runtime.photo_argument import argument_problem
@@ -93,7 +93,7 @@ def named_photos(
 
 
 def content_of(one: Named, cache: Path) -> bytes | None:
-    """The bytes of a photo in shards; None for a file.
+    """Return the bytes of a photo in shards; None for a file.
 
     Raises:
         DataError: The shard is missing or altered.
@@ -119,7 +119,7 @@ def _in_shards(folder: Path, cache: Path) -> list[Named]:
 
     place = ShardPlace(str(folder.resolve()), cache)
     if place.index.content != "photos":
-        raise UsageError("these shards hold features, no photos", where=folder, hint="name the shards of the photos")
+        raise UsageError("these shards hold features, not photos", where=folder, hint="give the shards with the photos")
     named = []
     for split in place.index.splits:
         for number, row in enumerate(ShardPhotos(place, place.index.of_split(split)).all_rows()):

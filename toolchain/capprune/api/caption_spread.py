@@ -1,4 +1,4 @@
-"""`capprune caption` by several processes or on a Ray cluster: small groups of photos, and the results that one process has."""
+"""`capprune caption` with several processes or on a Ray cluster; the results equal those of one process."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from capprune_runtime.caption.captioner import Captioner
     from capprune_runtime.caption.said import Said
 
-TOGETHER = 8  # photos of a task
+TOGETHER = 8  # photos per task
 
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """How photos are captioned, as a worker gets it.
+    """Settings for captioning, as sent to a worker.
 
     Attributes:
-        bundle: Its place.
-        runtime: Interpreter.
-        threads: Of the interpreter.
-        beam: None for the bundle's own.
-        confidence: The bundle's limit of unsure captions.
+        bundle: Path of the bundle.
+        runtime: Name of the interpreter.
+        threads: Threads of the interpreter.
+        beam: Beam width; None for the bundle's own.
+        confidence: The bundle's threshold for unsure captions.
         cache: Folder of all caches.
     """
 
@@ -48,7 +48,7 @@ class _Task:
 
 
 def places_to_caption(on: str | None, workers: int | None, explain: Path | None) -> Workers | None:
-    """Where to caption; None for this process.
+    """Return the workers; None to caption in this process.
 
     Raises:
         UsageError: `--explain` is given too, or `--on` is unknown.
@@ -59,19 +59,19 @@ def places_to_caption(on: str | None, workers: int | None, explain: Path | None)
     from capprune_runtime.errors import UsageError
 
     if explain is not None:
-        raise UsageError("--explain draws in one process", found="--workers or --on", hint="leave one of them out")
+        raise UsageError("--explain works in one process only", found="--workers or --on", hint="leave one of them out")
     return parse_on(on, workers)
 
 
 def can_be_spread(one: Named) -> bool:
-    """Return whether another process can read a photo; standard input it cannot."""
+    """Return whether another process can read a photo, which is not the case for standard input."""
     return one.problem is None and str(one.path) != "-"
 
 
 def caption_by_workers(
     photos: Sequence[Named], places: Workers, settings: CaptionSettings, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[Named, Said]]:
-    """Caption photos; yields each as it is done, in any order."""
+    """Caption photos, and yield each result when it is ready, in any order."""
     groups = [tuple(photos[start : start + TOGETHER]) for start in range(0, len(photos), TOGETHER)]
     tasks = [_Task(tuple(replace(one, path=one.path.absolute()) for one in group), settings) for group in groups]
     done = 0
@@ -95,7 +95,7 @@ def caption_group(task: _Task) -> list[Said]:
     for one in task.photos:
         try:
             look = look_at(captioner, one.path, settings.beam, content=content_of(one, settings.cache))
-        except CapPruneError as error:  # the others may still be read
+        except CapPruneError as error:  # other photos may be readable
             found.append(Said(one.path, None, None, error))
         else:
             caption = replace(look.caption, attention=np.zeros((0, 0), np.float32))

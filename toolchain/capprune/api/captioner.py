@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
     from capprune_runtime.caption.captioner import Caption
 
-    Photo: TypeAlias = Place | bytes | Image | NDArray[Any]  # what a photo may be
+    Photo: TypeAlias = Place | bytes | Image | NDArray[Any]  # types accepted as a photo
 
 TILE_STYLE = "display:inline-block;margin:3px;text-align:center;font-size:90%"
 
 
 @dataclass(frozen=True)
 class PhotoCaption:
-    """A caption of one photo; a notebook shows it with the photo and, where the model has attention, with where it looked.
+    """Caption of one photo. A notebook shows it with the photo and, if the model has attention, with the attention.
 
     Attributes:
         text: The caption.
-        words: Its words, or what the model generated one by one.
+        words: Its words, or the tokens that the model generated.
         log_probability: Natural logarithm of the caption's probability.
-        unsure: Whether the caption may well be wrong; None where the bundle has no measured limit.
+        unsure: Whether the caption is likely to be wrong; None if the bundle has no measured threshold.
         attention: `(T, R)` float32, for each word the weight of each region of the photo; None without attention.
-        photo: `(S, S, 3)` uint8 RGB, the photo as the encoder sees it; None for a model of region features.
-        detail: Everything that the runtime measured, times included.
+        photo: `(S, S, 3)` uint8 RGB, the encoder's input; None for a model of region features.
+        detail: Full result of the runtime, with times.
     """
 
     text: str
@@ -55,10 +55,10 @@ class PhotoCaption:
         return {**self.detail.as_json(), "low_confidence": self.unsure}
 
     def explanation(self) -> Image:
-        """Return a picture of the photo, once whole and once for each word, lit where the model looked.
+        """Return a picture with the photo, and a copy for each word with the attention highlighted.
 
         Raises:
-            UsageError: The model has no attention, or sees no photo.
+            UsageError: The model has no attention, or takes region features.
         """
         from PIL import Image
 
@@ -88,15 +88,15 @@ class PhotoCaption:
 
 
 class PhotoCaptioner:
-    """A verified bundle, loaded: call `caption` for each photo. Make one for each thread.
+    """A verified, loaded bundle; call `caption` for each photo. Use one instance per thread.
 
     Args:
-        bundle: A folder or a `.capz`; the package's own if left out.
+        bundle: A folder or a `.capz`; the package's own by default.
         runtime: An interpreter, or `auto`.
         threads: Threads of the interpreter.
 
     Raises:
-        UsageError: The bundle is not there.
+        UsageError: The bundle does not exist.
         BundleError: The bundle does not pass the verifier.
         MissingExtra: The runtime is not installed.
     """
@@ -120,9 +120,9 @@ class PhotoCaptioner:
         """Caption a photo.
 
         Args:
-            photo: A path, the bytes of a file, a PIL image, or an array `(H, W, 3)` or `(H, W)` uint8; for a model of region
-                features a path, the bytes of a file, or an array `(N, F)` float32.
-            beam: Hypotheses kept; the bundle's own number by default.
+            photo: A path, the bytes of a file, a PIL image, or an array `(H, W, 3)` or `(H, W)` uint8. For a model of region
+                features: a path, the bytes of a file, or an array `(N, F)` float32.
+            beam: Beam width; the bundle's own by default.
 
         Raises:
             PhotoError: The photo is missing, broken or too large.
@@ -151,7 +151,7 @@ def load(bundle: Place | None = None, *, runtime: str = "auto", threads: int = 1
 
 
 def _encoder_photo(photo: Photo, preprocessing: Any) -> NDArray[Any]:
-    """What the captioner takes, from whatever a photo was given as."""
+    """Convert a photo of any accepted type to the captioner's input."""
     import numpy as np
     from PIL import Image
 
@@ -173,14 +173,14 @@ def _encoder_photo(photo: Photo, preprocessing: Any) -> NDArray[Any]:
         if rgb.ndim == 3 and rgb.shape[2] == 3 and rgb.size:
             return resize(np.ascontiguousarray(rgb), preprocessing.size)
     raise UsageError(
-        "this is no photo",
+        "this is not a photo",
         expected="a path, the bytes of a file, a PIL image, or an array (H, W, 3) or (H, W) uint8",
         found=f"{photo.shape} {photo.dtype}" if isinstance(photo, np.ndarray) else type(photo).__name__,
     )
 
 
 def _file_of(image: Image) -> bytes:
-    """The image as a file, so that it is turned upright, laid on white and checked as every photo is."""
+    """Return the image as the bytes of a file, so that it is rotated, laid on white and checked like every photo."""
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image)

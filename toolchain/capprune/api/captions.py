@@ -30,8 +30,8 @@ class Captions:
     Attributes:
         bundle: The bundle.
         runtime: The interpreter that ran it.
-        low_confidence_below: Mean log-probability of a word below which a caption is called unsure; None if unmeasured.
-        captions: One entry for each photo, an error instead of a caption where a photo cannot be read.
+        low_confidence_below: Mean log-probability per word below which a caption is unsure; None if unmeasured.
+        captions: One entry for each photo; an error instead of a caption if the photo cannot be read.
     """
 
     bundle: Path
@@ -41,7 +41,7 @@ class Captions:
 
     @property
     def errors(self) -> tuple[CapPruneError, ...]:
-        """The errors of the photos that could not be captioned."""
+        """Errors of the photos that could not be captioned."""
         return tuple(one.error for one in self.captions if one.error is not None)
 
     def as_json(self) -> dict[str, Any]:
@@ -74,20 +74,20 @@ def caption(
 
     Args:
         photos: Files, folders, and folders of shards; `-` is standard input.
-        bundle: A folder or a `.capz`; the package's own if left out.
-        beam: Hypotheses kept; the bundle's own number by default.
-        explain: Folder for pictures of where the model looked for each word.
-        out: A `.csv` or `.json` file for all captions; an interrupted call goes on from its journal.
+        bundle: A folder or a `.capz`; the package's own by default.
+        beam: Beam width; the bundle's own by default.
+        explain: Folder for pictures of the attention for each word.
+        out: A `.csv` or `.json` file for all captions; an interrupted call is resumed from its journal.
         runtime: An interpreter, or `auto`.
         threads: Threads of the interpreter.
-        workers: Processes that work at once; 1 by default, all processors with `on="ray"`.
+        workers: Number of parallel processes; 1 by default, all processors with `on="ray"`.
         on: `ray[:ADDRESS]` to run on a Ray cluster.
-        cache: Folder of shards that were fetched and of expanded bundles; `~/.cache/capprune` by default.
-        progress: Is told what is being done.
-        each: Called with every caption when it is there, and with whether there is only one photo.
+        cache: Folder for downloaded shards and expanded bundles; `~/.cache/capprune` by default.
+        progress: Receives progress messages.
+        each: Called with every caption when it is ready, and with whether there is only one photo.
 
     Raises:
-        UsageError: There is one argument and it names no photo, or a place cannot be written to.
+        UsageError: The only argument names no photo, or an output path cannot be written to.
         BundleError: The bundle does not pass the verifier.
     """
     from capprune.api.caption_spread import CaptionSettings, places_to_caption
@@ -129,7 +129,7 @@ def caption(
 
 
 def _pictures(explain: Path | None, photos: Sequence[Path], progress: Progress) -> dict[Path, Path]:
-    """Where the picture of each photo goes; those that cannot be called as their photo are named."""
+    """Return the path of the picture for each photo, and report those that cannot be named like their photo."""
     if explain is None:
         return {}
     from capprune_runtime.caption.explain import explanation_places
@@ -143,7 +143,7 @@ def _pictures(explain: Path | None, photos: Sequence[Path], progress: Progress) 
 
 @dataclass(frozen=True)
 class _Work:
-    """What captioning takes, beside the photos."""
+    """Objects that captioning needs, besides the photos."""
 
     captioner: Captioner
     beam: int | None
@@ -156,7 +156,7 @@ class _Work:
     said: dict[Named, Said] = field(default_factory=dict)
 
     def spread(self, named: Sequence[Named], places: Workers, settings: CaptionSettings) -> None:
-        """Caption by several workers what the journal does not hold."""
+        """Caption the photos that are not in the journal, with several workers."""
         from capprune.api.caption_spread import can_be_spread, caption_by_workers
 
         left = [one for one in named if can_be_spread(one) and self.journal.caption(one.path, one.identity) is None]
@@ -171,12 +171,12 @@ class _Work:
             raise
 
     def caption_all(self, named: Sequence[Named], out: Path | None) -> list[Said]:
-        """Caption every photo and write the table; after an interruption, the table of what there is."""
+        """Caption every photo and write the table; after an interruption, write the captions so far."""
         from capprune_runtime.caption.said import write_table
         from capprune_runtime.errors import CapPruneError
 
         if self.journal.count:
-            self.progress.say(f"going on with {self.journal.count} captions of an interrupted command")
+            self.progress.say(f"resuming with {self.journal.count} captions of an interrupted command")
         said: list[Said] = []
         try:
             for one in named:
@@ -185,7 +185,7 @@ class _Work:
         except BaseException as stop:
             self.journal.close(finished=False)
             if out is not None and said:
-                with suppress(CapPruneError):  # the journal has them
+                with suppress(CapPruneError):  # the captions are in the journal
                     write_table(out, said)
                     stop.add_note(f"{out}: {len(said)} of {len(named)} photos")
             raise
@@ -212,7 +212,7 @@ class _Work:
                 from capprune_runtime.caption.explain import tile_of
 
                 tile = tile_of(look)
-        except CapPruneError as error:  # the others may still be read
+        except CapPruneError as error:  # other photos may be readable
             return Said(one.path, None, None, error)
         if explanation is not None:
             from capprune_runtime.caption.explain import write_explanation

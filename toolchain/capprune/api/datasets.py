@@ -1,4 +1,4 @@
-"""Data sets: checked, imported from other layouts, drawn, or captioned by a large model."""
+"""Check, import, draw and label data sets."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from capprune.labelling.filters import Filters
     from capprune.labelling.label import LabelledSet
 
-SCENES = {"train": 2000, "val": 200, "test": 250}  # how many are drawn by default
+SCENES = {"train": 2000, "val": 200, "test": 250}  # default numbers of scenes
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
 class ImportedData:
-    """A data set that was written anew.
+    """A converted data set.
 
     Attributes:
-        folder: Where it is.
-        captions: The data set as it was read, without the photos that were left out.
+        folder: Folder of the new data set.
+        captions: The original data set without the photos that were left out.
         left_out: What was left out or renamed, by reason.
     """
 
@@ -50,10 +50,10 @@ class ImportedData:
 
 @dataclass(frozen=True)
 class DrawnScenes:
-    """Scenes that were drawn.
+    """Drawn scenes.
 
     Attributes:
-        folder: Where they are.
+        folder: Folder of the data set.
         splits: Number of scenes in each split.
     """
 
@@ -70,8 +70,8 @@ class LabelledData:
     """A data set with generated captions.
 
     Attributes:
-        folder: Where it is.
-        labelled: What was written.
+        folder: Folder of the data set.
+        labelled: Facts about its captions.
     """
 
     folder: Path
@@ -100,21 +100,21 @@ def check_data(
     cache: Place | None = None,
     progress: Progress = SILENT,
 ) -> DataCheck:
-    """Read the captions, decode every photo, and look for photos that are in two splits.
+    """Read the captions, decode every photo, and find photos that are in two splits.
 
     Args:
         folder: Captions and photos in any usual layout.
-        layout: Read this layout where a folder holds several.
-        report: A `.json` file for the whole report.
+        layout: Layout to read if the folder holds several.
+        report: A `.json` file for the full report.
         cache: Folder of earlier results; `~/.cache/capprune` by default.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Returns:
-        What was found; `ready` is whether a training can run.
+        The findings; `ready` is whether training can run.
 
     Raises:
-        UsageError: The folder is not there, or there is another file in the report's place.
-        DataError: There are no captions that can be read.
+        UsageError: The folder does not exist, or `report` is another existing file.
+        DataError: There are no readable captions.
     """
     from capprune.data import checking
     from capprune.data.cache_folder import default_cache
@@ -132,7 +132,7 @@ def check_data(
 
 
 def _refuse_other_files(report: Path) -> None:
-    """A report may take the place of an earlier report, but of nothing else."""
+    """Check that `report` is a new file or an earlier report."""
     from capprune.data.checking import KIND
 
     if report.suffix.lower() != ".json":
@@ -144,7 +144,7 @@ def _refuse_other_files(report: Path) -> None:
     except (OSError, ValueError, RecursionError):
         earlier = None
     if not isinstance(earlier, dict) or earlier.get("kind") != KIND:
-        raise UsageError("there is another file here already", where=report, hint="choose another name for --report")
+        raise UsageError("this file exists and is not a report", where=report, hint="choose another name for --report")
 
 
 @needs("data")
@@ -160,22 +160,22 @@ def import_data(
     cache: Place | None = None,
     progress: Progress = SILENT,
 ) -> ImportedData:
-    """Write a data set of any layout as Karpathy's JSON and a folder of photos.
+    """Convert a data set of any layout to Karpathy's JSON and a folder of photos.
 
     Args:
         folder: The data set.
-        out: Folder of the new one, to be made.
-        layout: Read this layout where a folder holds several.
-        shares: Make splits by hashes of the photos' names: "80,10,10" of train, val and test.
-        val: Take this share of train as val, in percent: "10".
+        out: Folder for the new data set.
+        layout: Layout to read if the folder holds several.
+        shares: Shares of train, val and test, such as "80,10,10"; makes splits by hashes of the photos' names.
+        val: Percentage of train to use as val, such as "10".
         drop_broken: Leave out photos that are missing or cannot be decoded.
         link: Link to the photo files instead of copying them.
         cache: Folder of earlier results; `~/.cache/capprune` by default.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
-        UsageError: The folder is not there, or shares cannot be read.
-        DataError: There are no captions that can be read, or photos are broken and `drop_broken` is off.
+        UsageError: The folder does not exist, or shares are invalid.
+        DataError: There are no readable captions, or photos are broken and `drop_broken` is False.
     """
     from capprune.data import importing
     from capprune.data.cache_folder import default_cache
@@ -209,13 +209,13 @@ def draw_scenes(
     """Draw scenes of one to three shapes with five captions each.
 
     Args:
-        out: Folder of the data set, to be made.
-        train: Scenes to learn from.
-        val: Scenes that choose the best epoch.
-        test: Scenes to validate on.
+        out: Folder for the data set.
+        train: Number of training scenes.
+        val: Number of validation scenes.
+        test: Number of test scenes.
         size: Side of a photo in pixels.
-        seed: The same seed draws the same bytes.
-        progress: Is told how far the work is.
+        seed: Random seed; the same seed draws the same bytes.
+        progress: Receives progress reports.
 
     Raises:
         UsageError: `out` is not empty or cannot be written to.
@@ -255,24 +255,24 @@ def label(
     Args:
         photos: Folder of photos, in folders or tar files of any depth.
         teacher: `hf:` and the folder or the Hub id of a captioning or vision-language model of transformers.
-        out: Folder of the data set, to be made.
-        prompt: What the model is asked; the model's own prompt by default.
+        out: Folder for the data set.
+        prompt: Prompt for the model; the model's own by default.
         captions: Captions per photo.
-        beam: Hypotheses kept.
-        min_words: Fewest words of a kept caption.
-        max_words: Most words of a kept caption.
-        min_confidence: Least geometric mean probability of a token, 0 to 1.
-        keep: Share of the captions, the most confident first: 0.9 or "90%".
-        language: Leave out captions in another language, such as `en`.
-        shares: Splits by hashes of names: "80,10,10" of train, val and test.
-        limit: Only the first photos.
-        batch: Photos that the model sees at once.
+        beam: Beam width.
+        min_words: Minimum number of words of a caption.
+        max_words: Maximum number of words of a caption.
+        min_confidence: Minimum geometric mean probability of a token, 0 to 1.
+        keep: Share of the captions to keep, the most confident first: 0.9 or "90%".
+        language: Language of the captions, such as `en`; captions in others are left out.
+        shares: Shares of train, val and test, such as "80,10,10"; splits are made by hashes of names.
+        limit: Caption only the first `limit` photos.
+        batch: Photos per batch.
         link: Link to the photo files instead of copying them.
         licence: Terms of the captions; the model's, if its README states them, by default.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
-        UsageError: A limit or the language is impossible, or `out` cannot be written to.
+        UsageError: A limit or the language is invalid, or `out` cannot be written to.
         DataError: There are no photos, or no caption is kept.
     """
     from capprune.data.split_shares import parse_shares
@@ -306,7 +306,7 @@ def _filters(least: int, most: int, min_confidence: float, language: str | None)
 
     if least > most:
         raise UsageError(
-            "no caption is that long", where="--min-words", expected=f"at most --max-words {most}", found=least
+            "the minimum exceeds the maximum", where="--min-words", expected=f"at most --max-words {most}", found=least
         )
     if language is not None and language not in languages():
         raise UsageError(
@@ -322,6 +322,6 @@ def _share(text: str) -> float:
         share = 0.0
     if not 0 < share <= 1:
         raise UsageError(
-            "this is no share of captions", where="--keep", expected="above 0 and at most 100%", found=text
+            "this is not a share of captions", where="--keep", expected="above 0 and at most 100%", found=text
         )
     return share

@@ -1,4 +1,4 @@
-"""The demo: the whole walk on drawn scenes, from nothing to a verified sparse bundle and its table."""
+"""The demo: the complete workflow on drawn scenes, up to a verified sparse bundle and a table of results."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from capprune.validation.validate import Validation
 
 SCENES = {"train": 2000, "val": 200, "test": 250}
-SIZE = 128  # pixels: 4 x 4 regions, and the encoder takes a third of the time that 224 pixels take
+SIZE = 128  # pixels: 4 x 4 regions; the encoder needs a third of the time of 224 pixels
 SEED = 1
-ROUNDS = 25  # of the bench
+ROUNDS = 25  # of the benchmark
 
 COMMON: dict[str, Any] = {
     "data": {"minimum_count": 1, "maximum_tokens": 20, "licence": "drawn by capprune; free of rights"},
-    "encoder": {"size": SIZE, "rounded": True},  # the decoders learn from the filters that are shipped in int8
+    "encoder": {"size": SIZE, "rounded": True},  # the decoders are trained on the int8 filters of the bundle
     "decoder": {
         "cell": "lstm",
         "embedding": 64,
@@ -61,8 +61,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "pruning": {"method": "supermask", "sparsity": 0.9, "block": "1x16", "kappa": 6000, "tolerance": 0.02},
     },
 }
-SMALL = "sparse"  # the bundle to ship, in int8
-BUNDLES = {  # name: model, and the form of its weights
+SMALL = "sparse"  # the bundle to deploy, in int8
+BUNDLES = {  # name: model and weight format
     "dense": ("dense", "float32"),
     "sparse-float32": ("sparse", "float32"),
     SMALL: ("sparse", "int8"),
@@ -71,18 +71,18 @@ BUNDLES = {  # name: model, and the form of its weights
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the demo's table.
+    """One row of the demo's table.
 
     Attributes:
         model: `dense` or `sparse`.
-        weights: `float32` or `int8`, of the decoder; an encoder beside int8 is in int8 too, if that costs little.
+        weights: Format of the decoder, `float32` or `int8`; with int8, the encoder is int8 too if its loss is small.
         runs_in: `torch` or the interpreter.
-        cider_d: On the test scenes.
-        right: Share of test scenes whose main shape and colour are named right.
-        sparsity: Of the decoder.
-        decoder_bytes: Its weights in torch, its file when exported.
-        bundle_bytes: Everything a device needs; None for torch.
-        step_us: One word, one row, one thread: the median.
+        cider_d: CIDEr-D on the test scenes.
+        right: Share of test scenes whose main shape and colour are named correctly.
+        sparsity: Sparsity of the decoder.
+        decoder_bytes: Size of the decoder's weights in torch, or of its exported file.
+        bundle_bytes: Size of the bundle; None for torch.
+        step_us: Median time per word, with one row and one thread, in microseconds.
         identical: Captions equal to torch's; None for torch itself.
     """
 
@@ -100,12 +100,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A form of the sparse model's decoder, timed interleaved with the others, one thread.
+    """A form of the sparse model's decoder, timed interleaved with the others, with one thread.
 
     Attributes:
         name: The form, such as `tflite dense int8`; the bundle's own first.
-        decoder_bytes: Its file.
-        step_us: One word, one row: the median.
+        decoder_bytes: Size of the file.
+        step_us: Median time per word, with one row, in microseconds.
     """
 
     name: str
@@ -115,15 +115,15 @@ class Baseline:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made.
+    """Results of the demo.
 
     Attributes:
-        folder: Scenes, runs, bundles and results.
-        seconds: How long it took.
-        rows: The table.
+        folder: Folder with scenes, runs, bundles and results.
+        seconds: Duration of the demo.
+        rows: Rows of the table.
         baselines: The int8 bundle and the same model in other forms.
         page: The report; None without the extra `report`.
-        parity: For each model, whether the one exported in float32 generates the trained one's captions.
+        parity: For each model, whether its float32 export generates the same captions as the trained model.
     """
 
     folder: Path
@@ -148,7 +148,7 @@ class DemoResult:
         return COLUMNS, [_cells(row) for row in self.rows]
 
     def beside_dense_int8(self) -> str:
-        """Return how the int8 bundle compares with the same model dense in int8, as a sentence."""
+        """Return a sentence that compares the int8 bundle with the same model dense in int8."""
         own, dense = (
             self.baselines[0],
             next(baseline for baseline in self.baselines if baseline.name.endswith("dense int8")),
@@ -166,7 +166,7 @@ class DemoResult:
             GateFailed: One of them does.
         """
         if not all(self.parity.values()):
-            what = "an exported model says something else than the trained one"
+            what = "an exported model generates other captions than the trained one"
             raise GateFailed(what, where=self.folder, found=dict(self.parity))
 
     def _repr_html_(self) -> str:
@@ -178,9 +178,9 @@ def demo(*, out: Place = "demo", cache: Place | None = None, progress: Progress 
     """Draw scenes, train, prune, export and validate, without data of your own. An interrupted demo is resumed.
 
     Args:
-        out: Folder for all of it.
+        out: Folder for all results.
         cache: Folder for computed features; a folder in `out` by default.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
         UsageError: `out` cannot be written to.
@@ -269,7 +269,7 @@ def _timed(out: Path, progress: Progress) -> BenchResult:
 
 
 def _report(out: Path, scenes: Path, found: Mapping[str, Results], progress: Progress = SILENT) -> Path | None:
-    """Write the page of it all; None where the extra is missing."""
+    """Write the report; None if the extra is missing."""
     from capprune.api.pages import report
     from capprune.reporting import require_extra
     from capprune.validation.results import write_results

@@ -1,4 +1,4 @@
-"""Export: from a run to a verified bundle."""
+"""Export a run as a verified bundle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from capprune.training.run import LoadedRun
 
 PLANS = ("balanced", "size", "auto")
-DEFAULT_BEAM = 3  # written here too, so that --help imports no torch; a test holds the two together
+DEFAULT_BEAM = 3  # a copy, so that --help imports no torch; a test compares the two
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class ExportedBundle(Bundle):
     """A bundle as `export` returns it.
 
     Attributes:
-        made: What became of each weight tensor, and why.
+        made: Storage of each weight tensor, with the reason.
         target: The export target.
-        seconds: How long the export took.
-        packed: The packed bundle beside it, if one was asked for.
+        seconds: Duration of the export.
+        packed: The packed bundle beside it, if requested.
     """
 
     made: Exported
@@ -99,25 +99,25 @@ def export(
     beam: int = DEFAULT_BEAM,
     progress: Progress = SILENT,
 ) -> ExportedBundle:
-    """Turn a run into a bundle that a device can run; it appears once it is verified and its golden photos are proven.
+    """Export a run as a bundle that a device can run. The folder gets its name after the bundle has been verified.
 
     Args:
         run: The run to export.
-        out: Folder of the bundle, to be made.
+        out: Folder for the bundle.
         target: `tflite`, `onnx`, or a target of another package.
         weights: How the decoder's weights are quantised: `float32`, `int8` or `codebook4`; by default `int8` if the target
             has it.
         encoder_weights: `float32`, `weight_only_int8` or `static_int8`. By default `float32` beside float32 `weights`,
-            otherwise `static_int8` for TFLite if at least 100 photos of val tell that it costs little, else
+            otherwise `static_int8` for TFLite if its loss on at least 100 val photos is small, else
             `weight_only_int8`.
         plan: `balanced` (fastest within half of the bytes of dense int8, the default for TFLite), `size` (the default
-            for ONNX), `auto` (fastest as measured here), forms by tensor name, or the path of a JSON file of these.
-        costs: Cost table of the processor that the bundle is for: a shipped name or a JSON file.
-        data: Photos and captions to measure the cost of quantisation on; the run's own by default, where they are.
-        photos: At most this many photos of val.
+            for ONNX), `auto` (fastest as measured on this machine), forms by tensor name, or a JSON file of these.
+        costs: Cost table of the target processor: a shipped name or a JSON file.
+        data: Photos and captions for measuring the loss by quantisation; the run's own by default, if they exist.
+        photos: Maximum number of val photos.
         pack: Also write `BUNDLE.capz` beside the bundle.
-        beam: The bundle's own beam width.
-        progress: Is told what is being done.
+        beam: Default beam width of the bundle.
+        progress: Receives progress messages.
 
     Raises:
         UsageError: The target, a form or a tensor of the plan is unknown, or `out` exists.
@@ -154,7 +154,7 @@ def export(
 
 
 def _data(given: Path | None, run: LoadedRun, progress: Progress, *, measures: bool) -> Path | None:
-    """Return the data to measure on: what was given, or what the run was trained on if that is still there."""
+    """Return the data for measuring: the given folder, or the run's training data if it still exists."""
     if given is not None or not measures:
         return given
     from capprune.data.captions import load_caption_set
@@ -163,7 +163,7 @@ def _data(given: Path | None, run: LoadedRun, progress: Progress, *, measures: b
     try:
         load_caption_set(own).split("val")
     except (DataError, UsageError) as error:
-        progress.say(f"note: what quantisation costs is not measured ({error.what}: {own}); --data FOLDER measures it")
+        progress.say(f"note: the loss by quantisation is not measured ({error.what}: {own}); --data FOLDER measures it")
         return None
     return own
 
@@ -174,10 +174,10 @@ def _plan(plan: str | Mapping[str, str] | None) -> str | Mapping[str, str] | Non
 
 
 def read_plan(path: Path) -> dict[str, str]:
-    """Return forms by tensor name, from a file of just that or from the plan.json of a bundle.
+    """Return forms by tensor name, from a JSON file of these or from the plan.json of a bundle.
 
     Raises:
-        UsageError: The file is not there or is no plan.
+        UsageError: The file does not exist or is not a plan.
     """
     from capprune_runtime import strict_json
 
@@ -205,7 +205,7 @@ def _pack(bundle: Path) -> Path:
 
 
 def packed_place(bundle: Path) -> Path:
-    """Return where `export --pack` writes the packed bundle."""
+    """Return the path of the packed bundle that `export --pack` writes."""
     from capprune_runtime.bundle.capz import CAPZ_SUFFIX
 
     return bundle.with_name(bundle.name + CAPZ_SUFFIX)

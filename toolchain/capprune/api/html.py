@@ -1,4 +1,4 @@
-"""HTML that notebooks show for results."""
+"""HTML of results for notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run or a bundle consists of, weight by weight and file by file."""
+"""Describes the contents of a run or a bundle, weight by weight and file by file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Layer:
         shape: Its shape.
         weights_per_gate: Number of neighbours in a row that share a gate.
         kept: Number of kept weights.
-        of: Number of all its weights.
+        of: Total number of weights.
     """
 
     weights: str
@@ -43,16 +43,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class RunInspection:
-    """What a run consists of.
+    """Contents of a run.
 
     Attributes:
         folder: The run's folder.
         kept: Number of kept weights among the prunable ones.
         prunable: Number of prunable weights.
         layers: The pruned weight matrices.
-        validation_loss: Nats a word on val after the last epoch, where it was measured.
+        validation_loss: Loss on val after the last epoch in nats per word; None if it was not measured.
         signs: Signs that the run was not learning.
-        checkpoint: Facts of the checkpoint, as texts.
+        checkpoint: Facts of the checkpoint, as strings.
         words: Size of the vocabulary.
         tokens: Kind of the tokens: `words`, `characters`, `subwords` or `radix`.
     """
@@ -107,7 +107,7 @@ class RunInspection:
 
 @dataclass(frozen=True)
 class BundleInspection:
-    """What a bundle consists of.
+    """Contents of a bundle.
 
     Attributes:
         place: The bundle.
@@ -121,12 +121,12 @@ class BundleInspection:
 
     @property
     def size_bytes(self) -> int:
-        """Size of all files."""
+        """Size of all files in bytes."""
         return sum(len(data) for data in self.bundle.files.values())
 
     @property
     def dense_bytes(self) -> int:
-        """Size of the bundle with every weight stored dense in float32."""
+        """Size in bytes of the bundle with every weight stored dense in float32."""
         return self.size_bytes + sum(file.dense_bytes - file.size_bytes for file in self.ledger)
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is installed, and what this machine can do."""
+"""Reports the installed packages and what this machine can do."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from capprune.extras import COMMANDS, PACKAGES, install_command, installed_versi
 
 @dataclass(frozen=True)
 class Machine:
-    """What is installed, and which commands work.
+    """Installed packages, and the commands that work with them.
 
     Attributes:
         system: Operating system.
         python: Version of Python.
         cpus: Number of CPUs.
-        packages: Version of each package that capprune can use; None where it is not installed.
+        packages: Version of each package that capprune can use; None if it is not installed.
         java: Path of the Java runtime, which METEOR needs; None without one.
         commands: For each command, whether its packages are installed.
     """
@@ -55,7 +55,7 @@ class Machine:
 
 
 def doctor() -> Machine:
-    """Return what is installed and what this machine can do; installs and changes nothing."""
+    """Return the installed packages and what this machine can do. Changes nothing."""
     return Machine(
         system=platform.platform(),
         python=platform.python_version(),

@@ -16,11 +16,11 @@ DEFAULT_OUT = "report.html"
 
 @dataclass(frozen=True)
 class Report:
-    """A page that was written.
+    """A written page.
 
     Attributes:
-        page: Its file.
-        size_bytes: Its size.
+        page: Path of the file.
+        size_bytes: Size of the file in bytes.
     """
 
     page: Path
@@ -43,20 +43,20 @@ def report(
     command: Sequence[str] | None = None,
     progress: Progress = SILENT,
 ) -> Report:
-    """Put runs, bundles and results on one HTML page without scripts that fetches nothing.
+    """Write one HTML page from runs, bundles and results. It has no scripts and loads nothing from the network.
 
     Args:
         sources: Runs, bundles, and the JSON documents of `validate` and `bench`, in any order.
-        out: The page, replaced if it is there.
-        data: Photos and captions, to show some of them.
-        split: Which photos of `data`.
-        photos: How many are shown.
+        out: The page; an existing file is replaced.
+        data: Photos and captions to show on the page.
+        split: Split of `data`.
+        photos: Number of photos to show.
         title: Title of the page; the name of the run or the bundle by default.
-        command: The command that the page says it was made with.
-        progress: Is told what is being done.
+        command: The command that the page shows as its origin.
+        progress: Receives progress messages.
 
     Raises:
-        UsageError: A source is not there, or none that a page is made from.
+        UsageError: A source does not exist, or a page cannot be made from it.
         MissingExtra: matplotlib or Jinja2 is not installed.
     """
     from capprune.reporting import require_extra

@@ -1,4 +1,4 @@
-"""Runs: trained from a config, pruned, trained further, or read from a checkpoint of other code."""
+"""Train, prune and fine-tune runs, or import them from checkpoints of other code."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Run(os.PathLike[str]):
         cache: Place | None = None,
         progress: Progress = SILENT,
     ) -> TrainedRun:
-        """Train this run further with its masks as they are; see `capprune.finetune`."""
+        """Train this run further with fixed masks; see `capprune.finetune`."""
         return finetune(
             self,
             out=out,
@@ -125,11 +125,11 @@ class TrainedRun(Run):
     """A run as `train`, `prune` or `finetune` returns it.
 
     Attributes:
-        best_epoch: The epoch of the best checkpoint, counted from 0.
+        best_epoch: Epoch of the best checkpoint, from 0.
         cider_d_val: CIDEr-D of that checkpoint on the validation photos (greedy search).
         sparsity: Share of closed gates, 0 to 1; 0 for a dense run.
         prunes: Whether the run has masks.
-        seconds_per_epoch: Median time of an epoch; None if none was trained now.
+        seconds_per_epoch: Median time of an epoch; None if this call trained none.
         settled: Number of gates that were changed after the last step, because no epoch had ended at the target.
         signs: Signs that the run was not learning, after its last epoch.
     """
@@ -160,7 +160,7 @@ class ImportedRun(Run):
     """A run as `import_` returns it.
 
     Attributes:
-        checkpoint: What was read.
+        checkpoint: Description of the imported checkpoint.
     """
 
     checkpoint: ReferenceCheckpoint
@@ -190,23 +190,23 @@ def train(
     cache: Place | None = None,
     progress: Progress = SILENT,
 ) -> TrainedRun:
-    """Train a captioning model, dense or pruned while it trains. An interrupted run is resumed.
+    """Train a captioning model, dense or pruned during training. An interrupted run is resumed.
 
     Args:
-        config: A YAML file or a tree of keys; with `stages`, one run after the other is trained in sub-folders of `out`.
-        out: Folder of the run, to be made.
+        config: A YAML file or a tree of keys; with `stages`, several runs are trained in order, in sub-folders of `out`.
+        out: Folder for the run.
         overrides: Keys of the config with their values: `{"training.epochs": 3}` or `["training.epochs=3"]`.
         device: Where to train: `auto`, `cpu`, `cuda` or `mps`; by default what the config says.
         precision: `float32`, `bfloat16` or `float16`; by default what the config says.
         cache: Folder for computed features; `~/.cache/capprune` by default.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Returns:
-        The run; of stages, the last one.
+        The run; for stages, the last one.
 
     Raises:
-        UsageError: The config is not there, an override has no effect, or `out` holds another run.
-        ConfigError: A key is unknown or has an impossible value.
+        UsageError: The config does not exist, an override has no effect, or `out` holds another run.
+        ConfigError: A key is unknown or has an invalid value.
         DataError: A split is empty, a photo cannot be read, or no epoch reached the target.
     """
     from capprune.config.reading import load_tree, parse_config, require_single
@@ -248,16 +248,16 @@ def prune(
 
     Args:
         run: The run to start from.
-        out: Folder of the sparse run, to be made.
+        out: Folder for the sparse run.
         method: A pruning method for trained runs, such as `hard`, `lottery`, `gradual` or `supermask`.
         overrides: Keys of the run's config with their values.
         device: Where to train: `auto`, `cpu`, `cuda` or `mps`; by default what the config says.
         precision: `float32`, `bfloat16` or `float16`; by default what the config says.
         cache: Folder for computed features; `~/.cache/capprune` by default.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
-        UsageError: The run is not there, the method does not prune trained runs, or `out` holds another run.
+        UsageError: The run does not exist, the method does not prune trained runs, or `out` holds another run.
         ConfigError: A key is unknown or has an impossible value.
     """
     from capprune.training.derived import pruning_config
@@ -280,21 +280,21 @@ def finetune(
     cache: Place | None = None,
     progress: Progress = SILENT,
 ) -> TrainedRun:
-    """Train a run further with its masks as they are.
+    """Train a run further with fixed masks.
 
     Args:
         run: The run to start from.
-        out: Folder of the tuned run, to be made.
-        objective: `cross_entropy`, the next word of people's captions; or `scst`, the score of whole captions.
+        out: Folder for the tuned run.
+        objective: `cross_entropy` (the next word of human captions) or `scst` (the score of whole captions).
         teacher: A run, usually the dense one, whose scores are learned as well.
         overrides: Keys of the run's config with their values.
         device: Where to train: `auto`, `cpu`, `cuda` or `mps`; by default what the config says.
         precision: `float32`, `bfloat16` or `float16`; by default what the config says.
         cache: Folder for computed features; `~/.cache/capprune` by default.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
-        UsageError: A run or the objective is not there, or `out` holds another run.
+        UsageError: A run or the objective does not exist, or `out` holds another run.
         ConfigError: A key is unknown or has an impossible value.
     """
     from capprune.training.derived import finetuning_config
@@ -307,15 +307,15 @@ def finetune(
 
 @needs("import")
 def import_(file: Place, *, out: Place, progress: Progress = SILENT) -> ImportedRun:
-    """Turn a checkpoint of the papers' own code into a run. Nothing in the file is executed.
+    """Convert a checkpoint of the papers' code to a run. No code in the file is executed.
 
     Args:
         file: A `.pth` with its `config.json` and `tokenizer/` beside it, the folder of these, or the `.zip` as distributed.
-        out: Folder of the run, to be made.
-        progress: Is told what was read.
+        out: Folder for the run.
+        progress: Receives a message about the content.
 
     Raises:
-        UsageError: The file is not there, or `out` cannot be written to.
+        UsageError: The file does not exist, or `out` cannot be written to.
         DataError: The checkpoint is damaged or of an unknown kind.
     """
     from capprune.importing.reference import read_reference
@@ -330,7 +330,7 @@ def import_(file: Place, *, out: Place, progress: Progress = SILENT) -> Imported
 
 
 def _texts(overrides: Overrides, device: str | None, precision: str | None) -> tuple[str, ...]:
-    """Overrides as texts, with the two that have an argument of their own."""
+    """Return overrides as strings, with those for `device` and `precision`."""
     own = {"training.device": device, "training.precision": precision}
     return (*override_texts(overrides), *(f"{key}={value}" for key, value in own.items() if value is not None))
 

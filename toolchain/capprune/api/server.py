@@ -1,4 +1,4 @@
-"""The page that captions photos: served, or written as files that run in the browser."""
+"""Serves the page that captions photos, or writes it as files that run in the browser."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Serving:
-    """A server that has started.
+    """A running server.
 
     Attributes:
-        address: Where it listens.
+        address: Address that it listens on.
         models: Facts of each model.
     """
 
@@ -34,12 +34,12 @@ class Serving:
 
 @dataclass(frozen=True)
 class StaticPage:
-    """A page that was written as files.
+    """A page written as files.
 
     Attributes:
-        folder: Where it is.
+        folder: Folder of the files.
         total_bytes: Size of all files.
-        download_bytes: What the first visit loads, by model.
+        download_bytes: Bytes that the first visit loads, by model.
     """
 
     folder: Path
@@ -73,27 +73,27 @@ def serve(
     """Serve a page that captions photos until Ctrl-C, or write it as files that run in the browser.
 
     Args:
-        bundles: The models to choose from; the package's own if left out.
+        bundles: The models to choose from; the package's own by default.
         static: Write the page into this folder and start no server.
-        engine: With `static`, the unpacked npm package of LiteRT.js; fetched once by npm by default.
+        engine: With `static`, the unpacked npm package of LiteRT.js; downloaded once by npm by default.
         onnx_engine: The same for ONNX bundles: the package of onnxruntime-web.
-        host: Address to listen at.
-        port: 0 takes any free one.
-        max_upload: Largest photo file, in MB.
-        max_pixels: Largest photo, in megapixels.
-        max_seconds: Longest time of a request, in seconds.
-        parallel: Captions at the same time.
-        waiting: Requests that may wait; more are refused.
+        host: Address to listen on.
+        port: Port; 0 for any free one.
+        max_upload: Maximum size of a photo file in MB.
+        max_pixels: Maximum size of a photo in megapixels.
+        max_seconds: Maximum duration of a request in seconds.
+        parallel: Number of captions computed in parallel.
+        waiting: Maximum number of waiting requests; further ones are refused.
         runtime: An interpreter, or `auto`.
         threads: Threads of each interpreter.
-        progress: Is told what is being done.
+        progress: Receives progress messages.
         started: Called when the server listens.
 
     Returns:
         The written page; None after a server has ended.
 
     Raises:
-        UsageError: A bundle is not there, or the address cannot be used.
+        UsageError: A bundle does not exist, or the address cannot be used.
         BundleError: A bundle does not pass the verifier.
     """
     from capprune.ready import ready_bundle
@@ -134,7 +134,7 @@ def _serve(
 
     with listen(host, port) as listening:
         if not (local := host.lower() in LOOPBACK):
-            progress.say(f"warning: everybody who reaches {host} can send photos to this server")
+            progress.say(f"warning: anyone who can reach {host} can send photos to this server")
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         workers = Workers(models, limits, **interpreter)

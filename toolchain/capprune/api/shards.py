@@ -21,8 +21,8 @@ class Shards:
     """A folder of shards.
 
     Attributes:
-        folder: Where they are.
-        index: What `shards.json` lists.
+        folder: Folder of the shards.
+        index: Content of `shards.json`.
     """
 
     folder: Path
@@ -52,20 +52,20 @@ def shard_data(
     cache: Place | None = None,
     progress: Progress = SILENT,
 ) -> Shards:
-    """Write photos and captions as WebDataset tar files. The same data makes the same bytes.
+    """Write photos and captions as WebDataset tar files. The same data gives the same bytes.
 
     Args:
         folder: Photos and captions.
-        out: Folder of the shards, to be made.
-        photos_per_shard: Most photos of a shard.
-        splits: Only these splits: names, or a text such as "train,val"; all by default.
-        broken: What photos that are missing or cannot be read do: `stop` the work, or `skip` and count them.
+        out: Folder for the shards.
+        photos_per_shard: Maximum number of photos per shard.
+        splits: Splits to write, names or a string such as "train,val"; all by default.
+        broken: How to handle photos that are missing or cannot be read: `stop`, or `skip` and count them.
         cache: Folder of earlier results; `~/.cache/capprune` by default.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
-        UsageError: The folder is not there, or `out` cannot be written to.
-        DataError: There are no captions that can be read, or a photo is broken and `broken` is `stop`.
+        UsageError: The folder does not exist, or `out` cannot be written to.
+        DataError: There are no readable captions, or a photo is broken and `broken` is `stop`.
     """
     from capprune.data.cache_folder import default_cache
     from capprune.data.shards.make import ShardSettings, shard_photos
@@ -95,23 +95,23 @@ def compute_features(
     cache: Place | None = None,
     progress: Progress = SILENT,
 ) -> Shards:
-    """Compute what a frozen encoder sees of photos once, and write it as shards. Any number of workers makes the same bytes.
+    """Compute the features of a frozen encoder once, and write them as shards. Any number of workers gives the same bytes.
 
     Args:
         source: A data folder, or a folder or URL of shards.
         config: The config whose encoder is used.
-        out: Folder of the shards, to be made.
+        out: Folder for the shards.
         overrides: Keys of the config with their values.
-        photos_per_shard: Most photos of a shard.
-        splits: Only these splits: names, or a text such as "train,val"; all by default.
-        broken: What photos that are missing or cannot be read do: `stop` the work, or `skip` and count them.
-        workers: Processes that work at once; 1 by default, all processors with `on="ray"`.
+        photos_per_shard: Maximum number of photos per shard.
+        splits: Splits to use, names or a string such as "train,val"; all by default.
+        broken: How to handle photos that are missing or cannot be read: `stop`, or `skip` and count them.
+        workers: Number of parallel processes; 1 by default, all processors with `on="ray"`.
         on: `ray[:ADDRESS]` to run on a Ray cluster.
         cache: Folder of earlier results; `~/.cache/capprune` by default.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
-        UsageError: The source or the config is not there, or `out` cannot be written to.
+        UsageError: The source or the config does not exist, or `out` cannot be written to.
         DataError: A photo is broken and `broken` is `stop`.
     """
     from capprune.config.reading import load_config

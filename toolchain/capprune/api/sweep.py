@@ -1,4 +1,4 @@
-"""Sweeps: every run of a grid, trained, scored and put into one table."""
+"""Sweeps: train and score every run of a grid, and write one table."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class SweepResult:
 
     Attributes:
         folder: The sweep's folder, with its runs.
-        document: The rows, as `sweep.json` has them.
-        table: The Markdown table.
-        plots: The plots that were drawn; none without the extra `report`.
+        document: Content of `sweep.json`.
+        table: Path of the Markdown table.
+        plots: Paths of the plots; empty without the extra `report`.
     """
 
     folder: Path
@@ -57,13 +57,13 @@ class SweepResult:
 
     @property
     def title(self) -> str:
-        """The heading of the table."""
+        """Title of the table."""
         document = self.document
         photos = f"{document.photos:,} photos of {document.split}"
         return f"{photos}, beam {document.beam}, {document.tokenizer} tokens"
 
     def raise_if_all_failed(self) -> None:
-        """Raise an error if no run of the sweep could be finished.
+        """Raise an error if every run of the sweep failed.
 
         Raises:
             CapPruneError: Every row has failed.
@@ -72,7 +72,7 @@ class SweepResult:
             raise CapPruneError(
                 "no run of this sweep could be finished",
                 where=self.folder,
-                hint=f"{self.table} says why; the same command tries again",
+                hint=f"{self.table} lists the errors; the same command tries again",
             )
 
 
@@ -89,23 +89,23 @@ def sweep(
     cache: Place | None = None,
     progress: Progress = SILENT,
 ) -> SweepResult:
-    """Train every run of a grid, score it, and write one table. An interrupted sweep is resumed.
+    """Train and score every run of a grid, and write one table. An interrupted sweep is resumed.
 
-    A run that fails is noted and does not stop the others; see `SweepResult.raise_if_all_failed`.
+    A run that fails is recorded and does not stop the others; see `SweepResult.raise_if_all_failed`.
 
     Args:
         config: The config that the grid varies.
-        grid: Values by key, `{"pruning.method": ["none", "hard"], "training.seed": [1, 2]}`; or texts as `--grid` takes them.
-        out: Folder of the sweep, to be made.
+        grid: Values by key, `{"pruning.method": ["none", "hard"], "training.seed": [1, 2]}`, or strings as for `--grid`.
+        out: Folder for the sweep.
         split: The split that every run is scored on.
-        workers: Runs that train at once, with one thread each; 1 by default, all processors with `on="ray"`.
+        workers: Number of runs trained in parallel, with one thread each; 1 by default, all processors with `on="ray"`.
         on: `ray[:ADDRESS]` to train on a Ray cluster.
         overrides: Keys of the config with their values.
         cache: Folder for computed features; `~/.cache/capprune` by default.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
-        UsageError: The config or a key of the grid is not there, or `out` holds another sweep.
+        UsageError: The config or a key of the grid does not exist, or `out` holds another sweep.
         DataError: The split is empty.
     """
     from capprune.config.reading import load_config
@@ -139,7 +139,7 @@ def sweep(
 def _spread(
     workers: Workers, runs: Sequence[Combination], place: sweeping.Place, progress: Progress
 ) -> SpreadTraining | None:
-    """Training by several workers; None where this process trains."""
+    """Return the training with several workers; None if this process trains."""
     if workers.ray is None and workers.count == 1:
         return None
     from capprune.sweeping.spread import SpreadTraining
@@ -149,7 +149,7 @@ def _spread(
 
 
 def train_in_worker(task: TrainTask) -> dict[str, object] | None:
-    """Train one run of a sweep; returns the user's error where it fails."""
+    """Train one run of a sweep in a worker. Returns the user's error if it fails."""
     import yaml
 
     from capprune.config.reading import parse_config
@@ -163,7 +163,7 @@ def train_in_worker(task: TrainTask) -> dict[str, object] | None:
 
 
 def _draw(document: Document, out: Path, progress: Progress) -> list[Path]:
-    """The plots, or a line about the extra that draws them."""
+    """Draw the plots, or report the missing extra."""
     from capprune.reporting import require_extra
 
     try:

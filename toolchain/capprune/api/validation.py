@@ -1,4 +1,4 @@
-"""Validation: caption a split with a bundle, here or on a device, and compare it with the trained model."""
+"""Validation: caption a split with a bundle, here or on a device, and compare the captions with the trained model's."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ CHOSEN_ON = "val"  # choices are made on val and reported on test
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What a validation measured.
+    """Results of a validation.
 
     Attributes:
         results: The document of docs/results_schema.md, typed.
-        validation: What the document was made from: every caption, and the scores of each photo.
+        validation: The data behind the document: every caption, and the scores of each photo.
         checked: The gates that were checked: `max_drop`, `max_bytes`, `parity`.
         failure: The gate that failed, as an error; None if all passed.
     """
@@ -50,7 +50,7 @@ class ValidationResult:
 
     @property
     def parity(self) -> Mapping[str, Parity]:
-        """Agreement with the trained model, token by token, for each interpreter; empty without a reference."""
+        """Parity with the trained model, token by token, for each interpreter; empty without a reference."""
         return self.results.parity
 
     @property
@@ -60,7 +60,7 @@ class ValidationResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every gate that was checked passed."""
+        """Whether all checked gates passed."""
         return self.failure is None
 
     def as_json(self) -> dict[str, Any]:
@@ -106,21 +106,21 @@ def validate(
     A gate that fails is part of the result and raises nothing; see `ValidationResult.raise_if_failed`.
 
     Args:
-        bundle: A folder or a `.capz`; the package's own if left out.
+        bundle: A folder or a `.capz`; the package's own by default.
         data: Photos and captions.
-        split: Which photos.
-        limit: Only the first photos of the split.
+        split: Split of the photos.
+        limit: Use only the first `limit` photos of the split.
         reference: The run that the bundle was exported from; its captions are compared token by token.
-        max_drop: Largest relative loss of CIDEr-D against `reference`, 0 to 1 or "2%"; 2 % by default.
-        max_bytes: Largest size of the bundle in bytes, or a text such as "4MB".
-        beam: Hypotheses kept; the bundle's own number by default.
+        max_drop: Largest relative loss of CIDEr-D compared with `reference`, 0 to 1 or "2%"; 2 % by default.
+        max_bytes: Largest size of the bundle in bytes, or a string such as "4MB".
+        beam: Beam width; the bundle's own by default.
         runtime: An interpreter, or `auto`.
         also: Interpreters in which parity is checked as well.
         device: `local`, `ssh:USER@HOST[:PORT]` or `adb[:SERIAL]`.
         python: The Python on an ssh device.
         record: Write the results into the bundle, as `quality.json`.
         threads: Threads of the interpreter.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
 
     Raises:
         UsageError: An option needs a reference, or names something unknown.
@@ -143,7 +143,7 @@ def validate(
     verified = verify_bundle(place)
     check_runtimes((*also, *(() if runtime == "auto" or device != LOCAL else (runtime,))), verified.encoder)
     if record and not place.is_dir():
-        record_quality(verified, {})  # refused now rather than at the end
+        record_quality(verified, {})  # raises now instead of at the end
     results, validation = validate_bundle(
         verified,
         given_path(data),
@@ -166,11 +166,11 @@ def validate(
 
 
 def _refuse_without_reference(max_drop: float | str | None, also: Sequence[str]) -> None:
-    """A limit or a comparison that cannot be checked is refused before any work, so that nothing passes unchecked."""
+    """Refuse limits and comparisons that cannot be checked without a reference."""
     for option, given in (("--max-drop", max_drop is not None), ("--also", bool(also))):
         if given:
             raise UsageError(
-                "this option compares a bundle with the model it was made from, and none is given",
+                "this option compares a bundle with its trained model, and none is given",
                 where=option,
                 hint="give the run with --reference RUN",
             )
@@ -199,7 +199,7 @@ def check_runtimes(names: tuple[str, ...], encoder: bytes) -> None:
 def _failed_gate(
     bundle: Bundle, results: Results, validation: Validation, max_drop: float | None, max_bytes: int | None
 ) -> GateFailed | None:
-    """The gate that the bundle failed; captions of a float32 one must equal the trained model's, word by word."""
+    """Return the gate that failed. A float32 bundle must generate the trained model's captions, word by word."""
     from capprune.validation.gate import check_gates
 
     quantisation = bundle.manifest.quantisation
@@ -220,7 +220,7 @@ def _failed_gate(
 def _record(
     bundle: Bundle, document: Mapping[str, Any], validation: Validation, split: str, progress: Progress
 ) -> None:
-    """Write quality.json and the model card; the limit of unsure captions is chosen on val and kept by other splits."""
+    """Write quality.json and the model card. The threshold for unsure captions is chosen on val and kept by other splits."""
     from capprune.validation.card import model_card
     from capprune.validation.confidence import calibrate
     from capprune_exporters.bundle import record_quality
@@ -256,10 +256,10 @@ def validate_bundle(
     device: Device | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Results, Validation]:
-    """Run a validation without gates; on this machine when no device is given.
+    """Run a validation without gates, by default on this machine.
 
     Returns:
-        The results document and what it was made from.
+        The results document, and the data behind it.
 
     Raises:
         DataError: The split is empty or a photo cannot be read.
@@ -303,7 +303,7 @@ def validate_bundle(
 def _trained(
     run: Path, names: list[str], store: Store, beam: int, progress: Progress
 ) -> tuple[dict[str, Reference], ScoreGap]:
-    """The trained model's captions of the photos, and how close its own choices were."""
+    """Return the trained model's captions of the photos, and a function for its score gaps."""
     from capprune.trained import TrainedCaptioner
     from capprune.training.run import load_run
 

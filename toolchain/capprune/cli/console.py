@@ -84,7 +84,7 @@ def out_option(what: str, *, new: bool = False) -> Callable[[Command], Command]:
         type=Place(file_okay=False),
         required=True,
         callback=check,
-        help=f"New folder for the {what}.",
+        help=f"Folder for the {what}.",
     )
 
 

@@ -27,7 +27,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         overrides: Such as `training.epochs=3`; the value is read as YAML, and as it is where the key holds text or a path.
 
     Raises:
-        UsageError: If the file is not there, or an override is given twice.
+        UsageError: If the file does not exist, or an override is given twice.
         ConfigError: If it is not YAML, holds an unknown key, one key twice, or an impossible value.
     """
     require_single(overrides)

@@ -96,7 +96,7 @@ def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = l
 
     Args:
         run: The run to export.
-        out: Folder of the bundle, to be made.
+        out: Folder for the bundle.
         wanted: Options of the export.
         say: Receives progress messages.
 

@@ -38,7 +38,7 @@ def additive_scores(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
 
 
 def plain_scores(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
-    """`additive_scores` in plain operators, for every device."""
+    """`additive_scores` with plain operators, on every device."""
     with no_autocast(keys.device):
         bent = torch.tanh(wide(keys).unsqueeze(1) + wide(query).unsqueeze(2))  # (P, n, R, A)
         return bent @ wide(weight)[0]

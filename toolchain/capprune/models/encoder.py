@@ -81,7 +81,7 @@ class Encoder(nn.Module, ABC):
 
         Raises:
             MissingExtra: The package with the weights is not installed.
-            CapPruneError: The weights are not there, or do not fit.
+            CapPruneError: The weights do not exist, or do not fit.
         """
 
     @abstractmethod

@@ -62,7 +62,7 @@ class HuggingFaceEncoder(Encoder):
     Raises:
         MissingExtra: `transformers` is not installed.
         ConfigError: The source is no vision backbone.
-        MissingFile: The source is not there.
+        MissingFile: The source does not exist.
     """
 
     published_by_package = False

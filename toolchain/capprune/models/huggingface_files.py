@@ -20,7 +20,7 @@ def reading(source: str) -> Iterator[None]:
     """Turn what transformers raises about a source into errors of ours.
 
     Raises:
-        MissingFile: The source, or its safetensors, are not there.
+        MissingFile: The source, or its safetensors, do not exist.
         BundleError: A file of it is broken.
     """
     if not Path(source).is_dir() and not HUB_ID.fullmatch(source):

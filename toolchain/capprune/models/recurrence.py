@@ -58,7 +58,7 @@ def recur(words: Tensor, keys: Tensor, values: Tensor, h: Tensor, dropped: Tenso
 def plain_recur(
     words: Tensor, keys: Tensor, values: Tensor, h: Tensor, dropped: Tensor | None, weights: Weights
 ) -> Tensor:
-    """`recur` in plain operators, for every device."""
+    """`recur` with plain operators, on every device."""
     kind, photos = words.dtype, len(keys)
     with no_autocast(words.device):
         w = Weights(*(None if one is None else one.to(kind) for one in weights))  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def byte_costs(model: nn.Module, layers: tuple[str, ...], widths: Mapping[str, i
     Args:
         model: The model whose layers are pruned.
         layers: Their names.
-        widths: Weights a gate; 1 where left out.
+        widths: Weights per gate; 1 where left out.
     """
     weight, fixed = {}, 0.0
     for name in layers:
@@ -96,7 +96,7 @@ def time_costs(
     Args:
         model: The model whose layers are pruned.
         layers: Their names.
-        widths: Weights a gate; 1 where left out.
+        widths: Weights per gate; 1 where left out.
         table: Cost table of the target.
         attended: Number of photo features that a step reads: regions times the channels of keys and values.
         roles: Roles of the layers; only layers that are multiplied once per word take time.

@@ -136,7 +136,7 @@ def read_sources(places: Sequence[Path]) -> Sources:
     """Read runs, bundles and results documents, in any order.
 
     Raises:
-        UsageError: A path is not there, or is none of these; or there is nothing to report.
+        UsageError: A path does not exist, or is none of these; or there is nothing to report.
         DataError: A results document cannot be read.
         BundleError: A run or a bundle cannot be used.
     """

@@ -56,7 +56,7 @@ def make_forms(run: LoadedRun, formats: Sequence[str], beam: int, say: Say, *, e
         run: Trained.
         formats: Names of formats.
         beam: K of the search.
-        say: Is told what is being done.
+        say: Receives progress messages.
         encoder: Whether the encoder's file is wanted as well.
 
     Raises:

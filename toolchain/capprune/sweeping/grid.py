@@ -85,7 +85,7 @@ def read_grid(asked: Sequence[str]) -> list[Product]:
         asked: `key=v1,v2` or a YAML file; all keys given so belong to every product of the files.
 
     Raises:
-        UsageError: If a file is not there.
+        UsageError: If a file does not exist.
         ConfigError: If one of them is not a grid.
     """
     given: dict[str, Sequence[Any]] = {}

@@ -65,7 +65,7 @@ class Sweep:
         base: What the grid leaves as it is.
         runs: Each after those that it needs.
         place: Where.
-        progress: Is told how far the work is.
+        progress: Receives progress reports.
         train: Trains one run; `train_run` if left out.
         wrote: Called with the document each time it is written.
 

@@ -67,7 +67,7 @@ def plan_features(source: str, out: Path, config: RunConfig, settings: ShardSett
     Args:
         source: A data folder in any layout, or a folder or URL of photo shards. Each photo shard becomes one
             feature shard.
-        out: Folder of the shards, to be made.
+        out: Folder for the shards.
         config: Config of the encoder.
         settings: How a data folder is split into shards. For shards: which splits, and how broken photos are handled.
         cache: Folder of all caches.

@@ -27,7 +27,7 @@ def slim_run(run: Path, out: Path) -> None:
 
     Args:
         run: A finished or unfinished run with a best checkpoint.
-        out: Folder to be made.
+        out: Folder to create.
 
     Raises:
         UsageError: There is no such run, or `out` exists.

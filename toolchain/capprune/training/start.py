@@ -220,7 +220,7 @@ def make_pruner(model: nn.Module, config: RunConfig, *, parent: Parent | None, s
             receives the parent's.
         config: The run's config.
         parent: The run that it starts from.
-        steps: T, training steps in all.
+        steps: T, total number of training steps.
         epoch: Steps of one epoch.
 
     Raises:

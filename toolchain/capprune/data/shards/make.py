@@ -52,7 +52,7 @@ def shard_photos(
 
     Args:
         folder: The data folder, in any layout.
-        out: Folder of the shards, to be made.
+        out: Folder for the shards.
         settings: Options of the shards.
         cache: Folder of all caches.
         progress: Called with the number of finished photos and of all photos.
