@@ -198,6 +198,6 @@ def test_unknown_encoder_is_refused_with_the_nearest_name() -> None:
 
 
 def test_more_frozen_blocks_than_the_network_has_are_refused() -> None:
-    with pytest.raises(ConfigError, match="fewer blocks") as raised:
+    with pytest.raises(ConfigError, match="not have as many blocks") as raised:
         GridEncoder(EncoderConfig(size=64, frozen_blocks=17))
     assert "at most 16" in str(raised.value.expected)

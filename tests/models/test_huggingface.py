@@ -125,7 +125,7 @@ def test_config_gives_what_the_source_does_not_say(tmp_path: Path) -> None:
 def test_nothing_is_assumed_of_a_source(changed: dict[str, Any] | None, missing: str, tmp_path: Path) -> None:
     preprocessor = None if changed is None else {**hf_networks.PREPROCESSOR, **changed}
     hf_networks.save(tmp_path, "resnet", preprocessor)
-    with pytest.raises(ConfigError, match="does not say") as raised:
+    with pytest.raises(ConfigError, match="does not define") as raised:
         of_folder(tmp_path)
     assert missing in str(raised.value.hint)
 
@@ -202,7 +202,7 @@ def test_sources_that_are_no_vision_backbones_are_refused(tmp_path: Path) -> Non
     with pytest.raises(MissingFile, match="cannot be read"):
         load_encoder(of_folder(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ConfigError, match="no vision backbone") as raised:
+    with pytest.raises(ConfigError, match="not a vision backbone") as raised:
         load_encoder(of_folder(tmp_path))
     assert "bert" in str(raised.value.found)
     (tmp_path / "config.json").write_text("{")
@@ -211,7 +211,7 @@ def test_sources_that_are_no_vision_backbones_are_refused(tmp_path: Path) -> Non
 
 
 def test_folder_that_is_not_there_is_said_without_asking_the_hub(tmp_path: Path) -> None:
-    with pytest.raises(MissingFile, match="no such source"):
+    with pytest.raises(MissingFile, match="does not exist"):
         of_folder(tmp_path / "absent")
 
 

@@ -39,7 +39,7 @@ def test_regions_that_are_no_grid_are_refused() -> None:
 
 
 def test_width_must_divide_into_heads() -> None:
-    with pytest.raises(ValidationError, match="width 20 is no multiple of heads 8"):
+    with pytest.raises(ValidationError, match="width 20 is not a multiple of heads 8"):
         RelationTransformerConfig(width=20, heads=8)
 
 

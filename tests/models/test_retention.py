@@ -52,7 +52,7 @@ def test_state_has_the_same_size_at_every_word_and_there_is_no_position() -> Non
 
 
 def test_width_must_divide_into_heads() -> None:
-    with pytest.raises(ValidationError, match="width 20 is no multiple of heads 8"):
+    with pytest.raises(ValidationError, match="width 20 is not a multiple of heads 8"):
         RetentionConfig(width=20, heads=8)
 
 

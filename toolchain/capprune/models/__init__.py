@@ -1,1 +1,1 @@
-"""The encoder, the decoders and the search: what is trained is what is exported."""
+"""Encoders, decoders and the search, as they are trained and exported."""

@@ -1,7 +1,7 @@
-"""The scores of additive attention, v · tanh(key + query), with a gradient that goes over the regions' channels only twice.
+"""Scores of additive attention, v · tanh(key + query), with a gradient that passes over the regions' channels only twice.
 
-Autograd would keep five tensors of that size and add up both broadcasts one after the other. And where products are
-bfloat16 it would take tanh of that type, which a CPU computes several times slower than that of float32.
+Autograd would store five tensors of that size and sum both broadcasts separately. With bfloat16 products it would also
+compute tanh in bfloat16, which is several times slower on a CPU than in float32.
 
 Shapes: P photos, n captions of each, R regions, A attention.
 """
@@ -17,19 +17,19 @@ from torch.autograd import Function
 
 from capprune.models.devices import no_autocast, on_cpu
 
-PIECE = 1 << 17  # numbers
+PIECE = 1 << 17  # elements per piece
 
 
 def additive_scores(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
-    """How much each caption looks at each region of its photo, before the softmax.
+    """Return the attention scores of each caption for each region of its photo, before the softmax.
 
     Args:
         keys: `(P, R, A)`.
-        query: `(P, n, A)`, of the n captions of each photo.
+        query: `(P, n, A)`, for the n captions of each photo.
         weight: v, `(1, A)`.
 
     Returns:
-        `(P, n, R)`; float32 where the arguments are bfloat16 or float16.
+        `(P, n, R)`; float32 if the arguments are bfloat16 or float16.
     """
     if not on_cpu(keys):
         return plain_scores(keys, query, weight)
@@ -38,7 +38,7 @@ def additive_scores(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
 
 
 def plain_scores(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
-    """`additive_scores` with plain operators, on every device."""
+    """Compute `additive_scores` with plain operators, on every device."""
     with no_autocast(keys.device):
         bent = torch.tanh(wide(keys).unsqueeze(1) + wide(query).unsqueeze(2))  # (P, n, R, A)
         return bent @ wide(weight)[0]
@@ -47,23 +47,23 @@ def plain_scores(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
 def attend(
     query: Tensor, keys: Tensor, values: Tensor, weight: Tensor, fillers: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Look at the regions of a photo.
+    """Attend to the regions of a photo.
 
-    With one caption per photo the products have one row, and elementwise operators take half their time in XNNPACK. This is
-    the form that is exported.
+    With one caption per photo, the products have one row, and elementwise operators take half their time in XNNPACK. This
+    form is exported.
 
     Args:
-        query: `(B, A)`, B = P n; the captions of a photo stand side by side.
+        query: `(B, A)`, B = P n; the captions of a photo are adjacent.
         keys: `(P, R, A)`.
         values: `(P, R, C)`.
         weight: v, `(1, A)`.
-        fillers: `(P, R)`, added to the scores; None where all are regions.
+        fillers: `(P, R)`, added to the scores to mask padding; None if there is none.
 
     Returns:
         The context `(B, C)` and the attention `(B, R)`, which sums to 1.
     """
     photos, regions, width = keys.shape
-    if photos == query.shape[0]:  # no len(): it fixes B in an exported graph
+    if photos == query.shape[0]:  # not len(), which would fix B in an exported graph
         scores = (torch.tanh(keys + query.unsqueeze(1)) * weight).sum(-1)  # (B, R)
         attention = torch.softmax(scores if fillers is None else scores + fillers, dim=-1)
         return (attention.unsqueeze(-1) * values).sum(1), attention
@@ -96,13 +96,13 @@ class _Scores(Function):
 
 
 def bend(keys: Tensor, query: Tensor, v: Tensor, bent: Tensor) -> Tensor:
-    """The scores `(P, n, R)`, of float32 arguments.
+    """Return the scores `(P, n, R)` of float32 arguments.
 
     Args:
         keys: `(P, R, A)`.
         query: `(P, n, A)`.
         v: `(A,)`.
-        bent: `(P, n, R, A)`, for tanh(key + query), which `unbend` needs.
+        bent: `(P, n, R, A)`, receives tanh(key + query) for `unbend`.
     """
     scores = v.new_empty(bent.shape[:3])
     for some_keys, some_query, some, found in _pieces(bent, keys, query, bent, scores):
@@ -112,10 +112,10 @@ def bend(keys: Tensor, query: Tensor, v: Tensor, bent: Tensor) -> Tensor:
 
 
 def unbend(bent: Tensor, gradient: Tensor, v: Tensor, of_keys: Tensor, of_weight: Tensor) -> Tensor:
-    """What a gradient `(P, n, R)` of the scores is for what they were made of.
+    """Backpropagate a gradient `(P, n, R)` of the scores.
 
     Args:
-        bent: As `bend` left it.
+        bent: The tensor that `bend` filled.
         gradient: Gradient of the scores.
         v: `(A,)`.
         of_keys: `(P, R, A)`; the gradient of the keys **before it is multiplied by v** is added to it.
@@ -135,11 +135,11 @@ def unbend(bent: Tensor, gradient: Tensor, v: Tensor, of_keys: Tensor, of_weight
 
 
 def _pieces(bent: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same photos of all tensors, so many at a time that their part of `bent` stays in the cache."""
+    """Iterate over the same photos of all tensors, in pieces whose part of `bent` fits into the cache."""
     photos = max(1, PIECE // bent[0].numel())
     return zip(*(torch.split(tensor, photos) for tensor in tensors), strict=True)
 
 
 def wide(x: Tensor) -> Tensor:
-    """In float32 what is bfloat16 or float16; anything else as it is."""
+    """Convert bfloat16 and float16 to float32; return other types unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,8 +1,8 @@
-"""Capsule pooling: a grid of features routed to a few capsules, which the decoder then sees as its regions.
+"""Capsule pooling: routes a grid of features to a few capsules, which the decoder uses as its regions.
 
-Routing by agreement as in Sabour et al., "Dynamic Routing Between Capsules" (2017): each region votes for every capsule, and the
-votes that agree with a capsule weigh more in the next round. The module learns with the decoder, whether the encoder does or not,
-and is part of `encode` when it is exported. Sums and softmax go over the last axis, which both runtimes compute.
+Routing by agreement as in Sabour et al., "Dynamic Routing Between Capsules" (2017): each region votes for every capsule, and
+votes that agree with a capsule get a higher weight in the next round. The module is trained with the decoder, also when the
+encoder is frozen, and is exported as part of `encode`. Sums and softmax use the last axis, which both runtimes support.
 
 Shapes: P photos, R regions, F channels of a region, N capsules, D channels of a capsule.
 """
@@ -21,18 +21,18 @@ from capprune.config.encoder import EncoderConfig
 from capprune.models.family import Decoder, Role, Step, Tensors
 from capprune_runtime.bundle.interface import StepInterface
 
-EPSILON = 1e-9  # under roots: their slope at 0 is infinite, and some kernels have no root of 0
-PROJECTION = "pooling.project"  # the matrix of the votes, by its name in the decoder
+EPSILON = 1e-9  # added before square roots: their slope at 0 is infinite, and some kernels fail at 0
+PROJECTION = "pooling.project"  # name of the votes' matrix in the decoder
 
 
 class CapsulePooling(nn.Module):
-    """Features `(P, R, F)` to capsules `(P, N, D)`.
+    """Pools features `(P, R, F)` to capsules `(P, N, D)`.
 
     Args:
         features: F.
         capsules: N.
         channels: D.
-        rounds: Rounds of the routing; with 1 every capsule is the mean of its votes.
+        rounds: Number of routing rounds; with 1, every capsule is the mean of its votes.
     """
 
     def __init__(self, features: int, capsules: int, channels: int, rounds: int) -> None:
@@ -58,20 +58,20 @@ class CapsulePooling(nn.Module):
 
 
 def _squashed(x: Tensor) -> Tensor:
-    """Vectors in the same direction, with a length below 1."""
+    """Scale vectors to a length below 1, in the same direction."""
     squared = (x * x).sum(-1, keepdim=True)
     return x * (torch.sqrt(squared + EPSILON) / (1 + squared))
 
 
 def with_capsules(family: type[Decoder], encoder: EncoderConfig) -> type[Decoder]:
-    """Return a decoder family that sees capsules: its part `pooling` stands between the grid and everything else.
+    """Return a decoder family whose module `pooling` pools the grid to capsules before all other layers.
 
     Args:
         family: The decoder's family.
-        encoder: With the sizes of the capsules.
+        encoder: Encoder config with the sizes of the capsules.
     """
 
-    class Pooled(family):  # type: ignore[misc, valid-type]  # the family is a value
+    class Pooled(family):  # type: ignore[misc, valid-type]  # the base class is a runtime value
         """The family with capsule pooling in front."""
 
         def __init__(self, config: DecoderConfig, *, features: int, **sizes: Any) -> None:
@@ -82,27 +82,27 @@ def with_capsules(family: type[Decoder], encoder: EncoderConfig) -> type[Decoder
             )
 
         def interface(self) -> StepInterface:
-            """Return the family's interface without attention, which over capsules shows no place of the photo."""
+            """Return the family's interface without attention, because capsules have no position in the photo."""
             own: StepInterface = super().interface()
             return replace(own, regions=None)
 
         def step(self, token: Tensor, state: Tensors, held: Tensors, position: Tensor | None = None) -> Step:
-            """Generate one word as the family does; see `Decoder.step`."""
+            """See `Decoder.step`."""
             found: Step = super().step(token, state, held, position)
             return found._replace(attention=None)
 
         def roles(self) -> Mapping[str, Role]:
-            """Return the family's roles, and that of the votes."""
+            """Return the family's roles, and the role of the votes' matrix."""
             return {**super().roles(), PROJECTION: Role.PER_PHOTO}
 
         def describe(self) -> str:
-            """Return the family's words and the pooling."""
+            """Return the family's description with the pooling."""
             return f"{super().describe()}, {encoder.capsules} capsules"
 
         def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
             """Pool the grid, then encode the capsules; see `Decoder.encode`."""
             if present is not None:
-                raise ValueError("capsules pool a grid of a fixed number of regions")
+                raise ValueError("capsules need a grid with a fixed number of regions")
             found: tuple[Tensors, Tensors] = super().encode(self.pooling(features))
             return found
 

@@ -1,4 +1,4 @@
-"""Photo in, caption out: the encoder and the decoder joined, in the two calls that are exported."""
+"""The captioning model: encoder and decoder joined, as the two calls that are exported."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ CPU = torch.device("cpu")
 
 
 def natural_grid(config: EncoderConfig) -> int:
-    """Return the side of the grid that the network gives at the photo's size, in cells."""
+    """Return the side of the network's grid for the config's photo size, in cells."""
     return described(config).cells(config.size)
 
 
 def region_count(config: EncoderConfig) -> int:
-    """R, the regions that attention chooses from."""
+    """Return R, the number of regions for the attention."""
     if config.name == REGIONS:
         return config.regions
     return (config.grid or natural_grid(config)) ** 2
 
 
 def pooling_matrix(cells: int, grid: int) -> Tensor:
-    """Average pooling from `cells` x `cells` to `grid` x `grid` as one matrix `(grid², cells²)`.
+    """Return average pooling from `cells` x `cells` to `grid` x `grid` as one matrix `(grid², cells²)`.
 
-    Cell borders as in adaptive average pooling: windows overlap where the sides do not divide. As a matrix it exports
-    to one product instead of a chain of slices.
+    Windows are those of adaptive average pooling: they overlap if `grid` does not divide `cells`. A matrix is exported as
+    one product instead of a chain of slices.
     """
     line = torch.zeros(grid, cells)
     for i in range(grid):
@@ -48,7 +48,7 @@ def pooling_matrix(cells: int, grid: int) -> Tensor:
 
 
 def normalised(photos: npt.NDArray[np.uint8], mean: Numbers = DEFAULT_MEAN, scale: Numbers = DEFAULT_SCALE) -> Tensor:
-    """Return photos `(B, S, S, 3)` uint8 as the network takes them: `(B, 3, S, S)` float32, `(x - mean) / scale`."""
+    """Convert photos `(B, S, S, 3)` uint8 to the network's input `(B, 3, S, S)` float32, `(x - mean) / scale`."""
     pixels = np.concatenate([normalise(photo, mean, scale) for photo in photos])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
@@ -58,10 +58,10 @@ class GridEncoder(nn.Module):
 
     Args:
         config: The encoder's config.
-        network: The network; the one that the config names, with its published weights, if left out.
+        network: The network; by default the config's, with its published weights.
 
     Raises:
-        ConfigError: If the grid asked for is finer than the network's own, or the network has fewer blocks.
+        ConfigError: The config's grid is finer than the network's, or the network has fewer blocks than `frozen_blocks`.
     """
 
     pooling: Tensor | None
@@ -73,14 +73,14 @@ class GridEncoder(nn.Module):
         cells = self.network.cells(config.size)
         if config.frozen_blocks > self.network.stages:
             raise ConfigError(
-                "the encoder has fewer blocks",
+                "the encoder does not have as many blocks",
                 where="encoder.frozen_blocks",
                 expected=f"at most {self.network.stages} for {config.name}",
                 found=config.frozen_blocks,
             )
         if config.grid is not None and config.grid > cells:
             raise ConfigError(
-                "the grid is finer than what the network sees",
+                "the grid is finer than that of the network",
                 where="encoder.grid",
                 expected=f"at most {cells} for photos of {config.size} pixels",
                 found=config.grid,
@@ -93,15 +93,15 @@ class GridEncoder(nn.Module):
         return self._grid(self.network(photo))
 
     def normalised(self, photos: npt.NDArray[np.uint8]) -> Tensor:
-        """Return photos `(B, S, S, 3)` uint8 as this network takes them."""
+        """Convert photos `(B, S, S, 3)` uint8 to this network's input."""
         return normalised(photos, self.network.mean, self.network.scale)
 
     def below(self, photo: Tensor) -> Tensor:
-        """What never learns: photos `(B, 3, S, S)` to what leaves the last of `config.frozen_blocks`, `(B, C, H, W)`."""
+        """Run the frozen part: photos `(B, 3, S, S)` to the output `(B, C, H, W)` of the last of `config.frozen_blocks`."""
         return self.network.before(photo, self.config.frozen_blocks)
 
     def above(self, x: Tensor) -> Tensor:
-        """What may learn: what `below` gave to features `(B, R, F)`."""
+        """Run the trainable part: the output of `below` to features `(B, R, F)`."""
         return self._grid(self.network.after(x, self.config.frozen_blocks))
 
     def _grid(self, x: Tensor) -> Tensor:
@@ -110,15 +110,15 @@ class GridEncoder(nn.Module):
 
 
 class FeatureExtractor:
-    """The encoder as the feature cache sees it: uint8 photos in, float32 arrays out.
+    """Computes features for the cache: uint8 photos to float32 arrays.
 
     Args:
-        encoder: Is moved to the device.
-        device: Where it runs. A GPU rounds otherwise than a CPU, so the key of its features names it.
+        encoder: The encoder; it is moved to the device.
+        device: Device of the computation. A GPU rounds differently from a CPU, so the key contains the device.
 
     Attributes:
-        key: Names weights, preprocessing, size and grid; a cache made under another key is another cache.
-        size: The side of a photo, pixels.
+        key: Identifies weights, preprocessing, size and grid; each key has a separate cache.
+        size: Side of a photo in pixels.
         shape: `(R, F)` of one photo's features.
     """
 
@@ -133,7 +133,7 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def __call__(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """`(B, S, S, 3)` uint8 to `(B, R, F)` float32."""
+        """Convert photos `(B, S, S, 3)` uint8 to features `(B, R, F)` float32."""
         features: npt.NDArray[np.float32] = (
             self._encoder(self._encoder.normalised(photos).to(self._device)).cpu().numpy()
         )
@@ -141,16 +141,16 @@ class FeatureExtractor:
 
 
 class BlockExtractor:
-    """The blocks of an encoder that never learn, as the feature cache sees them.
+    """Computes the output of an encoder's frozen blocks for the cache.
 
     Args:
-        encoder: With `frozen_blocks`; is moved to the device.
-        device: Where it runs; see `FeatureExtractor`.
+        encoder: An encoder with `frozen_blocks`; it is moved to the device.
+        device: Device of the computation; see `FeatureExtractor`.
 
     Attributes:
-        key: Names weights, preprocessing, size and blocks.
-        size: The side of a photo, pixels.
-        shape: `(H, W, C)` of what the last of these blocks gives for one photo.
+        key: Identifies weights, preprocessing, size and blocks.
+        size: Side of a photo in pixels.
+        shape: `(H, W, C)` of the last block's output for one photo.
     """
 
     shape: tuple[int, ...]
@@ -164,13 +164,13 @@ class BlockExtractor:
 
     @torch.inference_mode()
     def __call__(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """`(B, S, S, 3)` uint8 to `(B, H, W, C)` float32."""
+        """Convert photos `(B, S, S, 3)` uint8 to outputs `(B, H, W, C)` float32."""
         seen = self._encoder.below(self._encoder.normalised(photos).to(self._device))
         return seen.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _for_inference(encoder: GridEncoder, device: torch.device) -> GridEncoder:
-    """The encoder with its channels last, which is a third faster on a CPU."""
+    """Return the encoder in the channels-last format, which is a third faster on a CPU."""
     return encoder.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -179,7 +179,7 @@ def _on(device: torch.device) -> str:
 
 
 def _digest(network: Encoder) -> str:
-    """What tells networks apart whose features differ; without more than weights for the usual preprocessing."""
+    """Return a digest of settings and weights, and of mean and scale unless they are the defaults."""
     digest = hashlib.sha256(network.identity().encode())
     if (network.mean, network.scale) != (DEFAULT_MEAN, DEFAULT_SCALE):
         digest.update(f"{network.mean} {network.scale}".encode())
@@ -189,7 +189,7 @@ def _digest(network: Encoder) -> str:
 
 
 class GivenRegions(nn.Module):
-    """In the place of an encoder where the features of regions are given: `(B, R, F)` as they are."""
+    """Stands in for the encoder of a model of region features; returns the features `(B, R, F)` unchanged."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -201,18 +201,18 @@ class GivenRegions(nn.Module):
 
 
 class CaptionModel(nn.Module):
-    """Encoder and decoder together, for export and for captions from photos."""
+    """Encoder and decoder, for export and for captions of photos."""
 
     def __init__(self, encoder: GridEncoder | GivenRegions, decoder: Decoder) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
     def encode(self, photo: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
-        """Return what is held for photos, and the first state; see `Decoder.encode`.
+        """Return the held tensors of photos, and the first state; see `Decoder.encode`.
 
         Args:
-            photo: `(B, 3, S, S)`, or `(B, R, F)` where features are given.
-            present: `(B, R)` where features are given.
+            photo: `(B, 3, S, S)`, or `(B, R, F)` for region features.
+            present: `(B, R)` for region features.
         """
         return self.decoder.encode(self.encoder(photo), present)
 
@@ -220,16 +220,16 @@ class CaptionModel(nn.Module):
 def build_decoder(
     config: RunConfig, vocabulary: int, *, features: int | None = None, own: DecoderConfig | None = None
 ) -> Decoder:
-    """Return the decoder of a run with weights as drawn.
+    """Return the decoder of a run with initial weights.
 
     Args:
         config: The run's config.
         vocabulary: V, number of tokens.
-        features: F, channels of a region; the encoder's if left out.
-        own: The decoder's config where it differs from the run's, in dropout for example.
+        features: F, channels of a region; by default the encoder's.
+        own: The decoder's config if it differs from the run's, for example in dropout.
 
     Raises:
-        ConfigError: Region features are given, and the family or a setting of the encoder does not fit them.
+        ConfigError: The run has region features, and the family or a setting of the encoder does not support them.
     """
     chosen, given = own or config.decoder, config.encoder.name == REGIONS
     family: type[Decoder] = DECODERS.load(chosen.family, "decoder.family")
@@ -250,7 +250,7 @@ def build_decoder(
 def _check_given_regions(encoder: EncoderConfig, family: type[Decoder], name: str) -> None:
     if not family.supports_padding:
         raise ConfigError(
-            "this decoder takes the same number of regions of every photo, and region features differ in it",
+            "this decoder needs the same number of regions for every photo, which region features do not have",
             where="decoder.family",
             expected=[one for one in DECODERS.names() if DECODERS.load(one, "decoder.family").supports_padding],
             found=name,
@@ -259,7 +259,7 @@ def _check_given_regions(encoder: EncoderConfig, family: type[Decoder], name: st
     for key, value in usual.items():
         if getattr(encoder, key) != value:
             raise ConfigError(
-                "there is no encoder where region features are given",
+                "a run with region features has no encoder",
                 where=f"encoder.{key}",
                 expected=value,
                 found=getattr(encoder, key),

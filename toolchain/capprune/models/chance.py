@@ -1,4 +1,4 @@
-"""Masks that are drawn at every step, from 16 random bits an entry: a quarter of the time that `torch.bernoulli` takes."""
+"""Random masks from 16 random bits per entry, in a quarter of the time of `torch.bernoulli`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ BITS = 16
 
 
 class Draws:
-    """A stream of random bits on a CPU that starts at a number of torch's generator, so that a seed or a state decides it."""
+    """A stream of random bits on a CPU, seeded by torch's generator, so that torch's seed and state determine it."""
 
     def __init__(self) -> None:
         self._bits = np.random.SFC64(int(torch.randint(2**62, ())))
 
     def uniform(self, shape: torch.Size) -> Tensor:
-        """Every number of 16 bits with its sign, equally likely."""
+        """Return uniformly distributed int16 numbers."""
         words = self._bits.random_raw(-(-shape.numel() * BITS // 64))
         bits: Tensor = torch.from_numpy(np.asarray(words).view(np.int16))[: shape.numel()].view(shape)
         return bits
 
     def keep(self, probability: Tensor) -> Tensor:
-        """Ones with these float32 probabilities, to 1 in 65,536 exact, else zeros; 0 never stays, 1 always does.
+        """Return ones with these float32 probabilities, exact to 1 in 65,536, else zeros. 0 always gives 0, and 1 gives 1.
 
-        The probabilities are used up. What comes back is uint8: NumPy compares several times as fast as torch does, and torch
+        The probabilities are overwritten. The result is uint8: NumPy compares several times faster than torch, and torch
         reads bytes faster as numbers than as booleans.
         """
         shifted = probability.add_(self.uniform(probability.shape), alpha=-(2.0**-BITS))
@@ -34,10 +34,10 @@ class Draws:
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`, quicker on a CPU: entries are zero with probability p, the others 1 / (1 - p) times as large."""
+    """`nn.Dropout`, faster on a CPU: sets entries to zero with probability p and scales the others by 1 / (1 - p)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any shape."""
+        """Apply dropout to a tensor of any shape."""
         if not self.training or self.p == 0:
             return x
         if not on_cpu(x):

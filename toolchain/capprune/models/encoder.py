@@ -1,7 +1,7 @@
-"""What every photo encoder is to the rest of capprune: sizes, preprocessing, and a network in two parts.
+"""The interface of all photo encoders: sizes, preprocessing, and a network in two parts.
 
-An encoder is one module with a subclass of `Encoder`, named in `capprune.config.encoder.ENCODERS` or declared by another
-package under the entry point `capprune.encoders`. Training, pruning and export use nothing beyond this class.
+An encoder is one module with a subclass of `Encoder`, listed in `capprune.config.encoder.ENCODERS` or declared by another
+package under the entry point `capprune.encoders`. Training, pruning and export use only this interface.
 docs/encoders.md lists them.
 
 Shapes: B photos, S the side of a photo in pixels, F channels, G the side of the grid in cells.
@@ -26,21 +26,21 @@ Numbers = tuple[float, float, float]  # of red, green and blue
 
 
 class Encoder(nn.Module, ABC):
-    """A network that turns photos into a grid of features.
+    """A network that maps photos to a grid of features.
 
     Its input is `(B, 3, S, S)` float32, RGB, `(x - mean) / scale` with x from 0 to 255. Its output is `(B, F, G, G)`.
 
     Args:
-        config: The encoder's config, with `source` where the class reads one.
+        config: The encoder's config, with `source` if the class reads one.
 
     Attributes:
-        native_size: Side of the photos that the published weights were trained on, pixels.
+        native_size: Side in pixels of the photos that the published weights were trained on.
         channels: F.
-        stride: Side of a grid cell, pixels.
-        stages: The most that `encoder.frozen_blocks` may be; 0 for a network that cannot be cut.
+        stride: Side of a grid cell in pixels.
+        stages: Largest value of `encoder.frozen_blocks`; 0 for a network that cannot be split.
         mean: Mean of each channel of a photo, on the scale 0 to 255.
-        scale: What each channel is divided by after its mean was subtracted.
-        published_by_package: Whether the weights come with a package of one version; if not, every checkpoint holds them.
+        scale: Divisor of each channel after its mean is subtracted.
+        published_by_package: Whether the weights come with a package of a fixed version; if not, checkpoints contain them.
     """
 
     native_size: ClassVar[int] = 224
@@ -56,18 +56,18 @@ class Encoder(nn.Module, ABC):
 
     @classmethod
     def defaults(cls, tree: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return values for keys of `encoder` that a config leaves out.
+        """Return defaults for keys of `encoder` that a config does not set.
 
         Args:
-            tree: The keys under `encoder`, as the config has them.
+            tree: The config's keys under `encoder`.
 
         Raises:
-            ConfigError: The config has keys that this encoder does not read, or lacks some that it needs.
+            ConfigError: The config has keys that this encoder does not support, or lacks some that it needs.
         """
         for key in ("source", "mean", "scale"):
             if tree.get(key) is not None:
                 raise ConfigError(
-                    f"this encoder takes no {key}",
+                    f"this encoder does not support {key}",
                     where=f"encoder.{key}",
                     found=tree[key],
                     hint="leave it out, or set encoder.name=hf",
@@ -81,16 +81,16 @@ class Encoder(nn.Module, ABC):
 
         Raises:
             MissingExtra: The package with the weights is not installed.
-            CapPruneError: The weights do not exist, or do not fit.
+            CapPruneError: The weights do not exist or do not fit.
         """
 
     @abstractmethod
     def before(self, photo: Tensor, blocks: int) -> Tensor:
-        """Return what the first `blocks` stages make of photos `(B, 3, S, S)`; the photos themselves where it is 0."""
+        """Return the output of the first `blocks` stages for photos `(B, 3, S, S)`; the photos themselves for 0."""
 
     @abstractmethod
     def after(self, x: Tensor, blocks: int) -> Tensor:
-        """Return the grid `(B, F, G, G)` that the rest of the network makes of what `before` returned."""
+        """Return the grid `(B, F, G, G)` from the output of `before`."""
 
     def forward(self, photo: Tensor) -> Tensor:
         """Run the whole network; see the class for shapes."""
@@ -109,18 +109,18 @@ class Encoder(nn.Module, ABC):
         return ()
 
     def folded_filters(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Return every filter as converters store it, `(N, h, w, K)` with its batch norm multiplied in.
+        """Return filters as converters store them, `(N, h, w, K)` with the batch norm folded in.
 
-        Keys are `encoder.` and the name of the weight. Filters that are not here are stored dense.
+        Keys are `encoder.` and the name of the weight. Filters that are not included are stored dense.
         """
         return {}
 
     def identity(self) -> str:
-        """Return what decides the features beside the weights and the class: the network's own settings, as a text."""
+        """Return the network's settings that determine the features, besides weights and class, as a string."""
         return ""
 
     def train(self, mode: bool = True) -> Self:
-        """Draw masks in training, if there are any; batch norms keep the statistics that they were published with."""
+        """Set the mode of masks, if there are any. Batch norms always use their published statistics."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -129,14 +129,14 @@ class Encoder(nn.Module, ABC):
 
 
 def encoder_class(config: EncoderConfig) -> type[Encoder]:
-    """Return the class that `encoder.name` names."""
+    """Return the class of `encoder.name`."""
     kind: type[Encoder] = ENCODERS.load(config.name, "encoder.name")
     return kind
 
 
 @lru_cache(maxsize=64)
 def described(config: EncoderConfig) -> Encoder:
-    """Return the encoder of a config without weights: for its channels, stride, stages and preprocessing."""
+    """Return the encoder of a config without weights, for its channels, stride, stages and preprocessing."""
     with torch.device("meta"):
         return encoder_class(config)(config)
 

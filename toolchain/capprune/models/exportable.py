@@ -1,4 +1,4 @@
-"""The two calls of a captioning model as modules with named inputs and outputs: what an exporter converts.
+"""The two calls of a captioning model as modules with named inputs and outputs, for exporters.
 
 Both take a batch of one. Names and shapes are those of the decoder's interface.
 """
@@ -14,14 +14,14 @@ from capprune_runtime.bundle.interface import ATTENTION, POSITION, SCORES
 
 
 class EncodeCall(nn.Module):
-    """`encode`: photo `(1, S, S, 3)` to what is held for the photo and the first state."""
+    """`encode`: photo `(1, S, S, 3)` to held tensors and the first state."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, photo: Tensor) -> dict[str, Tensor]:
-        """Channels come last, as phones and cameras have them."""
+        """Run the encoder; channels come last, as in images of phones and cameras."""
         held, first = self.model.encode(photo.permute(0, 3, 1, 2))
         return {**held, **first}
 
@@ -32,14 +32,14 @@ class EncodeCall(nn.Module):
 
 
 class EncodeRegionsCall(nn.Module):
-    """`encode` of a model of region features: regions `(1, R, F)` and which of them are there, to the same."""
+    """`encode` of a model of region features: regions `(1, R, F)` and their mask to held tensors and the first state."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, regions: Tensor, present: Tensor) -> dict[str, Tensor]:
-        """`present` `(1, R)` is 1 for a region and 0 for a filler."""
+        """Run the encoder; `present` `(1, R)` is 1 for a region and 0 for padding."""
         held, first = self.model.encode(regions, present)
         return {**held, **first}
 
@@ -50,7 +50,7 @@ class EncodeRegionsCall(nn.Module):
 
 
 class StepCall(nn.Module):
-    """`step`: token, position where the family takes one, state and what is held, to scores, state and attention."""
+    """`step`: token, position (if the family uses it), state and held tensors to scores, state and attention."""
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class StepCall(nn.Module):
         return {SCORES: found.scores, **{name: found.state[name] for name in state}, **seen}
 
     def example(self) -> dict[str, Tensor]:
-        """Return inputs of the right shapes and types; token and position are int32, as the runtimes take them."""
+        """Return inputs of the right shapes and types; token and position are int32, as runtimes require."""
         inputs = self.decoder.interface().step_inputs()
         return {name: _example(shape, dtype) for name, (shape, dtype) in inputs.items()}
 

@@ -1,8 +1,8 @@
-"""What every decoder family is to the rest of capprune: a config, an interface, the roles of its matrices, and three calls.
+"""The interface of all decoder families: a config, a step interface, the roles of the matrices, and three calls.
 
-A family is one module with a config and an `nn.Module` side by side, named in `capprune.config.decoder.DECODERS` or declared by
-another package under the entry point `capprune.decoders`. Training, pruning, export and search use nothing beyond this class.
-docs/extending.md writes one from scratch.
+A family is one module with a config and an `nn.Module`, listed in `capprune.config.decoder.DECODERS` or declared by another
+package under the entry point `capprune.decoders`. Training, pruning, export and search use only this interface.
+docs/extending.md implements one from scratch.
 
 Shapes: P photos, n captions of each, B = P n, R regions, F feature channels, T tokens, V vocabulary.
 """
@@ -24,13 +24,13 @@ Tensors = Mapping[str, Tensor]
 
 
 class Role(StrEnum):
-    """How often a matrix is used, which decides what pruning it brings and how it is stored."""
+    """How often a matrix is used, which determines the benefit of pruning and the storage format."""
 
-    LOOKED_UP = "looked_up"  # a row per token: bytes, hardly any time
+    LOOKED_UP = "looked_up"  # one row per token: pruning saves bytes, but hardly any time
     PER_WORD = (
-        "per_word"  # multiplied by one vector per token: bytes and time; the runtimes have sparse kernels for these
+        "per_word"  # multiplied by one vector per token: pruning saves bytes and time; runtimes have sparse kernels
     )
-    ELEMENTWISE = "elementwise"  # multiplied element by element in `step`: dense in the file
+    ELEMENTWISE = "elementwise"  # multiplied elementwise in `step`; stored dense
     PER_PHOTO = "per_photo"  # part of `encode`
 
 
@@ -38,10 +38,10 @@ IN_STEP = (Role.LOOKED_UP, Role.PER_WORD, Role.ELEMENTWISE)  # roles of the matr
 
 
 class Step(NamedTuple):
-    """What one step returns for B hypotheses."""
+    """Result of one step for B hypotheses."""
 
     scores: Tensor  # (B, V), raw
-    state: Tensors  # by name as in the interface; an appended tensor is the new slice alone
+    state: Tensors  # by the interface's names; for an appended tensor only the new slice
     attention: Tensor | None  # (B, R), sums to 1
 
 
@@ -53,13 +53,13 @@ class Decoder(nn.Module, ABC):
         features: F, channels of a region.
         vocabulary: V, number of tokens.
         regions: R, regions of a photo.
-        max_tokens: T, the longest caption; a family that appends to its state keeps room for as many.
-        padded: Whether photos may have fewer than R regions, filled up with zeros.
+        max_tokens: T, the longest caption; a family that appends to its state allocates this many slices.
+        padded: Whether photos may have fewer than R regions, padded with zeros.
     """
 
     Config: ClassVar[type[DecoderConfig]]
     supports_padding: ClassVar[bool] = False
-    tied: ClassVar[Mapping[str, str]] = {}  # parameters that are another one, by name
+    tied: ClassVar[Mapping[str, str]] = {}  # names of shared parameters
 
     def __init__(
         self,
@@ -73,21 +73,21 @@ class Decoder(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if padded and not self.supports_padding:
-            raise ValueError(f"{config.family} takes a fixed number of regions")
+            raise ValueError(f"{config.family} needs a fixed number of regions")
         self.config, self.features, self.vocabulary = config, features, vocabulary
         self.regions, self.max_tokens, self.padded = regions, max_tokens, padded
 
     @abstractmethod
     def interface(self) -> StepInterface:
-        """Return which tensors `encode` returns, and which ones `step` takes and returns."""
+        """Return the tensors that `encode` returns, and those that `step` takes and returns."""
 
     @abstractmethod
     def roles(self) -> Mapping[str, Role]:
-        """Return the role of each module whose `weight` may be pruned, by its name; all others stay dense."""
+        """Return the role of each module whose `weight` can be pruned, by name. All other modules are dense."""
 
     @abstractmethod
     def describe(self) -> str:
-        """Return the family and its kind in a few words, for people: "LSTM with soft attention"."""
+        """Return a short description of the family, such as "LSTM with soft attention"."""
 
     @abstractmethod
     def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
@@ -95,11 +95,11 @@ class Decoder(nn.Module, ABC):
 
         Args:
             features: `(P, R, F)`.
-            present: `(P, R)`, 1 for a region and 0 for a filler. None: all are regions, or in a padded decoder those that are
-                not all zeros.
+            present: `(P, R)`, 1 for a region and 0 for padding. With None all are regions; in a padded decoder, those that
+                are not all zeros.
 
         Returns:
-            What is held, each `(P, ...)`, and the first value of every state tensor that the interface says `encode` returns.
+            The held tensors, each `(P, ...)`, and the first value of every state tensor that `encode` provides.
         """
 
     @abstractmethod
@@ -107,21 +107,21 @@ class Decoder(nn.Module, ABC):
         """Generate one word.
 
         Args:
-            token: `(B,)` ids of the tokens before.
-            state: Each `(B, ...)`.
-            held: Each `(P, ...)`; B is a multiple of P, and the captions of a photo stand side by side.
-            position: `(1,)` number of tokens before, where the interface asks for it.
+            token: `(B,)` ids of the previous tokens.
+            state: State tensors, each `(B, ...)`.
+            held: Held tensors, each `(P, ...)`; B is a multiple of P, and the captions of a photo are adjacent.
+            position: `(1,)` number of previous tokens, if the interface includes it.
         """
 
     def scores(self, features: Tensor, inputs: Tensor, targets: Tensor, present: Tensor | None = None) -> Tensor:
-        """Return raw scores `(words, V)` of every word that `targets` holds, under teacher forcing.
+        """Return raw scores `(words, V)` of every word in `targets`, under teacher forcing.
 
-        This is `step` word after word. A family may override it with something faster that returns the same.
+        The default runs `step` word by word. A family may override it with a faster form that returns the same.
 
         Args:
             features: `(P, R, F)`.
-            inputs: `(B, T)` ids fed in, `<start>` first; the captions of a photo stand side by side.
-            targets: `(B, T)` ids to predict; negative where a caption is over.
+            inputs: `(B, T)` input ids, starting with `<start>`; the captions of a photo are adjacent.
+            targets: `(B, T)` ids to predict; negative after the end of a caption.
             present: See `encode`.
         """
         held, first = self.encode(features, present)
@@ -130,7 +130,7 @@ class Decoder(nn.Module, ABC):
         for t in range(inputs.shape[1]):
             found = self.step(inputs[:, t], state, held, self.position_at(t, inputs))
             rows.append(found.scores)
-            if t + 1 < inputs.shape[1]:  # an appended state has no room behind the last word of the longest caption
+            if t + 1 < inputs.shape[1]:  # an appended state has no room after the last word of the longest caption
                 state = self.advance(state, found, t)
         return torch.stack(rows, 1)[targets >= 0]
 
@@ -139,10 +139,10 @@ class Decoder(nn.Module, ABC):
         return nn.functional.cross_entropy(self.scores(features, inputs, targets), targets[targets >= 0])
 
     def begin(self, first: Tensors, rows: int) -> dict[str, Tensor]:
-        """Return the state before the first word for `rows` hypotheses, as many of each photo.
+        """Return the state before the first word for `rows` hypotheses, the same number for each photo.
 
         Args:
-            first: As `encode` returned it, each `(P, ...)`.
+            first: First states from `encode`, each `(P, ...)`.
             rows: B, a multiple of P.
         """
         some = next(self.parameters())
@@ -154,7 +154,7 @@ class Decoder(nn.Module, ABC):
         }
 
     def advance(self, state: Tensors, found: Step, position: int) -> dict[str, Tensor]:
-        """Return the state after a step: replaced tensors as they are, new slices in their place."""
+        """Return the state after a step: replaced tensors, and appended tensors with their new slices."""
         after = {}
         for name, spec in self.interface().state.items():
             after[name] = found.state[name]
@@ -165,16 +165,16 @@ class Decoder(nn.Module, ABC):
         return after
 
     def initialise(self) -> None:
-        """Draw all matrices as Xavier and Glorot (2010) do, uniformly, and set all biases to zero; norms stay as they are."""
+        """Initialise all matrices by Glorot and Bengio (2010), uniformly, and all biases with zero; norms do not change."""
         roles = self.roles()
-        for name, module in self.named_modules():  # in the order of the module, which a seed then decides
+        for name, module in self.named_modules():  # in the module's order, so that a seed determines them
             if name in roles:
                 nn.init.xavier_uniform_(module.get_parameter("weight"))
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def matrices(self, *roles: Role) -> dict[str, Tensor]:
-        """Return the weights that have one of these roles, masks applied, by the name of the parameter."""
+        """Return the weights with one of these roles, masks applied, by the parameter's name."""
         return {
             f"{name}.weight": self.get_submodule(name).get_parameter("weight").detach()
             for name, role in self.roles().items()
@@ -182,13 +182,13 @@ class Decoder(nn.Module, ABC):
         }
 
     def present_in(self, features: Tensor, present: Tensor | None) -> Tensor | None:
-        """Return `present` as `encode` takes it; in a padded decoder a region of zeros alone is a filler."""
+        """Return the mask for `encode`. In a padded decoder, a region of zeros counts as padding."""
         if present is None and self.padded:
             return (features != 0).any(-1).to(features.dtype)
         return present
 
     def position_at(self, position: int, beside: Tensor) -> Tensor | None:
-        """Return the position as `step` takes it, on the device of another tensor; None where it takes none."""
+        """Return the `position` argument of `step`, on the device of another tensor; None if `step` takes none."""
         if not self.interface().position:
             return None
         return torch.tensor([position], dtype=torch.int32, device=beside.device)
@@ -202,5 +202,5 @@ def mean_region(features: Tensor, present: Tensor | None) -> Tensor:
 
 
 def spread(held: Tensor, rows: int) -> Tensor:
-    """Repeat what is held of P photos, `(P, ...)`, for the `rows` hypotheses of all of them, `(B, ...)`."""
+    """Repeat held tensors of P photos, `(P, ...)`, for their `rows` hypotheses, `(B, ...)`."""
     return held if held.shape[0] == rows else held.repeat_interleave(rows // held.shape[0], 0)

@@ -1,8 +1,8 @@
 """Vision backbones of Hugging Face as photo encoders: a folder that `save_pretrained` wrote, or an id on the Hub.
 
 The features are the last hidden state: the last feature map of a convolutional network, or the patch tokens of a transformer
-without its class and register tokens. `transformers` is imported when such an encoder is built. Weights are read from
-safetensors alone.
+without its class and register tokens. `transformers` is imported when such an encoder is built. Weights are read only from
+safetensors.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from capprune.models.huggingface_files import preprocessing_defaults, reading
 from capprune_exporters.quiet import quiet
 from capprune_runtime.errors import BundleError, ConfigError, MissingExtra
 
-UNUSED = ("pooler.", "head.", "classifier.")  # of a published file, or of the class; behind the features
-ATTENTION = "capprune_plain"  # the name under which transformers knows `_attention`
+UNUSED = ("pooler.", "head.", "classifier.")  # prefixes of unused tensors and modules, which come after the features
+ATTENTION = "capprune_plain"  # name of `_attention` in transformers' registry
 NEVER_NEGATIVE = ("relu", "relu6")  # activations
-INTERPOLATE = "interpolate_pos_encoding"  # how transformers' vision transformers take photos of another size
+INTERPOLATE = "interpolate_pos_encoding"  # option of transformers' vision transformers for photos of another size
 
 
 class _Grid(NamedTuple):
-    """What the last hidden state is, for photos of one size."""
+    """Layout of the last hidden state for photos of one size."""
 
     channels: int
     cells: int
-    tokens: int | None  # before the patches of a transformer; None for a feature map
+    tokens: int | None  # number of tokens before a transformer's patches; None for a feature map
 
 
 class _ZeroPaddedMaxPool(nn.Module):
-    """Max pooling of numbers that are never negative: zeros around them instead of -inf, which no model file may hold."""
+    """Max pooling of non-negative numbers, padded with zeros instead of -inf, which model files must not contain."""
 
     def __init__(self, pool: nn.MaxPool2d) -> None:
         super().__init__()
@@ -54,14 +54,14 @@ class _ZeroPaddedMaxPool(nn.Module):
 
 
 class HuggingFaceEncoder(Encoder):
-    """The vision backbone that `encoder.source` names.
+    """The vision backbone of `encoder.source`.
 
     Args:
         config: The encoder's config, with `source`, `mean` and `scale`.
 
     Raises:
         MissingExtra: `transformers` is not installed.
-        ConfigError: The source is no vision backbone.
+        ConfigError: The source is not a vision backbone.
         MissingFile: The source does not exist.
     """
 
@@ -71,7 +71,7 @@ class HuggingFaceEncoder(Encoder):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
         source = _source(config)
-        assert config.mean is not None and config.scale is not None  # `defaults` has seen to it
+        assert config.mean is not None and config.scale is not None  # ensured by `defaults`
         self.mean, self.scale, self._size, self._source = config.mean, config.scale, config.size, source
         self.channels, self._cells, self._tokens = _grid(source, config.size)
         self.stride = -(-config.size // self._cells)
@@ -88,7 +88,7 @@ class HuggingFaceEncoder(Encoder):
 
     @classmethod
     def defaults(cls, tree: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return size, mean and scale as the source's preprocessor_config.json has them; see `Encoder.defaults`."""
+        """Return size, mean and scale from the source's preprocessor_config.json; see `Encoder.defaults`."""
         source = tree.get("source")
         if not isinstance(source, str) or not source:
             raise ConfigError(
@@ -101,7 +101,7 @@ class HuggingFaceEncoder(Encoder):
 
     @classmethod
     def pretrained(cls, config: EncoderConfig) -> Self:
-        """Return the network with the weights of its source, every one of them or none; see `Encoder.pretrained`."""
+        """Return the network with all weights of its source; see `Encoder.pretrained`."""
         source = _source(config)
         encoder = cls(config)
         with reading(source), quiet():
@@ -120,7 +120,7 @@ class HuggingFaceEncoder(Encoder):
         return encoder
 
     def before(self, photo: Tensor, blocks: int) -> Tensor:
-        """Return the photos themselves; this network is not cut."""
+        """Return the photos themselves; this network cannot be split."""
         return photo
 
     def after(self, x: Tensor, blocks: int) -> Tensor:
@@ -129,7 +129,7 @@ class HuggingFaceEncoder(Encoder):
         if self._tokens is None:
             return found
         if self._tokens:
-            found = self.patches @ found  # neither runtime has slices that both verifiers allow
+            found = self.patches @ found  # a matrix product: no form of slicing passes both verifiers
         return found.transpose(1, 2).reshape(-1, self.channels, self._cells, self._cells)
 
     def cells(self, size: int) -> int:
@@ -141,7 +141,7 @@ class HuggingFaceEncoder(Encoder):
         return self._settings
 
     def train(self, mode: bool = True) -> Self:
-        """See `Encoder.train`; a dropout of the network's own stays off as well."""
+        """See `Encoder.train`. The network's own dropout is always off."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.Dropout) or type(module).__name__.endswith("DropPath"):
@@ -150,7 +150,7 @@ class HuggingFaceEncoder(Encoder):
 
     @torch.no_grad()
     def _fix_positions(self) -> None:
-        """Compute the position embeddings for this photo size once: neither runtime resizes them as transformers does."""
+        """Compute the position embeddings for this photo size once, because neither runtime resizes them like transformers."""
         for module in self.network.modules():
             positions, resize = getattr(module, "position_embeddings", None), getattr(type(module), INTERPOLATE, None)
             if resize is None or not isinstance(positions, Tensor):
@@ -165,7 +165,7 @@ class HuggingFaceEncoder(Encoder):
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings: Any
 ) -> tuple[Tensor, None]:
-    """Attention of queries, keys and values `(B, heads, N, d)` in operators that both runtimes have, without a mask."""
+    """Compute attention of queries, keys and values `(B, heads, N, d)` with operators of both runtimes, without a mask."""
     scale = settings.get("scaling") or query.shape[-1] ** -0.5
     scores = torch.matmul(query, key.transpose(2, 3)) * scale
     weights = torch.softmax(scores if mask is None else scores + mask, -1)
@@ -180,7 +180,7 @@ def _pad_with_zeros(network: nn.Module) -> None:
 
 
 def _selection(patches: int, tokens: int) -> Tensor:
-    """A matrix that leaves out the first tokens: zeros beside ones on the diagonal, `(patches, tokens + patches)`."""
+    """Return a matrix `(patches, tokens + patches)` that removes the first tokens: zeros beside an identity."""
     return torch.cat([torch.zeros(patches, tokens), torch.eye(patches)], 1)
 
 
@@ -189,7 +189,7 @@ def _constant(value: Tensor, *_: object) -> Tensor:
 
 
 def _source(config: EncoderConfig) -> str:
-    assert config.source is not None  # `defaults` has seen to it
+    assert config.source is not None  # ensured by `defaults`
     return config.source
 
 
@@ -208,13 +208,13 @@ def _transformers() -> Any:
 
 
 def _backbone(source: str) -> tuple[Any, Any]:
-    """The class of the network at `source`, and its settings."""
+    """Return the class of the network at `source`, and its settings."""
     transformers = _transformers()
     settings = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     kind = transformers.MODEL_MAPPING.get(type(settings), None)
     if kind is None or isinstance(kind, tuple) or getattr(kind, "main_input_name", None) != "pixel_values":
         raise ConfigError(
-            "this is no vision backbone that transformers knows",
+            "this is not a vision backbone of transformers",
             where=f"encoder.source {source}",
             expected="a network that takes pixel_values, such as resnet, mobilenet_v2, convnext, vit or dinov2",
             found=f"model_type {settings.model_type}",
@@ -238,7 +238,7 @@ def _call(network: Any, photo: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _grid(source: str, size: int) -> _Grid:
-    """The grid for photos of `size` pixels, found with shapes alone."""
+    """Return the grid for photos of `size` pixels, computed from shapes only."""
     with reading(source), quiet():
         kind, settings = _backbone(source)
         try:
@@ -259,8 +259,8 @@ def _grid(source: str, size: int) -> _Grid:
 
 def _refused(source: str, size: int, settings: Any, found: object) -> ConfigError:
     return ConfigError(
-        f"this {settings.model_type} gives no grid of features for photos of {size} pixels",
+        f"this {settings.model_type} has no grid of features for photos of {size} pixels",
         where=f"encoder.source {source}",
-        expected="a feature map (F, G, G), or patch tokens behind at most a few others",
+        expected="a feature map (F, G, G), or patch tokens after at most a few other tokens",
         found=" ".join(str(found).split())[:200],
     )

@@ -1,4 +1,4 @@
-"""The files of a Hugging Face source: how its photos are prepared, and errors of reading it."""
+"""Files of a Hugging Face source: its preprocessing, and errors while reading it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from capprune.config.encoder import HUB_ID
 from capprune_runtime.errors import BundleError, CapPruneError, ConfigError, MissingExtra, MissingFile
 
 SETTINGS, PREPROCESSOR = "config.json", "preprocessor_config.json"
-LARGEST_FILE = 1 << 20  # bytes; such a file has a few hundred
+LARGEST_FILE = 1 << 20  # bytes; a usual file has a few hundred
 
 
 @contextmanager
 def reading(source: str) -> Iterator[None]:
-    """Turn what transformers raises about a source into errors of ours.
+    """Convert errors of transformers about a source to ours.
 
     Raises:
         MissingFile: The source, or its safetensors, do not exist.
@@ -25,7 +25,7 @@ def reading(source: str) -> Iterator[None]:
     """
     if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
         raise MissingFile(
-            "there is no such source of an encoder",
+            "this source of an encoder does not exist",
             where=f"encoder.source {source}",
             expected="a folder that save_pretrained wrote, or an id OWNER/NAME on the Hugging Face Hub",
         )
@@ -46,21 +46,23 @@ def reading(source: str) -> Iterator[None]:
             expected="config.json and model.safetensors, as save_pretrained writes them",
             found=_line(error),
         ) from error
-    except Exception as error:  # transformers and safetensors have no common base; of a broken file they raise any type
+    except (
+        Exception
+    ) as error:  # transformers and safetensors have no common base class, and raise any type for a broken file
         raise BundleError(
             "this source of an encoder is broken", where=f"encoder.source {source}", found=_line(error)
         ) from error
 
 
 def preprocessing_defaults(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `size`, `mean` and `scale` of a source, those left out that the config gives.
+    """Return `size`, `mean` and `scale` of a source, except those that the config sets.
 
     Args:
         source: A folder or an id on the Hub.
         given: Keys under `encoder` in the config.
 
     Raises:
-        ConfigError: The source does not say one of them.
+        ConfigError: The source does not define one of them.
     """
     wanted = [key for key in ("size", "mean", "scale") if key not in given]
     if not wanted:
@@ -76,7 +78,7 @@ def preprocessing_defaults(source: str, given: Mapping[str, Any]) -> dict[str, A
 
 
 def _preprocessor(source: str) -> Mapping[str, Any]:
-    """The file preprocessor_config.json of a source; empty where it has none."""
+    """Return the content of a source's preprocessor_config.json; empty if there is none."""
     place: Path | None = Path(source) / PREPROCESSOR
     if not Path(source).is_dir():
         place = _from_hub(source)
@@ -106,7 +108,7 @@ def _from_hub(source: str) -> Path | None:
 
 
 def _size(tree: Mapping[str, Any], source: str) -> int:
-    """The side of the squashed photo: what is left after the crop, or else what photos are resized to."""
+    """Return the side of the photo: the size of the crop, or else of the resized photo."""
     for key in ("crop_size", "size"):
         if key == "crop_size" and tree.get("do_center_crop") is False:
             continue
@@ -119,7 +121,7 @@ def _size(tree: Mapping[str, Any], source: str) -> int:
 
 
 def _mean_and_scale(tree: Mapping[str, Any], source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and scale on the scale 0 to 255: `(r x - m) / s` is `(x - m / r) / (s / r)`."""
+    """Return mean and scale for values of 0 to 255: `(r x - m) / s` is `(x - m / r) / (s / r)`."""
     keys = ("mean", "scale")
     if tree.get("do_flip_channel_order") or tree.get("rescale_offset"):
         raise _unsaid(source, keys, "plain mean and scale of red, green and blue")
@@ -135,7 +137,7 @@ def _mean_and_scale(tree: Mapping[str, Any], source: str) -> tuple[tuple[float, 
 
 
 def _plain(number: float) -> float:
-    """Without the last digits, which the division of a rounded 1/255 leaves."""
+    """Round off the last digits, which come from dividing by a rounded 1/255."""
     return float(f"{number:.9g}")
 
 
@@ -151,7 +153,7 @@ def _unsaid(source: str, keys: Sequence[str], expected: str) -> ConfigError:
     names = " and ".join(f"encoder.{key}" for key in keys)
     example = "encoder.size=224" if "size" in keys else "encoder.mean=[123.7,116.3,103.5]"
     return ConfigError(
-        f"this source does not say {names}",
+        f"this source does not define {names}",
         where=f"{source}/{PREPROCESSOR}",
         expected=expected,
         hint=f"set {names}, such as {example}, as the network was trained",

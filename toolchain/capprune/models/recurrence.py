@@ -1,10 +1,10 @@
-"""The decoder's recurrence over whole captions, with its gradient written out: one node in autograd's graph, not 40 a word.
+"""The decoder's recurrence over whole captions with an explicit gradient: one node in autograd's graph, not 40 per word.
 
-The computation is that of `SoftAttention.step` up to the new state. Everything that a word needs on the way back lies in a few
-tensors over all words, which the words fill; what sums over words is one product at the end. Products are in the type of
-`words`, all else in float32 (or wider).
+The computation is that of `SoftAttention.step` up to the new state. The values that the backward pass needs are stored in a few
+tensors over all words. Sums over words are one product at the end. Products have the type of `words`, all else is float32 (or
+wider).
 
-Shapes: T words, B captions, P photos, n = B / P captions of a photo, side by side, R regions, E embedding, H hidden,
+Shapes: T words, B captions, P photos, n = B / P adjacent captions of a photo, R regions, E embedding, H hidden,
 A attention, C context.
 """
 
@@ -25,7 +25,7 @@ from capprune.models.unrolled import Unrolled, product
 
 
 class Weights(NamedTuple):
-    """Weights of the layers that run at every word."""
+    """Weights of the layers that run for every word."""
 
     query: Tensor  # (A, H)
     score: Tensor  # (1, A)
@@ -36,15 +36,15 @@ class Weights(NamedTuple):
 
 
 def recur(words: Tensor, keys: Tensor, values: Tensor, h: Tensor, dropped: Tensor | None, weights: Weights) -> Tensor:
-    """The hidden states after every word.
+    """Return the hidden states after every word.
 
     Args:
-        words: Embedded, `(T, B, E)`.
+        words: Embedded words, `(T, B, E)`.
         keys: `(P, R, A)`.
         values: `(P, R, C)`.
-        h: Before the first word, `(B, H)`.
-        dropped: What the attention is multiplied by, `(T, P, n, R)`.
-        weights: An LSTM's, or with a candidate a GRU's.
+        h: State before the first word, `(B, H)`.
+        dropped: Dropout mask of the attention, `(T, P, n, R)`.
+        weights: Weights of an LSTM, or with `candidate` of a GRU.
 
     Returns:
         `(T, B, H)`, of the type of `words`.
@@ -58,7 +58,7 @@ def recur(words: Tensor, keys: Tensor, values: Tensor, h: Tensor, dropped: Tenso
 def plain_recur(
     words: Tensor, keys: Tensor, values: Tensor, h: Tensor, dropped: Tensor | None, weights: Weights
 ) -> Tensor:
-    """`recur` with plain operators, on every device."""
+    """Compute `recur` with plain operators, on every device."""
     kind, photos = words.dtype, len(keys)
     with no_autocast(words.device):
         w = Weights(*(None if one is None else one.to(kind) for one in weights))  # type: ignore[arg-type]
@@ -99,21 +99,21 @@ class _Recurrence(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        run, ctx.run = ctx.run, None  # to be used up by one backward pass
+        run, ctx.run = ctx.run, None  # used by a single backward pass
         with torch.autocast("cpu", enabled=False):
             found = run.backward(gradient)
         return tuple(None if one is None else one.to(kind) for one, kind in zip(found, ctx.dtypes, strict=True))
 
 
 class _Cell(Protocol):
-    """How a state follows from what is read; h is float32, `(B, H)`."""
+    """A recurrent cell; h is float32, `(B, H)`."""
 
     def forward(self, t: int, context: Tensor, h: Tensor) -> Tensor:
-        """The new h."""
+        """Return the new h."""
         ...
 
     def backward(self, t: int, of_h: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients of context and old h from that of the new h, the last word first."""
+        """Return the gradients of context and old h from that of the new h; called for the last word first."""
         ...
 
     def gradients(self) -> tuple[Tensor, tuple[Tensor | None, ...]]:
@@ -122,13 +122,15 @@ class _Cell(Protocol):
 
 
 class _Run:
-    """One batch on its way forth and back."""
+    """Forward and backward pass of one batch."""
 
     def __init__(
         self, words: Tensor, keys: Tensor, values: Tensor, h: Tensor, dropped: Tensor | None, weights: Weights
     ) -> None:
         self._first = wide(h)
-        self._hidden = words.new_empty(len(words) + 1, *h.shape)  # before the first word, after each; products read it
+        self._hidden = words.new_empty(
+            len(words) + 1, *h.shape
+        )  # before the first word and after each; products read it
         self._attention = _Attention(len(words), keys, values.to(words.dtype), dropped, weights, self._hidden)
         self._cell: _Cell = _Lstm(weights, words, h) if weights.candidate is None else _Gru(weights, words, h)
 
@@ -157,9 +159,9 @@ class _Attention:
         steps: T.
         keys: `(P, R, A)`.
         values: `(P, R, C)`, in the type of the products.
-        dropped: What the attention is multiplied by.
+        dropped: Dropout mask of the attention.
         weights: Weights of query and score.
-        hidden: `(T + 1, B, H)`, filled by the run as it goes.
+        hidden: `(T + 1, B, H)`, filled by the run word by word.
     """
 
     def __init__(
@@ -170,7 +172,7 @@ class _Attention:
         photos, regions, width = keys.shape
         captions = hidden.shape[1] // photos
         self._query, self._forth = query, product(query, hidden.shape[1])
-        # one tensor a word: the C library keeps what is freed of some megabytes for the next batch, not of more
+        # one tensor per word: the C library reuses freed blocks of some megabytes for the next batch, but not larger ones
         self._bent = [self._keys.new_empty(photos, captions, regions, width) for _ in range(steps)]
         self._attention = self._keys.new_empty(steps, photos, captions, regions)
         self._used = values.new_empty(photos, steps, captions, regions)
@@ -179,7 +181,7 @@ class _Attention:
         self._of_keys, self._of_v = torch.zeros_like(self._keys), torch.zeros_like(self._v)
 
     def forward(self, t: int) -> Tensor:
-        """The context `(B, C)` of word t, in the type of the products."""
+        """Return the context `(B, C)` of word t, in the type of the products."""
         photos, captions, _, width = self._bent[t].shape
         query = wide(self._forth(self._hidden[t])).view(photos, captions, width)
         scores = bend(self._keys, query, self._v, self._bent[t])
@@ -188,7 +190,7 @@ class _Attention:
         return torch.bmm(used, self._values).flatten(0, 1)
 
     def backward(self, t: int, of_context: Tensor) -> Tensor:
-        """The gradient of h before word t `(B, H)` from that of the context."""
+        """Return the gradient of h before word t, `(B, H)`, from that of the context."""
         photos, captions, _, width = self._bent[t].shape
         above = self._of_context[:, t].copy_(of_context.view(photos, captions, -1))
         of_used = wide(torch.bmm(above, self._values.transpose(1, 2)))

@@ -1,11 +1,11 @@
-"""The Object Relation Transformer: an encoder-decoder whose encoder knows where the regions lie.
+"""The Object Relation Transformer: an encoder-decoder whose encoder uses the positions of the regions.
 
 After Herdade et al., "Image Captioning: Transforming Objects into Words" (2019), in the form that the pruning papers train:
-normalisation before every part, sinusoidal positions, embeddings times sqrt(D), an output layer of its own. The boxes are
-the cells of the encoder's grid, so the relations between them are constants.
+pre-normalisation, sinusoidal positions, embeddings times sqrt(D), an untied output layer. The boxes are the cells of the
+encoder's grid, so the relations between them are constants.
 
-The encoder part runs once per photo, in `encode`, with the keys and values of the decoder's attention over the photo. A step
-reads and appends the keys and values of the words before it.
+The encoder part runs once per photo, in `encode`, and computes the keys and values of the decoder's attention over the photo.
+A step reads the keys and values of the previous words and appends its own.
 
 Shapes: B captions, P photos, R = g² regions, F feature channels, T words, D width, H heads, V vocabulary.
 """
@@ -40,14 +40,14 @@ from capprune.models.transformer import (
 from capprune_runtime.bundle.interface import StateSpec, StepInterface
 from capprune_runtime.errors import ConfigError
 
-RELATION = 64  # numbers that describe where two boxes lie: sine and cosine of 8 waves of 4 differences
+RELATION = 64  # features of the relative position of two boxes: sine and cosine of 8 waves of 4 differences
 RELATION_WAVE, RELATION_SCALE = 1000.0, 100.0
-SMALLEST_BIAS = 1e-6  # below it a logarithm ends
-MOST_LAYERS = 12  # a layer has two tensors held and two of state, and an interface has at most 64
+SMALLEST_BIAS = 1e-6  # lower bound before the logarithm
+MOST_LAYERS = 12  # a layer has two held tensors and two state tensors, and an interface at most 64
 
 
 class RelationTransformerConfig(TransformerConfig):
-    """The sizes of an Object Relation Transformer; the published one has width 512, feed_forward 2048 and 6 layers."""
+    """Sizes of an Object Relation Transformer; the published one has width 512, feed_forward 2048 and 6 layers."""
 
     family: Literal["relation_transformer"] = "relation_transformer"
     encoder_layers: int = Field(default=2, ge=1, le=MOST_LAYERS, description="number of encoder layers")
@@ -55,7 +55,7 @@ class RelationTransformerConfig(TransformerConfig):
 
 
 class PhotoLayer(nn.Module):
-    """One layer of the encoder part: attention between regions with a bias by where they lie, and a feed-forward network."""
+    """One encoder layer: attention between regions with a bias by their relative position, and a feed-forward network."""
 
     bias: Tensor
 
@@ -77,7 +77,7 @@ class PhotoLayer(nn.Module):
         return torch.log(weights).permute(2, 0, 1).unsqueeze(0)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Return x `(P, R, D)` one layer further."""
+        """Return x `(P, R, D)` after this layer."""
         seen = self.norm(x)
         read, _ = attend(self.query(seen), self.key(seen), self.value(seen), self.heads, bias, self.dropout)
         x = x + self.dropout(self.merge(read))
@@ -87,7 +87,7 @@ class PhotoLayer(nn.Module):
 
 
 class WordLayer(SeeingLayer):
-    """One layer of the decoder part: attention over the words before, over the photo, and a feed-forward network."""
+    """One decoder layer: attention over the previous words, attention over the photo, and a feed-forward network."""
 
     def __init__(self, config: RelationTransformerConfig) -> None:
         width = config.width
@@ -97,20 +97,20 @@ class WordLayer(SeeingLayer):
         self.value, self.merge = nn.Linear(width, width), nn.Linear(width, width)
 
     def read(self, x: Tensor, later: Tensor) -> Tensor:
-        """Return all words x `(B, T, D)` after attention to those before; `later` `(T, T)` hides the others."""
+        """Return all words x `(B, T, D)` after causal self-attention; `later` `(T, T)` masks later words."""
         seen = self.norm(x)
         read, _ = attend(self.query(seen), self.key(seen), self.value(seen), self.heads, later, self.dropout)
         merged: Tensor = x + self.dropout(self.merge(read))
         return merged
 
     def read_once(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`read` for one word.
+        """Compute `read` for one word.
 
         Args:
             x: `(B, D)`.
-            keys: `(B, T, D)`, of the words before.
+            keys: `(B, T, D)`, of the previous words.
             values: `(B, T, D)`.
-            mask: `(1, T + 1)`, which of these words there are, and the word itself.
+            mask: `(1, T + 1)`, the valid previous words, and the word itself.
 
         Returns:
             The next x, and the word's own key and value, each `(B, D)`.
@@ -124,7 +124,7 @@ class WordLayer(SeeingLayer):
 
 
 class RelationTransformer(Decoder):
-    """An encoder-decoder with relations between regions and a cache of the words before."""
+    """An encoder-decoder with relations between regions and a cache of the previous words."""
 
     Config: ClassVar[type[DecoderConfig]] = RelationTransformerConfig
     positions: Tensor
@@ -142,7 +142,7 @@ class RelationTransformer(Decoder):
         self.word_layers = nn.ModuleList(WordLayer(config) for _ in range(config.decoder_layers))
         self.word_norm = UnbiasedNorm(width)
         self.output = nn.Linear(width, vocabulary)
-        # a row more than words are generated: the last word of a training caption is followed by `<end>`
+        # one row more than the longest caption: in training, `<end>` follows its last word
         self.register_buffer("positions", sinusoids(self.max_tokens + 1, width), persistent=False)
         self.register_buffer("masks", _masks(self.max_tokens), persistent=False)
         self.register_buffer("relations", grid_relations(_side(self.regions)), persistent=False)
@@ -172,14 +172,14 @@ class RelationTransformer(Decoder):
         return f"transformer of {self.shape.encoder_layers} + {self.shape.decoder_layers} layers with object relations"
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; in evaluation the relations' biases are computed once, which is what is exported."""
+        """Set the mode. In evaluation, the relations' biases are computed once; this form is exported."""
         super().train(mode)
         if not mode:
             self._set_biases()
         return self
 
     def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
-        """See `Decoder.encode`: for every layer of the decoder part keys and values `(P, R, D)`."""
+        """See `Decoder.encode`; returns keys and values `(P, R, D)` for every decoder layer."""
         x = self.source_dropout(torch.relu(self.project(features)))
         for layer in self.photo_layers:
             assert isinstance(layer, PhotoLayer)
@@ -202,7 +202,7 @@ class RelationTransformer(Decoder):
         return Step(self.output(self.word_norm(x)), after, attention)
 
     def scores(self, features: Tensor, inputs: Tensor, targets: Tensor, present: Tensor | None = None) -> Tensor:
-        """See `Decoder.scores`; all words at once, each of which sees those before it."""
+        """See `Decoder.scores`; computes all words at once with a causal mask."""
         held, _ = self.encode(features)
         words = inputs.shape[1]
         x = self.dropout(self._embed(inputs) + self.positions[:words])
@@ -224,13 +224,13 @@ class RelationTransformer(Decoder):
 
 
 def grid_relations(side: int) -> Tensor:
-    """Return where each cell of a grid lies from each other one, `(R, R, 64)`.
+    """Return features of the relative positions of all pairs of grid cells, `(R, R, 64)`.
 
-    Four differences of the boxes, log |dx| / w, log |dy| / h and the logs of the ratios of widths and of heights, become
-    sines and cosines of 8 waves each, as in the reference implementation. Cells have one size, so both ratios are 1.
+    Four differences of the boxes (log |dx| / w, log |dy| / h and the logs of the ratios of widths and of heights) are encoded
+    as sines and cosines of 8 waves each, as in the reference implementation. Cells have one size, so both ratios are 1.
 
     Args:
-        side: g, cells a side.
+        side: g, the grid's side in cells.
     """
     cells = torch.arange(side * side)
     places = torch.stack([cells % side, cells // side], -1).double()  # (R, 2), in cells
@@ -255,7 +255,7 @@ def _side(regions: int) -> int:
 
 
 def _masks(max_tokens: int) -> Tensor:
-    """Return which cached words a word sees, `(T + 1, T + 1)`: row p is 0 for the p before it and, last, for itself."""
+    """Return the masks of cached words, `(T + 1, T + 1)`: row p is 0 for the p previous words and, last, for the word itself."""
     masks = torch.full((max_tokens + 1, max_tokens + 1), HIDDEN).triu()
     masks[:, -1] = 0
     return masks

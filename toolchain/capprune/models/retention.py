@@ -1,12 +1,12 @@
-"""A decoder of retention layers in their recurrent form: the state of a caption has the same size at every word.
+"""A decoder of retention layers in their recurrent form, whose state has the same size at every word.
 
 After Sun et al., "Retentive Network: A Successor to Transformer for Large Language Models" (2023); SwiFTeR (Hu, Cavicchioli,
-Capotondi, 2024) captions photos with such a decoder. Each head keeps a matrix S of products of keys and values:
+Capotondi, 2024) captions photos with such a decoder. Each head has a matrix S of products of keys and values:
 
     S' = gamma S + k v^T,    read = q S',    out = merge(swish(gate) * normalised(read))
 
-`scores` computes the same for whole captions at once. There are no positions: each head forgets at a rate of its own, which
-gives the words their order, and a step that takes no position can compute several hypotheses of a search in one call.
+`scores` computes the same for whole captions at once. There are no position embeddings: each head forgets at its own rate,
+which encodes the order of the words. A step without a position can compute several hypotheses of a search in one call.
 
 Shapes: B captions, P photos, R regions, F feature channels, T words, D width, H heads, K key and U = D / H value of a head,
 V vocabulary.
@@ -40,12 +40,15 @@ from capprune.models.transformer import (
 )
 from capprune_runtime.bundle.interface import StateSpec, StepInterface
 
-FASTEST, SLOWEST = 1.0, 6.0  # gamma = 1 - 2^-x: from 0.5 to 0.984, as captions have 10 words where texts have thousands
-MOST_LAYERS = 16  # a layer has two tensors held and one of state, and an interface has at most 64
+FASTEST, SLOWEST = (
+    1.0,
+    6.0,
+)  # gamma = 1 - 2^-x: from 0.5 to 0.984, because captions have about 10 words, not thousands like texts
+MOST_LAYERS = 16  # a layer has two held tensors and one state tensor, and an interface at most 64
 
 
 class RetentionConfig(TransformerConfig):
-    """The sizes of a retention decoder."""
+    """Sizes of a retention decoder."""
 
     family: Literal["retention"] = "retention"
     key: int = Field(
@@ -55,7 +58,7 @@ class RetentionConfig(TransformerConfig):
 
 
 class RetentionLayer(SeeingLayer):
-    """Retention over the words before, attention over the photo, and a feed-forward network; normalised before each."""
+    """Retention over the previous words, attention over the photo, and a feed-forward network, each with pre-normalisation."""
 
     gamma: Tensor
 
@@ -74,14 +77,14 @@ class RetentionLayer(SeeingLayer):
         seen, words = self.norm(x), x.shape[1]
         query, key, value = (in_heads(part(seen), self.heads) for part in (self.query, self.key, self.value))
         ago = torch.arange(words, device=x.device)
-        ago = ago[:, None] - ago  # (T, T), below 0 for later words
+        ago = ago[:, None] - ago  # (T, T), negative for later words
         decay = torch.where(ago < 0, 0.0, self.gamma[0] ** ago.clamp(min=0))  # (H, T, T)
         shares = wide(torch.matmul(query, key.transpose(2, 3))) * (self.scale * decay)
         read = torch.matmul(shares.to(value.dtype), value)  # (B, H, T, U)
         return self._merged(x, seen, read.transpose(1, 2))
 
     def read_once(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """`read` for one word.
+        """Compute `read` for one word.
 
         Args:
             x: `(B, D)`.
@@ -94,12 +97,12 @@ class RetentionLayer(SeeingLayer):
         query, key, value = self.query(seen), self.key(seen), self.value(seen)
         _, _, keys, values = state.shape
         state = self.gamma * state + key.reshape(-1, heads, keys, 1) * value.reshape(-1, heads, 1, values)
-        # not the key is scaled, as converters would fold that into its weight
+        # scales the result, not the key: converters would fold a scale into the key's weight
         read = (query.reshape(-1, heads, keys, 1) * state).sum(2) * self.scale  # (B, H, U)
         return self._merged(x, seen, read), state
 
     def _merged(self, x: Tensor, seen: Tensor, read: Tensor) -> Tensor:
-        """Add what the heads read, `(..., H, U)`, to x `(..., D)`."""
+        """Add the output of the heads, `(..., H, U)`, to x `(..., D)`."""
         gated = F.silu(self.gate(seen)) * normalised(read).reshape(x.shape)
         merged: Tensor = x + self.dropout(self.merge(gated))
         return merged
@@ -143,7 +146,7 @@ class Retention(Decoder):
         return f"{self.shape.layers} layers of retention"
 
     def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
-        """See `Decoder.encode`: keys and values `(P, R, D)` for every layer."""
+        """See `Decoder.encode`; returns keys and values `(P, R, D)` for every layer."""
         seen = self.source_dropout(self.photo_norm(torch.relu(self.project(features))))
         return photo_tensors(self.layers, seen), {}
 
@@ -159,7 +162,7 @@ class Retention(Decoder):
         return Step(self.output(self.norm(x)), after, attention)
 
     def scores(self, features: Tensor, inputs: Tensor, targets: Tensor, present: Tensor | None = None) -> Tensor:
-        """See `Decoder.scores`; all words at once."""
+        """See `Decoder.scores`; computes all words at once."""
         held, _ = self.encode(features)
         x = self._embed(inputs)
         for number, layer in enumerate(self.layers):
@@ -173,5 +176,5 @@ class Retention(Decoder):
 
 
 def decays(heads: int) -> Tensor:
-    """Return gamma of each head, `(H,)`: what is left of a word's share after one more word."""
+    """Return gamma of each head, `(H,)`: the factor by which a word's weight decays per following word."""
     return 1 - 2.0 ** -torch.linspace(FASTEST, SLOWEST, heads)

@@ -1,7 +1,7 @@
 """Greedy and beam search over a decoder in torch, many photos at once.
 
-The rules are those of `capprune_runtime.caption.search`, which runs the same search one row at a time on a device; a parity
-test holds the two together. Log-probabilities are summed in float64, without a length penalty.
+The rules are those of `capprune_runtime.caption.search`, which runs the same search one row at a time on a device. A parity
+test compares both. Log-probabilities are summed in float64, without a length penalty.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from capprune.models.devices import precise
 from capprune.models.family import Decoder, Tensors
 from capprune_runtime.bundle.vocabulary import END, PAD, START, UNKNOWN
 
-SUPPRESSED = (PAD, START, UNKNOWN)  # ids that a caption never shows
+SUPPRESSED = (PAD, START, UNKNOWN)  # ids that never occur in a caption
 
 
 class Captions(NamedTuple):
-    """What a search found for P photos."""
+    """Results of a search for P photos."""
 
     tokens: list[tuple[int, ...]]  # without `<start>` and `<end>`
-    log_probabilities: list[float]  # summed, `<end>` included
+    log_probabilities: list[float]  # sum over the tokens and `<end>`
 
 
 def log_probabilities(scores: Tensor) -> Tensor:
-    """Float64 (on Apple's GPUs float32) log-softmax of raw scores `(B, V)`, suppressed ids at minus infinity."""
+    """Return the log-softmax of raw scores `(B, V)` in float64 (float32 on Apple's GPUs), with suppressed ids at -inf."""
     wide = scores.to(precise(scores.device), copy=True)
     wide[:, list(SUPPRESSED)] = -torch.inf
     return torch.log_softmax(wide, -1)
 
 
 class Walk:
-    """A decoder on its way through captions, many hypotheses at once: the one loop over `step` outside of training.
+    """Runs a decoder word by word for many hypotheses: the only loop over `step` outside of training.
 
     Args:
         decoder: The decoder.
-        encoded: What its `encode` returned for P photos.
-        copies: Hypotheses of each photo.
+        encoded: Result of its `encode` for P photos.
+        copies: Number of hypotheses per photo.
     """
 
     def __init__(self, decoder: Decoder, encoded: tuple[Tensors, Tensors], copies: int = 1) -> None:
@@ -48,7 +48,7 @@ class Walk:
         self._position = 0
 
     def step(self, token: Tensor) -> Tensor:
-        """Return the raw scores `(B, V)` of what follows the tokens `(B,)`."""
+        """Return the raw scores `(B, V)` of the words after the tokens `(B,)`."""
         position = self._decoder.position_at(self._position, token)
         found = self._decoder.step(token, self._state, self._held, position)
         self._state = self._decoder.advance(self._state, found, self._position)
@@ -56,49 +56,49 @@ class Walk:
         return found.scores
 
     def choose(self, rows: Tensor) -> None:
-        """Go on with these hypotheses `(B,)`, by their number."""
+        """Continue with these hypotheses `(B,)`, given by index."""
         self._state = {name: part[rows] for name, part in self._state.items()}
 
 
 def photos_of(encoded: tuple[Tensors, Tensors]) -> int:
-    """Return P, for how many photos this was encoded."""
+    """Return P, the number of encoded photos."""
     held, first = encoded
     return len(next(iter((*held.values(), *first.values()))))
 
 
 def device_of(encoded: tuple[Tensors, Tensors]) -> torch.device:
-    """Return where this was encoded."""
+    """Return the device of the encoded photos."""
     held, first = encoded
     return next(iter((*held.values(), *first.values()))).device
 
 
 @torch.inference_mode()
 def greedy(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int) -> Captions:
-    """Take the likeliest word at every step, for every photo of `encoded`."""
+    """Take the most likely word at every step, for every photo of `encoded`."""
     return beam(decoder, encoded, max_tokens, width=1)
 
 
 @torch.inference_mode()
 def beam(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int, width: int = 3) -> Captions:
-    """Keep the `width` best hypotheses of every photo; finished ones stay with their score frozen.
+    """Keep the `width` best hypotheses of every photo; the scores of finished ones are frozen.
 
     Args:
-        decoder: In evaluation mode.
-        encoded: What its `encode` returned for P photos.
-        max_tokens: The longest caption, in words.
-        width: K hypotheses; 1 is greedy search.
+        decoder: The decoder, in evaluation mode.
+        encoded: Result of its `encode` for P photos.
+        max_tokens: The longest caption, in tokens.
+        width: K, the beam width; 1 is greedy search.
     """
     walk = Walk(decoder, encoded, width)
     photos, vocabulary, device = walk.photos, decoder.vocabulary, walk.device
     total = torch.full((photos, width), -torch.inf, dtype=precise(device), device=device)
-    total[:, 0] = 0.0  # the first step expands one hypothesis only
+    total[:, 0] = 0.0  # the first step expands only one hypothesis
     finished = torch.zeros(photos, width, dtype=torch.bool, device=device)
     words = torch.full((photos, width, max_tokens), END, device=device)
     token = torch.full((photos * width,), START, device=device)
     for t in range(max_tokens):
         following = log_probabilities(walk.step(token)).view(photos, width, vocabulary)
         following[finished] = -torch.inf
-        following[..., END].masked_fill_(finished, 0.0)  # a finished hypothesis continues as itself
+        following[..., END].masked_fill_(finished, 0.0)  # a finished hypothesis continues unchanged
         total, choice = _best(total.unsqueeze(-1) + following, width)
         parent, token_grid = choice // vocabulary, choice % vocabulary  # (P, K) each
         words = words.gather(1, parent.unsqueeze(-1).expand_as(words))
@@ -116,10 +116,10 @@ def beam(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int, wi
 
 
 def _best(candidates: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The `width` best of `(P, K, V)` candidates: scores and flat indices `(P, width)`, ties to the lower index."""
+    """Return scores and flat indices `(P, width)` of the best `(P, K, V)` candidates; ties go to the lower index."""
     left = candidates.flatten(1).clone()
     scores, indices = [], []
-    for _ in range(width):  # argmax finds the first of equals, topk finds any
+    for _ in range(width):  # argmax returns the first of equal values, topk any
         index = left.argmax(1, keepdim=True)
         scores.append(left.gather(1, index))
         indices.append(index)

@@ -1,7 +1,7 @@
-"""Show-Tell: an LSTM that sees the photo once, through its first state. No attention.
+"""Show-Tell: an LSTM whose initial state is computed from the photo, without attention.
 
-After Vinyals et al., "Show and Tell" (2015). The photo enters as the first state, not as a first word: Tanti et al., "Where to
-put the image in an image caption generator" (2018), measure both as equally good, and a projection to the state is smaller than
+After Vinyals et al., "Show and Tell" (2015). The photo sets the initial state and is not the first word. Tanti et al., "Where to
+put the image in an image caption generator" (2018), found both equally good, and a projection to the state is smaller than
 a second use of the recurrent matrix in `encode`.
 
 Shapes: P photos, B captions, R regions, F feature channels, T words, E embedding, H hidden, V vocabulary.
@@ -34,7 +34,7 @@ class ShowTellDropout(DropoutConfig):
 
 
 class ShowTellConfig(DecoderConfig):
-    """The sizes of a Show-Tell decoder."""
+    """Sizes of a Show-Tell decoder."""
 
     family: Literal["show_tell"] = "show_tell"
     embedding: int = Field(default=256, ge=1, le=MOST_UNITS, description="size of a word vector")
@@ -43,7 +43,7 @@ class ShowTellConfig(DecoderConfig):
 
 
 class ShowTell(Decoder):
-    """An LSTM language model that starts from the photo."""
+    """An LSTM language model with an initial state from the photo."""
 
     Config: ClassVar[type[DecoderConfig]] = ShowTellConfig
     supports_padding: ClassVar[bool] = True
@@ -77,7 +77,7 @@ class ShowTell(Decoder):
         return "LSTM without attention"
 
     def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
-        """See `Decoder.encode`: h and c, each `(P, H)`, of the mean of the regions."""
+        """See `Decoder.encode`; returns h and c, each `(P, H)`, from the mean of the regions."""
         h, c = torch.tanh(self.initial(mean_region(features, self.present_in(features, present)))).chunk(2, -1)
         return {}, {"h": h, "c": c}
 

@@ -1,7 +1,7 @@
-"""The Soft-Attention decoder: one explicit `encode`, one explicit `step`, all state passed in and out.
+"""The Soft-Attention decoder.
 
 After Xu et al., "Show, Attend and Tell" (2015), in the form that the pruning papers train (Tan, Chan, Chuah, 2019):
-additive attention over keys and values that are projected once a photo, the initial state from the pooled features,
+additive attention over keys and values that are projected once per photo, an initial state from the pooled features, and
 the context vector joined to the word embedding. `scores` is the same computation over whole captions at once.
 
 Shapes: B captions, P photos, R regions, F feature channels, T words, E embedding, H hidden, A attention, C context,
@@ -40,7 +40,7 @@ class SoftAttentionDropout(DropoutConfig):
 
 
 class SoftAttentionConfig(DecoderConfig):
-    """The sizes of a Soft-Attention decoder."""
+    """Sizes of a Soft-Attention decoder."""
 
     family: Literal["soft_attention"] = "soft_attention"
     cell: Literal["lstm", "gru"] = Field(default="lstm", description="recurrent cell")
@@ -101,16 +101,16 @@ class SoftAttention(Decoder):
         return ("h", "c") if self.shape.cell == "lstm" else ("h",)
 
     def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
-        """See `Decoder.encode`: keys `(P, R, A)` and values `(P, R, C)`; h `(P, H)`, and an LSTM's c, which is zero."""
+        """See `Decoder.encode`; returns keys `(P, R, A)`, values `(P, R, C)`, h `(P, H)`, and for an LSTM a zero c."""
         held = {"keys": self.key(features), "values": self.value(features)}
         h = self.initial(features.mean(1))
         return held, {"h": h, "c": torch.zeros_like(h)} if self.shape.cell == "lstm" else {"h": h}
 
     def attend(self, h: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at the photo.
+        """Attend to the photo.
 
         Args:
-            h: `(P * n, H)`: n captions for each photo, those of a photo side by side.
+            h: `(P * n, H)` for n captions of each photo, which are adjacent.
             keys: `(P, R, A)`.
             values: `(P, R, C)`.
 
@@ -124,10 +124,10 @@ class SoftAttention(Decoder):
         return context.flatten(0, 1), attention.view(-1, regions)
 
     def attend_singly(self, h: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """`attend` for one caption a photo, P = B, in elementwise operators.
+        """Compute `attend` for one caption per photo, P = B, with elementwise operators.
 
-        What is exported. The products of `attend` have one row here, and XNNPACK takes these operators in half their time,
-        in one piece with what stands around them.
+        This form is exported. The products of `attend` have one row here. XNNPACK computes these operators in half the time,
+        in one partition with their neighbours.
 
         Args:
             h: `(B, H)`.
@@ -145,14 +145,14 @@ class SoftAttention(Decoder):
     def step(self, token: Tensor, state: Tensors, held: Tensors, position: Tensor | None = None) -> Step:
         """See `Decoder.step`."""
         h, keys, values = state["h"], held["keys"], held["values"]
-        attend = self.attend_singly if keys.shape[0] == h.shape[0] else self.attend  # no len(): it fixes B
+        attend = self.attend_singly if keys.shape[0] == h.shape[0] else self.attend  # not len(), which would fix B
         context, attention = attend(h, keys, values)
         word = self.rnn_dropout(self.embedding(token))
         state = self._recur(torch.cat([word, context], -1), state)
         return Step(self.output(self.rnn_dropout(state["h"])), state, attention)
 
     def scores(self, features: Tensor, inputs: Tensor, targets: Tensor, present: Tensor | None = None) -> Tensor:
-        """See `Decoder.scores`; the recurrence over whole captions is one node of autograd's graph."""
+        """See `Decoder.scores`; computes the recurrence over whole captions as one node of autograd's graph."""
         held, first = self.encode(features)
         keys, values, h = held["keys"], held["values"], first["h"]
         captions = len(inputs) // len(features)
@@ -161,7 +161,7 @@ class SoftAttention(Decoder):
         dropped = self.attention_dropout(all_kept) if self.training and self.attention_dropout.p else None
         hidden = recur(words, keys, values, h.repeat_interleave(captions, 0), dropped, self._weights())
         spoken = targets >= 0
-        kept = self.rnn_dropout(hidden.transpose(0, 1)[spoken])  # (words, H): padding costs no output layer
+        kept = self.rnn_dropout(hidden.transpose(0, 1)[spoken])  # (words, H): padding skips the output layer
         filled = nn.functional.pad(kept, (0, 0, 0, -len(kept) % ROWS))
         scores: Tensor = self.output(filled)
         return scores[: len(kept)]
@@ -174,7 +174,7 @@ class SoftAttention(Decoder):
 
     def _recur(self, x: Tensor, state: Tensors) -> dict[str, Tensor]:
         h = state["h"]
-        gates = wide(self.rnn(torch.cat([x, h], -1)))  # what products are not made of stays float32
+        gates = wide(self.rnn(torch.cat([x, h], -1)))  # only products use the narrow type
         if self.shape.cell == "lstm":
             h, c = lstm(gates, state["c"])
             return {"h": h.to(x.dtype), "c": c}

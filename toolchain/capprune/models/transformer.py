@@ -1,6 +1,6 @@
 """Parts of decoders with multi-head attention: sizes, normalisation, attention, and the layer parts that read the photo.
 
-Everything is written in the operators that the runtimes of an export allow. A single query has a form of its own: products
+The code uses only operators that the runtimes of an export support. A single query has a separate form, because products
 with one row are slower there than elementwise operators.
 
 Shapes: P photos, n captions of each, B = P n, N queries, M keys, R regions, T words, D width, H heads, V vocabulary.
@@ -24,8 +24,8 @@ from capprune.models.chance import Dropout
 from capprune.models.family import Tensors
 from capprune_runtime.bundle.interface import TensorSpec
 
-HIDDEN = -1e9  # added to a score that softmax then makes exactly 0; weights of a file must be finite
-WAVE = 10_000.0  # the longest wave of the table of positions, over 2 pi (Vaswani et al., 2017)
+HIDDEN = -1e9  # added to masked scores, so that softmax gives exactly 0; weights in a file must be finite
+WAVE = 10_000.0  # the longest wave of the position table, divided by 2 pi (Vaswani et al., 2017)
 ROWS = 64  # a batch's words are filled up to a multiple of this: products of a shape that is new are slow to start
 
 
@@ -39,7 +39,7 @@ class TransformerDropout(DropoutConfig):
 
 
 class TransformerConfig(DecoderConfig):
-    """The sizes that all families here share."""
+    """Sizes shared by all transformer families."""
 
     width: int = Field(default=256, ge=2, le=MOST_UNITS, description="size of a token's representation")
     feed_forward: int = Field(
@@ -51,12 +51,12 @@ class TransformerConfig(DecoderConfig):
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
 
 
 def normalised(x: Tensor, epsilon: float = 1e-5) -> Tensor:
-    """Return x `(..., D)` with mean 0 and variance 1 over the last axis."""
+    """Normalise x `(..., D)` to mean 0 and variance 1 over the last axis."""
     x = wide(x)
     centred = x - x.mean(-1, keepdim=True)
     return centred / torch.sqrt((centred * centred).mean(-1, keepdim=True) + epsilon)
@@ -75,37 +75,37 @@ class Norm(nn.Module):
 
 
 class UnbiasedNorm(Norm):
-    """Layer normalisation by the unbiased standard deviation, as the reference implementation of ORT has it."""
+    """Layer normalisation by the unbiased standard deviation, as in the reference implementation of ORT."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x `(..., D)`."""
         x = wide(x)
         centred = x - x.mean(-1, keepdim=True)
         variance = (centred * centred).sum(-1, keepdim=True) * (1 / (x.shape[-1] - 1))
-        # 1e-12 changes nothing but the gradient at 0, which a region without any weight left would make NaN
+        # 1e-12 avoids a NaN gradient at 0, for regions whose weights are all pruned, and changes nothing else
         return centred / (torch.sqrt(variance + 1e-12) + 1e-6) * self.weight + self.bias
 
 
 def in_heads(x: Tensor, heads: int) -> Tensor:
-    """`(B, N, D)` → `(B, H, N, D / H)`."""
+    """Split `(B, N, D)` into heads `(B, H, N, D / H)`."""
     return x.reshape(-1, x.shape[1], heads, x.shape[2] // heads).transpose(1, 2)
 
 
 def attend(
     query: Tensor, keys: Tensor, values: Tensor, heads: int, bias: Tensor | None = None, dropout: Dropout | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Scaled dot-product attention of many queries.
+    """Compute scaled dot-product attention of many queries.
 
     Args:
         query: `(B, N, D)`.
         keys: `(B, M, D)`.
         values: `(B, M, D)`.
         heads: H.
-        bias: Added to the scores, of a shape that broadcasts to `(B, H, N, M)`.
+        bias: Added to the scores; broadcasts to `(B, H, N, M)`.
         dropout: Dropout rate of the attention weights.
 
     Returns:
-        What the heads read, `(B, N, D)`, and their weights, `(B, H, N, M)`.
+        The output of the heads, `(B, N, D)`, and their weights, `(B, H, N, M)`.
     """
     scale = 1 / math.sqrt(query.shape[-1] // heads)
     scores = wide(torch.matmul(in_heads(query, heads), in_heads(keys, heads).transpose(2, 3))) * scale
@@ -118,7 +118,7 @@ def attend(
 def attend_once(
     query: Tensor, keys: Tensor, values: Tensor, heads: int, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`attend` for one query each, in elementwise operators.
+    """Compute `attend` for a single query with elementwise operators.
 
     Args:
         query: `(B, D)`.
@@ -128,7 +128,7 @@ def attend_once(
         bias: `(1, M)`.
 
     Returns:
-        What the heads read, `(B, D)`, and their mean weights, `(B, M)`.
+        The output of the heads, `(B, D)`, and their mean weights, `(B, M)`.
     """
     count, width = keys.shape[1], query.shape[1]
     size = width // heads
@@ -142,9 +142,9 @@ def attend_once(
 
 
 class SeeingLayer(nn.Module):
-    """The parts of a decoder's layer that all families here share: attention over the photo and a feed-forward network.
+    """Base of decoder layers: attention over the photo and a feed-forward network.
 
-    Both are normalised before and added to what goes in.
+    Both are residual branches with pre-normalisation.
 
     Args:
         width: D.
@@ -196,17 +196,17 @@ class SeeingLayer(nn.Module):
 
 
 def photo_names(layer: int) -> tuple[str, str]:
-    """Return what the keys and the values of a layer are called among the tensors that are held for a photo."""
+    """Return the names of a layer's keys and values among the held tensors of a photo."""
     return f"photo_keys_{layer}", f"photo_values_{layer}"
 
 
 def photo_specs(layers: int, regions: int, width: int) -> dict[str, TensorSpec]:
-    """Return the shapes of what is held for a photo."""
+    """Return the shapes of the held tensors of a photo."""
     return {name: TensorSpec((regions, width)) for layer in range(layers) for name in photo_names(layer)}
 
 
 def photo_tensors(layers: Iterable[nn.Module], seen: Tensor) -> dict[str, Tensor]:
-    """Return what is held for a photo: for every layer the keys and the values `(P, R, D)` of the regions that it sees."""
+    """Return the held tensors of a photo: keys and values `(P, R, D)` of the regions, for every layer."""
     held = {}
     for number, layer in enumerate(layers):
         assert isinstance(layer, SeeingLayer)
@@ -216,25 +216,25 @@ def photo_tensors(layers: Iterable[nn.Module], seen: Tensor) -> dict[str, Tensor
 
 
 def of_layer(held: Tensors, layer: int) -> tuple[Tensor, Tensor]:
-    """Return the keys and the values of a layer out of what is held for a photo."""
+    """Return the keys and values of a layer from the held tensors of a photo."""
     keys, values = photo_names(layer)
     return held[keys], held[values]
 
 
 def sinusoids(count: int, width: int, wave: float = WAVE) -> Tensor:
-    """Return the table of positions `(count, width)`: sine and cosine side by side, of waves of growing length."""
+    """Return the position table `(count, width)`: alternating sines and cosines of waves of increasing length."""
     frequencies = wave ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     angles = torch.arange(count, dtype=torch.float64)[:, None] * frequencies
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width].float()
 
 
 def spoken_scores(output: nn.Linear, x: Tensor, spoken: Tensor) -> Tensor:
-    """Return the scores `(words, V)` of the words that count.
+    """Return the scores `(words, V)` of the words that are not padding.
 
     Args:
         output: The output layer.
         x: `(B, T, D)`.
-        spoken: `(B, T)`, whether a word counts: padding costs no output layer.
+        spoken: `(B, T)`, False for padding, which skips the output layer.
     """
     kept = x[spoken]
     filled = nn.functional.pad(kept, (0, 0, 0, -len(kept) % ROWS))

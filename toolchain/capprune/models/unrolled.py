@@ -1,10 +1,10 @@
-"""Linear layers that a recurrent decoder applies at every word: what does not wait for the word before is multiplied at once.
+"""Linear layers of a recurrent decoder over whole captions; parts that do not depend on earlier words are one product.
 
-A layer reads the word, what is seen of the photo, and the state. The words of a whole caption are known in training, so their
-part is one product before the first word; the gradients of the weight and of the words are one product each after the last.
-In between, a word costs one product of few rows each way, with the weight laid out once a batch as that product wants it.
+A layer reads the word, the attended context, and the state. In training, the words of a caption are known, so their part is
+one product before the first word. The gradients of the weight and of the words are one product each after the last. In
+between, each word needs one product of few rows per direction, with a weight that is packed once per batch.
 
-Shapes: T words, B captions, E embedding, K what is seen and the state side by side, N outputs.
+Shapes: T words, B captions, E embedding, K context and state joined, N outputs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Product = Callable[[Tensor], Tensor]
 
 
 def product(weight: Tensor, rows: int) -> Product:
-    """x W^T of a weight `(N, K)` for many x `(B, K)`, one after the other.
+    """Return a function that computes x W^T of a weight `(N, K)` for many x `(B, K)`.
 
     Args:
-        weight: In the type of the products; must not change between them.
-        rows: B, for which the weight is laid out where the CPU's library can do that.
+        weight: The weight, in the type of the products; must not change between them.
+        rows: B, for which the weight is packed if the CPU's library supports it.
     """
-    # what torch's own compiler uses, and no promise: hence the second way
+    # used by torch's own compiler, but not a public API: hence the fallback
     laid_out = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
     fused = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     fits = on_cpu(weight) and weight.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -39,7 +39,7 @@ def product(weight: Tensor, rows: int) -> Product:
 
 
 class Unrolled:
-    """One layer over the words of one batch, forwards and then backwards.
+    """Forward and backward pass of one layer over the words of one batch.
 
     Args:
         weight: `(N, E + K)`.
@@ -52,18 +52,18 @@ class Unrolled:
         self._words = words
         self._weight_kind = weight.dtype
         self._of_words, self._inner = (part.to(kind).contiguous() for part in (weight[:, :width], weight[:, width:]))
-        # (T, B, N), of the words alone until `forward` adds the rest
+        # (T, B, N), the words' part until `forward` adds the rest
         self.sums = wide(F.linear(words, self._of_words, bias.to(kind)))
         self.inputs = words.new_empty(steps, rows, self._inner.shape[1])
         self._gradients = torch.empty_like(self.sums, dtype=kind)
         self._forth = product(self._inner, rows)
 
     def forward(self, t: int) -> Tensor:
-        """The sums `(B, N)` of word t from its `inputs`, which have to be there; a view of `sums`, to work on in place."""
+        """Return the sums `(B, N)` of word t from its `inputs`, which must be set: a view of `sums`, to change in place."""
         return self.sums[t].add_(self._forth(self.inputs[t]))
 
     def backward(self, t: int, gradient: Tensor) -> Tensor:
-        """The gradient of the inputs of word t `(B, K)` from that of its sums `(B, N)`."""
+        """Return the gradient of the inputs of word t, `(B, K)`, from that of its sums `(B, N)`."""
         return wide(self._gradients[t].copy_(gradient) @ self._inner)
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,8 +1,8 @@
-"""Up-Down: one LSTM looks, a second one speaks.
+"""Up-Down: an attention LSTM and a language LSTM.
 
 After Anderson et al., "Bottom-Up and Top-Down Attention" (2018), in the form that the pruning papers train (Tan, Chan, Chuah,
-2019). It takes the features of a grid or of regions that a detector found, of which a photo may have fewer than R. What the
-first LSTM reads of the mean region does not change from word to word, so `encode` multiplies it once per photo.
+2019). It takes the features of a grid, or of detected regions, of which a photo may have fewer than R. The first LSTM's input
+from the mean region is the same for every word, so `encode` computes its product once per photo.
 
 Shapes: P photos, B captions, R regions, F feature channels, E embedding, H hidden, A attention, V vocabulary.
 """
@@ -25,7 +25,7 @@ from capprune.models.chance import Dropout
 from capprune.models.family import Decoder, Role, Step, Tensors, mean_region, spread
 from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
 
-HIDDEN_SCORE = 1e4  # taken from the score of a filler: its share of the attention is exactly 0 in float32
+HIDDEN_SCORE = 1e4  # subtracted from the score of padding, so that its attention is exactly 0 in float32
 
 
 class UpDownDropout(DropoutConfig):
@@ -37,7 +37,7 @@ class UpDownDropout(DropoutConfig):
 
 
 class UpDownConfig(DecoderConfig):
-    """The sizes of an Up-Down decoder."""
+    """Sizes of an Up-Down decoder."""
 
     family: Literal["up_down"] = "up_down"
     embedding: int = Field(default=256, ge=1, le=MOST_UNITS, description="size of a word vector")
@@ -62,7 +62,7 @@ class UpDown(Decoder):
         self.mean = nn.Linear(features, hidden)
         self.region = nn.Linear(features, hidden)
         self.key = nn.Linear(hidden, config.attention)
-        self.seen = nn.Linear(hidden, 4 * hidden, bias=False)  # what the first LSTM reads of the mean region
+        self.seen = nn.Linear(hidden, 4 * hidden, bias=False)  # input of the first LSTM from the mean region
         self.looking = nn.Linear(hidden + config.embedding + hidden, 4 * hidden)  # reads h2, the word, h1
         self.query = nn.Linear(hidden, config.attention)
         self.score = nn.Linear(config.attention, 1, bias=False)
@@ -98,7 +98,7 @@ class UpDown(Decoder):
         return "Up-Down, two LSTMs with soft attention"
 
     def encode(self, features: Tensor, present: Tensor | None = None) -> tuple[Tensors, Tensors]:
-        """See `Decoder.encode`: keys `(P, R, A)`, values `(P, R, H)`, seen `(P, 4H)`, fillers `(P, R)` where there are any."""
+        """See `Decoder.encode`; returns keys `(P, R, A)`, values `(P, R, H)`, seen `(P, 4H)`, and fillers `(P, R)` if padded."""
         present = self.present_in(features, present)
         values = self.region_dropout(torch.relu(self.region(features)))
         mean = self.region_dropout(torch.relu(self.mean(mean_region(features, present))))
@@ -112,7 +112,7 @@ class UpDown(Decoder):
         word = self.word_dropout(torch.relu(self.embedding(token)))  # (B, E)
         gates = self.looking(torch.cat([state["h2"], word, state["h1"]], -1)) + spread(
             held["seen"], token.shape[0]
-        )  # no len(): it fixes B
+        )  # not len(), which would fix B
         h1, c1 = lstm(gates, state["c1"])
         query = self.query(h1)
         context, attention = attend(query, held["keys"], held["values"], self.score.weight, held.get("fillers"))
