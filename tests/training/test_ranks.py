@@ -2,72 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_training as tiny
+import torch
+from rank_processes import assert_equal_runs, ended, start
 
+from capprune.models.search import greedy
 from capprune.training.batches import parts_of
-from capprune.training.run import BEST, LAST, STATE, read_checkpoint, read_metrics
+from capprune.training.outcome import Split
+from capprune.training.run import BEST, LAST, STATE, load_teacher, read_checkpoint
 
-TOLERANCE = 1e-4  # relative, of losses: float32 sums in another order, over some hundred steps
 UNEVEN = "training.photos_per_batch=23"  # the second batch of an epoch has one photo
 SPARSE = (*tiny.SPARSE, "training.epochs=60", UNEVEN)
 QUIET = "decoder.dropout={rnn: 0.0, attention: 0.0}"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def start(
-    folder: Path, overrides: tuple[str, ...], world: int = 2, moment: tuple[str, str] = ("SIGTERM", "-1")
-) -> list:
-    """The processes of one training; the signal is for the first of them."""
-    shared = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    found = []
-    for rank in range(world):
-        own = {**shared, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": 1}
-        command = [
-            sys.executable,
-            tiny.__file__,
-            str(folder),
-            ",".join(overrides),
-            *(moment if rank == 0 else ("SIGTERM", "-1")),
-        ]
-        environment = {**os.environ, **{name: str(value) for name, value in own.items()}}
-        found.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    return found
-
-
-def ended(processes: list) -> list[tuple[int, str]]:
-    told = [process.communicate(timeout=240)[1] for process in processes]
-    return [(process.returncode, words) for process, words in zip(processes, told, strict=True)]
-
-
-def losses(folder: Path) -> list[float]:
-    return [float(str(value)) for line in read_metrics(folder) for key, value in line.items() if key.endswith("loss")]
-
-
-def assert_equal_runs(first: Path, second: Path) -> None:
-    np.testing.assert_allclose(losses(first), losses(second), rtol=TOLERANCE)
-    lines = [[line for line in read_metrics(folder) if "cider" in line] for folder in (first, second)]
-    assert [line["cider"] for line in lines[0]] == [line["cider"] for line in lines[1]]
-    assert read_checkpoint(first / BEST).facts == read_checkpoint(second / BEST).facts  # sparsity among them
-    one, other = (read_checkpoint(folder / LAST).tensors for folder in (first, second))
-    assert all(np.allclose(one[name], other[name], rtol=1e-2, atol=1e-4) for name in one)
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +31,25 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_two_processes_train_what_one_trains_in_two_parts(two: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run of one process, each batch in two parts."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    tiny.trainer(folder, *SPARSE, "training.accumulate=2").run()
+    return folder
+
+
+def captions(folder: Path, photos: Split) -> list[tuple[int, ...]]:
+    """Greedy captions of a run's best checkpoint."""
+    decoder = load_teacher(folder, tiny.VOCABULARY, tiny.FEATURES)
+    features = torch.from_numpy(photos.features[np.arange(len(photos.names))]).float()
+    with torch.inference_mode():
+        return greedy(decoder, decoder.encode(features), 6).tokens
+
+
+def test_two_processes_train_what_one_trains_in_two_parts(two: Path, one: Path) -> None:
     """With dropout and sampled masks: noise belongs to a part of a batch, not to a process."""
-    tiny.trainer(tmp_path / "one", *SPARSE, "training.accumulate=2").run()
-    assert_equal_runs(tmp_path / "one", two)
+    assert_equal_runs(one, two)
 
 
 @pytest.mark.slow
@@ -89,6 +57,12 @@ def test_two_processes_without_dropout_train_what_one_trains(tmp_path: Path) -> 
     assert ended(start(tmp_path / "two", (*SPARSE, QUIET))) == [(0, "")] * 2
     tiny.trainer(tmp_path / "one", *SPARSE, QUIET).run()
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
+
+
+def test_two_processes_caption_100_new_photos_as_one(two: Path, one: Path) -> None:
+    said = [captions(folder, tiny.split(7, 100)) for folder in (one, two)]
+    assert sum(first == second for first, second in zip(*said, strict=True)) >= 95
+    assert len(set(said[0])) > len(tiny.COLOURS)  # the captions depend on the photos
 
 
 def test_signal_to_one_process_stops_both_with_one_state_and_they_go_on(two: Path, tmp_path: Path) -> None:
