@@ -20,7 +20,8 @@ from capprune.data.photos import open_photos
 from capprune.data.shards.make import ShardSettings, shard_photos
 from capprune.data.shards.place import ShardPlace
 from capprune.data.shards.reader import ShardPhotos
-from capprune.training.outcome import Progress, Split
+from capprune.training.launch import Place
+from capprune.training.outcome import Progress
 from capprune.training.run import BEST, LAST
 from capprune.training.streamed import ShardBatches, ShardCaptions, ShardNames, ShardTable, Skipped
 from capprune_runtime.errors import DataError, PhotoError
@@ -31,11 +32,7 @@ SIZE = 5  # photos of a batch
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The features and captions of the tiny world, five photos a shard."""
-    train = tiny.split(1)
-    texts = [[tiny.VOCABULARY.caption(ids) for ids in own] for own in train.captions]
-    features = {"train": train.features[np.arange(COUNT)]}
-    return tiny_shards.feature_shards(tmp_path_factory.mktemp("drawn") / "x", features, {"train": texts}, per_shard=5)
+    return tiny.shards_of_the_world(tmp_path_factory.mktemp("drawn") / "x")
 
 
 def opened(shards: Path, *, limit: int | None = None) -> ShardPhotos:
@@ -85,13 +82,17 @@ def test_an_epoch_continues_from_any_batch(shards: Path, first: int) -> None:
         assert np.array_equal(one.photos, other.photos) and np.array_equal(one.inputs, other.inputs)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_out_every_batch(shards: Path, world: int) -> None:
-    alone = numbers(batches(shards))
-    shares = [numbers(batches(shards, rank=rank, world=world)) for rank in range(world)]
-    assert len({len(share) for share in shares}) == 1
-    for number, batch in enumerate(alone):
-        assert Counter(chain(*(share[number] for share in shares))) == Counter(batch)
+def test_ranks_make_the_same_batches_and_share_out_the_reading(shards: Path, world: int, parts: int) -> None:
+    alone, read = list(batches(shards).epoch(0)), Counter[int]()
+    for rank in range(world):
+        own = batches(shards, place=Place(rank, world, rank, world), parts=parts)
+        own._table.ahead = read.update  # type: ignore[method-assign]
+        own._table.problem = lambda photo: None  # type: ignore[method-assign]
+        for one, other in zip(alone, own.epoch(0), strict=True):
+            assert np.array_equal(one.photos, other.photos) and np.array_equal(one.targets, other.targets)
+    assert read == Counter(range(COUNT))
 
 
 def test_batches_hold_the_captions_of_their_photos(shards: Path) -> None:
@@ -107,14 +108,6 @@ def test_only_photos_of_a_window_stand_beside_each_other(shards: Path) -> None:
         assert max(places) - min(places) < 5 + 4  # a window is full with its last shard
 
 
-def split_of(shards: Path) -> Split:
-    photos = opened(shards)
-    table = ShardTable(photos, size=None, stored=photos.place.index.encoder.shape)  # type: ignore[union-attr]
-    captions = ShardCaptions(photos, tiny.ids)
-    source = ShardBatches(photos, captions, table, photos_per_batch=SIZE, shuffle_photos=8, seed=3)
-    return Split(ShardNames(photos), table, captions, batches=source)
-
-
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -123,15 +116,16 @@ def digest(path: Path) -> str:
 def test_interrupted_training_ends_with_the_bytes_of_an_undisturbed_one(
     shards: Path, tmp_path: Path, step: int
 ) -> None:
-    tiny.trainer(tmp_path / "whole", train=split_of(shards)).run()
+    streamed = f"data.shards={shards}", "data.shuffle_photos=8"
+    tiny.trainer(tmp_path / "whole", *streamed).run()
 
     def stop(progress: Progress) -> None:
         if progress.cider is None and progress.step == step:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        tiny.trainer(tmp_path / "cut", train=split_of(shards), report=stop).run()
-    tiny.trainer(tmp_path / "cut", train=split_of(shards)).run()
+        tiny.trainer(tmp_path / "cut", *streamed, report=stop).run()
+    tiny.trainer(tmp_path / "cut", *streamed).run()
     for name in (BEST, LAST):
         assert digest(tmp_path / "cut" / name) == digest(tmp_path / "whole" / name)
 

@@ -22,10 +22,13 @@ import torch
 
 from capprune.config.reading import parse_config
 from capprune.config.run import RunConfig
+from capprune.data.shards.place import ShardPlace
+from capprune.data.shards.reader import ShardPhotos
 from capprune.training.batches import Batches
-from capprune.training.launch import place_of
+from capprune.training.launch import Place, place_of
 from capprune.training.loop import Trainer
 from capprune.training.outcome import Progress, Report, Split
+from capprune.training.streamed import ShardBatches, ShardCaptions, ShardNames, ShardTable
 from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, Vocabulary
 from capprune_runtime.errors import CapPruneError
 
@@ -71,6 +74,49 @@ def ids(caption: str) -> tuple[int, ...]:
     return tuple(VOCABULARY.id(word) for word in caption.split())
 
 
+def shards_of_the_world(out: Path) -> Path:
+    """The features and captions of the training photos, five photos a shard."""
+    import tiny_shards  # not on the path of this program
+
+    train = split(1)
+    texts = [[VOCABULARY.caption(ids) for ids in own] for own in train.captions]
+    features = {"train": train.features[np.arange(PHOTOS)]}
+    return tiny_shards.feature_shards(out, features, {"train": texts}, per_shard=5)
+
+
+class Recorded(ShardTable):
+    """Appends the numbers of the photos of each access to a file, if it has one."""
+
+    record: Path | None = None
+
+    def __getitem__(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        if self.record is not None:
+            with self.record.open("a") as file:
+                file.write(f"{np.asarray(photos).tolist()}\n")
+        return super().__getitem__(photos)
+
+
+def streamed(settings: RunConfig, place: Place, record: Path | None) -> Split:
+    """The training photos of a config with `data.shards`, as a process reads them."""
+    folder = Path(str(settings.data.shards))
+    source = ShardPlace(str(folder), folder / "cache")
+    photos = ShardPhotos(source, source.index.of_split("train"))
+    table = Recorded(photos, size=None, stored=source.index.encoder.shape)  # type: ignore[union-attr]
+    table.record = record
+    captions = ShardCaptions(photos, ids)
+    batches = ShardBatches(
+        photos,
+        captions,
+        table,
+        photos_per_batch=settings.training.photos_per_batch,
+        shuffle_photos=settings.data.shuffle_photos,
+        seed=settings.training.seed,
+        place=place,
+        parts=settings.training.accumulate,
+    )
+    return Split(ShardNames(photos), table, captions, batches=batches)
+
+
 def config(*overrides: str) -> RunConfig:
     return parse_config(TREE, overrides)
 
@@ -88,16 +134,17 @@ def share_right(validation: Split) -> Callable[[Mapping[str, str]], float]:
 
 
 def trainer(folder: Path, *overrides: str, report: Report | None = None, **changed: Any) -> Trainer:
-    """A trainer of this world; `changed` replaces arguments of `Trainer`."""
-    validation = split(2, 12)
+    """A trainer of this world; `changed` replaces arguments of `Trainer`, and `record` is a file for photos of shards."""
+    validation, settings = split(2, 12), config(*overrides)
+    place, record = changed.get("place") or Place(), changed.pop("record", None)
     arguments = {
         "vocabulary": VOCABULARY,
-        "train": split(1),
+        "train": split(1) if settings.data.shards is None else streamed(settings, place, record),
         "validation": validation,
         "quality": share_right(validation),
         "report": report,
     }
-    return Trainer(config(*overrides), folder, **{**arguments, **changed})
+    return Trainer(settings, folder, **{**arguments, **changed})
 
 
 def trainer_batches(photos_per_batch: int) -> Batches:
@@ -123,7 +170,8 @@ def main(folder: str, overrides: str, name: str, step: str) -> int:
     try:
         place = place_of(os.environ)
         given = re.split(r",(?=[a-z_.]+=)", overrides)
-        trainer(Path(folder), *given, report=report, note=print, place=place).run()
+        record = Path(f"{folder}.{place.rank}.photos")
+        trainer(Path(folder), *given, report=report, note=print, place=place, record=record).run()
     except KeyboardInterrupt:
         return 130
     except CapPruneError as error:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from capprune.training.launch import Place
 from capprune_runtime.bundle.vocabulary import END, START
 
 IGNORED = -1  # target after the end of a caption
@@ -118,7 +119,7 @@ def parts_of(batch: Batch, count: int) -> list[Batch | None]:
         return [batch]
     own = len(batch.inputs) // len(batch.photos)
     found: list[Batch | None] = []
-    for places in np.array_split(np.arange(len(batch.photos)), count):
+    for places in _places_of_parts(len(batch.photos), count):
         if not len(places):
             found.append(None)
             continue
@@ -126,6 +127,16 @@ def parts_of(batch: Batch, count: int) -> list[Batch | None]:
         length = int((batch.targets[rows] >= 0).sum(1).max())
         found.append(Batch(batch.photos[places], batch.inputs[rows, :length], batch.targets[rows, :length]))
     return found
+
+
+def share_of(photos: npt.NDArray[np.int64], place: Place, parts: int) -> npt.NDArray[np.int64]:
+    """Return the photos of a batch that one process computes, in `parts` parts; see `parts_of`."""
+    found = _places_of_parts(len(photos), parts * place.world)[place.rank * parts : (place.rank + 1) * parts]
+    return photos[np.concatenate(found)]
+
+
+def _places_of_parts(photos: int, count: int) -> list[npt.NDArray[np.int64]]:
+    return np.array_split(np.arange(photos), count)
 
 
 def with_captions(batch: Batch, more: Sequence[tuple[int, ...]]) -> Batch:

@@ -20,7 +20,7 @@ from capprune.models.search import greedy
 from capprune.pruning.blocks import Blocks
 from capprune.pruning.state import plain_state
 from capprune.pruning.supermask import Supermask
-from capprune.training.batches import Batches, BatchSource
+from capprune.training.batches import Batch, Batches, BatchSource
 from capprune.training.encoder import Sight
 from capprune.training.hardware import PRODUCTS
 from capprune.training.health import Moment, Sign, Watch, signs_of, validation_loss
@@ -49,6 +49,7 @@ from capprune.training.run import (
 from capprune.training.start import carried_encoder, make_pruner, read_parent
 from capprune.training.step import Stepper, make_optimiser
 from capprune_runtime.bundle.vocabulary import Vocabulary
+from capprune_runtime.errors import CapPruneError
 
 LOG_EVERY = 50  # steps between two lines of metrics.jsonl
 CAPTION_BATCH = 64  # photos per batch of captions in validation
@@ -210,8 +211,9 @@ class Trainer:
     def _run_epoch(self, epoch: int, first: int, stepper: Stepper, request: StopRequest) -> None:
         self._set_training(True)
         began, captions, timer = time.monotonic(), 0, Timer(self.config.training.save_interval)
-        for batch in self.batches.epoch(epoch, first):
-            if self._stops(request):  # before a step: after the last one the epoch must end first
+        batches = self.batches.epoch(epoch, first)
+        while (batch := self._next(batches, request)) is not None:
+            if request.signal is not None:  # before a step: after the last one the epoch must end first
                 self._save_state()
                 request.obey()
             loss, sparsity_loss = stepper.take(self.step, batch)
@@ -225,11 +227,16 @@ class Trainer:
             if self.report:
                 self.report(self._progress(epoch, loss, captions / (time.monotonic() - began), len(batch.inputs)))
 
-    def _stops(self, request: StopRequest) -> bool:
-        """Return whether any process received a stop signal; if so, all processes stop at the same step."""
-        asked = self.ranks.highest(request.signal or 0)
+    def _next(self, batches: Iterator[Batch], request: StopRequest) -> Batch | None:
+        """Return the next batch; None after the last. A stop signal or an error of any process stops all at one step."""
+        batch, error = None, None
+        try:
+            batch = next(batches, None)
+        except CapPruneError as raised:
+            error = raised
+        asked = self.ranks.agree(request.signal or 0, error)
         request.signal = request.signal or asked or None
-        return request.signal is not None
+        return batch
 
     def _log(self, epoch: int, loss: float, sparsity_loss: float) -> None:
         line = {"step": self.step, "epoch": epoch, "loss": loss, "learning_rate": self._learning_rate(self.step)}

@@ -25,6 +25,7 @@ from capprune.models.caption_model import CPU, BlockExtractor, FeatureExtractor,
 from capprune.training.caption_tokens import caption_tokens, token_notes
 from capprune.training.encoder import ChosenRows, InputTable
 from capprune.training.joined_tables import joined
+from capprune.training.launch import Place
 from capprune.training.outcome import Split
 from capprune.training.run import read_run
 from capprune.training.shard_data import read_shards
@@ -64,7 +65,9 @@ class Prepared:
     skipped: Callable[[], str | None] = lambda: None
 
 
-def prepare(config: RunConfig, *, cache: Path, bar: Bar, device: torch.device = CPU) -> Prepared:
+def prepare(
+    config: RunConfig, *, cache: Path, bar: Bar, device: torch.device = CPU, place: Place | None = None
+) -> Prepared:
     """Read captions, build the vocabulary, and compute the features that are not cached (pixels for a trained encoder).
 
     Args:
@@ -72,13 +75,14 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar, device: torch.device = 
         cache: Folder of all caches.
         bar: Makes a progress bar with a label.
         device: Device that computes the features.
+        place: Position of this process. From shards it reads the photos of its own share of each batch.
 
     Raises:
         UsageError: The data folder does not exist.
         DataError: A split is empty, captions name missing photos, or a photo cannot be read.
     """
     if config.data.shards is not None:
-        return _prepare_shards(config, cache, bar, device)
+        return _prepare_shards(config, cache, bar, device, place or Place())
     sources = load_sources(config.data)
     train, validation, notes = _chosen(config, sources)
     tokens = caption_tokens(config, texts := [text for part in train for text in part.texts()])
@@ -96,10 +100,10 @@ def prepare(config: RunConfig, *, cache: Path, bar: Bar, device: torch.device = 
     )
 
 
-def _prepare_shards(config: RunConfig, cache: Path, bar: Bar, device: torch.device) -> Prepared:
+def _prepare_shards(config: RunConfig, cache: Path, bar: Bar, device: torch.device, place: Place) -> Prepared:
     """Return the data of a run that reads photos from shards during training."""
     extractor, teacher = _extractor(config, device), _teacher(config, device)
-    found = read_shards(config, cache=cache, bar=bar, extractor=extractor, teacher=teacher)
+    found = read_shards(config, cache=cache, bar=bar, extractor=extractor, teacher=teacher, place=place)
     train, validation = found.train, found.validation
     return Prepared(
         Split(train.names, train.features, train.captions, train.taught, found.batches),

@@ -28,6 +28,7 @@ from capprune.training.pulse import Pulse, lost_error, name_of, open_store
 from capprune_runtime.errors import CapPruneError, error_from_json
 
 Value = TypeVar("Value")
+FAILED = 1 << 16  # above all numbers of signals
 
 
 class _Added(DDPStrategy):
@@ -121,6 +122,16 @@ class Ranks:
         number = torch.tensor(value, device=self.device)
         dist.all_reduce(number, dist.ReduceOp.MAX)
         return int(number)
+
+    def agree(self, value: int, error: CapPruneError | None) -> int:
+        """Return the highest value over all processes. An error of any process is raised in all of them."""
+        highest = self.highest(FAILED if error is not None else value)
+        if highest < FAILED:
+            return highest
+        told = self.gather(None if error is None else error.as_json())
+        if error is not None:
+            raise error
+        raise error_from_json(next(one for one in told if one is not None))
 
     def add(self, *tensors: Tensor) -> None:
         """Sum tensors of one type over all processes, in place."""

@@ -36,7 +36,7 @@ def train_run(config: RunConfig, out: Path, cache: Path | None = None, progress:
     place = place_of(os.environ)
     progress = progress if place.first else SILENT
     device = chosen_device(config.training, place)  # checked before minutes of feature computation
-    prepared = prepare(config, cache=cache or default_cache(), bar=progress.bar, device=device)
+    prepared = prepare(config, cache=cache or default_cache(), bar=progress.bar, device=device, place=place)
     for note in prepared.notes:
         progress.say(note)
     config = config.model_copy(update={"data": config.data.model_copy(update={"licence": prepared.licence})})

@@ -18,6 +18,7 @@ from capprune.data.words import require_readable
 from capprune.models.caption_model import FeatureExtractor
 from capprune.training.caption_tokens import caption_tokens, token_notes
 from capprune.training.encoder import ChosenRows, InputTable
+from capprune.training.launch import Place
 from capprune.training.streamed import (
     TOGETHER,
     Extractor,
@@ -70,7 +71,13 @@ class ShardRows:
 
 
 def read_shards(
-    config: RunConfig, *, cache: Path, bar: Bar, extractor: Extractor | None, teacher: FeatureExtractor | None
+    config: RunConfig,
+    *,
+    cache: Path,
+    bar: Bar,
+    extractor: Extractor | None,
+    teacher: FeatureExtractor | None,
+    place: Place,
 ) -> ShardData:
     """Open the shards of a config, and build the vocabulary from their rows.
 
@@ -80,6 +87,7 @@ def read_shards(
         bar: Makes a progress bar with a label.
         extractor: Computes the run's features; None if its encoder is trained from the first block on.
         teacher: Computes the teacher's features.
+        place: Position of this process.
 
     Raises:
         ConfigError: The run needs region features, or other features than the shards hold.
@@ -89,13 +97,13 @@ def read_shards(
     assert data.shards is not None
     if config.encoder.name == REGIONS:
         raise ConfigError("region features are read from a folder, not from shards", where="data.shards")
-    index = (place := ShardPlace(data.shards, cache)).index
+    index = (source := ShardPlace(data.shards, cache)).index
     if index.encoder is not None:
         require_encoder(index.encoder, extractor, data.shards)
         require_encoder(index.encoder, teacher or extractor, data.shards)
-    train = ShardPhotos(place, index.of_split("train"), data.limit)
+    train = ShardPhotos(source, index.of_split("train"), data.limit)
     fewest = min(config.training.validation_photos, data.limit or config.training.validation_photos)
-    validation = ShardPhotos(place, index.of_split("val"), fewest)
+    validation = ShardPhotos(source, index.of_split("val"), fewest)
     texts = ShardTexts(train)
     require_readable(texts, data.folder)
     tokens = caption_tokens(config, texts)
@@ -116,6 +124,8 @@ def read_shards(
         shuffle_photos=data.shuffle_photos,
         seed=config.training.seed,
         skipped=skipped if data.broken == "skip" else None,
+        place=place,
+        parts=config.training.accumulate,
     )
     shown_val, human = _validation(config, validation, cache, bar, extractor, table)
     ids = [[encode(text) for text in photo.captions] for photo in human]

@@ -23,7 +23,8 @@ from capprune.data.left_out import first_names
 from capprune.data.shards.index import EncoderFacts
 from capprune.data.shards.reader import ShardPhotos
 from capprune.models.caption_model import BlockExtractor, FeatureExtractor
-from capprune.training.batches import BUCKET_NOISE, Batch, padded
+from capprune.training.batches import BUCKET_NOISE, Batch, padded, share_of
+from capprune.training.launch import Place
 from capprune_runtime.errors import ConfigError, DataError, PhotoError
 from capprune_runtime.photo import decode_photo, resize
 
@@ -177,8 +178,8 @@ class ShardBatches:
         shuffle_photos: Number of photos from which batches are drawn. Whole shards are added until it is reached.
         seed: Seed of the order and of the choice of captions.
         skipped: Records photos that cannot be read; None raises at the first.
-        rank: Rank of this process.
-        world: Number of processes; each gets its own photos of every batch.
+        place: Position of this process. All processes get the same batches, and each reads the photos of its own share.
+        parts: Number of parts in which each process computes its share.
     """
 
     def __init__(
@@ -191,12 +192,12 @@ class ShardBatches:
         shuffle_photos: int,
         seed: int,
         skipped: Skipped | None = None,
-        rank: int = 0,
-        world: int = 1,
+        place: Place | None = None,
+        parts: int = 1,
     ) -> None:
         self._photos, self._captions, self._table = photos, captions, table
         self._size, self._window, self._seed, self._skipped = photos_per_batch, shuffle_photos, seed, skipped
-        self._rank, self._world = rank, world
+        self._place, self._parts = place or Place(), parts
         self.captions_per_photo = photos.captions_per_photo()
         photos.keep_open(2 * photos.shards_of(shuffle_photos) + 1)  # the shards of this window and of the one before
 
@@ -204,14 +205,13 @@ class ShardBatches:
         return -(-len(self._photos) // self._size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """Yield this rank's photos of the batches of an epoch, starting at batch `first`."""
+        """Yield the batches of an epoch, starting at batch `first`."""
         waiting: deque[npt.NDArray[np.int64]] = deque()
         for place, photos in enumerate(self.order(number, first)):
             if place < first:
                 continue
-            own = photos[self._rank :: self._world]
-            self._table.ahead(own)
-            waiting.append(own)
+            self._table.ahead(self._own(photos))
+            waiting.append(photos)
             if len(waiting) > AHEAD:
                 yield from self._ready(waiting.popleft(), number)
         while waiting:
@@ -246,13 +246,18 @@ class ShardBatches:
 
     def _ready(self, photos: npt.NDArray[np.int64], number: int) -> Iterator[Batch]:
         """Yield the batch of photos when they have been read."""
-        good = np.array([photo for photo in photos.tolist() if self._is_good(photo)], np.int64)
-        self._table.forget(photos[~np.isin(photos, good)])
+        broken = [photo for photo in self._own(photos).tolist() if not self._is_good(photo)]
+        self._table.forget(np.array(broken, np.int64))
+        good = photos[~np.isin(photos, broken)]
         if not len(good):
             raise DataError("no photo of a batch can be read", where=self._photos.folder, expected="at least one")
         chosen = [caption for photo in good.tolist() for caption in self._chosen(photo, number)]
         yield Batch(good, *padded(chosen))
         self._table.forget(good)
+
+    def _own(self, photos: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the photos of a batch that this process reads: all if broken ones are skipped, else its share."""
+        return photos if self._skipped is not None else share_of(photos, self._place, self._parts)
 
     def _is_good(self, photo: int) -> bool:
         error = self._table.problem(photo)
