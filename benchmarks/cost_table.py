@@ -1,13 +1,13 @@
-"""What a stored weight costs in time on this machine: the table of `pruning.step_us` and of `export --plan balanced`.
+"""Measure the time of a stored weight on this machine: the table of `pruning.step_us` and of `export --plan balanced`.
 
     python benchmarks/cost_table.py --out costs.json
     python benchmarks/cost_table.py --name x86-64 --out exporters/capprune_exporters/cost_tables/x86-64.json
 
-Products of one vector with matrices of several sizes and sparsities are timed in each form, one thread, and a line is
-fitted through the medians: so much for the call (dropped: a step is one call for all its products), for a row, for a stored
-weight. What is left of a whole step is fixed, or goes by the regions that are attended; those two come from the results of
-decoder_step.py on the same machine (`--step`).
-Needs no torch, only numpy and ai-edge-litert, so that it runs on a device as well.
+Products of one vector with matrices of several sizes and sparsities are timed in each form, with one thread. A linear model
+is fitted to the medians: a time per call (dropped, because a step is one call for all its products), per row, and per stored
+weight. The rest of a step is a fixed time and a time per attended region. Both come from the results of decoder_step.py on
+the same machine (`--step`).
+Needs only numpy and ai-edge-litert, so that it runs on a device as well.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMS = {
     "block_1x16_int8": ("int8", 16, SPARSE),
     "dense_int8": ("int8", 1, (1.0,)),
     "dense_float32": ("float32", 1, (1.0,)),
-}  # quantisation of the weights, size of the blocks that are kept together, shares of kept weights
+}  # quantisation of the weights, block size, shares of kept weights
 ROWS, COLUMNS = (512, 2048, 4096), (512, 1280)
 STEP = Path(__file__).parent / "results" / "decoder_step.json"
 
@@ -52,7 +52,7 @@ def points(form: str, seed: int = 8888) -> list[dict[str, float]]:
 
 
 def fit(found: list[dict[str, float]]) -> tuple[dict[str, float], float]:
-    """Return the line through the points by relative least squares, and its median relative error."""
+    """Fit a linear model to the points by relative least squares. Returns it with its median relative error."""
     us = np.array([point["us"] for point in found])
     terms = np.array([[1.0, point["rows"] / 1000, point["kept"] / 1000] for point in found])
     solved: NDArray[np.float64] = np.linalg.lstsq(terms / us[:, None], np.ones(len(us)), rcond=None)[0]
@@ -62,7 +62,7 @@ def fit(found: list[dict[str, float]]) -> tuple[dict[str, float], float]:
 
 
 def rest_of_step(document: dict[str, Any], products: dict[str, dict[str, float]]) -> tuple[float, float]:
-    """Return the time of a step besides its products: fixed microseconds, and nanoseconds a region and channel."""
+    """Return the time of a step besides its products: fixed microseconds, and nanoseconds per region and channel."""
     settings = document["settings"]
     width, hidden = settings["width"], settings["width"]
     block = products["block_1x16_int8"]
@@ -85,6 +85,7 @@ def _median(rows: list[dict[str, Any]]) -> float:
 
 
 def main() -> None:
+    """Measure the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default=None)

@@ -1,12 +1,12 @@
-"""One step of a Soft-Attention decoder in every form of storage, in one run: synthetic weights, and trained ones.
+"""Time one step of a Soft-Attention decoder in every storage form, with synthetic and with trained weights.
 
     python benchmarks/decoder_step.py
     python benchmarks/decoder_step.py --run runs/flickr8k-sparse --run runs/flickr8k-block
     python benchmarks/decoder_step.py --json > benchmarks/results/decoder_step.json
 
-Synthetic weights are random, and the same share of them is zero in every matrix, singly or in whole 1x16 blocks; a trained
-model prunes its matrices unevenly. A step is timed as a caption pays for it: token and state set, model run, outputs copied;
-keys and values are set once a caption. Rounds of the formats alternate, so that other work on the machine meets all of them.
+Synthetic weights are random, and the same share of every matrix is zero, as single weights or as whole 1x16 blocks. A trained
+model prunes its matrices unevenly. A timed step sets token and state, runs the model and copies the outputs. Keys and values
+are set once per caption. Rounds of the formats are interleaved, so that other work on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -265,18 +265,18 @@ def _say(message: str) -> None:
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     default = Settings()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--repeat", type=int, default=default.rounds, help="rounds (default %(default)s)")
     parser.add_argument(
         "--hidden",
         type=int,
         default=default.width,
-        help="also of embedding, attention and context (default %(default)s)",
+        help="width of embedding, hidden state, attention and context (default %(default)s)",
     )
     parser.add_argument("--vocabulary", type=int, default=default.vocabulary, help="words (default %(default)s)")
     parser.add_argument("--regions", type=int, default=default.regions, help="cells of the grid (default %(default)s)")
     parser.add_argument("--cell", choices=("lstm", "gru"), default=default.cell)
-    parser.add_argument("--run", type=Path, action="append", default=[], help="also a trained run; may be repeated")
+    parser.add_argument("--run", type=Path, action="append", default=[], help="add a trained run; may be repeated")
     return parser.parse_args(arguments)
 
 

@@ -1,12 +1,12 @@
-"""Encoder and decoder pruned together, by the schemes A, B and C of the papers, against dense: quality, bytes, time.
+"""Compare encoder and decoder pruned together, by the schemes A, B and C of the papers, with dense: quality, bytes, time.
 
     capprune data scenes --out scenes --size 128
     python benchmarks/end_to_end.py --data scenes
     python benchmarks/end_to_end.py --data flickr8k --config configs/flickr8k_dense.yaml --scheme C
 
-Runs the commands of docs/encoder_pruning.md one after the other, each in a process of its own that is timed, then captions the
-test split with every end result and exports it. Goes on where it was stopped. Writes benchmarks/results/end_to_end_NAME.json,
-NAME being the name of the data folder.
+Runs and times the commands of docs/encoder_pruning.md, each in a separate process. Then captions the test split with every
+final run and exports it. The same command resumes an interrupted one. Writes benchmarks/results/end_to_end_NAME.json, where
+NAME is the name of the data folder.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SCHEMA_VERSION = 1
 SPLIT, BEAM = "test", 3
 CALLS = 30  # timed calls of `encode`
 RESULTS = Path(__file__).parent / "results"
-# storage of the weights: of the decoder, of the encoder
+# storage of the weights: decoder, encoder
 FORMS = {"float32": ("float32", "float32"), "int8": ("int8", "weight_only_int8")}
 
 
@@ -197,7 +197,7 @@ def encode_us(encoder: bytes, size: int) -> float:
 
 
 def row(scheme: str, run: LoadedRun, stages: Sequence[Mapping[str, Any]], own: list[float], dense: list[float]) -> Any:
-    """Return one line of the table."""
+    """Return one row of the table."""
     change = bootstrap_change(dense, own)
     return {
         "scheme": scheme,
@@ -266,10 +266,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--first", type=int, default=8, help="epochs of a first stage on cached features")
     made.add_argument("--masks", type=int, default=8, help="epochs of scheme A's first stage")
     made.add_argument("--second", type=int, default=12, help="epochs of every second stage")
-    made.add_argument("--method", default="gradual", help="that prunes in the second stages of B and C")
-    made.add_argument("--masks-method", default="gradual", help="that finds the masks of scheme A")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of every stage; may be repeated")
-    made.add_argument("--limit", type=int, help="only the first photos of the test split")
+    made.add_argument("--method", default="gradual", help="pruning method of the second stages of B and C")
+    made.add_argument("--masks-method", default="gradual", help="pruning method of scheme A's first stage")
+    made.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override for every stage; may be repeated"
+    )
+    made.add_argument("--limit", type=int, help="use only the first N photos of the test split")
     made.add_argument("--work", type=Path, default=Path("end_to_end"), help="folder of the runs")
     made.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
     return made

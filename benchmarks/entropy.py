@@ -1,12 +1,12 @@
-"""How near the packed weights of a decoder come to the entropy floor, and how fast they are expanded.
+"""Compare the packed weights of a decoder with their entropy floor, and measure how fast they are expanded.
 
     python benchmarks/entropy.py
     python benchmarks/entropy.py --run runs/flickr8k-sparse --bundle bundles/flickr8k-sparse --json
 
-The synthetic model is that of decoder_step.py: random weights, the same share of zeros in every matrix. With --run, also a
-trained one, whose matrices are pruned unevenly. The floor of a matrix is what coding its places and values one by one takes
-at least, N·H(kept / N) + kept·H0(values), from the masks and values alone; tables and headers are in what is compared with it.
-Kept weights are those that are not zero once they are quantised.
+The synthetic model is that of decoder_step.py: random weights, the same share of zeros in every matrix. --run adds a trained
+one, whose matrices are pruned unevenly. The floor of a matrix is the minimum size of its positions and values coded
+independently, N·H(kept / N) + kept·H0(values), computed from masks and values. The packed sizes include tables and headers.
+Kept weights are those that are not zero after quantisation.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _row(source: str, weights: str, matrices: Matrices, converted: bytes, vocabu
     sparse = make_sparse(converted, one_row=True, weights=weights, names=matrices)
     coding, section, tensors = pack_file(DECODER, sparse.data)
     if coding != PIECES:
-        raise SystemExit(f"{source}: nothing in the decoder was worth coding")
+        raise SystemExit(f"{source}: no part of the decoder gets smaller by coding")
     stored = [tensor for tensor in tensors if tensor.name in matrices]
     biases = [tensor for tensor in tensors if tensor.name not in matrices]
     floor, kept = floor_of(matrices, sparse, weights), sum(tensor.kept for tensor in stored)
@@ -200,11 +200,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark and print the results."""
     default = Settings()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--run", type=Path, action="append", default=[], help="a trained run; may be repeated")
     parser.add_argument("--bundle", type=Path, action="append", default=[], help="a bundle; may be repeated")
     parser.add_argument("--hidden", type=int, default=default.width, help="width of the synthetic decoder")
-    parser.add_argument("--vocabulary", type=int, default=default.vocabulary, help="its words (default %(default)s)")
+    parser.add_argument(
+        "--vocabulary", type=int, default=default.vocabulary, help="size of its vocabulary (default %(default)s)"
+    )
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     document = measure(Settings(width=asked.hidden, vocabulary=asked.vocabulary), asked.run, asked.bundle)

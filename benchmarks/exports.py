@@ -1,10 +1,10 @@
-"""What each export of a trained run costs: every target and weight format, on the same photos, in one table.
+"""Compare all exports of a trained run: every target and weight format, on the same photos, in one table.
 
     python benchmarks/exports.py --data flickr8k --run runs/flickr8k-sparse --run runs/flickr8k-block
 
-Exports each run in every format, captions the test split with each bundle, and compares with the trained model in torch:
-token by token for float32, in every interpreter that is installed, and by CIDEr-D with a paired interval for the rest.
-Writes benchmarks/results/exports.json, beside the rows of other runs that stand there.
+Exports each run in every format, captions the test split with each bundle, and compares the captions with the trained model's
+in torch: token by token for float32, in every installed interpreter, and by CIDEr-D with a paired interval otherwise.
+Writes benchmarks/results/exports.json, and keeps its rows of other runs.
 """
 
 from __future__ import annotations
@@ -176,9 +176,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k")
     parser.add_argument("--run", type=Path, action="append", required=True, help="a trained run; may be repeated")
-    parser.add_argument("--limit", type=int, help="only the first photos of the test split")
-    parser.add_argument("--photos", type=int, default=1000, help="of val, to choose what stays in float32 by")
-    parser.add_argument("--variant", action="append", help="rows that begin so; may be repeated (default: all)")
+    parser.add_argument("--limit", type=int, help="use only the first N photos of the test split")
+    parser.add_argument(
+        "--photos", type=int, default=1000, help="number of val photos for choosing tensors to keep in float32"
+    )
+    parser.add_argument(
+        "--variant", action="append", help="prefix of the rows to measure; may be repeated (default: all)"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "exports.json", help="the JSON")
     asked = parser.parse_args(arguments)
     try:

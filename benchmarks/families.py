@@ -1,7 +1,7 @@
-"""Every decoder family side by side: weights, bytes of a 97.5 % sparse `step` in each form, state, and time per word.
+"""Compare all decoder families: weights, bytes of a 97.5 % sparse `step` in each form, state, and time per word.
 
-Weights are random, every prunable matrix keeps 2.5 % of them, and sizes are each family's defaults. So bytes and times are those
-of the graph and the format, not of a training. Steps are timed interleaved: one thread, one row, medians.
+Weights are random, every prunable matrix keeps 2.5 % of them, and sizes are each family's defaults. Bytes and times therefore
+depend on graph and format, not on training. Steps are timed interleaved, with one thread and one row; times are medians.
 
     python benchmarks/families.py [--json]
 """

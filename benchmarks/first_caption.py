@@ -1,12 +1,12 @@
-"""One photo's caption, cold and warm: the ready run by today's default export, beside its dense exports.
+"""Time the caption of one photo, cold and warm: the ready run's default export, compared with its dense exports.
 
     python benchmarks/first_caption.py photo.jpg --data flickr8k --json
 
 Compares the default export of the ready run with its dense float32 TFLite export and its dense int8 one (static int8 encoder),
 and the blocks variant with its two. The exports are made by the project's own exporter and kept in a cache folder.
-Warm is one caption of a golden photo in one process that has all bundles open, one thread, rounds interleaved:
-encoder + steps + host = total. Cold is `capprune caption photo.jpg` in a process of its own, from its start to its end,
-with the peak of its memory, interleaved too. Prints the tables; --json writes benchmarks/results/first_caption.json.
+Warm is one caption of a golden photo in a process that has all bundles open, with one thread and interleaved rounds:
+encoder + steps + host = total. Cold is `capprune caption photo.jpg` in a new process, from its start to its end, with its
+peak memory, interleaved too. Prints the tables; --json writes benchmarks/results/first_caption.json.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _warm(timed: Measurement, row: SpeedRow) -> dict[str, Any]:
 
 
 def _against(name: str, one: Compared, timed: Mapping[str, Measurement]) -> dict[str, Any]:
-    """Return how many times faster the bundle under test captions than this baseline."""
+    """Return the speed-up of the bundle under test over this baseline."""
     if one.against is None:
         return {"against": None, "faster": None, "reason": ""}
     faster, reason = faster_caption(timed[one.against], timed[name])

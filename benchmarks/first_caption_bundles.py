@@ -33,7 +33,7 @@ from capprune_runtime.bundle.verify import Bundle, verify_bundle
 DEFAULT, FLOAT32, INT8 = "default export", "dense float32", "dense int8, static int8 encoder"
 BLOCKS, BLOCKS_KEPT = "blocks variant, static int8 encoder", "blocks variant, as it is kept"
 BLOCKS_FLOAT32, BLOCKS_INT8 = "blocks variant, dense float32", "blocks variant, dense int8, static int8 encoder"
-DONE = "done"  # written into a cache folder that is complete
+DONE = "done"  # name of a marker file in a complete cache folder
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Compared:
 
 
 def make_bundles(run: Path, blocks: Path, data: Path, cache: Path, progress: Progress) -> dict[str, Compared]:
-    """Return the bundles by name, exported now, or by an earlier call from the same files with the same exporter.
+    """Return the bundles by name. Exports of an earlier call with the same files and exporter are reused.
 
     Args:
         run: The ready run.

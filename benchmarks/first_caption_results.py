@@ -60,7 +60,7 @@ def _total(one: Document) -> str:
 
 
 def _other(one: Document) -> str:
-    """Return how many times faster the bundle under test is than this baseline."""
+    """Return the speed-up of the bundle under test over this baseline."""
     if one["against"] is None:
         return ""
     if one["faster"] is None:

@@ -1,10 +1,10 @@
-"""Trained models on Flickr8k's test split: quality, parity, size and speed, and what training them took.
+"""Measure trained models on Flickr8k's test split: quality, parity, size, speed, and the cost of training.
 
     python benchmarks/flickr8k.py --data flickr8k \\
         --dense runs/flickr8k-dense bundles/flickr8k-dense --sparse runs/flickr8k-sparse bundles/flickr8k-sparse
 
-Writes benchmarks/results/flickr8k_dense.json and flickr8k_sparse.json. Every figure of a bundle is what `capprune validate`
-measures, with the run as the reference; the runs' own metrics.jsonl tells of the training.
+Writes benchmarks/results/flickr8k_dense.json and flickr8k_sparse.json. Figures of a bundle are those of `capprune validate`
+with the run as the reference. Figures of training come from the runs' metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def measure(run_folder: Path, bundle_folder: Path, data: Path, *, limit: int | N
 
     Args:
         run_folder: The trained run, the reference.
-        bundle_folder: The bundle that `capprune export` made of it.
+        bundle_folder: The bundle exported from it.
         data: Flickr8k.
         limit: Only the first `limit` photos.
 
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k")
     parser.add_argument("--dense", type=Path, nargs=2, metavar=("RUN", "BUNDLE"))
     parser.add_argument("--sparse", type=Path, nargs=2, metavar=("RUN", "BUNDLE"))
-    parser.add_argument("--limit", type=int, help="only the first photos of the test split")
+    parser.add_argument("--limit", type=int, help="use only the first N photos of the test split")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON (default benchmarks/results)")
     asked = parser.parse_args(arguments)
     try:

@@ -1,11 +1,11 @@
-"""The Flickr8k recipe, dense and at 97.5 % sparsity, on a GPU and on this machine's CPU: captions a second, and what was reached.
+"""Train the Flickr8k recipe, dense and at 97.5 % sparsity, on a GPU and on this machine's CPU: captions/s, CIDEr-D, sparsity.
 
     python benchmarks/gpu_training.py --data flickr8k
     python benchmarks/gpu_training.py --data flickr8k --minutes 8 --json > gpu.json
 
-Each training is `capprune train` at full size. It runs until its share of the time is over and is then stopped, unless it has
-ended. The GPU gets three quarters of the time. Where there is no GPU, the script says so and ends with exit code 2, unless
-`--devices cpu` asks for the CPU alone.
+Each run is `capprune train` at full size. It is stopped after its share of the time, unless it has finished before. The GPU
+gets three quarters of the time. Without a GPU, the script prints a message and ends with exit code 2, unless `--devices cpu`
+selects only the CPU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 RECIPES = ("flickr8k_dense", "flickr8k_sparse")
 MINUTES, GPU_SHARE = 8.0, 0.75
 CPU_PHOTOS = 500  # an epoch of all photos would take longer than the CPU's share of the time
-WARM = 1  # uncounted epochs, in which kernels are chosen and caches filled
+WARM = 1  # epochs that are not counted, in which kernels are chosen and caches filled
 PRECISION = {"cuda": "bfloat16", "mps": "float32", "cpu": "bfloat16"}
 
 
@@ -96,11 +96,12 @@ def measure(data: Path, cache: Path, kinds: list[str], minutes: float) -> dict[s
 
 
 def main() -> None:
+    """Train the recipes and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="Flickr8k")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "capprune")
     parser.add_argument(
-        "--minutes", type=float, default=MINUTES, help="of training; features are computed before, once"
+        "--minutes", type=float, default=MINUTES, help="minutes of training, besides computing the features"
     )
     parser.add_argument("--devices", choices=["all", "cpu"], default="all")
     parser.add_argument("--json", action="store_true")

@@ -1,11 +1,11 @@
-"""CIDEr-D on Flickr8k's val after training on the first 250 to 6,000 photos: how many photos does one need?
+"""Measure CIDEr-D on Flickr8k's val after training on the first 250 to 6,000 photos.
 
     python benchmarks/how_many_photos.py --data flickr8k --runs runs/how_many --json > benchmarks/results/how_many_photos.json
 
-Every run is a small Soft-Attention LSTM over a frozen encoder whose features are computed once. It is trained for the same
-number of steps on the first photos of train, with a vocabulary of their captions: fewer photos are seen more often. The best
-epoch is chosen on val, where all runs are scored on the same photos. Runs are kept in `--runs`: the same command goes on
-where it was interrupted.
+Every run is a small Soft-Attention LSTM with a frozen encoder whose features are computed once. All runs are trained for the
+same number of steps on the first photos of train, with a vocabulary of their captions, so fewer photos are used more often.
+The best epoch is chosen on val, where all runs are scored on the same photos. Runs are kept in `--runs`, and the same command
+resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ def _split(photos: Sequence[CaptionedPhoto], features: Features, vocabulary: Voc
 
 
 def main() -> None:
+    """Train the runs and print their scores."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--photos", type=int, nargs="+", default=PHOTOS)

@@ -1,8 +1,8 @@
-"""The bundles that are kept with the code: quality beside their dense parent, bytes, and a step beside dense int8.
+"""Measure the bundles in this repository: quality compared with their dense parent, bytes, and steps compared with dense int8.
 
     python benchmarks/kept_bundles.py --data flickr8k
 
-Validates every bundle against the run of the parent, then times all of them in turns, each with the same model in dense int8.
+Validates every bundle against the parent's run, then times all of them interleaved, each with the same model in dense int8.
 Writes benchmarks/results/kept_bundles.json.
 """
 
@@ -87,7 +87,7 @@ def measure(places: Mapping[str, Path], parent: Path, data: Path, *, limit: int 
 
 
 def time_steps(bundles: Mapping[str, Bundle], rounds: int) -> dict[str, dict[str, Any]]:
-    """Return the median step and caption of every bundle, and how many times longer its step takes in dense int8."""
+    """Return the median times of a step and a caption for every bundle, and its speed-up over a dense int8 step."""
     baselines = {name: _in_dense_int8(bundle) for name, bundle in bundles.items()}
     job = BenchJob([*bundles.values(), *baselines.values()], rounds=rounds, beam=BEAM, threads=THREADS)
     timed = open_device("local").bench(job, lambda *_: None)
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k")
-    parser.add_argument("--limit", type=int, help="only the first photos of the test split")
+    parser.add_argument("--limit", type=int, help="use only the first N photos of the test split")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="captions of each bundle that are timed")
     parser.add_argument("--out", type=Path, default=RESULTS / "kept_bundles.json")
     asked = parser.parse_args(arguments)

@@ -1,10 +1,9 @@
-"""docs/gallery.md: captions that the packaged bundle generates for photos that anybody may use, with its failures.
+"""Make docs/gallery.md: captions of the packaged bundle for freely usable photos, failures included.
 
     pip install scikit-image
     python benchmarks/make_gallery.py
 
-The photos are those in the public domain that come with scikit-image, and a few drawn scenes. Captions are the bundle's own,
-as they come: none is chosen, none is left out.
+The photos are the public-domain ones of scikit-image, and a few drawn scenes. No caption is selected or left out.
 """
 
 from __future__ import annotations
@@ -106,6 +105,7 @@ def _jpeg(picture: Image.Image) -> bytes:
 
 
 def main() -> None:
+    """Caption the photos and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, default=READY)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Make RESULTS.md from the benchmarks' JSON: every figure is in a file, and the same files give the same text.
+"""Make RESULTS.md from the benchmarks' JSON; the same files give the same text.
 
 python benchmarks/make_results.py
 """
@@ -42,7 +42,7 @@ def render(results: Path) -> str:
     """Return the text of RESULTS.md.
 
     Args:
-        results: Folder of the JSON files; a missing file becomes a line on how to make it.
+        results: Folder of the JSON files; for a missing file, the page shows the command that makes it.
 
     Raises:
         DataError: Two documents hold scores of different photos, beams or tokenizers.
@@ -90,7 +90,7 @@ def _same(settings: Sequence[tuple[Document, int, str]]) -> tuple[Document, int,
     for other in others:
         if other != first:
             raise DataError(
-                "scores of different photos, beams or tokenizers must not stand side by side",
+                "scores of different photos, beams or tokenizers cannot be compared in one table",
                 where="flickr8k_dense.json, flickr8k_sparse.json",
                 expected=first,
                 found=other,
@@ -104,7 +104,7 @@ def _tokenizer(results: Document) -> str:
 
 
 def _figures(models: dict[str, Document]) -> list[tuple[str, Callable[[Document], str]]]:
-    """Yield every line of the table: its name, and how to find it in a document."""
+    """Return the rows of the table: their names, and functions that read them from a document."""
     runtimes = dict.fromkeys(name for document in models.values() for name in document["results"]["parity"])
     return [
         ("BLEU-4", lambda d: f"{_scores(d)['bleu_4']:.4f}"),

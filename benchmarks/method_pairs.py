@@ -1,4 +1,4 @@
-"""Comparisons of two groups of a sweep: the paired difference per photo, and the savings."""
+"""Compare two groups of a sweep: the paired difference per photo, and the savings."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ UNIFORM = [{"pruning.method": "supermask", "pruning.sparsity": sparsity} for spa
 def pairs_of(groups: Sequence[Group], rows: Sequence[Row], scores: Scores) -> list[dict[str, Any]]:
     """Return the comparisons of the sweep of methods, over the seeds that both sides have.
 
-    - Runs tuned with the masks of another run: with the best dense model of at most the same total epochs, of any
+    - Runs tuned with the masks of another run, with the best dense model of at most the same total epochs, of any
       width, among those that share most seeds.
-    - Runs trained with rewards: with the run that they started from.
-    - Runs pruned to a limit: with the supermasks that count all weights alike, at 97.5 % and 98.75 %.
-    - Runs pruned in blocks and stored in int8: with the dense model of the same shape in int8.
+    - Runs trained with rewards, with the run that they started from.
+    - Runs pruned to a limit, with the supermasks that count all weights equally, at 97.5 % and 98.75 %.
+    - Runs pruned in blocks and stored in int8, with the dense model of the same shape in int8.
     """
     by_run = {(row.run, row.weights): row for row in rows}
     found = []

@@ -1,9 +1,9 @@
-"""Every pruning method on Flickr8k, at one budget: the sweep of configs/sweep_methods.yaml, kept as it is.
+"""Compare all pruning methods on Flickr8k with one budget: runs the sweep of configs/sweep_methods.yaml.
 
     python benchmarks/methods.py --data flickr8k --out sweeps/methods [KEY=VALUE]...
 
-Runs `capprune.sweep`, which goes on where it stopped, and copies its sweep.json to benchmarks/results/methods.json. What is not
-trained yet stands in it as such. For wider decoders and longer runs: `--grid configs/sweep_wide.yaml --results
+Runs `capprune.sweep`, which resumes after an interruption, and copies its sweep.json to benchmarks/results/methods.json. Runs
+that are not trained yet are marked in it. For wider decoders and longer runs: `--grid configs/sweep_wide.yaml --results
 benchmarks/results/methods_wide.json`.
 """
 
@@ -47,13 +47,13 @@ def copied(folder: Path) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Sweep, then copy; return the exit code."""
+    """Run the sweep and copy its document; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of the config, as for capprune sweep")
     parser.add_argument("--data", type=Path, help="folder of Flickr8k")
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
     parser.add_argument("--grid", type=Path, default=GRID, help="rows (default configs/sweep_methods.yaml)")
-    parser.add_argument("--copy", action="store_true", help="train nothing: only copy what the sweep has so far")
+    parser.add_argument("--copy", action="store_true", help="only copy the sweep's current document, without training")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON")
     asked = parser.parse_intermixed_args(arguments)
     if not asked.copy and asked.data is None:
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         return 130
     print(asked.results)
     return 0

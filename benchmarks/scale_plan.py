@@ -1,10 +1,10 @@
-"""What COCO and CC12M would take: shards, disk for features, hours, and where the bottleneck is.
+"""Estimate the cost of COCO and CC12M: shards, disk for features, hours, and the bottleneck.
 
     python benchmarks/scale_plan.py
     python benchmarks/scale_plan.py --rates benchmarks/results/scaling.json --workers 64 --gpu-captions 20000 --gpus 8
 
-All rates come from a file that `benchmarks/scaling.py --json` wrote, or from an option. Sizes of the data sets are the
-constants below. The model of costs is:
+All rates come from a file that `benchmarks/scaling.py --json` wrote, or from an option. Sizes of the data sets are
+constants below. The cost model is:
 
     features       photos / (workers * min(decoded, encoded) a second); stored once, or computed in every epoch
     training       captions * epochs / captions a second of one process / processes, plus for each step its all-reduce
@@ -55,8 +55,8 @@ class Machine:
     Attributes:
         workers: Number of processor cores that decode and encode.
         processes: Number of training processes.
-        captions: Captions a second of one process.
-        link_gbit: Speed of the slowest link between processes; 0 takes the measured all-reduce.
+        captions: Captions per second of one process.
+        link_gbit: Speed of the slowest link between processes; 0 uses the measured all-reduce.
     """
 
     workers: int
@@ -145,6 +145,7 @@ def plans(chosen: argparse.Namespace) -> dict[tuple[str, str], dict[str, float |
 
 
 def main() -> None:
+    """Print the estimates."""
     chosen = options()
     found = plans(chosen)
     if chosen.json:

@@ -1,12 +1,12 @@
-"""Captions a second of one and of two training processes, and what else the plan for large data sets rests on.
+"""Measure captions per second of one and of two training processes, and the other rates that scale_plan.py needs.
 
     python benchmarks/scaling.py
     python benchmarks/scaling.py --json > benchmarks/results/scaling.json
 
-The model has the published sizes with a supermask, on drawn scenes of 224 pixels. Kinds take turns, one short run of
-`capprune train` each; a run counts by its last epochs. On a machine that does other work as well, captions for each second of
-processor time say more than captions a second of the clock, because two processes get a larger share of such a machine.
-Photos for the rates of decoding and of the encoder are drawn noise of Flickr8k's usual size, as JPEG.
+The model has the published sizes with a supermask, on drawn scenes of 224 pixels. Short runs of `capprune train` are
+interleaved, and only their last epochs count. On a machine with other work, captions per second of processor time are more
+reliable than captions per second, because two processes get a larger share of such a machine. The rates of decoding and of the
+encoder are measured on noise of Flickr8k's usual photo size, as JPEG.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ ROUNDS, REDUCTIONS = 3, 10
 
 
 def captions_per_second(config: Path, cache: Path, processes: int, threads: int) -> tuple[float, float]:
-    """Return captions a second over the last epochs of a short training.
+    """Return captions per second over the last epochs of a short run.
 
-    Two rates are returned: per second of the clock, and per second of processor time of all its processes.
+    Two rates are returned: per second of wall time, and per second of processor time of all processes.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -119,7 +119,7 @@ def photo_rates() -> dict[str, float]:
 
 
 def reduction_ms(numbers: int) -> float:
-    """Return the milliseconds in which two processes of this machine add up `numbers` float32 numbers."""
+    """Return the time in milliseconds of an all-reduce of `numbers` float32 numbers between two processes of this machine."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -174,6 +174,7 @@ def measure(rounds: int, precision: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure the rates and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")

@@ -1,9 +1,9 @@
-"""Peak memory of training from shards, by the number of photos: it should depend on the window, not on the data set.
+"""Measure the peak memory of training from shards by the number of photos; it should not depend on that number.
 
     python benchmarks/shard_memory.py --json
 
-Draws noisy JPEGs with five captions each, writes them as shards, and trains one epoch from them with a frozen encoder, each
-time in a process of its own. Writes nothing but to a temporary folder.
+Draws noisy JPEGs with five captions each, writes them as shards, and trains one epoch with a frozen encoder, each time in a
+new process. Writes only to a temporary folder.
 """
 
 from __future__ import annotations
@@ -71,9 +71,10 @@ def trained(work: Path, shards: Path, photos: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure each number of photos and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, nargs="+", default=[1000, 8000])
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

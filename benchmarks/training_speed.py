@@ -1,10 +1,11 @@
-"""Captions a second in training: ours dense and pruned, and a plain implementation; what a pruned step costs beside a dense one.
+"""Measure captions per second in training: ours dense and pruned, and a plain implementation.
 
     python benchmarks/training_speed.py --data flickr8k
     python benchmarks/training_speed.py --data flickr8k --json > benchmarks/results/training_speed.json
 
-Captions are those of Flickr8k, the features random (only their shape costs time). All kinds take turns in one process, a few
-batches a round, so that other work on the machine meets all of them. Memory is the peak of a process of its own for each kind.
+Captions are those of Flickr8k, and features are random, because only their shape affects the time. All kinds are interleaved
+in one process with a few batches per round, so that other work on the machine affects all of them. Memory is the peak of a
+separate process for each kind.
 """
 
 from __future__ import annotations
@@ -214,6 +215,7 @@ def show(document: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Measure all kinds and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)

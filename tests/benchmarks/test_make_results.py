@@ -82,7 +82,7 @@ def test_scores_that_cannot_be_compared_are_refused(tmp_path: Path, keys: tuple[
         place = place[key]
     place[keys[-1]] = value
     _write(tmp_path, dense=_trained(cider=0.5, kept=9), sparse=other)
-    with pytest.raises(DataError, match="must not stand side by side"):
+    with pytest.raises(DataError, match="cannot be compared in one table"):
         render(tmp_path)
 
 
