@@ -81,7 +81,7 @@ def test_unknown_key_is_refused_with_the_nearest_name(override: str, unknown: st
 )
 def test_impossible_value_is_refused_with_its_key_and_what_was_found(override: str) -> None:
     key, _, value = override.partition("=")
-    with pytest.raises(ConfigError, match=rf"impossible value for {key}: here") as raised:
+    with pytest.raises(ConfigError, match=rf"invalid value for {key}: here") as raised:
         parse_config(LEAST, [override], where="here")
     assert raised.value.expected
     assert raised.value.found == repr(yaml.safe_load(value))
@@ -130,7 +130,7 @@ def test_numbers_are_decimal_and_never_base_eight_or_sixty(tmp_path: Path) -> No
         written(tmp_path, "data: {folder: x, limit: 1_000}\ntraining: {seed: 010, learning_rate: 1e-3}\n")
     )
     assert (config.training.seed, config.training.learning_rate, config.data.limit) == (10, 0.001, 1000)
-    with pytest.raises(ConfigError, match=r"impossible value for training\.seed"):
+    with pytest.raises(ConfigError, match=r"invalid value for training\.seed"):
         load_config(written(tmp_path, "data: {folder: x}\ntraining: {seed: 1:30}\n"))
 
 
@@ -143,7 +143,7 @@ def test_numbers_are_decimal_and_never_base_eight_or_sixty(tmp_path: Path) -> No
     ],
 )
 def test_key_that_stands_twice_is_refused_with_its_lines(tmp_path: Path, text: str, key: str, lines: str) -> None:
-    with pytest.raises(ConfigError, match=rf"(?s)stands twice: .*config\.yaml, {key}\n.*lines {lines}"):
+    with pytest.raises(ConfigError, match=rf"(?s)is repeated: .*config\.yaml, {key}\n.*lines {lines}"):
         load_config(written(tmp_path, text))
 
 

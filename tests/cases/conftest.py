@@ -32,7 +32,7 @@ def photo(tmp_path: Path, drawn: Image.Image) -> Path:
 def ready() -> Path:
     """The package's own bundle."""
     if not READY.is_file():
-        pytest.skip("no bundle comes with this install")
+        pytest.skip("this installation contains no bundle")
     return READY
 
 

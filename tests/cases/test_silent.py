@@ -171,7 +171,7 @@ def test_true_is_no_number(drawn: Drawn, tmp_path: Path) -> None:
     ):
         config.write_text(line + ("" if line.startswith("data") else f"\ndata: {{folder: {drawn.folder}}}\n"))
         code, _, err = capprune("train", config, "--out", tmp_path / "run")
-        assert code == 2 and "impossible value" in err and ("'true'" in err or "'false'" in err)
+        assert code == 2 and "invalid value" in err and ("'true'" in err or "'false'" in err)
 
 
 def test_training_says_which_words_and_captions_it_cannot_learn(drawn: Drawn, tmp_path: Path) -> None:

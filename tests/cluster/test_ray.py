@@ -67,7 +67,7 @@ def test_task_of_a_killed_worker_is_tried_again(ray: Any, tmp_path: Path) -> Non
 def test_task_whose_worker_always_dies_is_an_error(ray: Any) -> None:
     with pytest.raises(CapPruneError, match="a worker of Ray died while it ran a task, 3 times") as caught:
         dict(ON.run(dies, range(3)))
-    assert caught.value.exit_code == 1 and "same command continues" in str(caught.value.hint)
+    assert caught.value.exit_code == 1 and "same command resumes" in str(caught.value.hint)
 
 
 def test_error_of_a_task_is_the_users_error(ray: Any) -> None:
@@ -149,7 +149,7 @@ def test_sweep_makes_the_table_of_one_process(ray: Any, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("text", ["spark", "ray:", "rays", ""])
 def test_place_that_is_not_known_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match="there is no such place to run"):
+    with pytest.raises(UsageError, match="tasks cannot run there"):
         parse_on(text, None)
 
 

@@ -155,5 +155,5 @@ def test_the_recipe_of_the_fast_variant_can_be_read() -> None:
 
 def test_an_install_without_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("capprune.ready.READY", tmp_path / "nothing.capz")
-    with pytest.raises(UsageError, match="no bundle comes with this install"):
+    with pytest.raises(UsageError, match="this installation contains no bundle"):
         ready_bundle()

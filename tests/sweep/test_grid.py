@@ -125,7 +125,7 @@ def test_start_may_have_a_start() -> None:
     ("product", "message"),
     [
         ({"pruning.metod": ["snip"]}, "unknown key pruning.metod"),
-        ({"pruning.method": ["snop"]}, "impossible value for pruning.method"),
+        ({"pruning.method": ["snop"]}, "invalid value for pruning.method"),
         ({"weights": ["int4"]}, "there is no such form"),
         ({"pruning.method": ["lottery"], "start": ["gradul"]}, "did you mean gradual"),
         ({"pruning.method": ["keep"]}, "needs one that has them"),

@@ -63,7 +63,7 @@ def test_a_method_of_another_package_prunes_is_saved_and_kept_in_tuning(tmp_path
 def test_sweeps_and_messages_know_it() -> None:
     (run,) = expand(config(), [{"pruning.method": ["random"]}], Path("sweep"))
     assert run.method == "random" and run.start is None
-    with pytest.raises(ConfigError, match=r"impossible value for pruning\.method") as caught:
+    with pytest.raises(ConfigError, match=r"invalid value for pruning\.method") as caught:
         config("pruning.method=ramdom")
     assert "random" in str(caught.value.expected) and "supermask" in str(caught.value.expected)
 
@@ -75,7 +75,7 @@ def test_sweeps_and_messages_know_it() -> None:
         ("no_method", "no_method is no pruning method"),
         ("no_module", "the pruning method no_module cannot be loaded"),
         ("no_pruner", "a pruner cannot be loaded"),
-        ("Big-Name", "impossible value for pruning.method"),
+        ("Big-Name", "invalid value for pruning.method"),
     ],
 )
 def test_what_cannot_be_used_is_the_users_error(method: str, what: str, tmp_path: Path) -> None:

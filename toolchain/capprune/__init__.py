@@ -8,8 +8,8 @@
     bundle = run.export("bundles/sparse")
     result = bundle.validate("flickr8k", reference=run)
 
-Names are imported when they are first used: `import capprune` alone loads nothing heavy. Every function has the options of the
-command of the same name.
+Names are imported when they are first used, so `import capprune` loads no heavy package. Every function has the options of
+the command of the same name.
 """
 
 from importlib import import_module

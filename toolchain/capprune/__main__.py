@@ -1,9 +1,9 @@
-"""`capprune`, also as `python -m capprune`: takes over Ctrl-C before anything else is imported."""
+"""Entry point of `capprune` and `python -m capprune`; handles Ctrl-C before anything else is imported."""
 
 import _signal as signal  # type: ignore[import-not-found]  # the interpreter's own part of `signal`, which would load enum first
 import os
 
-TYPE_CHECKING = False  # typing takes long to load as well
+TYPE_CHECKING = False  # not imported from typing, which is slow to load
 if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def _stop_at_once(number: int, frame: "FrameType | None") -> "NoReturn":
     os.write(2, b"interrupted\n")
-    os._exit(128 + number)  # nothing is begun yet
+    os._exit(128 + number)  # no work has begun
 
 
 def _listen() -> None:

@@ -1,4 +1,4 @@
-"""What must be installed for each command: the one table behind the checks, `--help`, `capprune doctor` and the documentation."""
+"""Packages and extras that each command needs; used by the checks, `--help`, `capprune doctor` and the documentation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ BASE = "base"
 
 
 class Package(NamedTuple):
-    """A package that some command needs.
+    """An optional package.
 
     Attributes:
-        purpose: What it is for.
+        purpose: Its use.
         extra: The extra that installs it; `base` for the base install.
         also: Other extras that install it.
     """
@@ -60,8 +60,8 @@ PACKAGES: Mapping[str, Package] = {
     "tflite-runtime": Package("32-bit and older Raspberry Pis", "tflite-runtime"),
 }
 
-# What a command needs beside the base install. A key may name an option that is given, and its value. What several keys of
-# one call name adds up.
+# Extras of a command, besides the base install. A key can include an option and its value. The extras of all keys that apply
+# to a call are needed.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "caption": (),
     "caption --on": ("cluster",),
@@ -138,13 +138,13 @@ def keys_starting_with(command: str) -> list[str]:
 
 
 def install_command(extras: Iterable[str]) -> str:
-    """Return the pip command that installs extras, or the base install where there are none."""
+    """Return the pip command that installs extras, or the base install if there are none."""
     named = ",".join(extra for extra in extras if extra != BASE)
     return f"pip install 'capprune[{named}]'" if named else "pip install capprune"
 
 
 def installed_extras() -> list[str]:
-    """Return the extras of which every package is installed."""
+    """Return the extras whose packages are all installed."""
     packages: dict[str, list[str]] = {}
     for name, package in PACKAGES.items():
         for extra in (package.extra, *package.also):
@@ -153,7 +153,7 @@ def installed_extras() -> list[str]:
 
 
 def extra_of_module(module: str) -> str | None:
-    """Return the extra that installs a module which was not found; None where no extra does."""
+    """Return the extra that installs a missing module; None if no extra does."""
     modules = {"yaml": "PyYAML", "PIL": "Pillow", "tensorflow": "tensorflow-cpu"}
     top = module.partition(".")[0]
     found = {name.lower().replace("-", "_"): package.extra for name, package in PACKAGES.items()}
@@ -161,8 +161,8 @@ def extra_of_module(module: str) -> str | None:
 
 
 def installed_version(package: str) -> str | None:
-    """Return the version of a package; None where it is not installed."""
-    from importlib.metadata import PackageNotFoundError, version  # slow to load, and most commands ask for nothing
+    """Return the version of a package; None if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to load, and not needed by most commands
 
     try:
         return version(package)

@@ -1,4 +1,4 @@
-"""A file that one process at a time holds; the lock ends with the process, however that ends."""
+"""File locks. The system releases a lock when its process ends for any reason."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from capprune_runtime.errors import CapPruneError
 
 @contextmanager
 def locked(path: Path, *, busy: CapPruneError | None = None) -> Iterator[None]:
-    """Hold a file, made where there is none, while the block runs.
+    """Lock a file while the block runs; the file is created if missing.
 
     Args:
-        path: The file; it stays when the lock is gone.
-        busy: Raised where another process holds it; None waits for that process.
+        path: The file; it is not removed.
+        busy: Raised if another process holds the lock; None waits for that process.
 
     Raises:
-        CapPruneError: `busy`, or the file cannot be made.
+        CapPruneError: `busy`, or the file cannot be created.
     """
     lock = FileLock(path)
     try:
@@ -32,7 +32,7 @@ def locked(path: Path, *, busy: CapPruneError | None = None) -> Iterator[None]:
         assert busy is not None
         raise busy from None
     except OSError as error:
-        nowhere = isinstance(error, FileNotFoundError)  # a parent that takes no folders, such as /proc
+        nowhere = isinstance(error, FileNotFoundError)  # a parent that allows no folders, such as /proc
         raise_if_unwritable(PermissionError(errno.EACCES, error.strerror) if nowhere else error, path.parent)
         raise
     try:

@@ -1,6 +1,6 @@
-"""Overrides that a run would not heed, such as a sparsity where nothing is pruned.
+"""Detects overrides without an effect on the run, such as a sparsity for a dense run.
 
-Keys of an encoder that learns are only noted: people give one set of keys to runs with and without one.
+For keys of a trained encoder there is only a note, because users pass the same keys to runs with and without one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from capprune_runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class _Unheeded:
-    """Keys that a run does not heed.
+    """A rule for keys without an effect.
 
     Attributes:
-        keys: What the keys begin with.
-        unless: The key that decides.
-        value: What would make them count.
-        holds: Whether a config does not heed them.
+        keys: Prefix of the keys.
+        unless: The key that they depend on.
+        value: A value of that key with which they have an effect.
+        holds: Returns whether they have no effect in a config.
     """
 
     keys: str
@@ -53,11 +53,11 @@ def refuse_ineffective(config: RunConfig, overrides: Sequence[str]) -> None:
     """Check that every override changes something in this run.
 
     Args:
-        config: With the overrides applied.
-        overrides: `key=value`, as typed.
+        config: The config with the overrides applied.
+        overrides: The user's `key=value` texts.
 
     Raises:
-        UsageError: One of them has no effect; the message names the key that would give it one.
+        UsageError: One of them has no effect; the message names the key that it depends on.
     """
     for override in overrides:
         key = override.partition("=")[0]
@@ -66,7 +66,7 @@ def refuse_ineffective(config: RunConfig, overrides: Sequence[str]) -> None:
                 raise UsageError(
                     "this override has no effect in this run",
                     where=override,
-                    expected=f"{rule.unless}={rule.value}, or another value that makes it count",
+                    expected=f"{rule.unless}={rule.value}, or another value with which it has one",
                     hint=f"add {rule.unless}={rule.value}, or leave {key} out",
                 )
 

@@ -1,7 +1,7 @@
-"""YAML as plain as a config needs it, and nothing in it silently dropped or turned into another type.
+"""A subset of YAML for configs, in which no value is silently dropped or converted to another type.
 
-PyYAML reads YAML 1.1, where `no` is false, `010` is 8, `1:30` is 90 and 2026-01-01 is a date, and it keeps the last of two
-equal keys. Here such values stay text, and a key that stands twice is refused.
+PyYAML reads YAML 1.1, where `no` is false, `010` is 8, `1:30` is 90 and 2026-01-01 is a date, and it uses the last of two
+equal keys. This reader keeps such values as text, and refuses repeated keys.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import yaml
 
 from capprune_runtime.errors import ConfigError
 
-CONFIG_DEPTH: Final = 16  # levels; the config has four, and PyYAML's time grows with the square
+CONFIG_DEPTH: Final = 16  # levels; configs have four, and PyYAML's time grows quadratically
 _TEXT: Final = "tag:yaml.org,2002:str"
 _NULL: Final = "tag:yaml.org,2002:null"
 
@@ -23,7 +23,7 @@ IsText = Callable[[tuple[str, ...]], bool]
 
 
 class _Loader(yaml.SafeLoader):
-    """Knows true and false, decimal numbers and null; everything else is text."""
+    """Loader for true and false, decimal numbers and null; everything else is text."""
 
 
 _Loader.yaml_implicit_resolvers = {}  # not those of YAML 1.1
@@ -42,12 +42,12 @@ for _type, _pattern, _first in _RESOLVED:
 
 
 def plain_yaml(text: str, where: object, texts: IsText | None = None) -> Any:
-    """Read YAML without aliases, tags, repeated keys and depth.
+    """Read YAML without aliases, tags, repeated keys and deep nesting.
 
     Args:
-        text: To read.
+        text: The YAML.
         where: Its file, or the text itself, for messages.
-        texts: Whether the value at a path of keys is text, however it looks; None where no value is known to be.
+        texts: Returns whether the value at a path of keys is always text; None if unknown.
 
     Raises:
         ConfigError: If it is not YAML, or not plain.
@@ -68,9 +68,9 @@ def plain_yaml(text: str, where: object, texts: IsText | None = None) -> Any:
 
 
 def written_text(value: str) -> str | None:
-    """The text that an override gives to a key of text or path: as written, or what stands in quotes.
+    """Return the value of an override for a text or path key: the text as written, without quotes.
 
-    `key=`, `key=null` and `key=~` mean none. A path may start with `~/`.
+    `key=`, `key=null` and `key=~` give None. A path may start with `~/`.
     """
     if value in ("", "null", "~"):
         return None
@@ -80,10 +80,10 @@ def written_text(value: str) -> str | None:
 
 
 def truth_as_text(tree: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree in which `true` where a number belongs is text, which no number is read from; else it would count as 1.
+    """Return a tree in which `true` for a number is text, which is then refused; pydantic would read it as 1.
 
     Args:
-        tree: Of a config.
+        tree: The tree of a config.
         kinds: The type of each key's value.
     """
 
@@ -102,7 +102,7 @@ def _at_home(text: str) -> str:
 
 
 def _refuse_dangers(events: Iterable[yaml.Event], where: object) -> None:
-    """Aliases can expand without bound, tags can name types, and depth exhausts the stack: a config needs none."""
+    """Refuse aliases (they can expand without bound), tags (they can name types) and deep nesting (it exhausts the stack)."""
     depth = 0
     for event in events:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -117,7 +117,7 @@ def _refuse_dangers(events: Iterable[yaml.Event], where: object) -> None:
 
 
 def _check_tree(node: yaml.Node, where: object, texts: IsText | None, path: tuple[str, ...]) -> None:
-    """Refuse a key that stands twice, and mark as text what is text by its key."""
+    """Refuse repeated keys, and mark values of text keys as text."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _check_tree(item, where, texts, path)
@@ -125,12 +125,14 @@ def _check_tree(node: yaml.Node, where: object, texts: IsText | None, path: tupl
         lines: dict[str, int] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError("a key is a list or a tree", where=f"{where}, line {key.start_mark.line + 1}")
+                raise ConfigError(
+                    "a key must not be a list or a tree", where=f"{where}, line {key.start_mark.line + 1}"
+                )
             line = key.start_mark.line + 1
             if key.value in lines:
                 at = ".".join((*path, key.value))
                 raise ConfigError(
-                    "a key stands twice", where=f"{where}, {at}", found=f"in lines {lines[key.value]} and {line}"
+                    "a key is repeated", where=f"{where}, {at}", found=f"in lines {lines[key.value]} and {line}"
                 )
             lines[key.value] = line
             _check_tree(value, where, texts, (*path, key.value))

@@ -17,6 +17,6 @@ def ready_bundle() -> Path:
     """
     if not READY.is_file():
         raise UsageError(
-            "no bundle comes with this install", where=READY, hint="name one with --bundle; capprune demo makes one"
+            "this installation contains no bundle", where=READY, hint="give one with --bundle; capprune demo makes one"
         )
     return READY

@@ -23,7 +23,7 @@ def table(title: str, columns: list[str], rows: list[list[str]], note: str | Non
 
     class Output(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # Rich would end the process itself, as if something had failed
+            raise BrokenPipeError  # Rich would end the process with an error
 
     console = Output()
     console = console if console.is_terminal else Output(width=140)

@@ -1,7 +1,7 @@
-"""Tasks spread over processes of this machine or over a Ray cluster; what comes back does not depend on which.
+"""Runs tasks in processes of this machine or on a Ray cluster, with the same results.
 
-A function and its tasks must be picklable. Every worker computes with one thread: results are then equal to the bit, however
-many there are.
+A function and its tasks must be picklable. Every worker computes with one thread, so that results are bit-identical for any
+number of workers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from capprune_runtime import stopping
 from capprune_runtime.errors import CapPruneError, MissingExtra, UsageError, error_from_json
 
 RAY: Final = "ray"
-RETRIES: Final = 2  # of a task whose worker died
-QUEUED: Final = 4  # tasks per worker that are handed over before one is done
-LOOK_S: Final = 0.5  # how often a waiting command looks for Ctrl-C
-CONNECT_S: Final = 10.0  # for the first byte of a cluster
+RETRIES: Final = 2  # retries of a task whose worker died
+QUEUED: Final = 4  # tasks per worker that are submitted in advance
+LOOK_S: Final = 0.5  # seconds between checks for Ctrl-C while waiting
+CONNECT_S: Final = 10.0  # seconds to wait for the first byte of a cluster
 DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG
 
 Task = TypeVar("Task")
@@ -36,21 +36,21 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Workers:
-    """Where tasks run.
+    """The workers that run tasks.
 
     Attributes:
-        count: Processes of this machine, or of the local Ray that is started; 1 without Ray is this process.
-        ray: Address of a Ray cluster, "" for a local one that is started and stopped; None for processes without Ray.
+        count: Number of processes on this machine, or in the local Ray cluster; 1 without Ray runs in this process.
+        ray: Address of a Ray cluster, "" for a local one that is started and stopped, or None for processes without Ray.
     """
 
     count: int = 1
     ray: str | None = None
 
     def run(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        """Run a function on every task; yields the number of each task with its result as it is done.
+        """Run a function on every task. Yields the number and the result of each task when it is finished.
 
         Raises:
-            CapPruneError: What the function raised, or a worker died.
+            CapPruneError: The function raised it, or a worker died.
             MissingExtra: Ray is not installed.
         """
         if not tasks:
@@ -60,7 +60,7 @@ class Workers:
         return _here(function, tasks) if self.count == 1 else _in_processes(function, tasks, self.count)
 
     def opened(self) -> AbstractContextManager[None]:
-        """Keep a Ray cluster through several `run`s, where there is one."""
+        """Return a context that keeps the connection to a Ray cluster, if there is one, for several calls of `run`."""
         return nullcontext() if self.ray is None else _cluster(_ray(), self.ray, self.count)
 
 
@@ -74,7 +74,7 @@ def parse_on(text: str | None, workers: int | None) -> Workers:
         return Workers(workers or 1)
     kind, colon, address = text.partition(":")
     if kind != RAY or (colon and not address):
-        raise UsageError("there is no such place to run", where="--on", expected="ray or ray:ADDRESS", found=text)
+        raise UsageError("tasks cannot run there", where="--on", expected="ray or ray:ADDRESS", found=text)
     return Workers(workers or os.cpu_count() or 1, address)
 
 
@@ -86,7 +86,7 @@ def _here(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute with one thread, where torch is used at all."""
+    """Limit torch to one thread, if it is used."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
@@ -118,15 +118,15 @@ def _in_processes(
     except BrokenProcessPool as error:
         raise CapPruneError(
             "a worker process was killed",
-            hint="the machine may be short of memory: use fewer --workers; the same command continues from here",
+            hint="the machine may be short of memory: use fewer --workers; the same command resumes",
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    if sys.platform == "linux":  # end with the parent, however that ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it
+    if sys.platform == "linux":  # end with the parent, for any reason
         ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -157,7 +157,7 @@ def _on_ray(
 
 
 def _caught(function: Callable[[Task], Result], task: Task) -> tuple[str, Any]:
-    """The result, or the user's error as plain data; runs in a worker of Ray."""
+    """Return the result, or the user's error as plain data; runs in a worker of Ray."""
     try:
         with _one_thread():
             return "done", function(task)
@@ -166,22 +166,22 @@ def _caught(function: Callable[[Task], Result], task: Task) -> tuple[str, Any]:
 
 
 def result_of(ray: Any, reference: Any) -> Any:
-    """What a task on Ray returned.
+    """Return the result of a task on Ray.
 
     Raises:
-        CapPruneError: The user's error that it raised, or its worker died each time.
+        CapPruneError: The task raised it, or its worker died each time.
     """
     try:
         kind, value = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise CapPruneError(
-            "a task failed on Ray", found=_last_line(error), hint="--on left out shows it all"
+            "a task failed on Ray", found=_last_line(error), hint="run it without --on to see the full error"
         ) from error
     except ray.exceptions.RayError as error:
         raise CapPruneError(
             f"a worker of Ray died while it ran a task, {RETRIES + 1} times",
             found=_last_line(error),
-            hint="it may be short of memory: use fewer --workers, or larger machines; the same command continues from here",
+            hint="it may be short of memory: use fewer --workers, or larger machines; the same command resumes",
         ) from error
     if kind == "error":
         raise error_from_json(value)
@@ -195,7 +195,7 @@ def _last_line(error: BaseException) -> str:
 
 @contextmanager
 def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
-    """Connect to a cluster, or start a local one and stop it again; one that is connected already stays."""
+    """Connect to a cluster, or start a local one and stop it afterwards. An existing connection is kept."""
     if ray.is_initialized():
         yield
         return
@@ -216,7 +216,7 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
             found=f"{' '.join(str(error).split())[:300]} ({time.monotonic() - before:.0f} s)",
             hint="ray status --address ADDRESS shows a cluster; --on ray starts one on this machine",
         ) from error
-    for number, handler in handlers.items():  # Ray sets its own
+    for number, handler in handlers.items():  # restored because Ray sets its own
         signal.signal(number, handler)
     try:
         yield
@@ -225,7 +225,7 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries for minutes to reach a cluster that does not exist."""
+    """Check that a cluster responds; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()

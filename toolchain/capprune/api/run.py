@@ -258,7 +258,7 @@ def prune(
 
     Raises:
         UsageError: The run does not exist, the method does not prune trained runs, or `out` holds another run.
-        ConfigError: A key is unknown or has an impossible value.
+        ConfigError: A key is unknown or has an invalid value.
     """
     from capprune.training.derived import pruning_config
 
@@ -295,7 +295,7 @@ def finetune(
 
     Raises:
         UsageError: A run or the objective does not exist, or `out` holds another run.
-        ConfigError: A key is unknown or has an impossible value.
+        ConfigError: A key is unknown or has an invalid value.
     """
     from capprune.training.derived import finetuning_config
 

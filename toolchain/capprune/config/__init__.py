@@ -1,6 +1,6 @@
-"""The one typed tree that describes how a run is made: read from YAML, overridden by `key=value`, saved with the run.
+"""The typed config tree of a run: read from YAML, overridden by `key=value`, saved with the run.
 
-Unknown keys are refused with the nearest name. Numbers carry their unit in their name or description.
+An unknown key is an error that suggests the nearest name. The unit of a number is in its name or description.
 
 data, encoder, decoder, training, pruning    the keys of each part
 run                                          the whole tree

@@ -34,9 +34,9 @@ class SourceConfig(Tree):
 
 
 class DataConfig(Tree):
-    """Where photos and captions are, and which words are kept."""
+    """Location of photos and captions, and the choice of tokens."""
 
-    folder: Path = Field(description="folder with captions and photos, in a layout that `capprune data check` knows")
+    folder: Path = Field(description="folder with captions and photos, in a layout that `capprune data check` supports")
     weight: float = Field(
         default=1.0,
         gt=0,
@@ -52,11 +52,11 @@ class DataConfig(Tree):
         "instead of `folder`",
     )
     shuffle_photos: int = Field(
-        default=4096, ge=1, description="with shards: photos from which the next batches are drawn, in whole shards"
+        default=4096, ge=1, description="with shards: number of photos that are shuffled together, in whole shards"
     )
     broken: Literal["stop", "skip"] = Field(
         default="stop",
-        description="what a photo that is missing or cannot be read does: stop the training, or be skipped and counted",
+        description="how to handle photos that are missing or cannot be read: stop the training, or skip and count them",
     )
     minimum_count: int = Field(
         default=5, ge=1, description="words that occur less often in the training captions become `<unk>`"
@@ -83,7 +83,7 @@ class DataConfig(Tree):
     @model_validator(mode="before")
     @classmethod
     def _shards_are_a_folder(cls, tree: Any) -> Any:
-        """Where only shards are given, they stand for the folder too."""
+        """Use the shards as the folder if only shards are given."""
         if isinstance(tree, dict) and tree.get("folder") is None and isinstance(tree.get("shards"), str):
             return {**tree, "folder": tree["shards"].partition("://")[2] or tree["shards"]}
         return tree
@@ -101,12 +101,12 @@ class DataConfig(Tree):
 
     @property
     def coding(self) -> TokensSection:
-        """What a token id stands for."""
+        """The meaning of token ids."""
         return radix(self.radix_base) if self.tokens == "radix" else TokensSection(self.tokens)
 
     @property
     def steps(self) -> int:
-        """The longest caption in tokens of the decoder."""
+        """Length of the longest caption in tokens of the decoder."""
         return self.maximum_tokens * self.coding.per_word
 
     def without_places(self) -> DataConfig:

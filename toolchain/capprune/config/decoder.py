@@ -27,7 +27,7 @@ DECODERS = Registry[Any](
 
 
 class Dropout(Tree):
-    """Shares of values that are dropped in training (not kept); a family names its own."""
+    """Dropout rates (shares of dropped values); each family defines its own."""
 
     def scaled(self, factor: float) -> Self:
         """Return every rate times `factor`."""
@@ -35,7 +35,7 @@ class Dropout(Tree):
 
 
 class DecoderConfig(Tree):
-    """The sizes of a decoder; each family has its own, beside its module."""
+    """Base class of the families' decoder configs, which are defined beside the families' modules."""
 
     family: str
     dropout: SerializeAsAny[Dropout] = Dropout()
@@ -45,23 +45,23 @@ class DecoderConfig(Tree):
         return self.model_copy(update={"dropout": self.dropout.scaled(factor)})
 
     def shape(self) -> dict[str, Any]:
-        """Return all that decides the shapes of weights: everything but dropout."""
+        """Return the keys that determine the shapes of weights: all except dropout."""
         return self.model_dump(exclude={"dropout"})
 
 
 def decoder_config(tree: Mapping[str, Any], where: str = "config") -> DecoderConfig:
-    """Return the config of the family that `decoder.family` names.
+    """Return the config of `decoder.family`.
 
     Args:
         tree: The keys under `decoder`.
         where: The config's file, for messages.
 
     Raises:
-        ConfigError: There is no such family, an unknown key or an impossible value.
+        ConfigError: The family or a key is unknown, or a value is invalid.
     """
     family = tree.get("family", DEFAULT_FAMILY)
     if not isinstance(family, str):
-        raise ConfigError("impossible value for decoder.family", where=where, expected="a name", found=repr(family))
+        raise ConfigError("invalid value for decoder.family", where=where, expected="a name", found=repr(family))
     kind: type[DecoderConfig] = DECODERS.load(family, f"{where}, decoder.family").Config
     try:
         return kind.model_validate(dict(tree))

@@ -26,11 +26,11 @@ ENCODERS = Registry[Any](
 
 
 class EncoderConfig(Tree):
-    """Which encoder sees the photo, at what size, on which grid, and what of it learns."""
+    """The photo encoder: network, photo size, grid, and trained parts."""
 
     name: str = Field(
         default=DEFAULT_ENCODER,
-        description="encoder of the registry, or `regions` for given region features without an encoder",
+        description="name of an encoder, or `regions` for precomputed region features without an encoder",
     )
     source: str | None = Field(
         default=None, description="with `hf`: a folder, or an id `OWNER/NAME` on the Hugging Face Hub"
@@ -65,17 +65,17 @@ class EncoderConfig(Tree):
     routing_iterations: int = Field(default=3, ge=1, le=10, description="rounds of routing between cells and capsules")
     train: Literal["frozen", "masks", "all"] = Field(
         default="frozen",
-        description="parts of the encoder that learn with the decoder: none (features are cached), its masks, or all",
+        description="parts of the encoder that are trained with the decoder: none (features are cached), its masks, or all",
     )
     frozen_blocks: int = Field(
         default=0,
         ge=0,
         le=1000,
-        description="number of blocks at the photo's end that stay fixed, with the stem; their output is cached",
+        description="number of first blocks that are frozen, with the stem; their output is cached",
     )
     rounded: bool = Field(
         default=False,
-        description="round the filters of a frozen encoder to int8 first, as the export will",
+        description="round the filters of a frozen encoder to int8 before training, as the export does",
     )
     start: Path | None = Field(
         default=None, description="folder of a run whose encoder is used, frozen, instead of that of the run at `start`"
@@ -87,7 +87,7 @@ class EncoderConfig(Tree):
     @model_validator(mode="before")
     @classmethod
     def _as_its_encoder_is(cls, tree: Any) -> Any:
-        """Fill in what the encoder knows of itself, so that a saved config does not change with the encoder's source."""
+        """Fill in the encoder's defaults, so that a saved config does not change with the encoder's source."""
         name = tree.get("name", DEFAULT_ENCODER) if isinstance(tree, dict) else None
         if not isinstance(name, str):
             return tree
@@ -103,7 +103,7 @@ class EncoderConfig(Tree):
         return self.name if source is None else f"{self.name} {source}"
 
     def without_places(self) -> Self:
-        """Return the config with the last part of every path alone; an id on the Hub is no path."""
+        """Return the config with only the last part of each path; an id on the Hub is not a path."""
         source = self.source
         if source and (Path(source).is_dir() or not HUB_ID.fullmatch(source)):
             source = Path(source).name

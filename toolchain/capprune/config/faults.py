@@ -1,4 +1,4 @@
-"""A fault that pydantic found in a config, as one error with the nearest key."""
+"""Conversion of pydantic's errors about a config to one error with the nearest key."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from capprune_runtime.errors import ConfigError
 def config_error(
     error: ValidationError, where: str, model: type[BaseModel], above: tuple[str, ...] = ()
 ) -> ConfigError:
-    """Return the first fault of a tree as an error.
+    """Return the first error in a tree as a `ConfigError`.
 
     Args:
-        error: As pydantic found it.
+        error: The error of pydantic.
         where: The config's file.
-        model: The model that the tree was checked against.
+        model: The pydantic model of the tree.
         above: The keys above the tree, if it is a part of a config.
     """
     first = error.errors()[0]
@@ -29,11 +29,11 @@ def config_error(
         return ConfigError(f"unknown key {place}", where=where, hint=hint)
     if first["type"] == "missing":
         return ConfigError(f"the key {place} is missing", where=where, hint=f"add it, or pass {place}=VALUE")
-    return ConfigError(f"impossible value for {place}", where=where, expected=first["msg"], found=repr(first["input"]))
+    return ConfigError(f"invalid value for {place}", where=where, expected=first["msg"], found=repr(first["input"]))
 
 
 def _names_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys known at the place of an unknown one."""
+    """Return the known keys at the position of an unknown one."""
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
         annotation = field.annotation if field else None

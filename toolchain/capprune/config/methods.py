@@ -1,7 +1,7 @@
-"""The pruning methods: what each starts from, whether it chooses masks, and which limits it can keep.
+"""The pruning methods: their starting weights, whether they choose masks, and the limits that they support.
 
-The one table of them: the config, training, `capprune prune`, sweeps and the messages read it. Other packages add methods through
-the entry point `capprune.pruning`; docs/extending.md shows one.
+The config, training, `capprune prune`, sweeps and messages use this table. Other packages add methods through the entry point
+`capprune.pruning`; docs/extending.md shows one.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ KEEP: Final = "keep"  # the method of fine-tuning
 
 
 class StartsFrom(StrEnum):
-    """The weights that a method begins with."""
+    """The weights that a method starts from."""
 
-    DRAWN = "drawn"  # random ones
-    EITHER = "either"  # random ones, or those of the run under `start`
-    DENSE = "dense"  # those of a trained dense run
-    REWOUND = "rewound"  # those that a trained run began with; what it became chooses the masks
-    MASKED = "masked"  # those of a sparse run, with its masks
+    DRAWN = "drawn"  # random weights
+    EITHER = "either"  # random weights, or those of the run at `start`
+    DENSE = "dense"  # weights of a trained dense run
+    REWOUND = "rewound"  # initial weights of a trained run; its trained weights choose the masks
+    MASKED = "masked"  # weights of a sparse run, with its masks
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Method:
     """A pruning method.
 
     Attributes:
-        pruner: The class that does it, a `capprune.pruning.pruner.Pruner`, as "module:Class".
-        starts_from: The weights that it begins with.
-        chooses_masks: Whether it chooses which weights go.
-        limits: Keys of `pruning` that can take the place of `sparsity`: some of `bytes` and `step_us`.
+        pruner: The class, a `capprune.pruning.pruner.Pruner`, as "module:Class".
+        starts_from: The weights that it starts from.
+        chooses_masks: Whether it chooses the weights to prune.
+        limits: Keys of `pruning` that it supports instead of `sparsity`: `bytes`, `step_us` or both.
     """
 
     pruner: str
@@ -45,22 +45,22 @@ class Method:
 
     @property
     def prunes(self) -> bool:
-        """Whether a run by this method is sparse."""
+        """Whether runs of this method are sparse."""
         return self.chooses_masks or self.starts_from is StartsFrom.MASKED
 
     @property
     def needs_start(self) -> bool:
-        """Whether it means nothing without a run to start from."""
+        """Whether it needs a run to start from."""
         return self.starts_from in (StartsFrom.DENSE, StartsFrom.REWOUND, StartsFrom.MASKED)
 
     @property
     def prunes_trained_runs(self) -> bool:
-        """Whether it makes a sparse run of a trained one, as `capprune prune` does."""
+        """Whether it makes a sparse run from a trained one, as `capprune prune` does."""
         return self.chooses_masks and self.starts_from is not StartsFrom.DRAWN
 
     @property
     def command(self) -> str:
-        """The command that starts from a trained run; `METHOD` stands for the name."""
+        """The command that starts from a trained run; `METHOD` is a placeholder for the name."""
         return "capprune prune RUN --method METHOD" if self.prunes_trained_runs else "capprune finetune RUN"
 
     def load(self) -> Any:
@@ -92,5 +92,5 @@ METHODS: Final = Registry[Method](
 
 
 def methods_of_trained_runs() -> tuple[str, ...]:
-    """Return the names of those of ours that make a sparse run of a trained one."""
+    """Return the names of our methods that make a sparse run from a trained one."""
     return tuple(name for name in METHODS.own if METHODS.load(name, "--method").prunes_trained_runs)

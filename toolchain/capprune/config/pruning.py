@@ -18,7 +18,7 @@ Scope = Literal["blind", "uniform", "distribution"]
 
 
 class GradualConfig(Tree):
-    """The cubic schedule of Zhu and Gupta (2017), in shares of the run."""
+    """Cubic schedule of Zhu and Gupta (2017), in shares of the run."""
 
     begin: float | None = Field(
         default=None,
@@ -33,10 +33,10 @@ class GradualConfig(Tree):
 
 
 class PruningConfig(Tree):
-    """How weights are removed; docs/pruning.md says what to set."""
+    """Settings of pruning; docs/pruning.md explains how to choose them."""
 
     method: str = Field(default=NONE, description="pruning method; `none` trains a dense model")
-    sparsity: float = Field(default=0.975, gt=0, lt=1, description="share of the prunable weights that end as zero")
+    sparsity: float = Field(default=0.975, gt=0, lt=1, description="target share of the prunable weights that are zero")
     bytes: int | None = Field(
         default=None, ge=1, description="limit of the bytes of the kept weights in the bundle, instead of `sparsity`"
     )
@@ -45,21 +45,22 @@ class PruningConfig(Tree):
     )
     costs: str = Field(
         default="x86-64",
-        description="cost table of a kept weight for the limits: the name of a shipped table, or a JSON file",
+        description="cost table for `step_us`: the name of a shipped table, or a JSON file",
     )
     scope: Scope | None = Field(
         default=None,
         description="how magnitudes of layers are compared; default `uniform` for `gradual`, otherwise `blind`",
     )
     exclude: tuple[str, ...] = Field(
-        default=(), description="layers, or `encoder` or `decoder`, that stay dense and do not count towards the target"
+        default=(),
+        description="layers, or `encoder` or `decoder`, that are not pruned and do not count towards the target",
     )
     keep: tuple[str, ...] = Field(
         default=(), description="layers, or `encoder` or `decoder`, that keep the masks of the run at `start`"
     )
     depthwise: bool = Field(default=False, description="prune depthwise convolutions too; they have few weights")
     least_kept: float = Field(
-        default=0.0, ge=0, lt=1, description="smallest share of its weights that every layer keeps"
+        default=0.0, ge=0, lt=1, description="minimum share of the weights of every layer that is kept"
     )
     gradual: GradualConfig = GradualConfig()
     block: BlockShape = Field(
@@ -82,17 +83,17 @@ class PruningConfig(Tree):
         description="learning rate of the gates; derived from kappa and lambda by default, 100 in published recipes",
     )
     gate_adam_eps: float = Field(default=1e-2, gt=0, description="epsilon of Adam for the gates")
-    # beyond 15 a sigmoid in float32 is so close to 1 that its gate would hardly ever move
+    # above 15, the sigmoid is so close to 1 in float32 that a gate would hardly change
     initial_gate: float = Field(
         default=5.0,
         gt=0,
         le=15,
-        description="value of all gates at the start; a gate of 5 keeps its weight with probability 0.993",
+        description="initial value of all gates; a gate of 5 keeps its weight with probability 0.993",
     )
     tolerance: float = Field(
         default=0.05,
         gt=0,
-        description="largest relative distance from the target's kept weights at which a checkpoint counts",
+        description="largest relative deviation of the kept weights from the target at which a checkpoint counts",
     )
     dropout_factor: float = Field(
         default=1 / 3,
@@ -103,7 +104,7 @@ class PruningConfig(Tree):
 
     @property
     def how(self) -> Method:
-        """The method, as the table describes it."""
+        """The entry of the method in the table."""
         return METHODS.load(self.method, "pruning.method")
 
     @property
@@ -117,11 +118,11 @@ class PruningConfig(Tree):
         if name not in METHODS.own and name not in METHODS.names():
             raise ValueError(f"one of {', '.join(METHODS.names())}")
         if not _NAME.fullmatch(name):
-            raise ValueError("a name in a-z, 0-9 and _, as the manifest of a bundle has it")
+            raise ValueError("a name in a-z, 0-9 and _, as in the manifest of a bundle")
         return name
 
     @field_validator("blocks", mode="before")
     @classmethod
     def _without_none(cls, value: Any) -> Any:
-        """A matrix without an entry of its own follows `block`; runs of version 0.1 say so with null."""
+        """Remove matrices with the value null, which follow `block`; runs of version 0.1 have such entries."""
         return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""Reading a config: from YAML, overridden by `key=value`."""
+"""Read a config from YAML, with overrides `key=value`."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from capprune.plain_yaml import plain_yaml, written_text
 from capprune_runtime.errors import ConfigError, UsageError
 from capprune_runtime.input_file import open_input
 
-CONFIG_BYTES = 1 << 16  # a config larger than this is not one
+CONFIG_BYTES = 1 << 16  # largest size of a config
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a config and apply `key=value` overrides.
 
     Args:
-        path: A YAML file; relative folders in it are relative to where the command runs.
-        overrides: Such as `training.epochs=3`; the value is read as YAML, and as it is where the key holds text or a path.
+        path: A YAML file; relative paths in it are relative to the current folder.
+        overrides: Such as `training.epochs=3`. The value is read as YAML, or as plain text if the key holds text or a path.
 
     Raises:
         UsageError: If the file does not exist, or an override is given twice.
-        ConfigError: If it is not YAML, holds an unknown key, one key twice, or an impossible value.
+        ConfigError: If it is not YAML, or holds an unknown or repeated key, or an invalid value.
     """
     require_single(overrides)
     return parse_config(load_tree(path), overrides, where=str(path))
 
 
 def load_tree(path: Path) -> dict[str, Any]:
-    """Read a config file as it is, its keys not yet checked; see `load_config`."""
+    """Read a config file without checking its keys; see `load_config`."""
     try:
         with io.BufferedReader(open_input(path)) as file:
             content = file.read(CONFIG_BYTES + 1)
@@ -51,12 +51,12 @@ def load_tree(path: Path) -> dict[str, Any]:
         raise ConfigError("this config cannot be read", where=path, found=found) from error
     tree = plain_yaml(text, path, texts=_is_text)
     if not isinstance(tree, dict):
-        raise ConfigError("a config is a tree of keys", where=path, found=type(tree).__name__)
+        raise ConfigError("a config must be a tree of keys", where=path, found=type(tree).__name__)
     return tree
 
 
 def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> RunConfig:
-    """Check a tree and apply overrides, of which a later one wins; see `load_config`."""
+    """Check a tree and apply overrides, of which the last one wins; see `load_config`."""
     merged: dict[str, Any] = {**tree}
     for override in overrides:
         _override(merged, override)
@@ -70,7 +70,7 @@ def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, wher
 
 
 def require_single(overrides: Sequence[str]) -> None:
-    """Check that overrides, as a user typed them, name each key once.
+    """Check that the user's overrides name each key once.
 
     Raises:
         UsageError: A key has two values.
@@ -83,7 +83,7 @@ def require_single(overrides: Sequence[str]) -> None:
 
 
 def _move_dropout(tree: dict[str, Any]) -> None:
-    """`training.dropout`, as version 0.1 had it, is `decoder.dropout` now."""
+    """Move `training.dropout` of version 0.1 to `decoder.dropout`."""
     training, decoder = tree.get("training"), tree.get("decoder", {})
     if not isinstance(training, dict) or "dropout" not in training or not isinstance(decoder, dict):
         return
@@ -101,14 +101,14 @@ def _override(tree: dict[str, Any], override: str) -> None:
     for parent in parents:
         child = tree.get(parent)
         if child is not None and not isinstance(child, dict):
-            raise ConfigError(f"{parent} is no tree of keys", where=override, found=repr(child))
+            raise ConfigError(f"{parent} is not a tree of keys", where=override, found=repr(child))
         tree[parent] = {**(child or {})}
         tree = tree[parent]
     tree[last] = written_text(value) if _is_text(tuple(key.split("."))) else plain_yaml(value, override)
 
 
 def _is_text(key: tuple[str, ...]) -> bool:
-    """Return whether a key of the tree holds a text or a path; what `stages` holds are trees too."""
+    """Return whether a key of the tree, or of a tree under `stages`, holds text or a path."""
     if "stages" in key[:1]:
         key = key[1:]
     model: type[BaseModel] = RunConfig

@@ -1,4 +1,4 @@
-"""The whole of a run's config."""
+"""The complete config of a run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OF_THE_MACHINE = (
     "save_every",
     "device",
     "compile",
-)  # keys of `training` that may change when an unfinished run goes on
+)  # keys of `training` that may change when an unfinished run is resumed
 
 
 class RunConfig(Tree):
-    """Everything that makes a run."""
+    """The complete config of a run."""
 
     name: str = Field(default="run", description="name of the run, used in tables and as the name of bundles")
     start: Path | None = Field(default=None, description="folder of a run whose weights this run starts from")
@@ -39,7 +39,7 @@ class RunConfig(Tree):
         return decoder_config(value) if isinstance(value, dict) else value
 
     def as_tree(self) -> dict[str, Any]:
-        """The resolved tree in plain types, as it is saved."""
+        """Return the resolved tree in plain types, as it is saved."""
         tree: dict[str, Any] = self.model_dump(mode="json")
         return tree
 
@@ -58,7 +58,7 @@ class RunConfig(Tree):
         )
 
     def trains_like(self, other: RunConfig) -> bool:
-        """Return whether a run of this config may go on under the other: nothing differs that decides what it computes."""
+        """Return whether a run of this config can be resumed with the other: they differ in no key that affects results."""
         own = dict.fromkeys(OF_THE_MACHINE)
         return self._with_training(**own) == other._with_training(**own)
 
@@ -66,5 +66,5 @@ class RunConfig(Tree):
         return self.model_copy(update={"training": self.training.model_copy(update=changed)})
 
     def as_yaml(self) -> str:
-        """The resolved tree as YAML."""
+        """Return the resolved tree as YAML."""
         return yaml.safe_dump(self.as_tree(), sort_keys=False)

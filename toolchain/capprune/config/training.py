@@ -16,14 +16,14 @@ _INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?) (steps?|minutes?)")
 
 @dataclass(frozen=True)
 class Interval:
-    """So many steps or minutes."""
+    """A number of steps or minutes."""
 
     count: float
     unit: Literal["steps", "minutes"]
 
 
 class DistillationConfig(Tree):
-    """Learning from another run's scores beside the human captions (Hinton et al., 2015)."""
+    """Distillation: learning another run's scores besides the human captions (Hinton et al., 2015)."""
 
     teacher: Path | None = Field(
         default=None, description="folder of a run with the same vocabulary whose scores are learned; none by default"
@@ -50,7 +50,7 @@ class RewardConfig(Tree):
     cross_entropy: float = Field(
         default=0.0,
         ge=0,
-        description="weight of the cross-entropy of human captions beside the reward; keeps captions from becoming alike",
+        description="weight of the cross-entropy of human captions besides the reward; prevents captions from becoming alike",
     )
 
 
@@ -77,22 +77,20 @@ class TrainingConfig(Tree):
     )
     adam_eps: float = Field(default=1e-8, gt=0, description="epsilon of Adam for the weights")
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay of Adam")
-    gradient_clip: float = Field(
-        default=5.0, ge=0, description="largest norm of the weights' gradient; 0 means no limit"
-    )
+    gradient_clip: float = Field(default=5.0, ge=0, description="maximum norm of the weights' gradient; 0 for no limit")
     accumulate: int = Field(
         default=1,
         ge=1,
         le=1000,
         description="number of parts in which each process computes its share of a batch, one after the other; "
-        "takes less memory for the same batch",
+        "needs less memory for the same batch",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        default="auto", description="where to train; `auto` takes a GPU that torch can use, otherwise the CPU"
+        default="auto", description="device to train on; `auto` uses a GPU if torch can, otherwise the CPU"
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",
-        description="number format of matrix products; bfloat16 is about twice as quick where the processor supports it, "
+        description="number format of matrix products; bfloat16 is about 2x faster if the processor supports it, "
         "float16 is for GPUs",
     )
     compile: bool = Field(
@@ -105,7 +103,7 @@ class TrainingConfig(Tree):
     seed: int = Field(default=8888, ge=0, lt=1 << 63, description="seed of all random numbers of the run")
     save_every: str = Field(
         default="10 minutes",
-        description="how often a state to go on from is saved within an epoch, such as `10 minutes` or `500 steps`; "
+        description="interval between saved states within an epoch, such as `10 minutes` or `500 steps`; "
         "`epoch` saves only after each epoch",
     )
 
@@ -120,7 +118,7 @@ class TrainingConfig(Tree):
 
     @property
     def save_interval(self) -> Interval | None:
-        """`save_every` as a number and its unit; None for after each epoch only."""
+        """`save_every` as a number and its unit; None to save only after each epoch."""
         found = _INTERVAL.fullmatch(self.save_every)
         if found is None:
             return None

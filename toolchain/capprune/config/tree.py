@@ -1,4 +1,4 @@
-"""What every part of a config is."""
+"""Base class of all parts of a config."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from capprune.plain_yaml import truth_as_text
 
-MOST_UNITS = 16_384  # in one layer; beyond it a typing error is more likely than a caption model
+MOST_UNITS = 16_384  # maximum width of a layer; larger values are probably typing errors
 
 
 class Tree(BaseModel):

@@ -162,5 +162,5 @@ def _needed(tree: Mapping[str, Any], key: str, where: str) -> Any:
 
 def _impossible(key: str, expected: str, value: Any, where: str) -> BundleError:
     return BundleError(
-        "the config has an impossible value", where=f"{where}, {key}", expected=expected, found=ascii(value)[:80]
+        "the config has an invalid value", where=f"{where}, {key}", expected=expected, found=ascii(value)[:80]
     )
