@@ -128,8 +128,8 @@ def test_start_may_have_a_start() -> None:
         ({"pruning.method": ["snop"]}, "invalid value for pruning.method"),
         ({"weights": ["int4"]}, "there is no such form"),
         ({"pruning.method": ["lottery"], "start": ["gradul"]}, "did you mean gradual"),
-        ({"pruning.method": ["keep"]}, "needs one that has them"),
-        ({"pruning.method": ["gradual"], "start.training.epochs": [3]}, "no run of this sweep to start from"),
+        ({"pruning.method": ["keep"]}, "needs a run with masks"),
+        ({"pruning.method": ["gradual"], "start.training.epochs": [3]}, "need a run of this sweep to start from"),
         ({"training.seed": list(range(1001))}, "too many runs"),
     ],
 )

@@ -232,7 +232,7 @@ def test_failed_run_is_tried_again_and_so_are_those_that_need_it(
     document = world.sweep(out, product, train=fail)
     assert [(row.status, (row.error or {})["what"]) for row in document.rows] == [
         ("failed", "no luck"),
-        ("failed", "the run that this one starts from or learns from failed"),
+        ("failed", "the start or the teacher of this run failed"),
     ]
     document = world.sweep(out, product)
     assert [(row.status, row.error) for row in document.rows] == [("done", None), ("done", None)]

@@ -1,1 +1,1 @@
-"""Many runs of one config in a row: what a grid asks for, what each run reached, one table."""
+"""Sweeps: the runs of a grid, their results, and one table."""

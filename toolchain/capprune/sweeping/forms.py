@@ -34,13 +34,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Form:
-    """One format of a run.
+    """A run in one export format.
 
     Attributes:
-        weights: Its name.
-        decoder: The file.
-        encoder: The encoder's file, where that is asked for.
-        step: The decoder, loaded.
+        weights: Name of the format.
+        decoder: The decoder's file.
+        encoder: The encoder's file, if requested.
+        step: The loaded decoder.
     """
 
     weights: str
@@ -50,14 +50,14 @@ class Form:
 
 
 def make_forms(run: LoadedRun, formats: Sequence[str], beam: int, say: Say, *, encoder: bool) -> dict[str, Form]:
-    """A run in every format that is asked for, by the plan that goes by size.
+    """Export a run in each of the given formats, with the plan by size.
 
     Args:
-        run: Trained.
+        run: The trained run.
         formats: Names of formats.
-        beam: K of the search.
+        beam: K, the beam width.
         say: Receives progress messages.
-        encoder: Whether the encoder's file is wanted as well.
+        encoder: Whether to write the encoder's file as well.
 
     Raises:
         MissingExtra: If the converter or the interpreter is not installed.
@@ -74,10 +74,10 @@ def make_forms(run: LoadedRun, formats: Sequence[str], beam: int, say: Say, *, e
 
 
 class Timed(NamedTuple):
-    """A step that can be run again and again.
+    """A step that can be run repeatedly.
 
     Attributes:
-        step: The decoder, with the inputs that are constant for a photo set.
+        step: The decoder, with the inputs that are constant for a photo.
         arrays: The other inputs.
     """
 
@@ -86,7 +86,7 @@ class Timed(NamedTuple):
 
 
 def ready_to_time(run: LoadedRun, step: Model) -> Timed:
-    """A decoder of a run with random inputs, run once: the first step pays for what is allocated."""
+    """Return a run's decoder with random inputs, after a first step, which allocates memory."""
     _, plain = exportable(run.model)
     draw = np.random.default_rng(0)
     arrays: dict[str, NDArray[Any]] = {
@@ -101,7 +101,7 @@ def ready_to_time(run: LoadedRun, step: Model) -> Timed:
 
 
 def time_steps(timed: Mapping[str, Timed]) -> dict[str, dict[str, float]]:
-    """p10, p50 and p90 of a step in microseconds, all of them taking turns."""
+    """Return p10, p50 and p90 of each step in microseconds, timed interleaved."""
     calls = {name: partial(step.run, arrays) for name, (step, arrays) in timed.items()}
     times = time_in_turns(calls, rounds=ROUNDS, each=STEPS)
     return {
@@ -114,7 +114,7 @@ def time_steps(timed: Mapping[str, Timed]) -> dict[str, dict[str, float]]:
 
 
 def captions_of(run: LoadedRun, form: Form, encoded: Iterable[tuple[str, Arrays]], beam: int) -> dict[str, str]:
-    """Return the captions of the decoder's file by photo, with photos encoded in torch."""
+    """Return the captions of the decoder's file by photo; the photos are encoded in torch."""
     decoding, step = decoding_section(run, beam), DecoderStep(form.step, run.model.decoder.interface())
     return {
         name: run.vocabulary.caption(search(step, step.look_at(arrays), decoding, beam).tokens)

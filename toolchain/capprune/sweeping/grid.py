@@ -1,15 +1,15 @@
-"""What a sweep is made of: products of keys and values, and the runs that they ask for, parents first.
+"""Grids of sweeps: products of keys and values, and their runs, parents first.
 
-A grid is a list of products. A product gives every key a list of values, and stands for every choice of one value a key:
+A grid is a list of products. A product has a list of values for every key, and stands for all combinations of one value per key:
 
     - pruning.method: [none, supermask]      a key of the config
       training.seed: [8888, 1, 2]
-      weights: [float32, int8]               export formats, all of them for every run
+      weights: [float32, int8]               export formats, all for every run
     - pruning.method: [lottery]
       start: [dense, gradual]                the run of this sweep with that method and the same keys, or a folder
-      start.training.epochs: [20]            what that run has of its own
+      start.training.epochs: [20]            a key of the run to start from
 
-A run that another one starts from is a row of the sweep itself, trained once.
+A run that another one starts from is a row of the sweep, and is trained once.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from capprune_exporters.weight_forms import Weights
 from capprune_runtime.errors import ConfigError, UsageError
 
 RUNS = "runs"  # the folder in a sweep that holds its runs
-MOST_RUNS = 1000  # beyond it a product has more keys than somebody meant
-LONGEST_NAME = 200  # of a run's folder
-DIGITS = 8  # of the digest at the end of a name that was cut
+MOST_RUNS = 1000  # larger grids are probably a mistake
+LONGEST_NAME = 200  # characters of a run folder's name
+DIGITS = 8  # of the digest at the end of a truncated name
 
-DENSE = "dense"  # what a start calls the run without pruning
+DENSE = "dense"  # name of the dense run as a start
 METHOD, SEED, TEACHER = "pruning.method", "training.seed", "training.distillation.teacher"
 START, OF_START, FORMATS = "start", "start.", "weights"
 OF_ITSELF = ("training.objective", "training.distillation.", "training.reward.")  # keys that a start does not share
@@ -52,11 +52,11 @@ class Combination:
 
     Attributes:
         name: Name of its folder, made from its keys, so that it does not change when the grid grows.
-        keys: Its values of the grid's keys, `pruning.method` included.
-        config: As it will be trained.
+        keys: Its values of the grid's keys, including `pruning.method`.
+        config: The config of its training.
         start: The run of this sweep that it starts from.
-        needs: The runs of this sweep that it cannot do without: its start and its teacher.
-        weights: Export formats that are measured.
+        needs: The runs of this sweep that it depends on: its start and its teacher.
+        weights: Export formats to measure.
     """
 
     name: str
@@ -68,25 +68,25 @@ class Combination:
 
     @property
     def method(self) -> str:
-        """The method, `dense` where nothing is pruned."""
+        """The pruning method; `dense` for a dense run."""
         found: str = self.config.pruning.method
         return DENSE if found == NONE else found
 
     @property
     def seed(self) -> int:
-        """Return the seed of the run."""
+        """Seed of the run."""
         return self.config.training.seed
 
 
 def read_grid(asked: Sequence[str]) -> list[Product]:
-    """The products that `--grid` asks for.
+    """Return the products of the `--grid` options.
 
     Args:
-        asked: `key=v1,v2` or a YAML file; all keys given so belong to every product of the files.
+        asked: `key=v1,v2` or YAML files. The keys are added to every product of the files.
 
     Raises:
         UsageError: If a file does not exist.
-        ConfigError: If one of them is not a grid.
+        ConfigError: If an option or a file is not a grid.
     """
     given: dict[str, Sequence[Any]] = {}
     products: list[Product] = []
@@ -100,21 +100,21 @@ def read_grid(asked: Sequence[str]) -> list[Product]:
 
 
 def expand(base: RunConfig, grid: Sequence[Product], folder: Path) -> list[Combination]:
-    """Every run of a sweep, each after those that it needs.
+    """Return every run of a sweep, each after the runs that it depends on.
 
     Args:
-        base: What the grid leaves as it is.
+        base: The config that the grid varies.
         grid: Products.
         folder: The sweep's folder.
 
     Raises:
-        ConfigError: If a key is unknown or a value impossible.
+        ConfigError: If a key is unknown or a value is invalid.
         UsageError: If a start or a format is unknown, or there are too many runs.
     """
     runs = _Runs(base, folder)
     asked = sum(math.prod(len(values) for key, values in product.items() if key != FORMATS) for product in grid)
     if asked > MOST_RUNS:
-        raise UsageError("this grid asks for too many runs", expected=f"at most {MOST_RUNS:,}", found=f"{asked:,}")
+        raise UsageError("this grid has too many runs", expected=f"at most {MOST_RUNS:,}", found=f"{asked:,}")
     for product in grid:
         weights = tuple(product.get(FORMATS, ("float32",)))
         if unknown := [form for form in weights if form not in tuple(Weights)]:
@@ -134,11 +134,11 @@ class _Runs:
         self._base, self._tree, self._folder = base, base.as_tree(), folder
 
     def add(self, asked: Keys, weights: tuple[str, ...]) -> Combination:
-        """Add a run and what it needs; one that is there already gets the formats that are new."""
+        """Add a run and the runs that it depends on. An existing run gets the additional formats."""
         method = str(asked.get(METHOD, self._base.pruning.method))
         keys = {METHOD: method, **asked}
-        self._parsed(keys, {})  # also what a dense run does not heed
-        if method == NONE:  # all dense runs of one seed are one run
+        self._parsed(keys, {})  # also checks keys without an effect on a dense run
+        if method == NONE:  # dense runs with the same seed are one run
             keys = {key: value for key, value in keys.items() if key == METHOD or not key.startswith("pruning.")}
         name = name_of(keys)
         needs = {
@@ -147,9 +147,11 @@ class _Runs:
         }
         config = self._parsed({**keys, "name": name}, {key: place for key, (place, _) in needs.items()})
         if config.start is None and METHODS.load(method, METHOD).starts_from is StartsFrom.MASKED:
-            raise ConfigError("a run that keeps masks needs one that has them", where=START, expected=_starts())
+            raise ConfigError(
+                "a run that keeps masks needs a run with masks to start from", where=START, expected=_starts()
+            )
         if needs[START][1] is None and any(key.startswith(OF_START) for key in keys):
-            raise UsageError("there is no run of this sweep to start from for these keys", where=f"{OF_START}*")
+            raise UsageError("these keys need a run of this sweep to start from", where=f"{OF_START}*")
         own = tuple(parent for _, parent in needs.values() if parent is not None)
         made = Combination(name, keys, config, needs[START][1], own, weights)
         if (before := self._like(made)) is not None:
@@ -158,7 +160,7 @@ class _Runs:
         return made
 
     def _parsed(self, keys: Keys, places: Mapping[str, Path | None]) -> RunConfig:
-        """The config of a run, with the folders of the runs that it needs."""
+        """Return the config of a run, with the folders of the runs that it depends on."""
         overrides = {key: value for key, value in keys.items() if key not in (START, TEACHER)}
         overrides |= {key: str(place) for key, place in places.items() if place is not None}
         return parse_config(
@@ -172,7 +174,7 @@ class _Runs:
         )
 
     def _like(self, made: Combination) -> Combination | None:
-        """The run that is there already with the same config, under this name or another."""
+        """Return the existing run with the same config, under any name."""
         config = made.config.model_copy(update={"name": ""}).model_dump_json()
         if (name := self._names.get(config)) is not None:
             return self.found[name]
@@ -182,7 +184,7 @@ class _Runs:
         return None
 
     def _needed(self, keys: Keys, key: str, wanted: Any, weights: tuple[str, ...]) -> tuple[Path | None, str | None]:
-        """The folder of the run that a start or a teacher names, and its name if it is one of this sweep."""
+        """Return the folder of a start or a teacher, and its name if it is a run of this sweep."""
         if wanted is None:
             return None, None
         if wanted not in (DENSE, *METHODS.names()) or wanted == NONE:
@@ -201,7 +203,7 @@ class _Runs:
 
 
 def _usual_start(method: str) -> str | None:
-    """What a method starts from in a sweep where nobody says: the dense run, if it needs a trained one to prune."""
+    """Return the default start of a method in a sweep: the dense run, if it prunes a trained run."""
     known = METHODS.load(method, METHOD)
     return DENSE if known.needs_start and known.chooses_masks else None
 
@@ -212,9 +214,9 @@ def _starts() -> str:
 
 
 def name_of(keys: Mapping[str, Any]) -> str:
-    """A folder's name that tells a run from the others: the method, its start, then the other keys.
+    """Return a unique folder name for a run: the method, its start, then the other keys.
 
-    One that gets too long for a file system is cut, and ends in a digest of all of it.
+    A name that is too long for file systems is truncated, and ends with a digest of the whole name.
     """
     method = DENSE if keys[METHOD] == NONE else str(keys[METHOD])
     usual = None if method == DENSE else _usual_start(method)
@@ -234,7 +236,7 @@ def name_of(keys: Mapping[str, Any]) -> str:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Values that are trees of keys as keys of their own."""
+    """Flatten trees of keys to dotted keys."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -253,7 +255,7 @@ def _read_file(path: Path) -> list[Product]:
         raise ConfigError("this grid cannot be read", where=path, found=error) from error
     products = plain_yaml(text, path)
     if not isinstance(products, list) or not all(isinstance(product, dict) for product in products):
-        raise ConfigError("a grid is a list of products, each a tree of keys with a list of values", where=path)
+        raise ConfigError("a grid must be a list of products, each a tree of keys with lists of values", where=path)
     return [{str(key): _list(str(key), values, path) for key, values in product.items()} for product in products]
 
 

@@ -1,4 +1,4 @@
-"""Rows beside each other: each against the dense run of its seed, and those of several seeds as one."""
+"""Comparisons of rows with the dense run of their seed, and groups of rows that differ only in the seed."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ FIGURES: Mapping[str, Callable[[Row], Any]] = {
 
 
 def dense_of(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The row that one is compared with: the dense run of its seed whose other keys are nearest to its own.
+    """Return the row to compare a row with: the dense run of its seed whose other keys are most similar.
 
-    A dense run itself is compared with the first one of its seed, and in another format with itself in float32.
+    A dense run is compared with the first dense run of its seed. In another format it is compared with itself in float32.
 
     Args:
-        row: To compare.
-        rows: Rows of the sweep, in its order.
+        row: The row to compare.
+        rows: Rows of the sweep, in order.
     """
     if row.method == DENSE and row.weights != "float32":
         return next((one for one in rows if (one.run, one.weights) == (row.run, "float32")), None)
@@ -49,7 +49,7 @@ def dense_of(row: Row, rows: Sequence[Row]) -> Row | None:
 
 
 def compared(rows: Sequence[Row], scores: Scores) -> tuple[Row, ...]:
-    """The rows that are done, each against its dense row; what was compared with the same row before stays."""
+    """Return the finished rows, each compared with its dense row. Earlier comparisons with the same row are kept."""
     done = [row for row in rows if row.status == "done" and row.key in scores]
     found = []
     for row in rows:
@@ -66,7 +66,7 @@ def compared(rows: Sequence[Row], scores: Scores) -> tuple[Row, ...]:
 
 
 def grouped(rows: Sequence[Row], scores: Scores) -> tuple[Group, ...]:
-    """Rows of the same keys but for the seed, as one."""
+    """Group the rows that differ only in the seed."""
     members: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         members.setdefault((group_name(row), row.weights), []).append(row)
@@ -74,7 +74,7 @@ def grouped(rows: Sequence[Row], scores: Scores) -> tuple[Group, ...]:
 
 
 def group_name(row: Row) -> str:
-    """The name of a run without its seed."""
+    """Return the name of a run without its seed."""
     return name_of(_keys(row))
 
 
@@ -98,7 +98,7 @@ def _group(name: str, weights: str, rows: Sequence[Row], scores: Scores) -> Grou
 
 
 def _figure(values: Sequence[Any]) -> Figure | None:
-    """None where a run does not have the figure."""
+    """Return mean and spread; None if a run does not have the figure."""
     if not values or any(value is None for value in values):
         return None
     spread = statistics.stdev(values) if len(values) > 1 else None
@@ -106,7 +106,7 @@ def _figure(values: Sequence[Any]) -> Figure | None:
 
 
 def _change(rows: Sequence[Row], scores: Scores) -> dict[str, Any] | None:
-    """The change of each photo's score averaged over the seeds, so that the interval is one over photos."""
+    """Return the change of the photos' scores averaged over the seeds, with an interval over photos."""
     pairs = [
         (scores[f"{row.against.run}|{row.against.weights}"], scores[row.key])
         for row in rows
@@ -121,6 +121,6 @@ def _change(rows: Sequence[Row], scores: Scores) -> dict[str, Any] | None:
 
 
 def _own(row: Row) -> set[str]:
-    """What a row says of its model and its training, beside the seed and how it was pruned."""
+    """Return the keys of a row's model and training, without seed and pruning."""
     left_out = ("pruning.", START, OF_START, SEED, *OF_ITSELF)
     return {f"{key}={value}" for key, value in row.keys.items() if not key.startswith(left_out)}

@@ -1,7 +1,7 @@
 """The document of a sweep, sweep.json, and the scores of every photo beside it.
 
-The scores of single photos make paired intervals between any two rows possible; they lie in scores.npz, one array a row, in the
-order of the array `photos`.
+The scores of single photos allow paired intervals between any two rows. They are in scores.npz, one array per row, in the order
+of the array `photos`.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class _Part(BaseModel):
 
 
 class Cost(_Part):
-    """What training a run took.
+    """Cost of training a run.
 
     Attributes:
         photos: Number of photos of the training split.
         captions: Number of their captions.
-        epochs: That were trained.
-        best_epoch: The first is 0.
+        epochs: Number of epochs.
+        best_epoch: Best epoch, from 0.
         seconds: Time of the epochs without validation; an interrupted epoch counts from where it was resumed.
-        epochs_in_all: Those of the run it starts from included.
-        seconds_in_all: The same.
+        epochs_in_all: Epochs, including those of the run it starts from.
+        seconds_in_all: Seconds, including those of the run it starts from.
     """
 
     photos: int
@@ -54,14 +54,14 @@ class Cost(_Part):
 
 
 class Sizes(_Part):
-    """What a decoder's file weighs and what a step of it takes.
+    """Size of a decoder's file, and time of its step.
 
     Attributes:
-        decoder_bytes: The file as `capprune export` writes it.
-        encoder_bytes: The same of the encoder; None where all runs of the sweep have the same.
-        step_us: p10, p50 and p90 of one word, one row, one thread, in microseconds.
-        runtime: What it was timed in.
-        load: Processes that ran or waited on the machine when the timing began.
+        decoder_bytes: Size of the file that `capprune export` writes.
+        encoder_bytes: The same for the encoder; None if all runs of the sweep have the same.
+        step_us: p10, p50 and p90 of one word with one row and one thread, in microseconds.
+        runtime: The interpreter.
+        load: Number of running or waiting processes on the machine when the timing began.
     """
 
     decoder_bytes: int
@@ -72,10 +72,10 @@ class Sizes(_Part):
 
 
 class Against(_Part):
-    """The paired difference to another row of the same photos.
+    """Paired difference to another row on the same photos.
 
     Attributes:
-        run: That one's name.
+        run: Name of the other run.
         weights: Its format.
         change: Difference and relative difference of CIDEr-D with 95 % intervals over photos.
     """
@@ -96,21 +96,21 @@ class Row(_Part):
         start: The run of this sweep that it started from.
         keys: Its values of the grid's keys.
         decoder: Cell and widths.
-        status: Whether the figures below are there.
-        error: Why not, as `--json` shows an error.
-        training: What it cost.
+        status: Whether the figures below exist.
+        error: The error if they do not, as for `--json`.
+        training: Cost of the training.
         sparsity: Share of the decoder's weights that are removed.
-        kept_weights: How many are left.
-        prunable_weights: Number of weights that could be pruned.
-        layers: Sparsity of each weight tensor that was pruned.
+        kept_weights: Number of kept weights.
+        prunable_weights: Number of prunable weights.
+        layers: Sparsity of each pruned weight tensor.
         cider_d_val: CIDEr-D of the best epoch, by greedy search.
         quality: BLEU, ROUGE-L, CIDEr-D, METEOR on the split.
         cider_d_interval: Bootstrap interval of CIDEr-D.
-        health: What the captions look like; see `capprune.metrics.health`.
-        said_by: What made the captions: torch, or an interpreter that ran the exported decoder.
-        sizes: Bytes and microseconds; None where the format could not be written here.
-        sizes_reason: Why not.
-        against: The dense run of the same seed.
+        health: Signs of degenerate captions; see `capprune.metrics.health`.
+        said_by: Program that generated the captions: torch, or an interpreter that ran the exported decoder.
+        sizes: Bytes and microseconds; None if the format could not be written here.
+        sizes_reason: Why the format could not be written.
+        against: Comparison with the dense run of the same seed.
     """
 
     run: str
@@ -138,16 +138,16 @@ class Row(_Part):
 
     @property
     def key(self) -> str:
-        """Names the row, and its array in scores.npz."""
+        """Key of the row, and name of its array in scores.npz."""
         return f"{self.run}|{self.weights}"
 
 
 class Figure(_Part):
-    """A figure of runs that differ in their seed alone.
+    """A figure of runs that differ only in the seed.
 
     Attributes:
-        mean: Over the runs.
-        spread: Standard deviation between them; None for a single run.
+        mean: Mean over the runs.
+        spread: Standard deviation over the runs; None for a single run.
     """
 
     mean: float
@@ -155,16 +155,16 @@ class Figure(_Part):
 
 
 class Group(_Part):
-    """Runs that differ in their seed alone, in one format.
+    """Runs that differ only in the seed, in one format.
 
     Attributes:
         name: Name of the runs without the seed.
         weights: The format.
         method: Pruning method of the runs.
-        runs: Their names, those that are done.
-        failed: How many are not, for an error.
-        waiting: How many were not begun or not finished.
-        figures: By name.
+        runs: Names of the finished runs.
+        failed: Number of failed runs.
+        waiting: Number of runs that were not started or not finished.
+        figures: Figures by name.
         change: Change of CIDEr-D averaged over the seeds, against the dense runs of the same seeds, paired by photo.
         keys: The runs' values of the grid's keys, without the seed.
     """
@@ -186,16 +186,16 @@ class Document(_Part):
     Attributes:
         schema_version: Version of this document's schema.
         kind: Always `sweep`.
-        created_by: The program.
-        config: What the grid leaves as it is.
+        created_by: Program and version.
+        config: The config that the grid varies.
         data: Name of the data folder.
-        split: That is scored.
+        split: The scored split.
         photos: Number of photos of that split.
         beam: Beam width of the search.
         tokenizer: Tokenizer of the scores.
         environment: Machine and versions of the last session.
-        rows: In the order of the grid.
-        groups: The rows, those of several seeds together.
+        rows: Rows in the order of the grid.
+        groups: The rows, grouped over seeds.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -213,7 +213,7 @@ class Document(_Part):
 
 
 def read_document(folder: Path) -> Document | None:
-    """The document of a sweep that was begun in a folder; None if none was.
+    """Return the document of a sweep's folder; None if there is none.
 
     Raises:
         NewerFormat: If a later capprune wrote it.
@@ -227,7 +227,10 @@ def read_document(folder: Path) -> Document | None:
         version = found["schema_version"]
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise NewerFormat(
-                "a later capprune wrote this sweep", where=path, expected=f"at most {SCHEMA_VERSION}", found=version
+                "this sweep was written by a later capprune",
+                where=path,
+                expected=f"at most {SCHEMA_VERSION}",
+                found=version,
             )
         return Document.model_validate(found)
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
@@ -240,13 +243,13 @@ def read_document(folder: Path) -> Document | None:
 
 
 def write_document(folder: Path, document: Document) -> None:
-    """Write sweep.json, whole or not at all."""
+    """Write sweep.json atomically."""
     text = json.dumps(document.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
     write_text(folder / DOCUMENT, text + "\n")
 
 
 def read_scores(folder: Path) -> Scores:
-    """CIDEr-D of every photo by `Row.key`; empty when there are none yet.
+    """Return CIDEr-D of every photo by `Row.key`; empty if there is none yet.
 
     Raises:
         BundleError: If the file is broken.
@@ -262,7 +265,7 @@ def read_scores(folder: Path) -> Scores:
 
 
 def write_scores(folder: Path, scores: Scores, photos: tuple[str, ...]) -> None:
-    """Write scores.npz, whole or not at all."""
+    """Write scores.npz atomically."""
     content = io.BytesIO()
     arrays: dict[str, Any] = {PHOTOS: np.array(photos), **scores}
     np.savez_compressed(content, **arrays)

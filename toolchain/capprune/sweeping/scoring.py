@@ -1,4 +1,4 @@
-"""Captions of a split from cached features, and what they are worth."""
+"""Captions of a split from cached features, and their scores."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ BATCH = 64  # photos captioned together
 
 @dataclass(frozen=True)
 class Scored:
-    """What a set of captions is worth.
+    """Scores of a set of captions.
 
     Attributes:
         quality: The metrics.
         interval: Interval of CIDEr-D over photos.
-        health: What the captions look like.
+        health: Signs of degenerate captions.
         per_photo: CIDEr-D of each photo, in the order of the sorted names.
     """
 
@@ -46,11 +46,11 @@ class Scored:
 
 
 class SplitCaptions:
-    """Photos that every run of a sweep is scored on.
+    """The photos on which every run of a sweep is scored.
 
     Args:
         data: Data section of the sweep's config; its `limit` applies here too.
-        split: Which photos.
+        split: Split of the photos.
         tokenizer: Tokenizer of the scores; "auto" chooses one.
         cache: Folder of feature caches.
         bar: Makes a progress bar under a label.
@@ -66,7 +66,7 @@ class SplitCaptions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of the photos, sorted as the scores of single photos are."""
+        """Sorted names of the photos, the order of the scores per photo."""
         return tuple(sorted(photo.name for photo in self.photos))
 
     def in_torch(self, run: LoadedRun, width: int) -> dict[str, str]:
@@ -80,14 +80,14 @@ class SplitCaptions:
         return said
 
     def encoded(self, run: LoadedRun) -> Iterator[tuple[str, Arrays]]:
-        """What `encode` gives of every photo, by name of the photo and of the tensor."""
+        """Yield the outputs of `encode` for every photo: the photo's name, and the tensors by name."""
         for names, (held, first) in self._encoded(run):
             tensors = {**held, **first}
             for row, name in enumerate(names):
                 yield name, {key: value[row : row + 1].numpy() for key, value in tensors.items()}
 
     def score(self, said: Mapping[str, str]) -> Scored:
-        """The metrics of captions of all photos; METEOR where Java runs."""
+        """Return the metrics of captions of all photos; METEOR only if Java is installed."""
         scores = score({photo.name: photo.captions for photo in self.photos}, said, tokenizer=self.tokenizer)
         interval = bootstrap_mean(scores.per_photo_cider)
         health = caption_health(said.values())
@@ -107,6 +107,8 @@ class SplitCaptions:
         names = [photo.name for photo in self.photos]
         with open_photos(self._folder) as store, self._bar(f"features of {self._split}") as tell:
             if not isinstance(run.model.encoder, GridEncoder):
-                raise UsageError("a sweep scores models of photos", where=run.folder, found="features of regions")
+                raise UsageError(
+                    "a sweep can only score models of photos", where=run.folder, found="a model of region features"
+                )
             extractor = FeatureExtractor(run.model.encoder)
             return cached_features(store, names, encoder=extractor, cache=self._cache, batch=4, progress=tell)

@@ -1,4 +1,4 @@
-"""The runs of a sweep trained by several workers at once, while the sweep scores one after the other."""
+"""Parallel training of a sweep's runs by several workers, while the sweep scores them in order."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from capprune_runtime.errors import error_from_json
 
 @dataclass(frozen=True)
 class TrainTask:
-    """One run, as a worker gets it.
+    """One run to train, as sent to a worker.
 
     Attributes:
-        config: As YAML.
-        folder: Of the run.
+        config: Config as YAML.
+        folder: Folder of the run.
         cache: Folder of all caches.
     """
 
@@ -30,17 +30,17 @@ class TrainTask:
 
 
 class SpreadTraining:
-    """Trains in place of `Sweep`'s own function: called for a run, it waits until a worker has trained it.
+    """Replaces `Sweep`'s training function: a call for a run waits until a worker has trained it.
 
-    With the first call all runs begin that nothing holds back; a run begins when those that it needs have ended.
+    The first call starts all runs without dependencies. Any other run starts when the runs that it depends on have ended.
 
     Args:
-        runs: Of the sweep, each after those that it needs.
-        folder: Of the sweep.
-        workers: That train.
-        train: Trains one run in a worker; returns `CapPruneError.as_json` where it fails.
+        runs: Runs of the sweep, each after the runs that it depends on.
+        folder: Folder of the sweep.
+        workers: The workers.
+        train: Trains one run in a worker; returns `CapPruneError.as_json` if it fails.
         cache: Folder of all caches.
-        say: Is told what is done.
+        say: Receives progress messages.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SpreadTraining:
             raise error_from_json(error)
 
     def close(self) -> None:
-        """Stop what still runs."""
+        """Stop all running tasks."""
         self._results.close()
 
     def _all(self) -> Generator[None, None, None]:
@@ -85,7 +85,7 @@ class SpreadTraining:
                     self._ended[ready[number].name] = error
                     self._say(f"trained {ready[number].name}" if error is None else f"{ready[number].name} failed")
                     yield
-                if not ready:  # what is left needs a run that failed: the sweep says so
+                if not ready:  # the remaining runs depend on a failed one, which the sweep reports
                     return
         self._say(f"trained {count} runs")
 

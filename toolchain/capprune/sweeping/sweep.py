@@ -1,4 +1,4 @@
-"""One run after the other: train what is not trained, score what is not scored, write after each."""
+"""Trains and scores the runs of a sweep in order, and writes the document after each."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ from capprune_runtime.measure.environment import environment, moment
 
 BEAM = 3
 EXACT = "float32"
-DECODERS = "decoders"  # the folder in a sweep that holds the files that were measured
+DECODERS = "decoders"  # folder of the measured decoder files in a sweep
 
-Train = Callable[[RunConfig, Path], object]  # a config and the run's folder; goes on where it was interrupted
+Train = Callable[[RunConfig, Path], object]  # takes a config and the run's folder; resumes an interrupted run
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sweep is, and what it is scored on.
+    """Folders of a sweep, and the scored split.
 
     Attributes:
         folder: The sweep's folder.
-        split: Split of the data that is scored.
+        split: The scored split.
         cache: Folder of feature caches.
     """
 
@@ -59,19 +59,19 @@ class Place:
 
 
 class Sweep:
-    """The runs of a grid, from the first one or from where an earlier session stopped.
+    """The runs of a grid; an interrupted sweep is resumed.
 
     Args:
-        base: What the grid leaves as it is.
-        runs: Each after those that it needs.
-        place: Where.
+        base: The config that the grid varies.
+        runs: The runs, each after the runs that it depends on.
+        place: Folders and scored split.
         progress: Receives progress reports.
-        train: Trains one run; `train_run` if left out.
+        train: Trains one run; by default `train_run`.
         wrote: Called with the document each time it is written.
 
     Raises:
-        UsageError: If the folder holds a sweep of something else.
-        BundleError: If the files of an earlier session are damaged.
+        UsageError: If the folder holds another sweep.
+        BundleError: If the files of an interrupted sweep are damaged.
         DataError: If the split is empty.
     """
 
@@ -97,20 +97,20 @@ class Sweep:
         self._rows = {row.key: row for run in runs for row in _waiting(run)}
         for row in before.rows if before else ():
             if row.status == "done" and row.key in self._scores:
-                self._rows[row.key] = row  # of this grid in its place, of an earlier one behind
+                self._rows[row.key] = row  # rows of this grid keep their position; those of an earlier grid come last
         encoders = {run.config.encoder for run in runs}
         self._encoders = len(encoders) > 1 or any(encoder.train != "frozen" for encoder in encoders)
 
     def run(self) -> Document:
-        """Train and score what is left.
+        """Train and score the remaining runs.
 
         Returns:
             The document, which is also written.
 
         Raises:
-            UsageError: If another process works here.
+            UsageError: If another process works on this sweep.
             CapPruneError: If the disk is full.
-            KeyboardInterrupt, SystemExit: On Ctrl-C or SIGTERM; what was reached is written.
+            KeyboardInterrupt, SystemExit: On Ctrl-C or SIGTERM, after the finished rows have been written.
         """
         folder = self._place.folder
         try:
@@ -134,7 +134,7 @@ class Sweep:
             if new:
                 self._time_together()
                 document = self._write()
-            finish_run(folder)  # the lock's folder goes
+            finish_run(folder)  # removes the lock's folder
         return document
 
     def _train_run(self, config: RunConfig, folder: Path) -> None:
@@ -143,13 +143,13 @@ class Sweep:
     def _one(self, run: Combination, formats: Sequence[str]) -> None:
         for name in run.needs:
             if not any(row.run == name and row.training is not None for row in self._rows.values()):
-                raise UsageError("the run that this one starts from or learns from failed", where=name)
+                raise UsageError("the start or the teacher of this run failed", where=name)
         folder = self._place.folder / RUNS / run.name
         self._train(run.config, folder)
         loaded = load_run(folder)
         facts = {**_facts(loaded), "training": self._cost(run, loaded)}
         for form in formats:
-            self._set(run, form, facts)  # a run that cannot be scored can still be another's start
+            self._set(run, form, facts)  # a run that cannot be scored can still be the start of another
         forms, reason = self._forms(loaded, formats)
         load = moment().load_average
         times = time_steps({name: ready_to_time(loaded, form.step) for name, form in forms.items()})
@@ -177,7 +177,7 @@ class Sweep:
             )
 
     def _time_together(self) -> None:
-        """Time all decoders interleaved: each was timed when its run ended, under whatever load the machine had then."""
+        """Time all decoders again, interleaved: the load of the machine may have differed between their first timings."""
         places = {row.key: self._decoder(row.run, row.weights) for row in self._rows.values() if row.sizes}
         places = {key: path for key, path in places.items() if path.is_file()}
         if len(places) < 2:
@@ -197,7 +197,7 @@ class Sweep:
         return self._place.folder / DECODERS / f"{run}.{weights}.tflite"
 
     def _forms(self, loaded: LoadedRun, formats: Sequence[str]) -> tuple[dict[str, Form], CapPruneError | None]:
-        """The formats, or why there are none; a float32 row can do without its file."""
+        """Return the formats, or the error that prevented them; a float32 row does not need its file."""
         try:
             return make_forms(loaded, formats, BEAM, self._say, encoder=self._encoders), None
         except CapPruneError as error:
@@ -262,7 +262,7 @@ class Sweep:
         return document
 
     def _check(self, before: Document) -> None:
-        """Rows of other photos or another config must not stand in one table."""
+        """Check that the rows of an earlier document have the same photos and config."""
         for what, expected, found in (
             ("config", parse_config(before.config, where=str(self._place.folder)), self._base),
             ("split", before.split, self._place.split),

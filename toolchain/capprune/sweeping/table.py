@@ -29,7 +29,7 @@ COLUMNS: dict[str, Callable[[Group], str]] = {
 
 
 def cells(document: Document) -> tuple[list[str], list[list[str]]]:
-    """Columns that have something in them, and a row for every group."""
+    """Return the columns that are not empty, and a row for every group."""
     rows = [[tell(group) for tell in COLUMNS.values()] for group in document.groups]
     filled = [place for place in range(len(COLUMNS)) if any(row[place] for row in rows)]
     names = list(COLUMNS)
@@ -37,7 +37,7 @@ def cells(document: Document) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(document: Document) -> str:
-    """The content of sweep.md."""
+    """Return the content of sweep.md."""
     columns, rows = cells(document)
     ruled = [columns, ["---", *["---:"] * (len(columns) - 1)], *(map(_escaped, rows))]
     parts = [
@@ -51,24 +51,25 @@ def markdown(document: Document) -> str:
 
 
 def notes(document: Document) -> str:
-    """What the table is about."""
+    """Return the notes below the table."""
     photos = next((row.training.photos for row in document.rows if row.training), None)
     trained = "" if photos is None else f"Trained on {photos:,} photos. "
     loads = sorted(row.sizes.load for row in document.rows if row.sizes and row.sizes.load is not None)
     busy = f", at a load of {loads[0]} to {loads[-1]}" if loads else ""
     return (
         f"{trained}Scored on {document.photos:,} photos of `{document.split}`: beam {document.beam}, {document.tokenizer} "
-        "tokens. Runs that differ in their seed alone are one row: mean ± standard deviation. "
+        "tokens. Runs that differ only in the seed are one row: mean ± standard deviation. "
         "To dense: relative change of CIDEr-D against the dense run of the same seed, with the 95 % interval over photos "
         "(scores averaged over the seeds, paired by photo). "
-        "float32 was said by the trained model in torch; other formats by their own decoder file, after an encoder in float32. "
+        "Captions in float32 are those of the trained model in torch; other formats use their decoder file after an encoder in "
+        "float32. "
         f"A step is one word, one row, one thread, median{busy}. Epochs and minutes include those of the run that one starts "
         "from."
     )
 
 
 def change_told(change: Any) -> str:
-    """A change of CIDEr-D with its interval; empty where there is none."""
+    """Return a change of CIDEr-D with its interval as text; empty if there is none."""
     if change is None:
         return ""
     relative = change["relative"]
