@@ -114,7 +114,7 @@ def check_file_place(path: Path, *, needed_bytes: int = _LEAST_FREE_BYTES) -> No
         if place.is_dir():
             raise UsageError("a file cannot be written over a folder", where=path, expected="the name of a file")
         if place.exists() and not place.is_file():
-            raise UsageError("this is no plain file", where=path, expected="the name of a file")
+            raise UsageError("this is not a plain file", where=path, expected="the name of a file")
         _check_place(place.parent / place.name, place.parent, needed_bytes)
     except OSError as error:
         raise_if_unwritable(error, path, needed_bytes=needed_bytes)
@@ -216,7 +216,7 @@ def raise_if_unwritable(error: BaseException, path: Path, *, needed_bytes: int |
             "the disk is full",
             where=path,
             expected=None if needed_bytes is None else f"{needed_bytes:,} bytes free",
-            hint="free some space and run the same command again: it goes on from there",
+            hint="free some space and run the same command again, which resumes",
         ) from error
     if number == errno.EFBIG:
         limit = "ulimit -f unlimited"

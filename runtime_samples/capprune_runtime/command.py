@@ -293,7 +293,7 @@ def _verify(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     }
     if not options.json:
         print(
-            f"{options.bundle} is as it was written: {len(manifest.files)} files, {size_bytes:,} bytes; "
+            f"{options.bundle} is unchanged: {len(manifest.files)} files, {size_bytes:,} bytes; "
             f"{manifest.model.description}, {bundle.vocabulary.described()}, {manifest.pruning.sparsity:.2%} sparse"
         )
     return document, 0

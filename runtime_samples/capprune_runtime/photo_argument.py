@@ -53,7 +53,7 @@ def _no_urls(scheme: str, rest: str) -> UsageError:
         return UsageError("URLs are not taken", where=f"{scheme}:///{rest}", hint=f"name the file: /{rest}")
     url = f"{scheme}://{rest}"
     return UsageError(
-        "URLs are not taken: photos are read from files or standard input",
+        "URLs are not supported: photos are read from files or standard input",
         where=url,
         hint=f"curl -sSLf '{url}' | capprune caption -",
     )

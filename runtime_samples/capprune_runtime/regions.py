@@ -72,10 +72,10 @@ def decode_regions(data: bytes, where: object) -> NDArray[np.float32]:
     kind, fortran, shape, start = _header(data, where)
     if kind != "<f4":
         hint = 'numpy.save(path, regions.astype("float32"))'
-        raise _broken(where, "regions are no float32 numbers", "dtype <f4", f"dtype {ascii(kind)[1:-1]}", hint)
+        raise _broken(where, "regions are not float32 numbers", "dtype <f4", f"dtype {ascii(kind)[1:-1]}", hint)
     if len(shape) != 2 or not (1 <= shape[0] <= MAX_REGIONS and 1 <= shape[1] <= MAX_CHANNELS):
         expected = f"(N, F) with N from 1 to {MAX_REGIONS}, F from 1 to {MAX_CHANNELS:,}"
-        raise _broken(where, "regions have an impossible shape", expected, str(shape))
+        raise _broken(where, "regions have an invalid shape", expected, str(shape))
     if len(data) - start != 4 * math.prod(shape):
         expected = f"{4 * math.prod(shape):,} bytes behind the header for {shape}"
         raise _broken(where, "a file of regions is cut off or too long", expected, f"{len(data) - start:,}")
@@ -89,7 +89,9 @@ def decode_regions(data: bytes, where: object) -> NDArray[np.float32]:
 def _header(data: bytes, where: object) -> tuple[str, bool, tuple[int, ...], int]:
     """Return (dtype, whether in Fortran order, shape, offset of the first number) of a .npy file."""
     if data[:6] != _MAGIC or len(data) < 12 or data[6] not in (1, 2, 3):
-        raise _broken(where, "this is no .npy file", "a file that numpy.save wrote", f"first bytes {data[:8].hex(' ')}")
+        raise _broken(
+            where, "this is not a .npy file", "a file that numpy.save wrote", f"first bytes {data[:8].hex(' ')}"
+        )
     wide = data[6] > 1
     (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
     start = (12 if wide else 10) + length

@@ -133,7 +133,7 @@ def test_the_runtime_refuses_them_too_and_writes_documents_only(ready: Path, tmp
 
 def test_a_data_set_is_not_imported_into_itself(drawn: Drawn) -> None:
     code, out, err = capprune("data", "import", drawn.folder, "--out", drawn.folder / "new")
-    assert code == 2 and out == "" and "would lie in the old one" in err and not (drawn.folder / "new").exists()
+    assert code == 2 and out == "" and "would be inside the old one" in err and not (drawn.folder / "new").exists()
 
 
 def test_options_that_may_repeat_still_do() -> None:
@@ -182,6 +182,6 @@ def test_training_says_which_words_and_captions_it_cannot_learn(drawn: Drawn, tm
     long = sum(len(words(text)) > 8 for text in captions)
     assert cut == f"{long} of {len(captions)} training captions are longer than data.maximum_tokens=8 and are cut"
     different = len({word for text in captions for word in words(text)})
-    assert rare.startswith(f"{different + 4 - len(tokens.vocabulary)} of {different} different words stand fewer than")
+    assert rare.startswith(f"{different + 4 - len(tokens.vocabulary)} of {different} different words occur fewer than")
     everything = parse_config({"data": {"folder": "x", "minimum_count": 1, "maximum_tokens": 60}})
     assert token_notes(caption_tokens(everything, captions), captions, everything.data) == ()

@@ -24,7 +24,7 @@ def small(walk: Walk) -> Path:
         arguments = ("--weights", "int8", "--plan", "auto", "--photos", 20, "--pack", "--out", out, "--json")
         done = capprune("export", walk.run, *arguments)
         assert done.code == 0, done.err
-        assert "int8 costs on 20 photos of val: CIDEr-D" in done.err
+        assert "int8: loss on 20 photos of val: CIDEr-D" in done.err
         assert done.document["capz"]["bytes"] == (walk.folder / "small.capz").stat().st_size
     return out
 

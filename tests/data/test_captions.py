@@ -109,7 +109,7 @@ def test_coco_files_are_splits_by_their_names(tmp_path: Path) -> None:
 
 
 def test_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such data folder"):
+    with pytest.raises(UsageError, match="this data folder does not exist"):
         load_caption_set(tmp_path / "nowhere")
 
 

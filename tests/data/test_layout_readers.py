@@ -222,7 +222,7 @@ def test_token_file_takes_its_splits_from_lists_and_counts_the_rest(tmp_path: Pa
     assert captions.files == ("Flickr8k.token.txt", *sorted(lists))
     assert splits(captions) == {"1.jpg": "train", "2.jpg": "val"}
     assert left_out(captions) == {
-        "names that are no photo's": ("4.jpg.1",),
+        "names that are not photos": ("4.jpg.1",),
         "photos that no split list names": ("3.jpg",),
         "photos of a split list without captions": ("9.jpg",),
     }
@@ -266,7 +266,7 @@ def test_coco_members_that_are_odd_are_read_or_counted(tmp_path: Path) -> None:
     captions = load_caption_set(folder(tmp_path, {**photos("1.jpg", "2.jpg"), "captions_train2017.json": content}))
     assert said(captions) == {"1.jpg": ("a dog",), "2.jpg": ("a cat",)}
     assert {what: len(names) for what, names in left_out(captions).items()} == {
-        "captions that are no text": 1,
+        "captions that are not text": 1,
         "photos that their file lists twice": 1,
         "captions of photos that their file does not list": 1,
     }
@@ -345,7 +345,7 @@ def test_copies_of_a_photo_are_one_photo_and_others_of_its_name_are_not(tmp_path
     copies = {"k/p/1.jpg": b"one", "k/p/p/1.jpg": b"one", "k/p/2.jpg": b"two", "k/p/p/2.jpg": b"other"}
     captions = load_caption_set(folder(tmp_path, {**table, **copies}))
     assert [photo.name for photo in captions.photos] == ["k/p/1.jpg", "2.jpg"]
-    found = left_out(captions)["photos that lie in the folder more than once, the first used"]
+    found = left_out(captions)["photos that are in the folder more than once, the first used"]
     assert found == ("k/p/1.jpg = k/p/p/1.jpg",)
 
 

@@ -216,7 +216,7 @@ def test_photo_removed_after_opening_is_a_data_error(tmp_path: Path) -> None:
 
 
 def test_folder_that_is_missing_or_holds_no_photo_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such data folder"):
+    with pytest.raises(UsageError, match="this data folder does not exist"):
         open_photos(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no photos"):
         open_photos(tmp_path)

@@ -66,7 +66,7 @@ def test_a_name_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None
 
 def test_a_mean_without_its_regions_is_no_silent_loss(tmp_path: Path) -> None:
     np.save(tmp_path / "5_fc.npy", regions().mean(0))
-    with pytest.raises(DataError, match="impossible shape"):
+    with pytest.raises(DataError, match="invalid shape"):
         open_regions(tmp_path).regions("5_fc")
 
 
@@ -137,7 +137,7 @@ def test_other_types_are_refused(tmp_path: Path, dtype: str) -> None:
 @pytest.mark.parametrize("shape", [(), (4,), (0, 4), (3, 0), (MAX_REGIONS + 1, 4), (2, 3, 4), (1, 16_385)])
 def test_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     error = refused(tmp_path, npy(np.zeros(shape, np.float32)))
-    assert error.what == "regions have an impossible shape" and error.found == str(shape)
+    assert error.what == "regions have an invalid shape" and error.found == str(shape)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -212,7 +212,7 @@ def test_damaged_shard_is_a_data_error_with_its_name(kind: str, shards: Path, tm
     ("change", "error", "message"),
     [
         (lambda tree: tree | {"schema": 2}, NewerFormat, "later capprune"),
-        (lambda tree: tree | {"kind": "x"}, DataError, "no index of shards"),
+        (lambda tree: tree | {"kind": "x"}, DataError, "not an index of shards"),
         (lambda tree: tree | {"more": 1}, DataError, "more"),
         (lambda tree: tree | {"content": "features"}, DataError, "encoder"),
         (lambda tree: tree | {"shards": [tree["shards"][0] | {"name": "../x"}]}, DataError, "name"),

@@ -157,5 +157,5 @@ def quality(bundle: Path) -> object:
 
 
 def test_the_harness_notices_a_command_that_fails(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="there is no such data folder"):
+    with pytest.raises(AssertionError, match="this data folder does not exist"):
         killed.capprune("data", "shard", tmp_path / "nowhere", "--out", tmp_path / "x")

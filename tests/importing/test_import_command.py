@@ -56,4 +56,4 @@ def test_an_imported_run_goes_the_whole_way_on_the_command_line(data_folder: Pat
     refused = capprune("caption", data / "regions", "--bundle", bundle, "--explain", tmp_path / "looked")
     assert refused.code == 2 and "no photo to draw" in refused.err
     wrong = capprune("caption", data_folder / "tiny3" / "expected.json", "--bundle", bundle)
-    assert wrong.code == 4 and "no .npy file" in wrong.err
+    assert wrong.code == 4 and "not a .npy file" in wrong.err

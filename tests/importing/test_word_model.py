@@ -44,7 +44,7 @@ def test_other_kinds_of_tokenizers_are_refused_by_their_name(kind: int | None, n
 @pytest.mark.parametrize("text", ["man", "", "▁", "▁a▁b", "ing"])
 def test_a_piece_that_is_no_word_is_refused_by_its_id(text: str) -> None:
     error = refused(word_model([*SPECIAL, ("▁a", WORD), (text, WORD)]))
-    assert error.what == "a piece is no word" and error.where == "word.model, piece 5"
+    assert error.what == "a piece is not a word" and error.where == "word.model, piece 5"
 
 
 @pytest.mark.parametrize("changed", [{43: -1}, {40: 99}, {41: 0}, {42: 4}])

@@ -208,7 +208,7 @@ def test_an_unknown_tokenizer_is_refused() -> None:
         (PHOTOS, {"a.jpg": "a dog"}, "no caption to score: b.jpg, c.jpg"),
         ({"a.jpg": ("a dog",)}, CAPTIONS, "no reference captions: b.jpg, c.jpg"),
         ({**PHOTOS, "b.jpg": ()}, CAPTIONS, "no reference captions: b.jpg"),
-        ({"a.jpg": ("… !",)}, {"a.jpg": "a dog"}, "holds a word"),
+        ({"a.jpg": ("… !",)}, {"a.jpg": "a dog"}, "contains a word"),
     ],
 )
 def test_photos_without_a_partner_are_refused(references: Any, hypotheses: Any, message: str) -> None:

@@ -52,7 +52,7 @@ def test_config_that_asks_for_gigabytes_is_refused_without_taking_them() -> None
     ],
 )
 def test_fact_that_is_no_number_is_refused(facts: dict[str, str]) -> None:
-    with pytest.raises(BundleError, match="is no number"):
+    with pytest.raises(BundleError, match="is not a number"):
         check_facts(facts, Path("weights.safetensors"))
 
 

@@ -240,7 +240,7 @@ def test_full_disk_while_saving_keeps_the_last_state_and_the_run_goes_on_from_it
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(CapPruneError, match=r"(?s)disk is full: .*run/.*safetensors.*goes on from there") as raised:
+    with pytest.raises(CapPruneError, match=r"(?s)disk is full: .*run/.*safetensors.*which resumes") as raised:
         tiny.trainer(folder, *KINDS[kind], report=fill).run()
     assert raised.value.exit_code == 1
     monkeypatch.undo()

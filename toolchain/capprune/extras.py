@@ -56,7 +56,7 @@ PACKAGES: Mapping[str, Package] = {
     "uvicorn": Package("the server of capprune serve", "serve"),
     "matplotlib": Package("reports", "report"),
     "pillow-heif": Package("reading HEIC photos", "photos"),
-    "tensorflow-cpu": Package("a second opinion in parity", "tensorflow"),
+    "tensorflow-cpu": Package("another interpreter for parity", "tensorflow"),
     "tflite-runtime": Package("32-bit and older Raspberry Pis", "tflite-runtime"),
 }
 

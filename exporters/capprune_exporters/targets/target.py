@@ -273,7 +273,9 @@ def find_target(name: str) -> type[Target]:
     """
     found = TARGETS.load(name, "--target")
     if not (isinstance(found, type) and issubclass(found, Target)):
-        raise UsageError("this is no export target", where=name, expected=f"a subclass of {Target.__module__}.Target")
+        raise UsageError(
+            "this is not an export target", where=name, expected=f"a subclass of {Target.__module__}.Target"
+        )
     if (kind := getattr(found, "kind", None)) not in FORMATS:
         raise UsageError(
             "nothing unverified runs, and no verifier reads the files of this export target",

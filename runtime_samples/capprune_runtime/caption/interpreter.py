@@ -313,7 +313,7 @@ def _obstacle(runtime: str) -> str | None:
         if int(np.__version__.partition(".")[0]) >= 2:
             return f"it needs numpy below 2, and this is {np.__version__}"
         if "tensorflow" in sys.modules:
-            return "tensorflow is loaded in this process; use a process of its own"
+            return "tensorflow is loaded in this process; use a separate process"
     return None
 
 

@@ -43,7 +43,7 @@ class Gate:
             raise UsageError("no device is timed at this temperature", where="--max-temperature",
                              expected="more than 0 and less than 150 °C", found=limit)  # fmt: skip
         if not 0 <= self.timeout_s <= 86_400:
-            raise UsageError("this is no time to wait", where="--cooldown-timeout", expected="0 to 86400 s",
+            raise UsageError("this is not a valid time to wait", where="--cooldown-timeout", expected="0 to 86400 s",
                              found=self.timeout_s)  # fmt: skip
 
 

@@ -79,7 +79,7 @@ class CaptionSet:
                 where=self.name,
                 expected="at least one photo",
                 found=sizes,
-                hint="capprune data import FOLDER --out NEW --shares 80,10,10 makes train, val and test anew",
+                hint="capprune data import FOLDER --out NEW --shares 80,10,10 makes new splits train, val and test",
             )
         return chosen
 
@@ -168,7 +168,7 @@ def _val_of_train(used: Sequence[FoundPhoto], share: float, found: FoundSet) -> 
             where="--val",
             expected="a data set with training photos and without a split val",
             found=", ".join(f"{size:,} {split}" for split, size in sizes.items()),
-            hint="--shares 80,10,10 makes all splits anew",
+            hint="--shares 80,10,10 makes new splits",
         )
     return take_val([photo.name for photo in used if photo.split == "train"], share)
 

@@ -135,7 +135,7 @@ def _looks(places: Sequence[PhotoPlace]) -> Iterator[Look]:
     except BrokenProcessPool as error:
         raise CapPruneError(
             "a process that decoded photos was killed",
-            hint="the machine may be short of memory; the same command goes on where this one stopped",
+            hint="the machine may be short of memory; the same command resumes",
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

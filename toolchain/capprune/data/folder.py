@@ -148,7 +148,7 @@ class FolderContents:
             found = _best(found, name, beside, near)
         if len(found) > 1 and self._are_copies(found):
             found = sorted(found, key=lambda one: (one.count("/"), one))
-            self.found_otherwise.add("photos that lie in the folder more than once, the first used", " = ".join(found))
+            self.found_otherwise.add("photos that are in the folder more than once, the first used", " = ".join(found))
             return found[0]
         return found[0] if len(found) == 1 else _plain(name)
 
@@ -229,7 +229,7 @@ def read_folder(folder: Path) -> FolderContents:
         UsageError: There is no such folder.
     """
     if not folder.is_dir():
-        raise UsageError("there is no such data folder", where=folder, hint="name the folder of captions and photos")
+        raise UsageError("this data folder does not exist", where=folder, hint="name the folder of captions and photos")
     book, files, seen = LeftOutBook(), list[str](), set[tuple[int, int]]()
 
     def unreadable(error: OSError) -> None:

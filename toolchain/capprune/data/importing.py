@@ -77,9 +77,9 @@ def import_data(
     contents = read_folder(folder)
     if out.resolve().is_relative_to(folder.resolve()):
         raise UsageError(
-            "the new data set would lie in the old one, which would then hold two",
+            "the new data set would be inside the old one, which would then hold two",
             where=out,
-            hint="choose a place for --out beside the data folder",
+            hint="choose an --out outside the data folder",
         )
     with atomic_folder(out) as unfinished:
         layout, found = read_layout(contents, settings.layout)
@@ -162,7 +162,7 @@ class _Writer:
                 what,
                 where=where,
                 found=f"{len(names):,}: {first_names(names, 20)}",
-                hint="leave them out with --drop-broken, or mend them; capprune data check lists all of them",
+                hint="leave them out with --drop-broken, or repair them; capprune data check lists all of them",
             )
         self._book.add(what, *names)
 

@@ -242,8 +242,8 @@ class PhotoStore:
             where=self.folder,
             expected=f"a photo for each of {asked:,} names, in the folder or in a .tar",
             found=f"{len(missing):,} not there: {first_names(missing, NAMED_IN_ERRORS)}",
-            hint="photos may lie in folders of their own, but under the captions' file names, each once; "
-            f"capprune data check {self.folder} lists all that is wrong",
+            hint="photos may be in other folders, but each once and with the file name from the captions; "
+            f"capprune data check {self.folder} lists all problems",
         )
 
 

@@ -200,7 +200,7 @@ def open_regions(folder: Path) -> RegionStore:
         DataError: There are no features in it, or two files for one photo.
     """
     if not folder.is_dir():
-        raise UsageError("there is no such folder of region features", where=folder)
+        raise UsageError("this folder of region features does not exist", where=folder)
     stems = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix == ".npy" and path.is_file()}
     files: dict[str, Path] = {}
     for stem, path in stems.items():

@@ -25,7 +25,7 @@ def parse_shares(text: str) -> tuple[float, float, float]:
         numbers = []
     if not (2 <= len(numbers) <= 3 and numbers[0] > 0 and numbers[1] > 0 and all(0 <= n < 1e9 for n in numbers)):
         raise UsageError(
-            "these are no shares of splits",
+            "these are not shares of splits",
             where="--shares",
             expected="train,val,test such as 80,10,10; train and val above zero",
             found=repr(text),
@@ -73,7 +73,7 @@ def parse_share(text: str) -> float:
         percent = math.nan
     if not 0 < percent < 100:
         raise UsageError(
-            "this is no share of the training photos",
+            "this is not a share of the training photos",
             where="--val",
             expected="a percentage above 0 and below 100, such as 10",
             found=repr(text),

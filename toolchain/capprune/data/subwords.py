@@ -41,7 +41,7 @@ class Subwords:
         try:
             self._processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
-            raise BundleError("this is no sentencepiece model", found=str(error)[:200]) from None
+            raise BundleError("this is not a sentencepiece model", found=str(error)[:200]) from None
         pieces = tuple(self._processor.id_to_piece(number) for number in range(self._processor.get_piece_size()))
         self.vocabulary = Vocabulary(pieces, TokensSection("subwords"))
 
@@ -83,7 +83,7 @@ def train_subwords(captions: Iterable[str], *, pieces: int, kind: Literal["bpe",
     except RuntimeError as error:
         raise DataError(
             "sentencepiece cannot choose pieces from these captions",
-            expected="at least as many pieces as the captions have different characters",
+            expected="at least as many pieces as there are different characters in the captions",
             found=str(error)[-200:],
             hint="raise data.subword_pieces",
         ) from None

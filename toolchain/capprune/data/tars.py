@@ -27,5 +27,5 @@ def tar_is_broken(path: Path) -> Iterator[None]:
             where=path,
             expected="an uncompressed .tar",
             found=error,
-            hint="it may have been cut off or be compressed; unpack it, or fetch it again",
+            hint="it may have been cut off or be compressed; unpack it, or download it again",
         ) from error

@@ -30,14 +30,14 @@ def build_vocabulary(captions: Iterable[str], *, minimum_count: int, coding: Tok
         DataError: No word is frequent enough.
     """
     if minimum_count < 1:
-        raise UsageError("the least count of a word is too small", expected="at least 1", found=minimum_count)
+        raise UsageError("data.minimum_count is too small", expected="at least 1", found=minimum_count)
     split = characters if coding.kind == "characters" else words
     counts = Counter(word for caption in captions for word in split(caption) if len(word) <= MAX_TOKEN_CHARACTERS)
     frequent = [word for word, count in counts.items() if count >= minimum_count]
     if not frequent:
         raise DataError(
             "no word is frequent enough for the vocabulary",
-            expected=f"words that stand {minimum_count} times or more",
+            expected=f"words that occur {minimum_count} times or more",
             found=f"{len(counts):,} words, the most frequent {max(counts.values(), default=0)} times",
             hint="data.minimum_count=1",
         )

@@ -54,7 +54,7 @@ def require_readable(captions: Iterable[str], where: object) -> None:
             where=where,
             expected="letters of Unicode",
             found=f"{len(broken):,} captions, the first {broken[0][:80]!a}",
-            hint="the file was saved or read in another encoding once; write it as UTF-8 anew",
+            hint="the file was once saved or read in another encoding; write it as UTF-8 again",
         )
 
 

@@ -89,7 +89,7 @@ class AdbDevice:
     def run(self, job: RunJob, progress: Progress) -> Measurement:
         """Caption the photos in the app; finished photos are kept if the link breaks."""
         if (kind := model_kind(job.bundle.decoder)) != "tflite":
-            raise UsageError("the app runs .tflite models alone", where="--device", found=f".{kind}",
+            raise UsageError("the app runs only .tflite models", where="--device", found=f".{kind}",
                              hint="capprune export RUN --target tflite")  # fmt: skip
         adb = Adb(self._serial)
         _check_phone(adb)
@@ -103,7 +103,7 @@ class AdbDevice:
         except LinkLost as error:
             error.expected = f"{len(job.photos)} captions"
             error.found = f"{journal.done}, which are kept; {error.found}"
-            error.hint = "run the same command again when the phone is back: it goes on from there"
+            error.hint = "run the same command again when the phone is back, which resumes"
             raise
         finally:
             journal.close()
@@ -256,7 +256,7 @@ def _follow(adb: Adb, places: _Places, journal: RunJournal) -> Mapping[str, Any]
             raise DeviceError("the app stopped", where=f"adb:{adb.serial}, {PACKAGE}",
                               hint="logcat says why: adb logcat -d -b crash")  # fmt: skip
         if time.monotonic() - heard > SILENCE_S:
-            raise DeviceError(f"the app has said nothing for {SILENCE_S:.0f} s", where=f"adb:{adb.serial}, {PACKAGE}",
+            raise DeviceError(f"the app has not responded for {SILENCE_S:.0f} s", where=f"adb:{adb.serial}, {PACKAGE}",
                               hint="look at the phone's screen")  # fmt: skip
         time.sleep(LOOK_EVERY_S)
 

@@ -72,7 +72,7 @@ def chosen(devices: Sequence[Listed], serial: str | None) -> Listed:
                           hint=f"name one: --device adb:{devices[0].serial}")  # fmt: skip
     (device,) = devices
     if device.state != "device":
-        what, hint = _STATES.get(device.state, ("the phone cannot be used as it is", "adb devices"))
+        what, hint = _STATES.get(device.state, ("the phone cannot be used in its current state", "adb devices"))
         raise DeviceError(what, where=device.serial, found=device.state, hint=hint)
     return device
 

@@ -136,7 +136,7 @@ def lines(
             code = process.wait(silence_s)
         except (TimeoutError, subprocess.TimeoutExpired):
             raise DeviceError("the device does not answer", where=where, found=f"no line for {silence_s:g} s",
-                              hint="run the same command again: it goes on from there") from None  # fmt: skip
+                              hint="run the same command again, which resumes") from None  # fmt: skip
     if line:
         yield bytes(line)
     ended(code, complaints.decode(errors="replace"))

@@ -37,7 +37,11 @@ _MEANINGS = (
         "the host's key is not known, or not the one that is known",
         "connect once by hand",
     ),
-    ("REMOTE HOST IDENTIFICATION", "the host has another key than before", "if it was set up anew: ssh-keygen -R HOST"),
+    (
+        "REMOTE HOST IDENTIFICATION",
+        "the host has another key than before",
+        "if it was set up again: ssh-keygen -R HOST",
+    ),
     ("Permission denied", "the host does not let this user in", "ssh-copy-id USER@HOST, or check the user's name"),
 )
 

@@ -201,7 +201,7 @@ class RunJournal:
                 where=self._device,
                 expected=f"{len(self.job.photos)} captions",
                 found=len(said),
-                hint="run the same command again: it goes on from there",
+                hint="run the same command again, which resumes",
             )
         where = measurement.environment
         whole = dataclasses.replace(
@@ -299,7 +299,7 @@ def device_error(failure: Any, device: str) -> CapPruneError:
     Only errors of data, bundles and devices keep their class and exit code. All others are errors of the device.
     """
     if not isinstance(failure, dict) or not isinstance(failure.get("what"), str):
-        return DeviceError("the device failed and did not say why", where=device)
+        return DeviceError("the device failed without a reason", where=device)
     said = {key: value[:MOST_CHARACTERS] for key, value in failure.items() if isinstance(value, str)}
     place = f"{device}, {said['where']}" if "where" in said else device
     error = error_from_json({**said, "where": place}, DeviceError)

@@ -130,7 +130,7 @@ class SshDevice:
                 if not self._again(far, waits):
                     error.expected = f"{len(journal.job.photos)} captions"
                     error.found = f"{journal.done}, which are kept; {error.found}"
-                    error.hint = "run the same command again when the device is back: it goes on from there"
+                    error.hint = "run the same command again when the device is back, which resumes"
                     raise
 
     def _again(self, far: FarEnd, waits: list[int]) -> bool:
@@ -303,7 +303,7 @@ class SshDevice:
             "the run ended on the device without a result",
             where=self.name,
             found=f"exit code {code}: {last}",
-            hint="run the same command again: it goes on from there",
+            hint="run the same command again, which resumes",
         )
 
     def _no_room(self, free_bytes: int | None, needed_bytes: int) -> DeviceError:

@@ -42,7 +42,7 @@ def baselines_of_run(run: LoadedRun, bundle: Bundle, say: Say) -> list[tuple[Bas
             form = bundle.manifest.quantisation.encoder
             folder = run.config.data.folder
             if form == "static_int8" and not folder.is_dir():
-                say(f"{name}: the encoder stays in float32, as the photos to calibrate on are not there: {folder}")
+                say(f"{name}: the encoder stays in float32, because its calibration photos do not exist: {folder}")
                 form = "float32"
             encoder = target.encoder(form, partial(calibration_photos, run, folder))
         found += [(baseline, encoder) for baseline in target.baselines()]

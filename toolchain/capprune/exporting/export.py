@@ -194,7 +194,9 @@ def _verified(
         return encoder_weights
     count = 0 if photos is None else len(photos)
     if count < PHOTOS_FOR_STATIC:
-        say(f"{count} photos of val cannot tell what static_int8 costs, so the encoder is stored as weight_only_int8")
+        say(
+            f"{count} val photos are too few to measure the loss by static_int8, so the encoder is stored as weight_only_int8"
+        )
         return EncoderWeights.WEIGHT_ONLY_INT8
     try:
         target.verify_encoder(target.encoder(encoder_weights, calibration))
@@ -300,7 +302,7 @@ def _prove_regions(run: LoadedRun, bundle: Bundle, *, quantised: bool) -> None:
 
 def _otherwise(where: str, expected: str, found: str) -> ExportError:
     return ExportError(
-        "the exported model says something else than the trained one",
+        "the exported model generates other captions than the trained one",
         where=where,
         expected=expected,
         found=found,

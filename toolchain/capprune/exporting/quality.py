@@ -130,7 +130,7 @@ def settle_plan(
     remaining = _worst_first(plan, matrices)
     while True:
         change = bootstrap_change(before, photos.cider_d(encoder, decoder_of(plan)))
-        say(f"{plan.weights} costs on {len(photos)} photos of val: {told(change)}")
+        say(f"{plan.weights}: loss on {len(photos)} photos of val: {told(change)}")
         if not remaining or not costs_too_much(change):
             return plan, change
         worst = remaining.pop(0)

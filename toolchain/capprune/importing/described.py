@@ -135,24 +135,24 @@ def _size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
     match arguments:
         case (tuple() | list() as sizes,):
             return _sizes(sizes)
-    raise Malformed("a size is no list of numbers")
+    raise Malformed("a size is not a list of numbers")
 
 
 def _ordered(arguments: tuple[Any, ...]) -> OrderedState:
     if arguments not in ((), ([],)):
-        raise Malformed("a dict is made of something else")
+        raise Malformed("a dict is not made from items")
     return OrderedState()
 
 
 def _sizes(sizes: Any) -> tuple[int, ...]:
     if type(sizes) not in (tuple, list) or len(sizes) > 8:
-        raise Malformed("a shape or a stride is no short list of numbers", found=type(sizes).__name__)
+        raise Malformed("a shape or a stride is not a short list of numbers", found=type(sizes).__name__)
     return tuple(_whole(size, "a shape or a stride") for size in sizes)
 
 
 def _whole(number: Any, what: str) -> int:
     if type(number) is not int:
-        raise Malformed(f"{what} is no whole number", found=type(number).__name__)
+        raise Malformed(f"{what} is not a whole number", found=type(number).__name__)
     if not 0 <= number < 1 << 40:
         raise Malformed(f"{what} is impossible", "0 to 2^40", f"{number}"[:40])
     return number

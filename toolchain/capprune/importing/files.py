@@ -99,7 +99,7 @@ class _Archive:
 def _archive(path: Path) -> _Archive:
     data = read_plain_file(path, MAX_TOTAL_BYTES, "checkpoint", follow_links=True)
     if not is_zip(data):
-        raise BundleError("this is no zip archive", where=path, found=f"first bytes {data[:8].hex(' ') or 'none'}")
+        raise BundleError("this is not a zip archive", where=path, found=f"first bytes {data[:8].hex(' ') or 'none'}")
     members = open_zip(data, str(path))
     tops = {name.removesuffix(CONFIG) for name in members.names() if PurePosixPath(name).name == CONFIG}
     if len(tops) != 1 or (top := tops.pop()).count("/") > 1:

@@ -126,14 +126,14 @@ class _Machine:
     def stack_global(self, _: Any) -> None:
         module, name = self._pop_many(2)
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise Malformed("a global's name is no text", found=f"{type(module).__name__}, {type(name).__name__}")
+            raise Malformed("the name of a global is not text", found=f"{type(module).__name__}, {type(name).__name__}")
         self._stack.append(known(f"{module}.{name}"))
 
     def reduce(self, _: Any) -> None:
         function, arguments = self._pop_many(2)
         if not isinstance(function, Global) or function.name not in CALLS:
             found = function.name if isinstance(function, Global) else type(function).__name__
-            raise Malformed("a pickle calls something that cannot be called", found=found)
+            raise Malformed("a pickle calls an object that is not callable", found=found)
         if not isinstance(arguments, tuple):
             raise Malformed(f"a call of {function.name} has no arguments", "a tuple", type(arguments).__name__)
         self._stack.append(CALLS[function.name](arguments))
@@ -149,7 +149,7 @@ class _Machine:
 
     def _top(self) -> Any:
         if not self._stack or isinstance(self._stack[-1], _Mark):
-            raise Malformed("a pickle takes a value that is not there")
+            raise Malformed("a pickle takes a value from an empty stack")
         return self._stack[-1]
 
     def _pop(self) -> Any:
@@ -169,17 +169,17 @@ class _Machine:
 
     def _extend(self, items: list[Any]) -> None:
         if type(self._top()) is not list:
-            raise Malformed("a pickle appends to something that is no list", found=type(self._top()).__name__)
+            raise Malformed("a pickle appends to an object that is not a list", found=type(self._top()).__name__)
         self._stack[-1].extend(items)
 
     def _update(self, items: list[Any]) -> None:
         if type(self._top()) not in (dict, OrderedState) or len(items) % 2:
-            raise Malformed("a pickle sets items of something that is no dict", found=type(self._top()).__name__)
+            raise Malformed("a pickle sets items of an object that is not a dict", found=type(self._top()).__name__)
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, int):
                 raise Malformed("a key of a dict is neither text nor a whole number", found=type(key).__name__)
             if key in self._stack[-1]:
-                raise Malformed("a key of a dict stands twice", found=ascii(key)[:80])
+                raise Malformed("a key of a dict is repeated", found=ascii(key)[:80])
             self._stack[-1][key] = value
 
 

@@ -105,14 +105,14 @@ def _beside(files: Files, name: str, cap_bytes: int) -> bytes:
         raise MissingFile(
             f"the checkpoint's {name} is missing",
             where=files.place(name),
-            hint=f"put the {name} of the same run there: weights alone do not tell their words and sizes",
+            hint=f"put the {name} of the same run there: weights alone do not define words and sizes",
         ) from None
 
 
 def _check_tokens(words: WordModel, config: ReferenceConfig, files: Files) -> None:
     if len(words.tokens) != config.vocabulary:
         raise BadVocabulary(
-            "the tokenizer has another number of pieces than the config says",
+            "the number of the tokenizer's pieces differs from the config",
             where=files.place(WORD_MODEL),
             expected=f"{config.vocabulary:,}, vocab_size of {CONFIG}",
             found=f"{len(words.tokens):,}",
@@ -120,7 +120,7 @@ def _check_tokens(words: WordModel, config: ReferenceConfig, files: Files) -> No
         )
     if words.special != config.special:
         raise BadVocabulary(
-            "the tokenizer has other special tokens than the config says",
+            "the tokenizer's special tokens differ from the config",
             where=files.place(WORD_MODEL),
             expected=config.special,
             found=words.special,
@@ -132,9 +132,9 @@ def _check_shapes(stored: Mapping[str, StoredTensor], shapes: Mapping[str, tuple
     gates = [name for name in stored if name.endswith(GATES)]
     if gates:
         raise BundleError(
-            "this checkpoint still holds gates beside its weights",
+            "this checkpoint holds gates besides its weights",
             where=where,
-            expected="pruned weights alone",
+            expected="pruned weights only",
             found=f"{len(gates)} gates, the first {gates[0][:80]!a}",
             hint="import model_best_pruned_sparse.pth or model_best_pruned.pth of the same run",
         )

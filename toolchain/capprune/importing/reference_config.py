@@ -72,7 +72,7 @@ def read_config(data: bytes, where: str) -> ReferenceConfig:
         error.where = where if error.where is None else f"{where}, {error.where}"
         raise
     if not isinstance(tree, dict):
-        raise BundleError("the config is no JSON object", where=where, found=type(tree).__name__)
+        raise BundleError("the config is not a JSON object", where=where, found=type(tree).__name__)
     _check_family(tree, where)
     sizes = {key: _number(tree, key, limits, where) for key, limits in _SIZES.items()}
     if sizes["fc_feat_size"] != sizes["att_feat_size"]:

@@ -127,7 +127,7 @@ def _token(piece: Message, number: int, special: SpecialIds, where: str) -> str:
         return text
     if not text.startswith(WORD_START) or WORD_START in text[1:] or len(text) == 1:
         raise BadVocabulary(
-            "a piece is no word", where=place, expected=f"{WORD_START} and a word", found=ascii(text[:40])
+            "a piece is not a word", where=place, expected=f"{WORD_START} and a word", found=ascii(text[:40])
         )
     return text[1:]
 

@@ -92,7 +92,7 @@ class StoredTensor:
         if outside.any():
             first = int(outside.argmax())
             raise BadModelFile(
-                "a sparse value stands outside its tensor",
+                "a sparse value is outside its tensor",
                 where=f"{self.where}, value {first}",
                 expected="indices under " + "x".join(map(str, self.shape)),
                 found=tuple(indices[:, first].tolist()),
@@ -101,7 +101,7 @@ class StoredTensor:
         for size, index in zip(self.shape, indices, strict=True):
             places = places * size + index
         if len(np.unique(places)) != len(places):
-            raise BadModelFile("two sparse values stand in one place", where=self.where)
+            raise BadModelFile("two sparse values have the same position", where=self.where)
         return places
 
     def _finite(self, numbers: NDArray[Any]) -> NDArray[np.float32]:
@@ -140,7 +140,7 @@ def read_tensors(data: bytes, where: str) -> dict[str, StoredTensor]:
         state, storages = _read_older(data, where)
     else:
         raise BadModelFile(
-            "this is no torch checkpoint",
+            "this is not a torch checkpoint",
             where=where,
             expected="a file that torch.save wrote",
             found=f"first bytes {data[:8].hex(' ') or 'none'}",
@@ -168,11 +168,11 @@ def _state(stream: io.BytesIO, where: str) -> State:
 
 def _no_state(where: str, found: str) -> BadModelFile:
     return BadModelFile(
-        "a checkpoint holds something else than tensors by name",
+        "a checkpoint holds more than tensors by name",
         where=where,
         expected="a state dict",
         found=found,
-        hint="save model.state_dict() alone",
+        hint="save only model.state_dict()",
     )
 
 
@@ -180,7 +180,7 @@ def _check(stored: View | Coo, storages: Storages, where: str) -> None:
     """Check that a description fits the bytes of the file."""
     if len(stored.shape) > MAX_DIMENSIONS or any(size > MAX_NUMBERS for size in stored.shape):
         raise BadModelFile(
-            "a tensor has an impossible shape",
+            "a tensor has an invalid shape",
             where=where,
             expected=f"at most {MAX_DIMENSIONS} dimensions of at most {MAX_NUMBERS:,}",
             found=stored.shape,
@@ -212,7 +212,7 @@ def _check_view(view: View, storages: Storages, where: str, dtypes: tuple[str, .
     bytes_here = len(storages[storage.key]) if storage.key in storages else None
     if bytes_here != storage.count * np.dtype(storage.dtype).itemsize:
         raise BadModelFile(
-            "a storage's bytes are not as many as its numbers need",
+            "the size of a storage does not fit its numbers",
             where=f"{where}, storage {storage.key[:40]!a}",
             expected=f"{storage.count:,} numbers of {np.dtype(storage.dtype).itemsize} bytes",
             found="nothing" if bytes_here is None else f"{bytes_here:,} bytes",
@@ -242,7 +242,7 @@ def _read_zip(data: bytes, where: str) -> tuple[State, Storages]:
     tops = {PurePosixPath(name).parts[0] for name in archive.names()}
     if len(tops) != 1 or f"{(top := next(iter(tops)))}/data.pkl" not in archive.names():
         raise BadModelFile(
-            "this zip archive is no torch checkpoint",
+            "this zip archive is not a torch checkpoint",
             where=where,
             expected="one folder with data.pkl",
             found=_few(tops),
@@ -265,7 +265,7 @@ def _read_zip(data: bytes, where: str) -> tuple[State, Storages]:
     stream = io.BytesIO(pickled)
     state = _state(stream, f"{where}, {top}/data.pkl")
     if stream.tell() != len(pickled):
-        raise BadModelFile("something stands behind the pickle", where=f"{where}, {top}/data.pkl, byte {stream.tell()}")
+        raise BadModelFile("bytes follow the pickle", where=f"{where}, {top}/data.pkl, byte {stream.tell()}")
     return state, storages
 
 
@@ -281,17 +281,17 @@ def _read_older(data: bytes, where: str) -> tuple[State, Storages]:
     magic, protocol, machine = (read_pickle(stream, where) for _ in range(3))
     if (magic, protocol) != (_MAGIC, _PROTOCOL) or not isinstance(machine, dict):
         raise BadModelFile(
-            "this pickle is no torch checkpoint",
+            "this pickle is not a torch checkpoint",
             where=where,
             expected=f"{_MAGIC:#x} and protocol {_PROTOCOL} first",
-            hint="a plain pickle is not read, whatever it holds",
+            hint="plain pickles are not supported",
         )
     if machine.get("little_endian") is not True:
         raise BadModelFile("numbers in this byte order are not read", where=where, expected="little_endian")
     state = _state(stream, where)
     keys = read_pickle(stream, where)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
-        raise BadModelFile("the keys of the storages are no list of different names", where=where)
+        raise BadModelFile("the keys of the storages are not a list of different names", where=where)
     item_bytes = _item_bytes(state)
     view, place, storages = memoryview(data), stream.tell(), {}
     for key in keys:
@@ -309,7 +309,7 @@ def _read_older(data: bytes, where: str) -> tuple[State, Storages]:
         storages[key] = view[place + 8 : place + 8 + size]
         place += 8 + size
     if place != len(data):
-        raise BadModelFile("something stands behind the last storage", where=f"{where}, byte {place}")
+        raise BadModelFile("bytes follow the last storage", where=f"{where}, byte {place}")
     return state, storages
 
 

@@ -102,7 +102,7 @@ def open_zip(data: bytes, where: str, *, stored: bool = False) -> ZipMembers:
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, struct.error, OSError) as error:
-        raise BundleError("this is no whole zip archive", where=where, found=error, hint=_CUT_OFF) from None
+        raise BundleError("this is not a complete zip archive", where=where, found=error, hint=_CUT_OFF) from None
     if len(members) > MAX_MEMBERS:
         raise BundleError("too many files in the archive", where=where, expected=f"at most {MAX_MEMBERS:,}")
     total = sum(member.file_size for member in members)
@@ -121,7 +121,7 @@ def open_zip(data: bytes, where: str, *, stored: bool = False) -> ZipMembers:
     return ZipMembers(archive, where)
 
 
-_CUT_OFF = "it may have been cut off; fetch it again"
+_CUT_OFF = "it may have been cut off; download it again"
 
 
 def _problem(member: zipfile.ZipInfo, archive_bytes: int, stored: bool) -> str | None:
@@ -137,7 +137,7 @@ def _problem(member: zipfile.ZipInfo, archive_bytes: int, stored: bool) -> str |
     if member.compress_type not in _TEXT:
         return f"is compressed by method {member.compress_type}, expected stored or deflated"
     if stored and member.compress_type != zipfile.ZIP_STORED:
-        return "is compressed, which torch never does"
+        return "is compressed, unlike in torch's files"
     if not 0 <= member.header_offset <= archive_bytes - member.compress_size:
         return "lies outside it"
     if member.file_size > max(RATIO_FROM_BYTES, MAX_RATIO * member.compress_size):
@@ -150,14 +150,14 @@ def _check_directory_size(data: bytes, where: str) -> None:
     end = data.rfind(_END, max(0, len(data) - _END_BYTES - 0xFFFF))
     if end < 0 or end + _END_BYTES > len(data):
         raise BundleError(
-            "this is no whole zip archive", where=where, found="no list of members at its end", hint=_CUT_OFF
+            "this is not a complete zip archive", where=where, found="no list of members at its end", hint=_CUT_OFF
         )
     (size,) = struct.unpack_from("<I", data, end + 12)
     locator = end - _LOCATOR_BYTES
     if locator >= 0 and data[locator : locator + 4] == _LOCATOR_64:
         record = data.rfind(_END_64, max(0, locator - MAX_DIRECTORY_BYTES), locator)
         if record < 0 or record + 48 > locator:
-            raise BundleError("this is no whole zip archive", where=where, hint=_CUT_OFF)
+            raise BundleError("this is not a complete zip archive", where=where, hint=_CUT_OFF)
         (size,) = struct.unpack_from("<Q", data, record + 40)
     if size > MAX_DIRECTORY_BYTES:
         raise BundleError(

@@ -86,7 +86,9 @@ class LabelJournal:
                 else:
                     self._labels[key] = [Label(str(text), float(value)) for text, value in entry["labels"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError("this is no file of generated captions", where=self.path, hint="move it away") from error
+            raise UsageError(
+                "this is not a file of generated captions", where=self.path, hint="move it away"
+            ) from error
         if len(whole) < len(lines):
             self.path.write_text("".join(whole), encoding="utf-8", errors="surrogateescape")
         return head is not None
@@ -95,7 +97,7 @@ class LabelJournal:
         return UsageError(
             "an interrupted command with another teacher or other options has left captions here",
             where=self.path,
-            hint="repeat that command, or delete this file to start anew",
+            hint="repeat that command, or delete this file to start again",
         )
 
     def _write(self, entry: Mapping[str, Any]) -> None:

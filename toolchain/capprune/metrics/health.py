@@ -87,7 +87,7 @@ def caption_health(captions: Iterable[str]) -> Health:
     """
     said = [_spoken(caption.lower()) for caption in captions]
     if not said:
-        raise DataError("there are no captions to look at")
+        raise DataError("there are no captions to examine")
     count = len(said)
     return Health(
         captions=count,

@@ -224,7 +224,7 @@ def _matched(
     names = _photos(references, hypotheses)
     if not any(caption for captions in references.values() for caption in captions):
         raise DataError(
-            "no reference caption holds a word",
+            "no reference caption contains a word",
             expected="letters or digits",
         )
     return {name: list(references[name]) for name in names}, {name: [hypotheses[name]] for name in names}

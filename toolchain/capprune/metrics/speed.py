@@ -25,8 +25,8 @@ FEWEST_ROUNDS = 10  # with fewer rounds the intervals are unreliable
 ITSELF, OVERLAP, EMULATED, STAND_IN, FEW = (
     "the bundle itself",
     "the intervals overlap",
-    "an emulated processor tells no speed",
-    "a stand-in tells no speed",
+    "speed on an emulated processor is meaningless",
+    "speed on a stand-in is meaningless",
     f"fewer than {FEWEST_ROUNDS} rounds",
 )
 

@@ -78,7 +78,7 @@ def _sections(
 ) -> tuple[Section, ...]:
     shown = photos_of_split(data, split, photos) if data is not None else golden_photos(sources, photos)
     chosen = (
-        f"{len(shown)} photos of {split}, evenly over it and chosen before a word was said."
+        f"{len(shown)} photos of {split}, evenly spread and chosen before captioning."
         if data is not None
         else "The photos that the bundle carries."
     )

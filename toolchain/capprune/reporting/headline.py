@@ -131,7 +131,7 @@ def _speed(sources: Sources, figures: Figures) -> Tile | None:
     if figures.speed:
         first = figures.speed[0]
         if any("emulated" in row.reason or "stand-in" in row.reason for row in figures.speed):
-            return Tile("Speed", "not told", "An emulated processor or a stand-in tells nothing of a device's speed.")
+            return Tile("Speed", "not told", "Times of an emulated processor or a stand-in say nothing about a device.")
         others = "; ".join(_against(row) for row in figures.speed[1:])
         note = f"a step of the decoder, one row, median{'. ' + others if others else ''}."
         return Tile("Speed", microseconds(first.step.estimate), note)
@@ -140,7 +140,7 @@ def _speed(sources: Sources, figures: Figures) -> Tile | None:
     measurement = sources.validated[0].measurement
     where = measurement.environment
     if where.emulated or where.stand_in is not None:
-        return Tile("Speed", "not told", "An emulated processor or a stand-in tells nothing of a device's speed.")
+        return Tile("Speed", "not told", "Times of an emulated processor or a stand-in say nothing about a device.")
     note = f"a step of the decoder, one row, {where.threads} thread, median; no baselines were timed beside it."
     return Tile("Speed", microseconds(measurement.latency.step.p50_us), note)
 

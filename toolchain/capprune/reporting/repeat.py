@@ -33,7 +33,7 @@ def commands_section(sources: Sources, command: Sequence[str]) -> Section:
         baselines = ("--baselines",) if len(sources.bench.measurements) > 1 else ()
         lines.append(_line("bench", bundle.place, *baselines, "--json"))
     lines.append(_line(*command))
-    text = "The seed stands in the config, so that training again gives the same run on the same machine and versions."
+    text = "The config contains the seed, so that training again gives the same run on the same machine and versions."
     return Section("repeat", "How to repeat it", text, commands=tuple(lines))
 
 

@@ -119,7 +119,7 @@ class Service:
         task.add_done_callback(self._tasks.discard)
         first = await queue.get()
         if first is None:
-            raise Refused("internal", "the server failed", hint="its log says more")
+            raise Refused("internal", "the server failed", hint="see its log")
         if isinstance(first, Refused):
             raise first
 
@@ -192,4 +192,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    return answer(Refused("internal", "the server failed", hint="its log says more"))
+    return answer(Refused("internal", "the server failed", hint="see its log"))

@@ -21,8 +21,8 @@ _CAPTION: Mapping[str, Any] = {
     "words": {"type": "array", "items": _TEXT, "description": "One text for each token."},
     "tokens": {"type": "array", "items": _WHOLE, "description": "Token ids without <start> and <end>."},
     "log_probability": {**_NUMBER, "description": "Of the tokens, in nats."},
-    "unsure": {"type": ["boolean", "null"], "description": "Null where the bundle has no limit for it."},
-    "finished": {"type": "boolean", "description": "False where the caption was cut at its longest."},
+    "unsure": {"type": ["boolean", "null"], "description": "Null if the bundle has no threshold."},
+    "finished": {"type": "boolean", "description": "False if the caption was cut at the maximum length."},
     "warning": {"type": ["string", "null"], "description": "What is wrong with the photo."},
     "decode_us": {**_NUMBER, "description": "Decoding and resizing the photo, in microseconds."},
     "encode_us": {**_NUMBER, "description": "The encoder, in microseconds."},
@@ -65,7 +65,7 @@ def openapi(models: Sequence[str], limits: Limits) -> dict[str, Any]:
             "Hypotheses kept in the search; without it the bundle's own.",
             {"type": "integer", "minimum": 1, "maximum": MAX_BEAM},
         ),
-        _parameter("attention", "1 to add where the model looked.", {"type": "string", "enum": ["0", "1"]}),
+        _parameter("attention", "1 to add the attention.", {"type": "string", "enum": ["0", "1"]}),
     ]
     photo = {"schema": {"type": "string", "format": "binary", "maxLength": limits.upload_bytes}}
     caption = {

@@ -38,7 +38,7 @@ class GuardedProtocol(H11Protocol):
         """Accept a connection, or reject it."""
         super().connection_made(transport)
         if len(self.connections) > self.most_connections:
-            self._refuse(Refused("busy", "the server has too many connections", hint="try again in a second"))
+            self._refuse(Refused("busy", "the server has too many connections", hint="try again in 1 s"))
             return
         self._watch_head()
 

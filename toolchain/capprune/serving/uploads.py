@@ -34,7 +34,7 @@ class Uploads:
         most = self._limits.parallel + self._limits.waiting
         if self._admitted >= most:
             raise Refused("busy", "the server is busy", expected=f"at most {most} requests at a time",
-                          hint="send it again in a second")  # fmt: skip
+                          hint="send it again in 1 s")  # fmt: skip
         self._admitted += 1
         return Upload(self, self._limits)
 
@@ -50,7 +50,7 @@ class Uploads:
             Refused: There would be too many.
         """
         if self._held_bytes + count > self._limits.held_bytes:
-            raise Refused("busy", "the server holds too many uploads", hint="send it again in a second")
+            raise Refused("busy", "the server holds too many uploads", hint="send it again in 1 s")
         self._held_bytes += count
 
 

@@ -52,7 +52,7 @@ def token_notes(tokens: CaptionTokens, captions: Sequence[str], data: DataConfig
         rare = sum(tokens.vocabulary.id(word) == UNKNOWN for word in different)
         if rare:
             notes.append(
-                f"{rare:,} of {len(different):,} different words stand fewer than data.minimum_count={data.minimum_count} "
+                f"{rare:,} of {len(different):,} different words occur fewer than data.minimum_count={data.minimum_count} "
                 "times in the training captions and become <unk>"
             )
     cut = sum(len(tokens.encode(caption, sys.maxsize)) > data.steps for caption in captions)

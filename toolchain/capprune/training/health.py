@@ -211,9 +211,11 @@ class Watch:
             )
         if self._distinct and len(self._captions) >= FEWEST and not probe.looks():
             losses = (
-                f"{probe.loss:.3f} nats a word with their own features, {probe.swapped_loss:.3f} with those of others"
+                f"{probe.loss:.3f} nats per word with their own features, {probe.swapped_loss:.3f} with those of others"
             )
-            found.append(("photos_unused", f"the model does not look at the photos: their captions cost {losses}"))
+            found.append(
+                ("photos_unused", f"the model does not use the photos: the loss of their captions is {losses}")
+            )
         return found
 
     def _early(self, probe: Probe, moment: Moment) -> bool:
@@ -224,11 +226,11 @@ class Watch:
     def _standing(self, probe: Probe, moment: Moment) -> str | None:
         before = moment.previous_loss
         if before is not None and moment.epoch <= 2 and abs(before - probe.loss) <= STILL * before:
-            return f"the loss stands still: {before:.4f} nats a word on val an epoch ago, {probe.loss:.4f} now"
+            return f"the loss stands still: {before:.4f} nats per word on val an epoch ago, {probe.loss:.4f} now"
         reached = self._words_loss if not moment.young else WORSE * self._blind_loss
         if moment.likelihood and not moment.started and probe.loss >= ONLY_WORDS * reached:
             return (
-                f"the loss stands still: {probe.loss:.3f} nats a word on val; "
+                f"the loss stands still: {probe.loss:.3f} nats per word on val; "
                 f"word frequencies alone reach {self._words_loss:.3f}"
             )
         return None
@@ -265,7 +267,7 @@ class Watch:
             )
         few = f", or too few steps ({moment.step:,})" if moment.step < FEW_STEPS else ""
         return (
-            f"captions that belong to other photos, or features that do not tell the photos apart{few}",
+            f"captions that belong to other photos, or features that do not distinguish the photos{few}",
             "compare some photos with their captions in the data folder; then a higher training.epochs",
         )
 

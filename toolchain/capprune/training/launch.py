@@ -27,7 +27,7 @@ STARTED_BY = "CAPPRUNE_STARTED_BY"  # id of the process that started this one an
 PATIENCE = 45.0  # seconds that processes have to end after one has died
 POLL = 0.1  # seconds
 PORT = 29500  # default of torchrun if MASTER_PORT is not set
-LOST_HINT = "the same command goes on from the last saved state"
+LOST_HINT = "the same command resumes from the last saved state"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def place_of(environment: Mapping[str, str]) -> Place:
     except (KeyError, ValueError) as error:
         hint = "start the processes with torchrun, or with srun --ntasks-per-node=N"
         raise UsageError(
-            "this process cannot know which one it is", where=", ".join(names), found=error, hint=hint
+            "the rank of this process is unknown", where=", ".join(names), found=error, hint=hint
         ) from error
     if not (0 <= local < local_world and 0 <= rank < world and world % local_world == 0):
         raise UsageError(

@@ -372,7 +372,7 @@ class Trainer:
         before, now = int(facts.get("processes", 1)), self.ranks.place.world
         if before != now and self.note:
             self.note(
-                f"this run was begun with {before} processes and goes on with {now}: sums are rounded differently"
+                f"this run was started with {before} processes and is resumed with {now}: sums are rounded differently"
             )
 
     def _finished(self) -> Outcome:

@@ -109,12 +109,12 @@ def read_state(folder: Path, note: Note | None = None) -> Checkpoint:
             continue
         if first is not None and note is not None:
             step = saved.facts.get("step", "?")
-            note(f"{first.where}: {first.what}; the run goes on from {path.name}, step {step}")
+            note(f"{first.where}: {first.what}; the run resumes from {path.name}, step {step}")
         if path.name == Path(NEXT_STATE).name:
             _move_up(folder)  # the process was killed between writing and renaming it
         return saved
     assert first is not None
-    first.hint = first.hint or f"remove {(folder / STATE).parent} to start the run again"
+    first.hint = first.hint or f"remove {(folder / STATE).parent} to restart the run"
     raise first
 
 
@@ -156,7 +156,7 @@ def restore_state(
             "the saved state does not fit this run",
             where=where / STATE,
             found=" ".join(str(error).split()),
-            hint=f"remove {(where / STATE).parent} to start the run again",
+            hint=f"remove {(where / STATE).parent} to restart the run",
         ) from error
     return saved.facts
 

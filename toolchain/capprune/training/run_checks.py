@@ -39,7 +39,7 @@ def check_facts(facts: Mapping[str, str], path: Path) -> None:
     for name, text in facts.items():
         whole = name not in _FACTS or _FACTS[name].fullmatch(text)
         if not whole or (name in _NUMBERS and not _is_number(text)):
-            raise BundleError("a fact of this checkpoint is no number", where=f"{path}: {name}", found=text)
+            raise BundleError("a fact of this checkpoint is not a number", where=f"{path}: {name}", found=text)
 
 
 def require_facts(facts: Mapping[str, str], path: Path) -> None:

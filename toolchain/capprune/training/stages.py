@@ -60,7 +60,7 @@ def read_stages(tree: Mapping[str, Any], overrides: Sequence[str], out: Path, *,
         known = {stage.name: stage.folder for stage in found}
         if not isinstance(name, str) or not NAME.fullmatch(name) or name in known:
             raise ConfigError(
-                "a stage needs a name of its own",
+                "a stage needs a unique name",
                 where=where,
                 expected="lower-case letters, digits, - and _",
                 found=name,

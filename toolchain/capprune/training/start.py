@@ -115,7 +115,7 @@ def _check(config: RunConfig, parent: Parent) -> None:
             where="training.seed",
             expected=parent.config.training.seed,
             found=config.training.seed,
-            hint="start from a run that has no start of its own, with its seed",
+            hint="start from a run without a start, with the same seed",
         )
 
 
@@ -251,7 +251,7 @@ def _check_limits(pruning: PruningConfig) -> None:
     for key in ("bytes", "step_us"):
         if getattr(pruning, key) is not None and method.chooses_masks and key not in method.limits:
             raise ConfigError(
-                f"pruning.method {pruning.method} knows no such limit",
+                f"pruning.method {pruning.method} does not support this limit",
                 where=f"pruning.{key}",
                 hint=f"set pruning.sparsity, or pruning.method={_able(key)}",
             )

@@ -119,7 +119,7 @@ def _drop_sentence(change: Change, max_drop: float) -> str:
         return sentence
     interval = change.relative
     width = f"{interval.confidence:.0%} interval of the drop {-interval.high:.2%} to {-interval.low:.2%}"
-    inside = " (the limit lies inside: more photos would tell)" if -interval.high <= max_drop else ""
+    inside = " (the limit is inside the interval: use more photos)" if -interval.high <= max_drop else ""
     return f"{sentence}; {width}{inside}"
 
 

@@ -80,7 +80,7 @@ def _photos(contents: FolderContents, file: str, split: str | None, book: LeftOu
     for number, annotation in enumerate(annotations):
         with broken_is_data_error(f"{path}, annotation {number}"):
             if not isinstance(field(annotation, "caption", object), str):
-                book.add("captions that are no text", f"{file}, annotation {number}")
+                book.add("captions that are not text", f"{file}, annotation {number}")
             elif annotation.get("is_rejected") or annotation.get("is_precanned"):
                 book.add(REJECTED, f"{file}, annotation {number}")
             else:

@@ -91,5 +91,5 @@ def broken_is_data_error(where: object) -> Iterator[None]:
         raise DataError("a captions file is incomplete", where=where, found=f"no key {error}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            "a captions file is broken", where=where, found=error, hint="it may have been cut off; fetch it again"
+            "a captions file is broken", where=where, found=error, hint="it may have been cut off; download it again"
         ) from error

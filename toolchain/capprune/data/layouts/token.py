@@ -57,7 +57,7 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
             continue
         name = contents.photo(written, beside=folder_of(file))
         grouped.add(name, [match["caption"]], split_of_folder(name), f"{path}, line {number}")
-    book.add("names that are no photo's", *odd)
+    book.add("names that are not photos", *odd)
     photos, lists = grouped.photos(), split_lists(contents)
     if lists:
         photos, unused = split_by_lists(contents, lists, photos)

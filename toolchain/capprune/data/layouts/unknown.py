@@ -70,7 +70,7 @@ def _nearest(contents: FolderContents) -> tuple[str, str]:
             f".to_parquet('data/train-00000-of-00001.parquet')\", for each split; {arrow} holds rows of Arrow",
         )
     if broken := _broken_json(contents):
-        return "captions in JSON", f"python3 -m json.tool {_quoted(contents, broken)}, which says where it is broken"
+        return "captions in JSON", f"python3 -m json.tool {_quoted(contents, broken)}, which prints where it is broken"
     if json_file := _first(contents, (".json",)):
         return (
             "captions in JSON, as Karpathy's (images with sentences) or COCO's (images and annotations); "
@@ -78,7 +78,7 @@ def _nearest(contents: FolderContents) -> tuple[str, str]:
             f"write a table captions.csv with the columns image,caption, then {check}",
         )
     if not contents.photos and not contents.tars:
-        return "", f"name the folder that captions and photos lie in: capprune data check FOLDER; {folder} has neither"
+        return "", f"give the folder that holds captions and photos: capprune data check FOLDER; {folder} has neither"
     return (
         "a text file beside each photo (1.jpg with 1.txt), or a table captions.csv with the columns image,caption",
         f"printf 'image,caption\\n' > {folder}/captions.csv, add a line for each caption, then {check}",

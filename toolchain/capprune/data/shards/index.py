@@ -168,7 +168,7 @@ def parse_index(content: bytes, where: object) -> ShardIndex:
     """
     tree = _json(content, where)
     if not isinstance(tree, dict) or tree.get("kind") != KIND:
-        raise DataError("this is no index of shards", where=where, expected=f"kind: {KIND}")
+        raise DataError("this is not an index of shards", where=where, expected=f"kind: {KIND}")
     if isinstance(tree.get("schema"), int) and tree["schema"] > SCHEMA:
         raise NewerFormat(
             "shards of a later capprune than this one", where=where, expected=f"schema {SCHEMA}", found=tree["schema"]
