@@ -86,7 +86,7 @@ def test_what_cannot_be_used_is_the_users_error(method: str, what: str, tmp_path
 
 @pytest.mark.usefixtures("installed")
 def test_a_limit_that_a_method_does_not_know_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="knows no such limit") as caught:
+    with pytest.raises(ConfigError, match="does not support this limit") as caught:
         tiny.trainer(tmp_path / "run", "pruning.method=random", "pruning.bytes=1000")
     assert caught.value.hint == "set pruning.sparsity, or pruning.method=supermask"
 

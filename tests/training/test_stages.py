@@ -76,9 +76,9 @@ def test_a_folder_that_is_no_stage_stays_a_folder() -> None:
     [
         ([], "a list of trees"),
         ("dense", "a list of trees"),
-        ([{"training": {}}], "a name of its own"),
-        ([{"name": "../up"}], "a name of its own"),
-        ([{"name": "a"}, {"name": "a"}], "a name of its own"),
+        ([{"training": {}}], "a unique name"),
+        ([{"name": "../up"}], "a unique name"),
+        ([{"name": "a"}, {"name": "a"}], "a unique name"),
         ([{"name": "a", "start": "b"}, {"name": "b"}], "stages before it"),
         ([{"name": "a", "start": "a"}], "stages before it"),
         ([{"name": "a", "trainig": {}}], "stage a"),
