@@ -102,8 +102,8 @@ def test_every_chart_has_its_table_and_the_keyboard_reaches_all(chromium: str, p
                 tab.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")
             )
         assert seen[0] == "Skip to the content"
-        order = [seen.index(f"{title}: chart") for title in ("Speed beside its baselines", "How it was trained")]
-        assert order == sorted(order) and "Where the zeros are: table" in seen
+        order = [seen.index(f"{title}: chart") for title in ("Speed compared with its baselines", "Training")]
+        assert order == sorted(order) and "Sparsity of the layers: table" in seen
 
 
 def test_the_browser_sees_requests_and_complaints(chromium: str, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_the_browser_sees_requests_and_complaints(chromium: str, tmp_path: Path)
 def test_it_shows_what_was_measured(page: Path, sources: list[Path], walk: Walk) -> None:
     text = page.read_text()
     validation, bench = (json.loads(path.read_text()) for path in sources[2:])
-    assert "says what was trained" in text
+    assert "equals the trained model" in text
     assert f"{validation['bundle']['total_bytes']:,}" in text
     assert f"{validation['quality']['scores']['cider_d']:.3f}" in text
     for name in bench["names"]:
@@ -137,7 +137,7 @@ def test_a_bundle_alone_makes_a_page_that_names_what_it_lacks(walk: Walk, tmp_pa
     done = capprune("report", walk.bundle, "--out", out)
     assert done.code == 0 and f"written: {out}" in done.out
     text = out.read_text()
-    assert "The photos that the bundle carries." in text and text.count("data:image/jpeg") == 4
+    assert "The photos of the bundle." in text and text.count("data:image/jpeg") == 4
     for what in ("give the run", "capprune validate --json", "capprune bench --baselines --json"):
         assert what in text
 
@@ -153,8 +153,8 @@ def test_quality_that_was_recorded_in_the_bundle_is_shown(sources: list[Path], t
     done = capprune("report", tmp_path / "bundle", "--photos", 1, "--out", tmp_path / "report.html")
     assert done.code == 0, done.err
     text = (tmp_path / "report.html").read_text()
-    assert "says what was trained" in text and f"{document['quality']['scores']['cider_d']:.3f}" in text
-    assert "How long it takes" in text and "<svg" in text  # percentiles without a chart; the ledger has one
+    assert "equals the trained model" in text and f"{document['quality']['scores']['cider_d']:.3f}" in text
+    assert "Speed without baselines" in text and "<svg" in text  # percentiles without a chart; the ledger has one
 
 
 def test_what_is_no_source_is_named_and_no_page_is_written(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_names_are_shown_as_they_are(drawn: dict[str, str]) -> None:
 
 
 def test_numbers_stand_beside_the_marks(drawn: dict[str, str]) -> None:
-    assert {"97.0%", "0.0%", "all together 95.00%"} <= set(text_of(drawn["layers"]))
+    assert {"97.0%", "0.0%", "overall 95.00%"} <= set(text_of(drawn["layers"]))
     assert {"31", "220"} <= set(text_of(drawn["steps"]))
     assert " 4,050,000" in text_of(drawn["ledger"])  # 9e4 · (1 + … + 9)
     assert "all others" in text_of(drawn["ledger"]) and f"tensor {9 - MOST_SEGMENTS - 1}" not in text_of(

@@ -49,7 +49,7 @@ def test_quality_kept_is_against_the_dense_model_where_both_were_validated() -> 
     change = Change(0.56, 0.49, Interval(-0.07, -0.09, -0.05), Interval(-0.125, -0.16, -0.09))
     tile = tiles(found, Figures(change, None, ()))["Quality kept"]
     assert tile.value == "87.5%"
-    assert "of the dense model's CIDEr-D: 0.490 against 0.560 (-12.5%, 95 % interval -16.0% to -9.0%)" in tile.note
+    assert "of the dense model's CIDEr-D: 0.490 instead of 0.560 (-12.5%, 95 % interval -16.0% to -9.0%)" in tile.note
     assert "100 photos of flickr8k, test; beam 3, plain tokens" in tile.note
 
 
@@ -57,7 +57,7 @@ def test_a_dense_model_on_other_photos_is_no_measure() -> None:
     dense = validated(0.56, sparsity=0.0)
     other = dataclasses.replace(dense, scored=dataclasses.replace(dense.scored, data=DataFacts("flickr8k", "val", 100)))
     tile = tiles(sources(validated(0.49, reference=0.5), dense=other))["Quality kept"]
-    assert tile.value == "98.0%" and "of the trained model's CIDEr-D: 0.490 against 0.500" in tile.note
+    assert tile.value == "98.0%" and "of the trained model's CIDEr-D: 0.490 instead of 0.500" in tile.note
 
 
 def test_without_anything_to_compare_with_the_score_stands_alone() -> None:
@@ -69,11 +69,11 @@ def test_without_anything_to_compare_with_the_score_stands_alone() -> None:
 @pytest.mark.parametrize(
     ("identical", "weights", "value", "tone"),
     [
-        (100, "float32", "says what was trained", GOOD),
-        (100, None, "says what was trained", GOOD),
-        (70, "float32", "says something else", BAD),
+        (100, "float32", "equals the trained model", GOOD),
+        (100, None, "equals the trained model", GOOD),
+        (70, "float32", "differs from the trained model", BAD),
         (70, "int8", "quantised", PLAIN),
-        (70, None, "not always torch's words", PLAIN),
+        (70, None, "not always equal", PLAIN),
     ],
 )
 def test_the_verdict_is_parity_which_only_float32_owes(
@@ -90,7 +90,7 @@ def test_the_verdict_is_parity_which_only_float32_owes(
 
 def test_what_does_not_belong_to_the_bundle_is_named(bundle: Bundle) -> None:
     found = dataclasses.replace(sources(validated(0.49)), bundle=bundle)
-    assert warnings(found)[0] == f"results.json was measured of another bundle than {bundle.place}."
+    assert warnings(found)[0] == f"results.json is from another bundle than {bundle.place}."
     one = found.validated[0]
     files = {name: len(data) for name, data in bundle.files.items()}
     facts = dataclasses.replace(one.measurement.bundle, files=files)
@@ -108,11 +108,11 @@ def test_speed_stands_beside_its_baselines() -> None:
 
 def test_no_speed_is_told_of_an_emulated_processor() -> None:
     found = sources(validated(0.49, emulated=True))
-    assert tiles(found)["Speed"].value == "not told"
+    assert tiles(found)["Speed"].value == "not shown"
     assert warnings(found) == ("Do not trust the times: the processor is emulated: these times mean nothing.",)
     measurements = [measurement(str(us), rounds(np.full(30, float(us)), seed=us), emulated=True) for us in (40, 120)]
     rows = compare(measurements, ["this bundle", "dense float32"])
-    assert tiles(sources(), Figures(None, None, rows))["Speed"].value == "not told"
+    assert tiles(sources(), Figures(None, None, rows))["Speed"].value == "not shown"
 
 
 def test_caption_health_and_the_machine_are_told() -> None:

@@ -111,5 +111,5 @@ def test_a_document_without_a_section_is_refused_by_its_name(tmp_path: Path, key
 
 
 def test_a_folder_that_is_neither_run_nor_bundle_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing that a report is made from"):
+    with pytest.raises(UsageError, match="not a source of a report"):
         read_sources([tmp_path])

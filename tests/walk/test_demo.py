@@ -32,7 +32,7 @@ def test_demo_ends_with_a_report_of_one_small_file(document: dict[str, Any]) -> 
     page = Path(document["report"])
     assert page.name == "report.html" and page.stat().st_size < 3_000_000
     text = page.read_text()
-    for heading in ("What it says", "Speed beside its baselines", "Where the zeros are", "Where the bytes are"):
+    for heading in ("Captions", "Speed compared with its baselines", "Sparsity of the layers", "Bytes of the decoder"):
         assert f">{heading}</h2>" in text
     assert "Not on this page" not in text  # nothing is missing
 

@@ -1,4 +1,4 @@
-"""One self-contained page from a run, a bundle and what was measured of it."""
+"""One self-contained page from a run, a bundle and its measurements."""
 
 from importlib.util import find_spec
 
@@ -8,7 +8,7 @@ NEEDS = {"jinja2": "Jinja2", "matplotlib": "matplotlib"}
 
 
 def require_extra() -> None:
-    """Refuse before any work what could not be drawn after it.
+    """Check before any work that the page can be drawn.
 
     Raises:
         MissingExtra: Jinja2 or matplotlib is not installed.
@@ -16,7 +16,7 @@ def require_extra() -> None:
     missing = [name for module, name in NEEDS.items() if find_spec(module) is None]
     if missing:
         raise MissingExtra(
-            "the report's parts are not installed",
+            "packages for reports are not installed",
             found=f"no {' and no '.join(missing)}",
             hint="pip install 'capprune[report]'",
         )

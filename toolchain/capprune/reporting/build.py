@@ -1,4 +1,4 @@
-"""From sources to the page."""
+"""Builds the page from its sources."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from capprune_exporters.ledger import read_ledger
 MISSING = {
     "layers": "sparsity of layers and curves of training (give the run)",
     "ledger": "the ledger of bytes (give the bundle)",
-    "quality": "quality and parity (give what `capprune validate --json` wrote)",
-    "speed": "speed beside its baselines (give what `capprune bench --baselines --json` wrote)",
+    "quality": "quality and parity (give the output of `capprune validate --json`)",
+    "speed": "speed compared with its baselines (give the output of `capprune bench --baselines --json`)",
     "photos": "photos (give --data)",
 }
 
@@ -41,13 +41,13 @@ MISSING = {
 def build_report(
     sources: Sources, *, data: Path | None, split: str, photos: int, command: Sequence[str], title: str | None = None
 ) -> str:
-    """The page of some sources, as HTML.
+    """Return the page as HTML.
 
     Args:
-        sources: What is reported.
-        data: Photos with captions; without them the page shows the bundle's own photos.
+        sources: Runs, bundle and results documents.
+        data: Photos with captions; by default the page shows the bundle's own photos.
         split: Split of the data.
-        photos: How many photos are shown.
+        photos: Number of photos to show.
         command: The command that makes this page, for the last section.
         title: Title of the page; the name of the run or the bundle by default.
 
@@ -80,7 +80,7 @@ def _sections(
     chosen = (
         f"{len(shown)} photos of {split}, evenly spread and chosen before captioning."
         if data is not None
-        else "The photos that the bundle carries."
+        else "The photos of the bundle."
     )
     rows = photo_rows(sources, shown, _beam(sources)) if shown else ()
     found = (
@@ -107,7 +107,7 @@ def _speed(sources: Sources) -> tuple[SpeedRow, ...]:
 
 
 def _change(sources: Sources, data: Path | None, split: str) -> Change | None:
-    """CIDEr-D from the dense bundle to this one, photo by photo, where people's captions are at hand."""
+    """Return the change of CIDEr-D from the dense bundle to this one, by photo, if there are human captions."""
     if data is None or sources.dense_validated is None or not sources.validated:
         return None
     own, dense = sources.validated[0], sources.dense_validated
@@ -141,7 +141,7 @@ def _name(sources: Sources) -> str:
 
 
 def _lead(sources: Sources) -> str:
-    """What it is, in one sentence."""
+    """Return one sentence about the model."""
     if sources.run is not None:
         config, prunable, kept = sources.run.config, sources.run.prunable, sources.run.kept
         return (
@@ -155,4 +155,4 @@ def _lead(sources: Sources) -> str:
             f"{manifest.model.description}; {manifest.pruning.sparsity:.2%} of its prunable weights removed. "
             f"Data: {manifest.data.name}; {manifest.data.licence}."
         )
-    return "What was measured."
+    return "Measurements."

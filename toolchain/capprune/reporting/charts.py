@@ -1,4 +1,4 @@
-"""The charts of the page, each from plain numbers to an inline SVG."""
+"""The charts of the page, as inline SVG from plain numbers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from capprune.reporting.svg import COLOURS, drawn
 
-ROW_INCHES = 0.34  # of a bar and the space around it
-FRAME_INCHES = 0.9  # of axis and legend
-WIDE = 8  # times from the least to the most, beyond which an axis is logarithmic
-MOST_SEGMENTS = 6  # tensors of their own colour in the ledger; the rest is one segment
+ROW_INCHES = 0.34  # height of a bar and the space around it
+FRAME_INCHES = 0.9  # height of axis and legend
+WIDE = 8  # ratio of the largest to the smallest value above which an axis is logarithmic
+MOST_SEGMENTS = 6  # tensors with a separate colour in the ledger; the rest is one segment
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One axis with its curves; what it shows stands beside it."""
+    """One axis with its curves and a label."""
 
     quantity: str
     curves: Sequence[Curve]
@@ -36,7 +36,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Spread:
-    """How times of one thing lie, in microseconds; `p25` to `p75` is half of them."""
+    """Percentiles of times in microseconds; half of the times are from `p25` to `p75`."""
 
     label: str
     p1: float
@@ -48,7 +48,7 @@ class Spread:
 
 
 def training_chart(panels: Sequence[Panel]) -> str:
-    """Curves over steps, a panel for each quantity."""
+    """Draw curves over steps, with a panel for each quantity."""
     colours = _colours([curve.label for panel in panels for curve in panel.curves])
 
     def draw(axes: Sequence[Axes]) -> None:
@@ -75,7 +75,7 @@ def training_chart(panels: Sequence[Panel]) -> str:
 
 
 def layer_chart(sparsity: Sequence[tuple[str, float]], overall: float) -> str:
-    """Sparsity (0 to 1) of each layer as bars, and that of the whole as a line."""
+    """Draw the sparsity (0 to 1) of each layer as bars, and the overall sparsity as a line."""
 
     def draw(axes: Sequence[Axes]) -> None:
         (axis,) = axes
@@ -83,7 +83,7 @@ def layer_chart(sparsity: Sequence[tuple[str, float]], overall: float) -> str:
             [name for name, _ in sparsity], [share for _, share in sparsity], color=COLOURS[0], height=0.65
         )
         axis.bar_label(bars, [f"{share:.1%}" for _, share in sparsity], padding=3)
-        axis.axvline(overall, color=COLOURS[1], label=f"all together {overall:.2%}")
+        axis.axvline(overall, color=COLOURS[1], label=f"overall {overall:.2%}")
         axis.set_xlim(0, 1.12)
         axis.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axis.xaxis.set_major_formatter(_percent)
@@ -95,10 +95,10 @@ def layer_chart(sparsity: Sequence[tuple[str, float]], overall: float) -> str:
 
 
 def ledger_chart(stages: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
-    """Bytes at each stage, from dense to packed, as stacked bars of the tensors that take most.
+    """Draw the bytes at each stage, from dense to packed, as stacked bars of the largest tensors.
 
     Args:
-        stages: For each stage its name and the bytes of every tensor, in one order.
+        stages: For each stage its name and the bytes of every tensor, in the same order.
     """
     order = [name for name, _ in sorted(stages[0][1], key=lambda one: -one[1])]
     shown, rest = order[:MOST_SEGMENTS], order[MOST_SEGMENTS:]
@@ -126,7 +126,7 @@ def ledger_chart(stages: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> s
 
 
 def latency_chart(name: str, quantity: str, spreads: Sequence[Spread]) -> str:
-    """How times lie: a line from p1 to p99, a bar over the middle half, a tick at p90, a dot at the median."""
+    """Draw the distribution of times: a line from p1 to p99, a bar from p25 to p75, a tick at p90, a dot at the median."""
 
     def draw(axes: Sequence[Axes]) -> None:
         (axis,) = axes
@@ -156,7 +156,7 @@ def _height(rows: int) -> float:
 
 
 def _colours(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for each label, the same in every panel."""
+    """Return a colour for each label, the same in every panel."""
     return dict(zip(dict.fromkeys(labels), COLOURS * len(labels), strict=False))
 
 

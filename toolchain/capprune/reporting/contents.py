@@ -1,4 +1,4 @@
-"""What the page shows, as plain values: everything is measured and worded before the template sees it."""
+"""The content of the page as plain values; the template computes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GOOD, BAD, PLAIN = "good", "bad", "plain"  # tones of a tile
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the headline: what it is, the figure, what it must be read with."""
+    """One figure of the headline: its name, its value, and a note."""
 
     title: str
     value: str
@@ -19,7 +19,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table; every column but the first is aligned to the right unless it says otherwise."""
+    """A table; every column except the first is aligned to the right, unless `prose` is set."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -29,7 +29,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a caption, and whether it is the first that differs from the caption before."""
+    """A word of a caption, and whether it is the first that differs from the previous caption."""
 
     text: str
     marked: bool = False
@@ -41,7 +41,7 @@ class Said:
 
     model: str
     words: tuple[Word, ...]
-    differs: bool  # from the model before
+    differs: bool  # from the previous model
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PhotoRow:
         name: Name of the photo.
         image: The photo, small, as a data URI.
         said: Each model's caption.
-        people: A caption that a person wrote, where there is one.
+        people: A human caption, if there is one.
     """
 
     name: str
@@ -63,12 +63,12 @@ class PhotoRow:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """A section of the page.
 
     Attributes:
         key: Its name in links.
         title: Its heading.
-        text: What to know before reading it.
+        text: Its introduction.
         charts: Inline SVG elements.
         grids: Tables below them.
         photos: Photos with captions.
@@ -86,15 +86,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page.
+    """The complete page.
 
     Attributes:
         title: Its heading.
-        lead: One sentence: what it is about.
+        lead: One sentence about the model.
         tiles: The headline.
-        warnings: What a reader must know before believing a figure.
-        sections: In the order of the page.
-        missing: What is not here, and what would bring it.
+        warnings: Warnings about the figures.
+        sections: Sections in the order of the page.
+        missing: Missing sections, and the sources that they need.
         made_by: Name and version of the program.
     """
 

@@ -1,4 +1,4 @@
-"""The section on speed: a bench's rows and how their times lie, or the times of a validation."""
+"""The section on speed: the rows of a bench and the distribution of their times, or the times of a validation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BENCH_COLUMNS = (
 
 
 def speed_section(sources: Sources, rows: Sequence[SpeedRow]) -> Section | None:
-    """Baselines side by side where there was a bench, else the times of the validations."""
+    """Return the comparison with the baselines if there was a bench, else the times of the validations."""
     if sources.bench is not None and rows:
         return _bench_section(sources.bench.measurements, sources.bench.names, rows)
     measured = [one.measurement for one in sources.validated]
@@ -35,8 +35,8 @@ def speed_section(sources: Sources, rows: Sequence[SpeedRow]) -> Section | None:
     named = [(one.bundle.name, one) for one in measured]
     return Section(
         "latency",
-        "How long it takes",
-        "Measured while the captions were made; no baselines were timed beside it.",
+        "Speed without baselines",
+        "Measured while generating the captions; no baselines were timed.",
         *_charts(named, (_times(measured),)),
     )
 
@@ -46,7 +46,7 @@ def _bench_section(measurements: Sequence[Measurement], names: Sequence[str], ro
     text = (
         f"The same model in every form, {len(measurements[0].captions)} interleaved rounds, {', '.join(counts)} "
         f"thread{'' if counts == ['1'] else 's'}, in one run. Baseline rows have the same encoder in the same form. A factor "
-        "compares rows of the same number of threads. It stands only where the 95 % intervals of the two medians do not overlap."
+        "compares rows with the same number of threads. It is shown only if the 95 % intervals of the two medians do not overlap."
     )
     cells = tuple(
         (
@@ -61,15 +61,15 @@ def _bench_section(measurements: Sequence[Measurement], names: Sequence[str], ro
         for row in rows
     )
     charts, grids = _charts(list(zip(names, measurements, strict=True)), (Grid(BENCH_COLUMNS, cells),))
-    return Section("speed", "Speed beside its baselines", text, charts, grids)
+    return Section("speed", "Speed compared with its baselines", text, charts, grids)
 
 
 def _charts(
     named: Sequence[tuple[str, Measurement]], grids: tuple[Grid, ...]
 ) -> tuple[tuple[str, ...], tuple[Grid, ...]]:
-    """Charts of steps and captions, and `grids` with the table of the charts behind them.
+    """Return charts of steps and captions, and `grids` with the table of the charts after them.
 
-    There are none of a device whose times mean nothing, or of which only the percentiles are kept.
+    There are no charts for a device with meaningless times, or if only percentiles are stored.
     """
     told = [
         (name, one)
@@ -86,7 +86,7 @@ def _charts(
     )
     rows = [*(_quantiles(one, "step, µs") for one in steps), *(_quantiles(one, "caption, ms") for one in captions)]
     columns = ("", "of", "p1", "p25", "p50", "p75", "p90", "p99")
-    return charts, (*grids, Grid(columns, tuple(rows), "What the charts show, in figures."))
+    return charts, (*grids, Grid(columns, tuple(rows), "The values of the charts."))
 
 
 def _quantiles(one: Spread, what: str) -> tuple[str, ...]:

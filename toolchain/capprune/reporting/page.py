@@ -1,4 +1,4 @@
-"""The page as HTML: one file, no script, nothing fetched."""
+"""Renders the page as one HTML file, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TEMPLATE = "page.html.j2"
 
 
 def render(page: Page) -> str:
-    """The page as one HTML document; everything in it is escaped but the charts, which `svg.drawn` made."""
+    """Return the page as one HTML document. Everything is escaped except the charts from `svg.drawn`."""
     environment = Environment(
         loader=PackageLoader("capprune.reporting", "."),
         autoescape=True,

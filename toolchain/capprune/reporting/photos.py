@@ -1,4 +1,4 @@
-"""Photos with each model's caption, chosen evenly over the split before anything is captioned."""
+"""Photos with each model's caption, spread evenly over the split and chosen before captioning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.caption.proof import read_golden
 from capprune_runtime.photo import decode_photo, resize
 
-SIDE = 360  # pixels that a photo is wide or high at most
+SIDE = 360  # maximum width and height of a photo in pixels
 JPEG_QUALITY = 82
 
 Pixels = NDArray[np.uint8]
@@ -31,7 +31,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Shown:
-    """A photo to show: its name, its pixels (H, W, 3), and what a person said of it."""
+    """A photo to show: its name, its pixels (H, W, 3), and a human caption."""
 
     name: str
     pixels: Pixels
@@ -39,7 +39,7 @@ class Shown:
 
 
 def photos_of_split(folder: Path, split: str, count: int) -> list[Shown]:
-    """So many photos, evenly over a split.
+    """Return `count` photos, spread evenly over a split.
 
     Raises:
         DataError: The folder cannot be read, or the split is empty.
@@ -55,19 +55,19 @@ def photos_of_split(folder: Path, split: str, count: int) -> list[Shown]:
 
 
 def golden_photos(sources: Sources, count: int) -> list[Shown]:
-    """The photos that the bundle carries; none without a bundle."""
+    """Return the bundle's golden photos; none without a bundle."""
     if sources.bundle is None:
         return []
     return [Shown(one.name.rpartition("/")[2], one.photo, None) for one in read_golden(sources.bundle)[:count]]
 
 
 def photo_rows(sources: Sources, photos: Sequence[Shown], beam: int) -> tuple[PhotoRow, ...]:
-    """Each photo with the captions of the dense model, the pruned one, the bundle here, and the bundle on a device.
+    """Return each photo with the captions of the dense model, the pruned one, the bundle here, and the bundle on a device.
 
     Args:
-        sources: The models that caption them.
-        photos: What is shown.
-        beam: Width of every search.
+        sources: The models that caption the photos.
+        photos: The photos to show.
+        beam: Beam width.
     """
     columns: list[tuple[str, Mapping[str, str]]] = []
     for model, run in (("dense, torch", sources.dense), (_name(sources.run), sources.run)):

@@ -1,4 +1,4 @@
-"""The commands that make the same figures again."""
+"""The commands that reproduce the figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from capprune_runtime.formats import model_kind
 
 
 def commands_section(sources: Sources, command: Sequence[str]) -> Section:
-    """From the config of each run to this page, as commands to copy."""
+    """Return the commands from the config of each run to this page, for copying."""
     lines = []
     for run in (sources.dense, sources.run):
         if run is not None:
@@ -34,7 +34,7 @@ def commands_section(sources: Sources, command: Sequence[str]) -> Section:
         lines.append(_line("bench", bundle.place, *baselines, "--json"))
     lines.append(_line(*command))
     text = "The config contains the seed, so that training again gives the same run on the same machine and versions."
-    return Section("repeat", "How to repeat it", text, commands=tuple(lines))
+    return Section("repeat", "Commands", text, commands=tuple(lines))
 
 
 def _export_options(bundle: Bundle) -> list[str]:
@@ -49,7 +49,7 @@ def _export_options(bundle: Bundle) -> list[str]:
 
 
 def _again(place: Path) -> Path:
-    """A folder beside the one there is, which a command would not write over."""
+    """Return a folder beside an existing one, because a command would not overwrite that."""
     return place.with_name(f"{place.stem}-again")
 
 

@@ -1,4 +1,4 @@
-"""The sections below the headline, each from the sources that it needs, or absent."""
+"""The sections below the headline; a section without its sources is left out."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ MOST_POINTS = 300  # of a curve; more would not be seen
 
 
 def photo_section(photos: Sequence[PhotoRow], chosen: str) -> Section | None:
-    """Photos with captions; `chosen` tells how they were chosen."""
+    """Return the photos with captions; `chosen` describes how they were chosen."""
     if not photos:
         return None
     text = (
-        f"{chosen} In each caption the first word that differs from the caption to its left is marked. "
-        "Dense and pruned model are two trainings and may differ; pruned and exported must be the same in float32."
+        f"{chosen} In each caption, the first word that differs from the caption to its left is marked. "
+        "The dense and the pruned model were trained separately and may differ. The pruned and the exported model must have "
+        "the same captions in float32."
     )
-    return Section("photos", "What it says", text, photos=tuple(photos))
+    return Section("photos", "Captions", text, photos=tuple(photos))
 
 
 def layer_section(run: LoadedRun | None) -> Section | None:
-    """Sparsity of each layer of a pruned run."""
+    """Return the sparsity of each layer of a pruned run."""
     if run is None or not run.masks:
         return None
     kept = {name: (int(mask.sum()), mask.numel(), tuple(mask.shape)) for name, mask in run.masks.items()}
@@ -49,11 +50,11 @@ def layer_section(run: LoadedRun | None) -> Section | None:
     rows.append(("all", "", "", f"{run.kept:,}", f"{run.prunable:,}", f"{overall:.2%}"))
     chart = layer_chart([(name, 1 - left / total) for name, (left, total, _) in kept.items()], overall)
     columns = ("weights", "shape", "gates", "kept", "of", "sparse")
-    return Section("layers", "Where the zeros are", charts=(chart,), grids=(Grid(columns, tuple(rows)),))
+    return Section("layers", "Sparsity of the layers", charts=(chart,), grids=(Grid(columns, tuple(rows)),))
 
 
 def training_section(sources: Sources) -> Section | None:
-    """Loss, CIDEr-D on val and sparsity over training, of the pruned and of the dense run."""
+    """Return loss, CIDEr-D on val and sparsity during training, for the pruned and the dense run."""
     runs = {_run_name(run): read_metrics(run.folder) for run in (sources.run, sources.dense) if run is not None}
     panels = [
         Panel("loss", [_curve(name, lines, "loss") for name, lines in runs.items()]),
@@ -68,14 +69,12 @@ def training_section(sources: Sources) -> Section | None:
     ]
     if not shown:
         return None
-    text = (
-        "Caption loss of single batches; CIDEr-D of greedy captions after each epoch; closed gates; captions cut short."
-    )
-    return Section("training", "How it was trained", text, charts=(training_chart(shown),), grids=(_curve_grid(shown),))
+    text = "Caption loss of single batches; CIDEr-D of greedy captions after each epoch; closed gates; captions with bad endings."
+    return Section("training", "Training", text, charts=(training_chart(shown),), grids=(_curve_grid(shown),))
 
 
 def _curve_grid(panels: Sequence[Panel]) -> Grid:
-    """What the curves show, in figures: five points of each, and their least and most."""
+    """Return the values of the curves: five points of each, and their minimum and maximum."""
     rows = []
     for panel in panels:
         for curve in panel.curves:
@@ -84,7 +83,7 @@ def _curve_grid(panels: Sequence[Panel]) -> Grid:
             figures = (*points, min(curve.values), max(curve.values))
             rows.append((f"{panel.quantity}, {curve.label}", *(_figure(value, panel.percent) for value in figures)))
     columns = ("", "first", "at a quarter", "half way", "at three quarters", "last", "least", "most")
-    return Grid(columns, tuple(rows), "What the curves show, in figures.")
+    return Grid(columns, tuple(rows), "The values of the curves.")
 
 
 def _figure(value: float, percent: bool) -> str:
@@ -96,7 +95,7 @@ def _run_name(run: LoadedRun) -> str:
 
 
 def _endings(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Bad endings among the captions after each epoch."""
+    """Return the share of bad endings after each epoch."""
     return [
         {"step": line["step"], "share": line["health"]["bad_ending_share"]}
         for line in lines
@@ -111,7 +110,7 @@ def _curve(name: str, lines: Sequence[Mapping[str, Any]], key: str) -> Curve:
 
 
 def ledger_section(figures: Figures) -> Section | None:
-    """Where every byte of the decoder went."""
+    """Return the bytes of the decoder, by tensor and stage."""
     if figures.ledger is None:
         return None
     encoder, decoder = figures.ledger
@@ -122,8 +121,8 @@ def ledger_section(figures: Figures) -> Section | None:
         ("packed", [(line.tensor, line.packed_bytes) for line in decoder.lines]),
     ]
     text = (
-        "Dense: 4 bytes a weight, zeros too. Kept: 4 bytes a weight that is not zero. Packed: its share of a .capz. "
-        "Floor: the entropy of places and values."
+        "Dense: 4 bytes per weight, zeros included. Kept: 4 bytes per non-zero weight. Packed: its share of a .capz. "
+        "Floor: the entropy of positions and values."
     )
     rows = tuple(
         (
@@ -141,7 +140,7 @@ def ledger_section(figures: Figures) -> Section | None:
         for file in (encoder, decoder)
     )
     grids = (Grid(columns, (*rows, _total(decoder))), Grid(("file", "dense", "in file", "packed"), totals))
-    return Section("ledger", "Where the bytes are", text, charts=(ledger_chart(_unique(stages)),), grids=grids)
+    return Section("ledger", "Bytes of the decoder", text, charts=(ledger_chart(_unique(stages)),), grids=grids)
 
 
 def _total(file: LedgerFile) -> tuple[str, ...]:
@@ -158,7 +157,7 @@ def _total(file: LedgerFile) -> tuple[str, ...]:
 
 
 def _unique(stages: list[tuple[str, list[tuple[str, int]]]]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Stages whose tensors have names of their own: files may use one name twice."""
+    """Return the stages with unique tensor names, because files may use a name twice."""
     return [
         (stage, [(f"{tensor}" if place == 0 else f"{tensor} ({place})", float(size)) for place, tensor, size in named])
         for stage, named in ((stage, _numbered(lines)) for stage, lines in stages)
@@ -175,7 +174,7 @@ def _numbered(lines: list[tuple[str, int]]) -> list[tuple[int, str, int]]:
 
 
 def health_section(sources: Sources) -> Section | None:
-    """Signs of sick captions, of every results document."""
+    """Return scores and signs of degenerate captions of every results document."""
     validated = [*sources.validated, *([sources.dense_validated] if sources.dense_validated else [])]
     if not validated:
         return None
@@ -188,8 +187,8 @@ def health_section(sources: Sources) -> Section | None:
         *COLUMNS,
     )
     rows = tuple(_health_row(one) for one in validated)
-    text = "Scores on the same photos, and what a score does not see: few words, unknown words, captions cut short."
-    return Section("quality", "How good the captions are", text, grids=(Grid(columns, rows),))
+    text = "Scores on the same photos, and problems that scores do not show: few words, unknown words, bad endings."
+    return Section("quality", "Quality of the captions", text, grids=(Grid(columns, rows),))
 
 
 def _health_row(one: Validated) -> tuple[str, ...]:
@@ -205,7 +204,7 @@ def _health_row(one: Validated) -> tuple[str, ...]:
 
 
 def environment_section(sources: Sources) -> Section | None:
-    """Where it was measured: every different machine, once."""
+    """Return the machines of the measurements, each once."""
     measured = [one.measurement for one in sources.validated]
     measured += list(sources.bench.measurements[:1]) if sources.bench else []
     if not measured:
@@ -214,18 +213,18 @@ def environment_section(sources: Sources) -> Section | None:
     described = [_described(one.environment) for one in measured]
     keys = list(dict.fromkeys(key for one in described for key in one))
     rows = tuple((key, *(one.get(key, "-") for one in described)) for key in keys)
-    return Section("environment", "Where it was measured", grids=(Grid(("", *names), rows, prose=True),))
+    return Section("environment", "Machines", grids=(Grid(("", *names), rows, prose=True),))
 
 
 def _described(where: Environment) -> dict[str, str]:
-    """An environment in words; what the device does not tell is left out."""
+    """Return the known facts of an environment as text."""
     facts = {
         key: value
         for key, value in asdict(where).items()
         if value is not None and key not in ("before", "after", "frequency_khz", "emulated")
     }
     found = {key.replace("_", " "): str(value) for key, value in facts.items()}
-    found["emulated"] = "yes: its times mean nothing" if where.emulated else "no"
+    found["emulated"] = "yes: its times are meaningless" if where.emulated else "no"
     if where.frequency_khz:
         found["clock"] = " to ".join(f"{khz / 1e6:.2f} GHz" for khz in where.frequency_khz)
     for key, unit in (("load_average", ""), ("temperature_c", " °C")):

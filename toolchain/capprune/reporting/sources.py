@@ -1,4 +1,4 @@
-"""What a report is made from: runs, bundles and results documents, told apart by what they are."""
+"""Sources of a report: runs, bundles and results documents, recognised by their content."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class QualityRead:
 
 @dataclass(frozen=True)
 class ParityRead:
-    """How many captions are those of the trained model, and whether that is enough."""
+    """Number of captions that equal the trained model's, and whether parity holds."""
 
     photos: int
     identical: int
@@ -60,7 +60,7 @@ class ParityRead:
 
 @dataclass(frozen=True)
 class ChangeRead:
-    """CIDEr-D from the reference to the bundle."""
+    """Change of CIDEr-D from the reference to the bundle."""
 
     before: float
     after: float
@@ -78,7 +78,7 @@ class ReferenceRead:
 
 @dataclass(frozen=True)
 class Scored:
-    """What was found of the captions of a measurement; sections of docs/results_schema.md."""
+    """Quality of a measurement's captions; sections of docs/results_schema.md."""
 
     data: DataFacts
     quality: QualityRead
@@ -102,7 +102,7 @@ class Validated:
 
 @dataclass(frozen=True)
 class Bench:
-    """A results document of `capprune bench`: the bundle first, its baselines after it."""
+    """A results document of `capprune bench`: the bundle first, then its baselines."""
 
     path: Path
     measurements: tuple[Measurement, ...]
@@ -111,16 +111,16 @@ class Bench:
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything that was given, sorted.
+    """All sources by kind.
 
     Attributes:
-        run: The run that the page is about: the first pruned one, or the first of all.
-        dense: A run that is not pruned, to compare with.
-        bundle: The bundle that the page is about.
-        validated: What `validate` found of that bundle; the first is for the headline.
-        dense_validated: What it found of a dense bundle.
-        bench: What `bench` found.
-        places: Where each came from, as it was typed.
+        run: The run of the page: the first pruned one, or else the first one.
+        dense: A dense run to compare with.
+        bundle: The bundle of the page.
+        validated: Results of `validate` for that bundle; the first is used for the headline.
+        dense_validated: Results of `validate` for a dense bundle.
+        bench: Results of `bench`.
+        places: Paths of the sources, as given.
     """
 
     run: LoadedRun | None
@@ -136,7 +136,7 @@ def read_sources(places: Sequence[Path]) -> Sources:
     """Read runs, bundles and results documents, in any order.
 
     Raises:
-        UsageError: A path does not exist, or is none of these; or there is nothing to report.
+        UsageError: A path does not exist or is of another kind, or there is nothing to report.
         DataError: A results document cannot be read.
         BundleError: A run or a bundle cannot be used.
     """
@@ -181,7 +181,7 @@ def _read(place: Path) -> LoadedRun | Bundle | Validated | Bench:
     if place.is_file():
         return read_document(place)
     raise UsageError(
-        "this is nothing that a report is made from" if place.exists() else "there is no such file or folder",
+        "this is not a source of a report" if place.exists() else "there is no such file or folder",
         where=place,
         expected="a run, a bundle, or a results document of validate or bench",
     )
@@ -225,7 +225,7 @@ def _validated(tree: Mapping[str, Any], path: Path) -> Validated:
 
 @contextmanager
 def _as_data_error() -> Iterator[None]:
-    """What a device wrote wrongly is, once it lies in a file, wrong data."""
+    """Convert errors about a device's document to data errors, because the document is read from a file."""
     try:
         yield
     except DeviceError as error:
@@ -233,7 +233,7 @@ def _as_data_error() -> Iterator[None]:
 
 
 def recorded(bundle: Bundle) -> Validated | None:
-    """What `validate --record` wrote into a bundle: a results document without the captions.
+    """Return the document that `validate --record` wrote into a bundle, which has no captions.
 
     Raises:
         DataError: It is not as expected.

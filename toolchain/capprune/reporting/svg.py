@@ -1,4 +1,4 @@
-"""A matplotlib figure as an inline SVG: text stays text, nothing is fetched, names of parts do not meet others on a page."""
+"""matplotlib figures as inline SVG: text stays text, there are no external resources, and ids are unique on a page."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 
 WIDTH_INCHES = 7.2
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers and in grey.
+# Okabe and Ito's colours, which are distinguishable for colour-blind readers and in grey.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#f0e442")
 
 _GRID = "#e3e3e3"
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "capprune",  # the same figure gives the same bytes
-    "text.parse_math": False,  # a dollar in a name is a dollar
+    "text.parse_math": False,  # names may contain dollar signs
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -43,10 +43,10 @@ def drawn(
 
     Args:
         name: Name of the chart, unique on the page: letters, digits and dashes.
-        label: What it shows, for those who cannot see it.
+        label: Description for screen readers.
         draw: Draws on the given axes, one above the other.
         height_inches: Height of the whole drawing.
-        panels: How many axes.
+        panels: Number of axes.
 
     Returns:
         An `<svg>` element.
@@ -61,7 +61,7 @@ def drawn(
 
 
 def _inline(document: str, name: str, label: str) -> str:
-    """The `<svg>` element of a document, with the page's own font and colours, and with names that no other chart has."""
+    """Return the `<svg>` element of a document, with the page's font and colours, and with unique ids."""
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r" ?font-family: [^;\"]*;?", "", svg)

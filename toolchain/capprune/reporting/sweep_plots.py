@@ -1,4 +1,4 @@
-"""The plots of a sweep: quality against bytes and against microseconds."""
+"""The plots of a sweep: quality by bytes and by microseconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from capprune.reporting.svg import COLOURS, drawn
 from capprune.sweeping.results import Document, Group
 from capprune_runtime.atomic import write_text
 
-if TYPE_CHECKING:  # `svg` says which extra brings matplotlib
+if TYPE_CHECKING:  # `svg` reports the extra that installs matplotlib
     from matplotlib.axes import Axes
 
 PLOTS = {"bytes": ("decoder_bytes", "decoder, bytes"), "step": ("step_us", "one step, µs")}
@@ -20,14 +20,14 @@ HEIGHT_INCHES = 4.5
 
 
 def draw_sweep(document: Document, folder: Path) -> list[Path]:
-    """Draw both plots as SVG: a mark for every group, a colour a method, an error bar where there are seeds.
+    """Draw both plots as SVG: a mark per group, a colour per method, and an error bar for several seeds.
 
     Args:
         document: The sweep's document.
         folder: The sweep's folder.
 
     Returns:
-        What was drawn; nothing where no row has sizes.
+        Paths of the plots; empty if no row has sizes.
 
     Raises:
         CapPruneError: If the disk is full.

@@ -1,4 +1,4 @@
-"""Captions side by side: the first word in which one differs from the one before it."""
+"""Comparison of captions: the first word that differs from the previous caption."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from capprune.reporting.contents import Said, Word
 from capprune.validation.parity import first_difference
 
-ENDED = "∎"  # stands where a caption has ended and the one before it has not
+ENDED = "∎"  # shown if a caption has ended and the previous one has not
 
 
 def side_by_side(captions: Sequence[tuple[str, str]]) -> tuple[Said, ...]:
-    """Mark in each caption the first word that differs from the caption before it.
+    """Mark in each caption the first word that differs from the previous caption.
 
     Args:
         captions: (model, caption), in the order of the columns.
