@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from result_text import Document
 
 DENSE, EXACT, RATE, EPOCHS = "dense", "float32", "training.learning_rate", "training.epochs"
-SETTINGS = ("row", "method", "cell", "width", "block", "photos a batch", "epochs", "tuning", "target")
+SETTINGS = ("row", "method", "cell", "width", "block", "photos per batch", "epochs", "tuning", "target")
 
 
 class Wanted(NamedTuple):

@@ -6,8 +6,8 @@
 All rates come from a file that `benchmarks/scaling.py --json` wrote, or from an option. Sizes of the data sets are
 constants below. The cost model is:
 
-    features       photos / (workers * min(decoded, encoded) a second); stored once, or computed in every epoch
-    training       captions * epochs / captions a second of one process / processes, plus for each step its all-reduce
+    features       photos / (workers * min(decoded, encoded) per second); stored once, or computed in every epoch
+    training       captions * epochs / captions per second of one process / processes, plus for each step its all-reduce
     all-reduce     4 bytes for each weight and gate, twice over the slowest link, whatever the number of processes
 """
 

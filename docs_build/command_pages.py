@@ -52,6 +52,6 @@ def names() -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text for a cell of a table: on one line, and without what Markdown would read as a column or a tag."""
+    """Escape text for a cell of a Markdown table, on one line."""
     plain = " ".join(text.split()).replace("<", "&lt;")
     return plain.replace("|", "\\|").replace("[", "\\[")

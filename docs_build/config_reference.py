@@ -58,13 +58,13 @@ def _row(prefix: str, name: str, field: FieldInfo) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text for a cell of a table; `<` outside code would begin a tag."""
+    """Escape text for a cell of a Markdown table; `<` outside code would begin a tag."""
     parts = " ".join(text.split()).replace("|", "\\|").split("`")
     return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
 
 
 def _kind(annotation: Any) -> str:
-    """The type in the words of a YAML file."""
+    """Return the type in terms of YAML."""
     plain = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
     if annotation in plain:
         return plain[annotation]

@@ -55,7 +55,7 @@ def arrow(x: float, y: float, length: float) -> str:
 
 
 def supermask() -> str:
-    """Weights, gates, mask and product of one matrix."""
+    """Draw the weights, gates, mask and product of one matrix."""
     drawn = random.Random(SEED)
     gates = [[drawn.gauss(0, 1) for _ in range(10)] for _ in range(8)]
     weights = [[drawn.random() for _ in range(10)] for _ in range(8)]
@@ -75,7 +75,7 @@ def supermask() -> str:
 
 
 def scattered() -> str:
-    """The same row of zeros stored densely, and as values with their columns."""
+    """Draw the same row with zeros, stored densely and as values with their columns."""
     drawn = random.Random(SEED)
     columns = sorted(drawn.sample(range(40), 4))
     row = [KEPT if column in columns else PALE for column in range(40)]
@@ -104,7 +104,7 @@ def scattered() -> str:
 
 
 def blocks() -> str:
-    """The same number of kept weights, single and in blocks of 1x16."""
+    """Draw the same number of kept weights, single and in blocks of 1x16."""
     drawn = random.Random(SEED)
     single = [[PALE] * 48 for _ in range(6)]
     for place in drawn.sample(range(48 * 6), 32):
@@ -128,7 +128,7 @@ def blocks() -> str:
 
 
 def entropy() -> str:
-    """Bits for the place of a kept weight, by sparsity, of three ways to store it and of the floor."""
+    """Draw the bits for the position of a kept weight, by sparsity, for three formats and the floor."""
     shares = [0.5 + 0.49 * step / 98 for step in range(99)]
     curves: tuple[tuple[str, str, Callable[[float], float]], ...] = (
         ("16-bit column number", BLOCK, lambda _: 16.0),
@@ -163,7 +163,7 @@ def entropy() -> str:
 
 
 def parity() -> str:
-    """The trained model and the bundle caption the same photo; tokens are compared one by one."""
+    """Draw the parity check: the trained model and the bundle caption the same photo, and tokens are compared."""
     words = ("a", "brown", "dog", "runs", "on", "the", "beach")
     parts = [
         text(20, 46, "trained model (torch)", anchor="start"),

@@ -15,6 +15,6 @@ def operator_table() -> str:
 
 
 def limits_table() -> str:
-    """Return a Markdown table of what a file may cost."""
+    """Return a Markdown table of the cost limits of a file."""
     rows = [f"| `{name}` | {limit.base:,} | {limit.per_byte:,} |" for name, limit in LIMITS.items()]
     return "\n".join(("| cost | a file of any size | and for each byte |", "|---|---|---|", *rows))

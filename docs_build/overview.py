@@ -60,7 +60,7 @@ def _words(square: Image.Image, caption: Caption) -> list[str]:
 
 
 def bars() -> list[str]:
-    """Size and time of the packaged model and of its dense parent."""
+    """Draw the size and time of the packaged model and of its dense parent."""
     pruned, dense, *_ = _read("first_caption.json")["rows"]
     rows = [
         ("download, MB", pruned["download_bytes"] / 1e6, dense["download_bytes"] / 1e6),

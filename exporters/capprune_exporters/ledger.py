@@ -1,7 +1,7 @@
 """The ledger of a bundle: the size of its weights from dense float32 to the entropy floor.
 
-dense    4 bytes a weight, zeros included, as a converter writes it
-kept     4 bytes a kept weight
+dense    4 bytes per weight, zeros included, as a converter writes it
+kept     4 bytes per kept weight
 in file  size in the model file: values, indices, row pointers
 packed   size in a .capz, with its share of tables and headers
 floor    N·H(kept / N) for the positions and kept·H0(values) for the values: lower bound of zeroth-order coders

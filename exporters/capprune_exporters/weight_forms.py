@@ -9,8 +9,8 @@ class Weights(StrEnum):
     """Quantisation of the decoder's weights."""
 
     FLOAT32 = "float32"  # as trained
-    INT8 = "int8"  # 8 bits, one scale a tensor
-    CODEBOOK4 = "codebook4"  # 16 values a tensor, found by k-means
+    INT8 = "int8"  # 8 bits, one scale per tensor
+    CODEBOOK4 = "codebook4"  # 16 values per tensor, found by k-means
 
 
 class EncoderWeights(StrEnum):

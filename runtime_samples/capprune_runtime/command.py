@@ -168,7 +168,7 @@ class _Shown:
         self._low_below = confidence_of(session.bundle)
 
     def tell(self, line: Line) -> None:
-        """Print a line. Where a document is written too, a closed pipe does not end the run."""
+        """Print a line. If a document is written too, a closed pipe does not end the run."""
         if self._options.out is None:
             self._print(line)
             return

@@ -1,7 +1,8 @@
-"""How fast bundles are on this machine, by threads: python benchmark.py BUNDLE... [--threads 1,2,4] [--out FOLDER]
+"""Time bundles on this machine by number of threads: python benchmark.py BUNDLE... [--threads 1,2,4] [--out FOLDER]
 
-All bundles take turns in every round, so that heat and clock meet them alike. Between numbers of threads it waits until the
-processor is as cool as it was. Every table says what speaks against its times; the documents are those of docs/results_schema.md.
+All bundles are timed in every round, so that temperature and clock affect them equally. Between numbers of threads, the script
+waits until the processor has cooled down. Every table lists reasons not to trust its times. docs/results_schema.md describes
+the documents.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from capprune_runtime.measure.bench import bench_bundles, bench_document
 from capprune_runtime.measure.environment import moment
 from capprune_runtime.measure.results import Measurement
 
-WARMER_C = 2.0  # than at the start is cool enough
+WARMER_C = 2.0  # allowed temperature above that at the start
 LONGEST_WAIT_S = 120
 
 
@@ -48,14 +49,14 @@ def main() -> int:
 
 
 def cool_down(cool_c: float | None) -> None:
-    """Wait until the processor is nearly as cool as at the start, where it tells."""
+    """Wait until the processor is nearly as cool as at the start, if it reports its temperature."""
     deadline = time.monotonic() + LONGEST_WAIT_S
     while cool_c is not None and (moment().temperature_c or 0) > cool_c + WARMER_C and time.monotonic() < deadline:
         time.sleep(1)
 
 
 def show(measurements: tuple[Measurement, ...], threads: int) -> None:
-    """A row for each bundle: milliseconds, median and 90th percentile."""
+    """Print a row for each bundle: median and 90th percentile in milliseconds."""
     where = measurements[0].environment
     print(f"\n{where.model or where.cpu_model}, {where.runtime} {where.runtime_version}, {threads} thread(s), "
           f"governor {where.governor or 'unknown'}")  # fmt: skip

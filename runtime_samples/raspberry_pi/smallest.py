@@ -1,8 +1,8 @@
-"""How a bundle is used, and nothing else: python smallest.py BUNDLE PHOTO
+"""Minimal use of a bundle: python smallest.py BUNDLE PHOTO
 
-One word after the other, the likeliest each time. What is left out on purpose, and is in `capprune_runtime`: the verifier (an
-interpreter crashes on a bad file: use this only on bundles you made), beam search, other interpreters, the resize that is equal
-to the bit everywhere, packed bundles, messages.
+Generates the most likely word at each step. The verifier is left out, and an interpreter can crash on a bad file, so use this
+only for your own bundles. `capprune_runtime` also has beam search, other interpreters, a bit-identical resize, packed bundles
+and error messages.
 """
 
 import json
@@ -24,7 +24,7 @@ if interface["position"] or manifest["tokens"]["kind"] != "words":
 
 
 def load(name):
-    """A model's one call, and the interpreter that must live as long."""
+    """Return the call of a model, and the interpreter, which must live as long."""
     interpreter = Interpreter(str(folder / manifest[name]["file"]))
     return interpreter.get_signature_runner(manifest[name]["signature"]), interpreter
 

@@ -113,7 +113,7 @@ def tables(section: str) -> list[list[dict[str, str]]]:
 
 def line(section: str, table: int = 0, **settings: str) -> dict[str, str]:
     """The only row of a table with these cells; all other settings are those of a plain run."""
-    plain = {"cell": "LSTM", "width": "512", "block": "", "photos a batch": "10", "tuning": "", **settings}
+    plain = {"cell": "LSTM", "width": "512", "block": "", "photos per batch": "10", "tuning": "", **settings}
     rows = [
         row for row in tables(section)[table] if all(row.get(name, value) == value for name, value in plain.items())
     ]
@@ -130,7 +130,7 @@ def test_seeds_stand_as_mean_and_spread_with_the_paired_change(document: dict[st
     assert line(section, method="dense", row="1")["against dense"] == "—"
     health = {row["row"]: row for row in tables(section)[-1]}
     assert (health["2"]["words"], health["2"]["learning rate"]) == ("300", "0.004")  # the config's
-    tuned = line(section, tuning="cross-entropy, 1/3 dropout", **{"photos a batch": "20"})
+    tuned = line(section, tuning="cross-entropy, 1/3 dropout", **{"photos per batch": "20"})
     assert health[tuned["row"]]["learning rate"] == "0.001"  # its own
 
 
@@ -161,7 +161,7 @@ def test_run_in_blocks_or_of_another_limit_is_no_row_of_the_table(document: dict
     section = methods_section(document)
     assert line(section, method="supermask", target="97.5 %")["seeds"] == "not run"
     assert line(section, method="supermask", block="1x16", target="80 %")["seeds"] == "not run"
-    assert line(section, method="supermask", **{"photos a batch": "20"})["seeds"] == "2"
+    assert line(section, method="supermask", **{"photos per batch": "20"})["seeds"] == "2"
     assert line(section, method="supermask", target="37 µs")["seeds"] == "1"
 
 
@@ -175,7 +175,7 @@ def test_tuned_and_limited_runs_stand_beside_their_baselines(document: dict[str,
     assert (rewarded["against"], rewarded["seeds"]) == ("supermask-sparsity0.975", [8888])
     assert rewarded["change"]["relative"]["estimate"] == pytest.approx(0.495 / 0.49 - 1, rel=1e-4)
     section = methods_section(document)
-    number = line(section, tuning="cross-entropy, 1/3 dropout", **{"photos a batch": "20"})["row"]
+    number = line(section, tuning="cross-entropy, 1/3 dropout", **{"photos per batch": "20"})["row"]
     pair = next(row for row in tables(section)[2] if row["row"] == number)
     assert (pair["compared with row"], pair["seeds"]) == ("1", "2")
     assert (pair["file"], pair["step"]) == ("19.00x smaller", "equal")

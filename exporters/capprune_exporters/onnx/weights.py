@@ -7,7 +7,7 @@
     gap_codebook4   a gap and a code (1 byte) into a table               dense float32
     dense_int8      an int8 code for every weight, one scale             dense float32
     dense_codebook4 a code (1 byte) for every weight, into a table       dense float32
-    dynamic_int8    a 7-bit code for every weight, a scale a row         int8, activations scaled at run time
+    dynamic_int8    a 7-bit code for every weight, a scale per row       int8, activations scaled at run time
 
 The gaps of a matrix are the distances between its kept weights, row by row, the first from 0. A distance above 255 is
 split by stored zeros. Gaps are converted back to the matrix by

@@ -39,7 +39,7 @@ class TfliteTarget(Target):
 
     def write_encoder(self, converted: bytes, weights: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
         """See `Target.write_encoder`."""
-        # int8 filters stay dense in the file: 1 byte a weight is about the size of kept float32 ones, and packs better
+        # int8 filters stay dense in the file: 1 byte per weight is about the size of kept float32 ones, and packs better
         as_trained = weights == EncoderWeights.FLOAT32
         names = {**self.calls.projections, **self.calls.filters()}
         sparse = make_sparse(converted, one_row=False, names=names, filters=as_trained).data

@@ -44,9 +44,9 @@ FITS = {
 # Forms that users may ask for, and why they are not supported. The verifier refuses the same forms, and a test runs
 # each.
 COMPUTED_WRONGLY = {
-    "csr_int8": "ai-edge-litert 2.3, tf.lite 2.21 and tflite-runtime 2.14 compute int8 without blocks wrongly",
-    "block_1x16_int8_per_row": "tflite-runtime 2.14 computes blocks with a scale a row wrongly",
-    "dense_int8_per_row": "tflite-runtime 2.14 computes a hybrid FULLY_CONNECTED with a scale a row wrongly",
+    "csr_int8": "ai-edge-litert 2.3, tf.lite 2.21 and tflite-runtime 2.14 compute int8 without blocks incorrectly",
+    "block_1x16_int8_per_row": "tflite-runtime 2.14 computes blocks with a scale per row incorrectly",
+    "dense_int8_per_row": "tflite-runtime 2.14 computes a hybrid FULLY_CONNECTED with a scale per row incorrectly",
 }
 
 Matrix = npt.NDArray[np.float32]

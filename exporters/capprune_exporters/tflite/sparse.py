@@ -40,7 +40,7 @@ __all__ = ["BYTES_ALIGNMENT", "add_metadata", "make_sparse", "pack"]
 FOLDING_ERROR = 1e-5  # relative: two float32 roundings, plus a margin
 SMALLEST = 4096  # weights; for smaller matrices row pointers and one more operator cost more than the zeros
 SPARSE_KERNEL_PAYS = 0.9  # sparsity from which CSR is about as fast as dense float32; below it CSR only saves space
-DENSIFY_PAYS = 0.5  # sparsity from which 6 bytes a kept weight are clearly fewer than 4 bytes a weight
+DENSIFY_PAYS = 0.5  # sparsity from which 6 bytes per kept weight are clearly fewer than 4 bytes per weight
 WEIGHT_INPUT = 1  # of FULLY_CONNECTED; the kernel supports sparse values only in this input
 FILTERS = (("CONV_2D", 1), ("DEPTHWISE_CONV_2D", 1))  # the only weights of more than two dimensions that are expanded
 

@@ -1,4 +1,4 @@
-"""The vocabulary of captions, one word or piece a line, and the conversion of token ids to text."""
+"""The vocabulary of captions, one word or piece per line, and the conversion of token ids to text."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Vocabulary:
         return self.coding.decoder_size(len(self.tokens))
 
     def described(self) -> str:
-        """The size and kind in a few words, such as "2,539 words"."""
+        """Return the size and kind as text, such as "2,539 words"."""
         if self.coding.kind == "radix":
             return f"{len(self):,} words in radix {self.coding.base:,}"
         return f"{len(self):,} {self.coding.kind}"
@@ -119,7 +119,7 @@ def parse_vocabulary(text: str, where: object, coding: TokensSection = WORDS) ->
     """Parse the content of a vocabulary.txt.
 
     Args:
-        text: One token a line, each ended by a line feed.
+        text: One token per line, each ended by a line feed.
         where: The file's name, for messages.
         coding: The meaning of the token ids.
 

@@ -31,7 +31,7 @@ class Caption:
             attention.
         finished: Whether the model generated `<end>` within `max_tokens`.
         encode_us: Time of the encoder, in µs.
-        step_us: Time of every call of the decoder in call order, in µs; a beam makes several calls a word.
+        step_us: Time of every call of the decoder in call order, in µs; a beam makes several calls per word.
     """
 
     text: str

@@ -39,7 +39,7 @@ class Line:
     photo: SaidPhoto | FailedPhoto | None = None
 
     def text(self) -> str:
-        """The line as written, with its line feed."""
+        """Return the line as written, with its line feed."""
         if self.photo is None:
             before = None if self.before is None else dataclasses.asdict(self.before)
             tree: dict[str, Any] = {"session": self.session, "before": before}

@@ -127,7 +127,7 @@ class Latency:
         load_us: Time of verifying the bundle and loading both models; None if not timed.
         read: Reading, decoding and resizing a photo; None if not timed. The other times do not include it.
         encode: Encoding one photo.
-        step: One call of the decoder (one row; a beam of 3 makes up to 3 calls a word).
+        step: One call of the decoder (one row; a beam of 3 makes up to 3 calls per word).
         caption: Captioning one photo: encoder, search and all steps.
     """
 

@@ -36,7 +36,7 @@ def run_photos(
 ) -> Measurement:
     """Caption every photo of a folder with a bundle.
 
-    With `out`, captions are stored in a journal beside it as they are generated. After an interruption the same call
+    With `out`, captions are stored in a journal beside it as they are generated. After an interruption, the same call
     resumes where it stopped. At the end the document replaces the journal.
 
     Args:

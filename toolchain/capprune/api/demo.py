@@ -51,7 +51,7 @@ COLUMNS = [
     "sparse",
     "decoder bytes",
     "bundle bytes",
-    "µs a step",
+    "µs per step",
     "as torch",
 ]
 MODELS: dict[str, dict[str, Any]] = {
@@ -155,7 +155,7 @@ class DemoResult:
         )
         size, time = dense.decoder_bytes / own.decoder_bytes, dense.step_us / own.step_us
         return (
-            f"beside the same model dense in int8 ({dense.decoder_bytes:,} bytes, {dense.step_us:.0f} µs a step, "
+            f"beside the same model dense in int8 ({dense.decoder_bytes:,} bytes, {dense.step_us:.0f} µs per step, "
             f"interleaved): {_times(size, 'smaller', 'larger')}, {_times(time, 'faster', 'slower')}"
         )
 

@@ -196,8 +196,8 @@ def train(
         config: A YAML file or a tree of keys; with `stages`, several runs are trained in order, in sub-folders of `out`.
         out: Folder for the run.
         overrides: Keys of the config with their values: `{"training.epochs": 3}` or `["training.epochs=3"]`.
-        device: Where to train: `auto`, `cpu`, `cuda` or `mps`; by default what the config says.
-        precision: `float32`, `bfloat16` or `float16`; by default what the config says.
+        device: Device to train on, `auto`, `cpu`, `cuda` or `mps`; by default the config's.
+        precision: `float32`, `bfloat16` or `float16`; by default the config's.
         cache: Folder for computed features; `~/.cache/capprune` by default.
         progress: Receives progress reports.
 
@@ -251,8 +251,8 @@ def prune(
         out: Folder for the sparse run.
         method: A pruning method for trained runs, such as `hard`, `lottery`, `gradual` or `supermask`.
         overrides: Keys of the run's config with their values.
-        device: Where to train: `auto`, `cpu`, `cuda` or `mps`; by default what the config says.
-        precision: `float32`, `bfloat16` or `float16`; by default what the config says.
+        device: Device to train on, `auto`, `cpu`, `cuda` or `mps`; by default the config's.
+        precision: `float32`, `bfloat16` or `float16`; by default the config's.
         cache: Folder for computed features; `~/.cache/capprune` by default.
         progress: Receives progress reports.
 
@@ -288,8 +288,8 @@ def finetune(
         objective: `cross_entropy` (the next word of human captions) or `scst` (the score of whole captions).
         teacher: A run, usually the dense one, whose scores are learned as well.
         overrides: Keys of the run's config with their values.
-        device: Where to train: `auto`, `cpu`, `cuda` or `mps`; by default what the config says.
-        precision: `float32`, `bfloat16` or `float16`; by default what the config says.
+        device: Device to train on, `auto`, `cpu`, `cuda` or `mps`; by default the config's.
+        precision: `float32`, `bfloat16` or `float16`; by default the config's.
         cache: Folder for computed features; `~/.cache/capprune` by default.
         progress: Receives progress reports.
 

@@ -88,9 +88,9 @@ def command(
 ) -> None:
     """Time a bundle here or on a device, interleaved with its baselines.
 
-    A round is one caption of a golden photo by each of them, so that a slow moment meets all alike. Medians carry 95 %
-    bootstrap intervals; a speed-up is printed only where the intervals do not overlap, and
-    never on an emulated processor. With --baselines the baselines are made from the bundle's own weights; --run adds ONNX.
+    In a round, each of them captions one golden photo, so that other work on the machine affects all equally. Medians have
+    95 % bootstrap intervals. A speed-up is printed only if the intervals do not overlap, and never for an emulated processor.
+    With --baselines, the baselines are made from the bundle's own weights; --run adds ONNX.
 
     \b
     Example:

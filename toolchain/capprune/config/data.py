@@ -110,7 +110,7 @@ class DataConfig(Tree):
         return self.maximum_tokens * self.coding.per_word
 
     def without_places(self) -> DataConfig:
-        """The section to hand on: only the last part of a path or a URL, so that no local path is published."""
+        """Return the section with only the last part of a path or a URL, so that no local path is published."""
         shards = None if self.shards is None else PurePosixPath(self.shards).name
         sources = tuple(one.model_copy(update={"folder": Path(one.folder.name)}) for one in self.sources)
         return self.model_copy(update={"folder": Path(self.folder.name), "shards": shards, "sources": sources})

@@ -68,7 +68,7 @@ class Photos(Protocol):
         """Name of the data for messages."""
 
     def require(self, names: Sequence[str], /) -> None:
-        """Check that every photo is there."""
+        """Check that every photo exists."""
 
     def fingerprint(self, names: Sequence[str], /) -> str:
         """Return a hash that changes when a photo changes."""

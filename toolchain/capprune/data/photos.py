@@ -87,7 +87,7 @@ class PhotoStore:
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """What was left out or has a changed name, by reason."""
+        """Files that were left out or renamed, by reason."""
         return self._book.entries()
 
     def names(self) -> tuple[str, ...]:

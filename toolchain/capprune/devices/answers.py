@@ -1,7 +1,7 @@
 """Read what a device answers, with limits on bytes, lines and seconds.
 
 A device may be broken or hostile: it may send endless text, nothing at all, or JSON of absurd values. All of that is a
-`DeviceError` here. The programs `ssh`, `sftp` and `adb` are run by `ask` and `lines` alone.
+`DeviceError` here. Only `ask` and `lines` run the programs `ssh`, `sftp` and `adb`.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def wait_bounded(process: subprocess.Popen[bytes], says: IO[bytes], where: str, 
 
 
 def too_much(where: str, most: int, unit: str = "bytes") -> DeviceError:
-    """Return the error about a device that sends more than there can be to say."""
+    """Return the error about a device that sends more than a run can produce."""
     return DeviceError("the device sends too much", where=where, expected=f"at most {most:,} {unit}")
 
 

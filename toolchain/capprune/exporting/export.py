@@ -36,7 +36,7 @@ from capprune_runtime.caption.proof import prove_golden
 from capprune_runtime.errors import BadModelFile, DataError, ExportError, UsageError
 
 CALIBRATION_SPLIT, CALIBRATION_PHOTOS = "train", 64
-PHOTOS_FOR_STATIC = 100  # of val; what fewer say of an encoder's static int8 is chance
+PHOTOS_FOR_STATIC = 100  # photos of val; with fewer, the measured loss by static int8 is chance
 LARGEST_STATIC_LOSS = 0.01  # of CIDEr-D, relative, by the estimate; beyond it static int8 is no default
 PROOF_REGIONS = 8  # sets of random regions on which an exported model is compared
 
@@ -51,7 +51,7 @@ class Wanted:
         target: A name of `capprune_exporters.targets.registry.TARGETS`.
         weights: Quantisation of the decoder's weights, one of the target's.
         encoder_weights: Quantisation of the encoder's weights, one of the target's. By default float32 beside float32
-            `weights`; otherwise static int8 if the target gains from it and enough val photos tell what it costs, else
+            `weights`; otherwise static int8 if the target gains from it and there are enough val photos to measure its loss, else
             weight-only int8.
         plan: `balanced` (by a cost table), `size`, `auto` (by measurement), or the form of some tensors by name; by default
             the first plan of the target.

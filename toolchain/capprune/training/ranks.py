@@ -154,7 +154,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """While open, raise an error that names another process if it ends, and report this one's end to the others."""
+        """Return a context that raises an error if another process ends, and reports this one's end to the others."""
         reason: str | None = "an error"
         try:
             yield

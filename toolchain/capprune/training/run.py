@@ -108,7 +108,7 @@ class LoadedRun(Run):
 
     @property
     def preprocessing(self) -> PreprocessingSection | RegionsSection:
-        """How a photo becomes the encoder's input."""
+        """Preprocessing of a photo for the encoder."""
         encoder = self.config.encoder
         if encoder.name == REGIONS:
             return RegionsSection(encoder.regions, encoder.channels)

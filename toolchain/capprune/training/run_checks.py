@@ -53,7 +53,7 @@ def require_facts(facts: Mapping[str, str], path: Path) -> None:
 
 
 def check_masks(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Check that every mask has the shape of its weight, and holds 0 and 1 alone.
+    """Check that every mask has the shape of its weight, and holds only 0 and 1.
 
     Raises:
         KeyError: A weight is missing.

@@ -95,7 +95,7 @@ def _named(tree: dict[str, Any], known: Mapping[str, Path], later: set[Any], whe
 
 
 def _replaced(tree: dict[str, Any], keys: Sequence[str], change: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return the tree with one value changed, if it is there."""
+    """Return the tree with one value changed, if it exists."""
     first, *rest = keys
     value = tree.get(first)
     if value is None or (rest and not isinstance(value, dict)):

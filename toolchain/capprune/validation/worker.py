@@ -119,7 +119,7 @@ def _died(runtime: str, returncode: int, said: str) -> errors.CapPruneError:
 
 
 def main() -> None:
-    """The worker: photos on stdin, one JSON document a line on stdout, until stdin ends."""
+    """Run the worker: read photos from stdin until it ends, and write one line of JSON per photo to stdout."""
     parser = argparse.ArgumentParser(prog="python -m capprune.validation.worker", description=main.__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--runtime", required=True)
