@@ -38,8 +38,8 @@ def packed(damage: Callable[[bytes], bytes]) -> Callable[[World], HostileFiles]:
 
 
 def with_section(section: bytes) -> Callable[[bytes], bytes]:
-    """The packed bundle with a coded section for its card."""
-    return lambda data: capz_edit.changed(data, "MODEL_CARD.md", coding=2, size=test_capz_pieces.SIZE, section=section)
+    """The packed bundle with a coded section for its decoder."""
+    return lambda data: capz_edit.changed(data, "decoder.tflite", coding=2, size=test_capz_pieces.SIZE, section=section)
 
 
 def with_onnx(member: str, form: str, edit: Any) -> Callable[[World], HostileFiles]:

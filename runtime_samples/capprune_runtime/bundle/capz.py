@@ -23,6 +23,7 @@ from capprune_runtime.bundle.manifest import MANIFEST, VOCABULARY, allowed
 from capprune_runtime.bundle.members import read_member
 from capprune_runtime.bundle.vocabulary import MAX_VOCABULARY_BYTES
 from capprune_runtime.errors import BundleError, HashMismatch, MissingFile, NewerFormat
+from capprune_runtime.formats import kind_of_name
 
 CAPZ_SUFFIX = ".capz"
 MAGIC = b"CAPZ"
@@ -104,11 +105,7 @@ class CapzMembers:
         return member.digest if member is not None and member.coding == PIECES else None
 
     def _words(self) -> bytes:
-        if (
-            VOCABULARY in self._members and self._members[VOCABULARY].coding != ZLIB
-        ):  # prevents pieces from requesting each other
-            raise BundleError("the vocabulary is not a zlib stream, and a model file refers to it")
-        return self.read(VOCABULARY, MAX_VOCABULARY_BYTES)
+        return self.read(VOCABULARY, MAX_VOCABULARY_BYTES)  # a zlib stream, as it is no model file
 
 
 def open_capz(place: Path) -> CapzMembers:
@@ -167,6 +164,8 @@ def _read_header(header: memoryview, sections: memoryview, size_bytes: int) -> d
         header = header[MEMBER.size :]
         if coding not in _CODINGS:
             raise BundleError("unknown coding of a file", where=name, expected=_CODINGS, found=coding)
+        if coding == PIECES and kind_of_name(name) is None:  # slow to expand, and there may be 256 files
+            raise BundleError("only model files may be in pieces", where=name, expected=ZLIB, found=coding)
         total, count, last = total + size, count + 1, name
         if total > MAX_CAPZ_BYTES or count > MAX_MEMBERS:
             expected = f"at most {MAX_CAPZ_BYTES} bytes in {MAX_MEMBERS} files"

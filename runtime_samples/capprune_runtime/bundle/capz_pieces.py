@@ -13,7 +13,7 @@ known to be possible.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +33,7 @@ from capprune_runtime.bundle.inflate import inflate
 from capprune_runtime.bundle.rans import LOW, MOST_LANES, SYMBOLS, Symbols, decode_runs
 from capprune_runtime.errors import BundleError
 
+_CHUNK_ITEMS = 1 << 18  # at once, so that memory grows little beyond the file's own
 SECTION = struct.Struct("<6I")  # sizes of: coded plan, plan, coded literals, low bits, words, lanes
 
 
@@ -54,7 +55,7 @@ def expand_pieces(section: memoryview, size: int, words: Callable[[], bytes] = b
     left = size - sum(behind - first for first, behind in cuts)
     literals = np.frombuffer(inflate(parts.literals, left + not_coded, "literals"), np.uint8)
     runs = [run for piece in pieces for run in piece.runs]
-    symbols = iter(decode_runs(runs, parts.states, parts.words))
+    symbols = decode_runs(runs, parts.states, parts.words)[::-1]  # each is dropped after its use
     low_bits = _LowBits(parts.low_bits)
     content = np.empty(size, np.uint8)
     used = 0
@@ -65,11 +66,11 @@ def expand_pieces(section: memoryview, size: int, words: Callable[[], bytes] = b
         if isinstance(piece, BytesPiece):
             used = _fill_bytes(content, piece, symbols, literals, used)
         elif isinstance(piece, FloatPiece):
-            _place(content, piece.offset, piece.book.astype("<f4")[next(symbols)])
+            _fill_floats(content, piece, symbols.pop())
         elif isinstance(piece, WordsPiece):
             _fill_words(content, piece, words())
         else:
-            _fill_positions(content, piece, next(symbols), low_bits)
+            _fill_positions(content, piece, symbols.pop(), low_bits)
     low_bits.require_end()
     return content.tobytes()
 
@@ -110,18 +111,24 @@ def _sorted_cuts(pieces: list[Piece], size: int) -> list[tuple[int, int]]:
 
 
 def _fill_bytes(
-    content: NDArray[np.uint8], piece: BytesPiece, symbols: Iterator[Symbols], literals: NDArray[np.uint8], used: int
+    content: NDArray[np.uint8], piece: BytesPiece, symbols: list[Symbols], literals: NDArray[np.uint8], used: int
 ) -> int:
     """Write a piece of bytes to its place; return the number of literals used so far."""
     width = len(piece.planes)
     items = content[piece.offset : piece.offset + piece.count * width].reshape(piece.count, width)
     for number, table in enumerate(piece.planes):
         if table is not None:
-            items[:, number] = next(symbols)
+            items[:, number] = symbols.pop()
         else:
             items[:, number] = literals[used : used + piece.count]
             used += piece.count
     return used
+
+
+def _fill_floats(content: NDArray[np.uint8], piece: FloatPiece, symbols: Symbols) -> None:
+    book = piece.book.astype("<f4")
+    for start in range(0, len(symbols), _CHUNK_ITEMS):
+        _place(content, piece.offset + 4 * start, book[symbols[start : start + _CHUNK_ITEMS]])
 
 
 def _fill_words(content: NDArray[np.uint8], piece: WordsPiece, words: bytes) -> None:
@@ -132,13 +139,23 @@ def _fill_words(content: NDArray[np.uint8], piece: WordsPiece, words: bytes) -> 
 
 def _fill_positions(content: NDArray[np.uint8], piece: PositionsPiece, tokens: Symbols, low_bits: _LowBits) -> None:
     base, width = gap_tokens(piece.mantissa_bits)
-    gaps = base[tokens] + low_bits.take(width[tokens])
-    places = np.cumsum(gaps + 1) - 1  # in rows * columns, row by row
-    if int(places[-1]) >= piece.rows * piece.columns:
-        raise BundleError("positions: a kept weight lies behind the last row", found=int(places[-1]))
-    pointers = np.searchsorted(places, np.arange(piece.rows + 1) * piece.columns)
-    _place(content, piece.pointers, pointers.astype(f"<u{piece.pointer_bytes}"))
-    _place(content, piece.indices, (places % piece.columns).astype(f"<u{piece.index_bytes}"))
+    kept = np.zeros(piece.rows + 1, np.uint32)  # of each row, behind a zero
+    last = -1  # place in rows * columns, row by row
+    for start in range(0, len(tokens), _CHUNK_ITEMS):
+        chunk = tokens[start : start + _CHUNK_ITEMS]
+        places = np.cumsum(base[chunk] + low_bits.take(width[chunk]) + 1) + last
+        last = int(places[-1])
+        if last >= piece.rows * piece.columns:
+            raise BundleError("positions: a kept weight lies behind the last row", found=last)
+        rows = places // piece.columns
+        first = np.flatnonzero(np.diff(rows, prepend=-1))  # of each row; they are sorted
+        kept[rows[first] + 1] += np.diff(first, append=len(rows)).astype(np.uint32)
+        indices = (places - rows * piece.columns).astype(f"<u{piece.index_bytes}")
+        _place(content, piece.indices + start * piece.index_bytes, indices)
+    np.cumsum(kept, out=kept)
+    for start in range(0, len(kept), _CHUNK_ITEMS):
+        pointers = kept[start : start + _CHUNK_ITEMS].astype(f"<u{piece.pointer_bytes}")
+        _place(content, piece.pointers + start * piece.pointer_bytes, pointers)
 
 
 def gap_tokens(mantissa_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -163,6 +180,8 @@ class _LowBits:
         self._position = 0
 
     def take(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
+        if not widths.any():
+            return widths
         behind = self._position + np.cumsum(widths)
         if int(behind[-1]) > self._bits:
             raise BundleError("low bits: they end early", expected=int(behind[-1]), found=self._bits)

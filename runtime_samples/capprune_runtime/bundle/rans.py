@@ -18,8 +18,9 @@ is the same, because lanes that need a word take it in lane order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,11 @@ SYMBOLS = 256
 MOST_TABLE_BITS = 15  # so that one word always brings a state back above LOW
 LOW = 1 << 16  # a state is in [LOW, 2^32); the encoder starts at LOW
 MOST_LANES = 1 << 14
-MOST_STEPS = 1 << 17  # limit for all lanes together: a few seconds for any file
+MOST_STEPS = 1 << 15  # limit for all lanes together, besides those of full lanes; the encoder needs a fraction of it
+_SHORT = 8  # a run of less than 1/8 of its table's slots is decoded without a list of the slots
 
 Symbols = NDArray[np.uint8]
+_LookUp: TypeAlias = Callable[[NDArray[np.int64]], tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +81,9 @@ def decode_runs(runs: Sequence[Run], states: NDArray[np.int64], words: NDArray[n
     """
     lanes = len(states)
     steps = sum(-(-run.count // lanes) for run in runs)
-    if steps > MOST_STEPS:
-        raise BundleError(
-            "coded symbols: too many steps for so few lanes", expected=f"at most {MOST_STEPS}", found=steps
-        )
+    limit = MOST_STEPS + sum(run.count for run in runs) // MOST_LANES
+    if steps > limit:
+        raise BundleError("coded symbols: too many steps for so few lanes", expected=f"at most {limit}", found=steps)
     states = states.copy()
     position, decoded = 0, []
     for run in runs:
@@ -97,18 +99,15 @@ def decode_runs(runs: Sequence[Run], states: NDArray[np.int64], words: NDArray[n
 def _decode_run(run: Run, states: NDArray[np.int64], words: NDArray[np.uint16], position: int) -> tuple[Symbols, int]:
     """Decode one run, updating the states in place; return its symbols and the position of the next word."""
     bits, mask, lanes = run.table.bits, (1 << run.table.bits) - 1, len(states)
-    # For each slot: the symbol, its frequency, and the slot's offset in the symbol's range.
-    symbol_at = np.repeat(np.arange(SYMBOLS, dtype=np.uint8), run.table.frequencies)
-    frequency_at = run.table.frequencies[symbol_at]
-    place_at = np.arange(1 << bits) - run.table.first[symbol_at]
+    look_up = _look_up_range(run.table) if run.count * _SHORT < 1 << bits else _look_up_slot(run.table)
     symbols = np.empty(run.count, np.uint8)
     for start in range(0, run.count, lanes):
         x = states[: min(lanes, run.count - start)]  # a view
         slot = x & mask
-        symbols[start : start + len(x)] = symbol_at[slot]
+        symbols[start : start + len(x)], frequency, place = look_up(slot)
         x >>= bits
-        x *= frequency_at[slot]
-        x += place_at[slot]
+        x *= frequency
+        x += place
         low = np.flatnonzero(x < LOW)
         behind = position + len(low)
         if behind > len(words):
@@ -116,3 +115,23 @@ def _decode_run(run: Run, states: NDArray[np.int64], words: NDArray[np.uint16], 
         x[low] = (x[low] << 16) | words[position:behind]
         position = behind
     return symbols, position
+
+
+def _look_up_slot(table: FrequencyTable) -> _LookUp:
+    """Return what finds slots in a list of all: the symbol, its frequency, and the place in the symbol's range."""
+    symbol_at = np.repeat(np.arange(SYMBOLS, dtype=np.uint8), table.frequencies)
+    frequency_at = table.frequencies[symbol_at]
+    place_at = np.arange(1 << table.bits) - table.first[symbol_at]
+    return lambda slot: (symbol_at[slot], frequency_at[slot], place_at[slot])
+
+
+def _look_up_range(table: FrequencyTable) -> _LookUp:
+    """Return what finds the same without the list, which costs more than a few symbols do."""
+    used = np.flatnonzero(table.frequencies)
+    first, frequencies = table.first[used], table.frequencies[used]
+
+    def look_up(slot: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+        found = np.searchsorted(first, slot, side="right") - 1
+        return used[found], frequencies[found], slot - first[found]
+
+    return look_up

@@ -24,8 +24,11 @@ public final class BundleFiles {
 
     /** Whether a bundle may hold a file of this name, beside the manifest. */
     static boolean isAllowed(String name) {
-        return name.equals(ENCODER) || name.equals(DECODER) || ONNX.contains(name) || name.equals(VOCABULARY)
-                || DOCUMENTS.contains(name) || name.equals(QUALITY) || isGoldenPhoto(name);
+        return isModel(name) || name.equals(VOCABULARY) || DOCUMENTS.contains(name) || name.equals(QUALITY) || isGoldenPhoto(name);
+    }
+
+    static boolean isModel(String name) {
+        return name.equals(ENCODER) || name.equals(DECODER) || ONNX.contains(name);
     }
 
     static boolean isGoldenPhoto(String name) {

@@ -106,12 +106,8 @@ final class Capz implements Members {
         return content;
     }
 
-    /** The vocabulary, which a model file may refer to; not in pieces itself, or both could ask for each other. */
+    /** The vocabulary, which a model file may refer to. */
     private byte[] words() {
-        Member vocabulary = members.get(BundleFiles.VOCABULARY);
-        if (vocabulary != null && vocabulary.coding != ZLIB) {
-            throw bad("the vocabulary is not a zlib stream, and a model file refers to it");
-        }
         return read(BundleFiles.VOCABULARY, BundleFiles.mostBytes(BundleFiles.VOCABULARY));
     }
 
@@ -172,6 +168,9 @@ final class Capz implements Members {
             header.get(digest);
             if (coding != ZLIB && coding != PIECES) {
                 throw bad("unknown coding of a file").at(name).expected("1 or 2").found(coding);
+            }
+            if (coding == PIECES && !BundleFiles.isModel(name)) { // slow to expand, and there may be 256 files
+                throw bad("only model files may be in pieces").at(name).expected(ZLIB).found(coding);
             }
             total += size;
             last = name;

@@ -13,7 +13,7 @@ final class Entropy {
     static final long LOW = 1 << 16; // a state lies in [LOW, 2^32); it is LOW where the encoder began
     static final int MOST_LANES = 1 << 14;
 
-    private static final long MOST_STEPS = 1 << 17; // of all lanes together: some seconds, whatever a file says
+    private static final long MOST_STEPS = 1 << 15; // of all lanes together, besides those of full lanes
 
     private Entropy() {}
 
@@ -33,11 +33,14 @@ final class Entropy {
      */
     static List<byte[]> decode(List<Run> runs, long[] states, ByteBuffer words) {
         long steps = 0;
+        long symbols = 0;
         for (Run run : runs) {
             steps += (run.count + states.length - 1) / states.length;
+            symbols += run.count;
         }
-        if (steps > MOST_STEPS) {
-            throw bad("too many steps for so few lanes").expected("at most " + MOST_STEPS).found(steps);
+        long limit = MOST_STEPS + symbols / MOST_LANES;
+        if (steps > limit) {
+            throw bad("too many steps for so few lanes").expected("at most " + limit).found(steps);
         }
         Stream stream = new Stream(states.clone(), words);
         List<byte[]> decoded = new ArrayList<>();
