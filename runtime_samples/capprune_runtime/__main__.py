@@ -9,7 +9,7 @@ OLDEST_PYTHON = (3, 11)
 
 def process():
     # type: () -> int
-    """Run the command, where this Python is new enough; returns the exit code of one that is too old."""
+    """Run the command if this Python is new enough; otherwise return an exit code."""
     if sys.version_info < OLDEST_PYTHON:
         return _too_old()
     from capprune_runtime.command import process as run

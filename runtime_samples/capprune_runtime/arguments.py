@@ -24,39 +24,45 @@ def command_parser(as_json: bool = False) -> argparse.ArgumentParser:
     _Parser.as_json = as_json
     parser = _Parser(prog="capprune_runtime", description="Caption photos with a capprune bundle.")
     commands = parser.add_subparsers(dest="command", required=True)
-    caption = commands.add_parser("caption", help="say what is on photos")
+    caption = commands.add_parser("caption", help="caption photos")
     caption.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
-    caption.add_argument("photos", type=Path, nargs="+", metavar="photo", help="files, or - for standard input")
+    caption.add_argument("photos", type=Path, nargs="+", metavar="photo", help="photo files, or - for standard input")
     run = commands.add_parser("run", help="caption a folder of photos and measure it")
     run.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
     run.add_argument("photos", type=Path, help="the folder of photos")
-    run.add_argument("--limit", type=_count(1), metavar="N", help="only the first photos")
+    run.add_argument("--limit", type=_count(1), metavar="N", help="use only the first N photos")
     bench = commands.add_parser("bench", help="time bundles on their golden photos")
     bench.add_argument("bundles", type=Path, nargs="+", metavar="bundle", help="a folder or a packed bundle")
-    bench.add_argument("--rounds", type=_count(1), default=30, metavar="N", help="captions of each bundle  [30]")
-    bench.add_argument("--warm-up", type=_count(0), default=3, metavar="N", help="rounds before them  [3]")
+    bench.add_argument("--rounds", type=_count(1), default=30, metavar="N", help="timed captions per bundle  [30]")
+    bench.add_argument("--warm-up", type=_count(0), default=3, metavar="N", help="untimed rounds before them  [3]")
     bench.add_argument(
-        "--cold-loads", type=_count(0), default=3, metavar="N", help="new processes that load each bundle  [3]"
+        "--cold-loads",
+        type=_count(0),
+        default=3,
+        metavar="N",
+        help="number of new processes that load each bundle  [3]",
     )
     bench.add_argument(
-        "--max-temperature", type=float, metavar="C", help="begin the rounds below this temperature in °C  [60]"
+        "--max-temperature", type=float, metavar="C", help="temperature in °C below which the rounds begin  [60]"
     )
     bench.add_argument(
-        "--cooldown-timeout", type=float, default=60.0, metavar="S", help="wait at most this long for it, in s  [60]"
+        "--cooldown-timeout", type=float, default=60.0, metavar="S", help="longest wait for this temperature in s  [60]"
     )
     verify = commands.add_parser("verify", help="check every file of a bundle")
     verify.add_argument("bundle", type=Path, help="the bundle, a folder or packed")
-    doctor = commands.add_parser("doctor", help="what this device has and lacks")
-    doctor.add_argument("--kind", choices=tuple(FORMATS), default="tflite", help="of model file  [tflite]")
-    archive = commands.add_parser("archive", help="write this program as one file that runs elsewhere")
+    doctor = commands.add_parser("doctor", help="show what this device has and lacks")
+    doctor.add_argument("--kind", choices=tuple(FORMATS), default="tflite", help="kind of model file  [tflite]")
+    archive = commands.add_parser("archive", help="write this program as one file, for other machines")
     archive.add_argument("--out", type=Path, default=Path(ARCHIVE), metavar="FILE", help=f"[{ARCHIVE}]")
     for command in (caption, run, bench):
-        command.add_argument("--beam", type=int, metavar="K", help="width of the beam; without it, the bundle's own")
+        command.add_argument("--beam", type=int, metavar="K", help="beam width  [the bundle's own]")
         command.add_argument("--runtime", choices=("auto", *RUNTIMES), default="auto")
         command.add_argument("--threads", type=int, default=1, metavar="N")
     for command in (run, bench):
         command.add_argument("--out", type=_document, metavar="FILE.json", help="write the results document")
-        command.add_argument("--stream", action="store_true", help="a line of JSON for everything as it is done")
+        command.add_argument(
+            "--stream", action="store_true", help="print a line of JSON for each result when it is ready"
+        )
     for command in (caption, run, bench, verify, doctor, archive):
         command.add_argument("--json", action="store_true", help="print one JSON document")
     return parser

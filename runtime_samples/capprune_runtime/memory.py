@@ -71,7 +71,7 @@ def check_address_space() -> None:
     limit = address_space_bytes()
     if limit is not None and limit < LEAST_ADDRESS_SPACE:
         raise NotEnoughMemory(
-            "this process may not use enough memory",
+            "the memory limit of this process is too low",
             where="ulimit -v",
             expected=f"at least {LEAST_ADDRESS_SPACE // 1024}",
             found=limit // 1024,

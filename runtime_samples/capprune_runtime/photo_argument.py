@@ -50,7 +50,7 @@ def argument_name(named: Path) -> str:
 
 def _no_urls(scheme: str, rest: str) -> UsageError:
     if scheme.lower() == "file":
-        return UsageError("URLs are not taken", where=f"{scheme}:///{rest}", hint=f"name the file: /{rest}")
+        return UsageError("URLs are not supported", where=f"{scheme}:///{rest}", hint=f"name the file: /{rest}")
     url = f"{scheme}://{rest}"
     return UsageError(
         "URLs are not supported: photos are read from files or standard input",

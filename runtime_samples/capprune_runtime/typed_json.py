@@ -15,7 +15,7 @@ _NAMES = {int: "a whole number", str: "a string", bool: "true or false"}
 
 
 class Fault(Enum):
-    """What is wrong with a key."""
+    """Kinds of faults of a key."""
 
     UNKNOWN = "unknown"
     MISSING = "missing"
@@ -28,7 +28,7 @@ class Problem:
     """A missing, unknown or invalid key.
 
     Attributes:
-        fault: What is wrong with it.
+        fault: Kind of the fault.
         where: The key; empty for the document itself.
         expected: The accepted value, if it can be described.
         found: The actual type.

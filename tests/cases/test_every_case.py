@@ -298,7 +298,7 @@ def interrupted(case: Case) -> None:
 
 def url_and_pipe(case: Case) -> None:
     done = run("caption", "https://x/y.jpg")
-    assert done.code == 2 and "URLs are not taken" in done.err and "https://x/y.jpg" in done.err
+    assert done.code == 2 and "URLs are not supported" in done.err and "https://x/y.jpg" in done.err
     said = run("caption", case.photo).out
     assert run("caption", "/dev/stdin", stdin=case.photo.read_bytes()).out == said
 

@@ -98,7 +98,7 @@ def test_a_photo_comes_from_standard_input(name: str, program: str, photo: Path,
 @pytest.mark.parametrize("url", ["https://x.org/y.jpg", "http://x/y.jpg", "s3://bucket/y.jpg", "file:///home/y.jpg"])
 def test_a_url_is_answered_as_one(url: str, ready: Path) -> None:
     done = run("caption", url)
-    assert done.code == 2 and "URLs are not taken" in done.err and url in done.err
+    assert done.code == 2 and "URLs are not supported" in done.err and url in done.err
 
 
 def test_a_missing_photo_among_others_does_not_stop_them(photo: Path, ready: Path) -> None:

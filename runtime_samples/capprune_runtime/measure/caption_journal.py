@@ -1,6 +1,6 @@
 """Journal of captions on the disk, so that the same command resumes after an interruption.
 
-{"session": {…what must be equal for the captions to be reused…}}
+{"session": {…settings that must be equal for the captions to be reused…}}
 {"file": [path, bytes, time of change], "said": {…}}                 once for each photo
 """
 
@@ -111,7 +111,7 @@ def journal_path(table: Path) -> Path:
 
 
 def session_of(bundle: Bundle, runtime: str, beam: int | None) -> dict[str, Any]:
-    """Return what must be equal for the captions of an interrupted command to be reused."""
+    """Return the settings that must be equal for the captions of an interrupted command to be reused."""
     from capprune_runtime.measure.results import bundle_facts
 
     width = bundle.manifest.decoding.beam if beam is None else beam

@@ -28,7 +28,7 @@ _NARROW = ("armv7l", "armv8l")  # 32-bit ARM, which has only tflite-runtime 2.14
 
 @dataclass(frozen=True)
 class Equipment:
-    """What a device has for running bundles.
+    """Equipment of a device for running bundles.
 
     Attributes:
         capprune: Version of this package.
@@ -41,7 +41,7 @@ class Equipment:
         free_bytes: Free space on the disk of the current folder.
         emulated: Whether the processor is emulated.
         emulated_cpu: The processor that QEMU was set to emulate; None if not set.
-        missing: What the device lacks to run a bundle of the requested kind.
+        missing: Parts that the device lacks to run a bundle of the requested kind.
         install: The command that installs it; None if nothing is missing or nothing can be installed.
     """
 

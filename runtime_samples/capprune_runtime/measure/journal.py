@@ -1,6 +1,6 @@
 """Journal of captions, one line of JSON each, so that an interrupted run resumes where it stopped.
 
-    {"session": {…what must be equal to resume…}, "before": {…}}      once for each process of the run
+    {"session": {…settings that must be equal…}, "before": {…}}      once for each process of the run
     {"said": {…}}   or   {"failed": {…}}                                once for each photo
 
 A device sends the same lines to the workstation, which stores them in its own journal.
@@ -57,7 +57,7 @@ def parse_line(text: str | bytes) -> Line | None:
 
 
 def line_of(tree: Any) -> Line | None:
-    """Return the line of a parsed document; None if it is none of a journal.
+    """Return the line of a parsed document; None if it is not a line of a journal.
 
     Raises:
         BundleError: It is one, but has a key that is missing, of another type, or has a value that no measurement has.

@@ -171,7 +171,7 @@ class ColdLoads:
 
 @dataclass(frozen=True)
 class Cooldown:
-    """What the temperature gate before a case did.
+    """Result of the temperature gate before a case.
 
     Attributes:
         max_temperature_c: Highest temperature at which the case may start.

@@ -57,7 +57,7 @@ def run_photos(
         BundleError: The bundle cannot be run.
     """
     if limit is not None and limit < 1:
-        raise UsageError("at least one photo is captioned", where="--limit", expected="1 or more", found=limit)
+        raise UsageError("the limit is too small", where="--limit", expected="1 or more", found=limit)
     session = Session(bundle, runtime, threads)
     preprocessing = session.bundle.manifest.preprocessing
     names = photo_names(folder, note, input_endings(preprocessing))[:limit]
@@ -98,7 +98,7 @@ def _say_all(session: Session, width: int, folder: Path, names: list[str], journ
 
 
 def session_key(session: Session, beam: int) -> dict[str, Any]:
-    """Return what must be equal for captions of another process to be reused."""
+    """Return the settings that must be equal for captions of another process to be reused."""
     return {
         "schema_version": SCHEMA_VERSION,
         "manifest_sha256": session.facts.manifest_sha256,

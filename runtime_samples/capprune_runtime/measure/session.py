@@ -153,7 +153,7 @@ def measured(
         golden: Result on the golden photos, if they were captioned.
         before: Values at the start of the measurement, if another process started it.
         cold: Cold loads of the bundle, if they were measured.
-        cooldown: What the temperature gate did, if there was one.
+        cooldown: Result of the temperature gate, if there was one.
     """
     where = session.environment(before)
     return Measurement(

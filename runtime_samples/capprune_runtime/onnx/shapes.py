@@ -22,7 +22,7 @@ class DoesNotFit(Exception):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a value before the model runs; `stored` are its numbers if they are in the file."""
+    """Facts about a value that are known before the model runs; `stored` has its numbers if they are in the file."""
 
     shape: Shape
     dtype: str

@@ -37,7 +37,7 @@ from capprune_runtime.errors import BadModelFile, DataError, ExportError, UsageE
 
 CALIBRATION_SPLIT, CALIBRATION_PHOTOS = "train", 64
 PHOTOS_FOR_STATIC = 100  # photos of val; with fewer, the measured loss by static int8 is chance
-LARGEST_STATIC_LOSS = 0.01  # of CIDEr-D, relative, by the estimate; beyond it static int8 is no default
+LARGEST_STATIC_LOSS = 0.01  # of CIDEr-D, relative, by the estimate; above it static int8 is not a default
 PROOF_REGIONS = 8  # sets of random regions on which an exported model is compared
 
 Say = Callable[[str], None]

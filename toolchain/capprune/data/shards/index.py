@@ -171,14 +171,15 @@ def parse_index(content: bytes, where: object) -> ShardIndex:
         raise DataError("this is not an index of shards", where=where, expected=f"kind: {KIND}")
     if isinstance(tree.get("schema"), int) and tree["schema"] > SCHEMA:
         raise NewerFormat(
-            "shards of a later capprune than this one", where=where, expected=f"schema {SCHEMA}", found=tree["schema"]
+            "these shards were written by a later capprune",
+            where=where,
+            expected=f"schema {SCHEMA}",
+            found=tree["schema"],
         )
     index = typed_json.read(ShardIndex, tree, lambda problem: _broken(problem, where), exact=True)
     names = [shard.name for shard in index.shards]
     if not all(_NAME.fullmatch(name) for name in names) or len(set(names)) < len(names):
-        raise DataError(
-            "an index of shards is broken", where=where, found="a name that no shard can have, or has twice"
-        )
+        raise DataError("an index of shards is broken", where=where, found="an invalid or repeated name")
     if (index.encoder is None) is (index.content == "features"):
         raise DataError("an index of shards is broken", where=where, expected="an encoder where there are features")
     return index
