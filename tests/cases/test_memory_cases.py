@@ -56,7 +56,9 @@ def test_a_small_photo_asks_for_no_large_memory(photo: Path, ready: Path) -> Non
 @pytest.mark.parametrize("limit_kib", [60_000, 100_000, 160_000, 180_000, 210_000, 220_000])
 def test_too_little_memory_is_named_and_ends(photo: Path, ready: Path, limit_kib: int) -> None:
     done = run("caption", photo, limit_kib=limit_kib)
-    assert ((done.code, done.out) == (1, "") and "not enough memory" in done.err) or "the memory limit of this process is too low" in done.err
+    assert (
+        (done.code, done.out) == (1, "") and "not enough memory" in done.err
+    ) or "the memory limit of this process is too low" in done.err
     assert "photos_per_batch" not in done.err and "pip install" not in done.err
 
 

@@ -127,7 +127,7 @@ def test_names_that_clash_with_a_source_are_refused(folders: tuple[Path, ...], t
     (own / first.get("filepath", "") / first["filename"]).rename(own / "labelled" / first["filename"])
     first["filepath"] = "labelled"
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="cannot be told"):
+    with pytest.raises(DataError, match="cannot be distinguished"):
         prepared(config((own, folders[1])), tmp_path)
 
 

@@ -69,7 +69,7 @@ def command(
 ) -> None:
     """Export a run as a bundle that a device can run.
 
-    The masked matrices of `step` become sparse tensors of the stock runtime. All other tensors are stored compressed and
+    The masked matrices of `step` become sparse tensors of the stock runtime. All other tensors are stored in a smaller form and
     expanded once. The bundle is verified, and its golden photos must give the same tokens as the trained model. The loss of
     CIDEr-D by int8 or a codebook is measured on val. Tensors for which it is too large stay in float32.
 

@@ -21,7 +21,7 @@ CAMOUFLAGE: Final = {
     "sand": ("yellow", "orange"),
     "floor": ("orange", "black"),
 }
-"""Colours that cannot be told from a background; no object on it has them."""
+"""Colours that cannot be distinguished from a background; no object on it has them."""
 BACKGROUNDS: Final = tuple(CAMOUFLAGE)
 
 OBJECT_COUNTS: Final = (1, 1, 1, 1, 2, 2, 2, 3)  # values to draw from; smaller numbers of objects are more frequent

@@ -17,7 +17,7 @@ class Source:
 
     Attributes:
         folder: The data folder.
-        prefix: Prefix that tells its photos from those of other sources; empty for the run's own folder.
+        prefix: Prefix that distinguishes its photos from those of other sources; empty for the run's own folder.
         captions: All its photos with captions.
         weight: Mean number of uses of a training photo in an epoch.
         confident_share: Share of the training photos that is used, the most confident first.
@@ -84,7 +84,7 @@ def load_sources(data: DataConfig) -> tuple[Source, ...]:
         clash = next((photo.name for photo in own.captions.photos if photo.name.startswith(source.prefix)), None)
         if clash is not None:
             raise DataError(
-                "photos of the data folder cannot be told from those of a source",
+                "photos of the data folder cannot be distinguished from those of a source",
                 where=data.folder / clash,
                 expected=f"no folder {source.prefix} inside",
                 hint=f"rename one of the folders {source.folder.name}",

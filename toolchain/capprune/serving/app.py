@@ -185,9 +185,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "GET")
-        return answer(Refused("wrong_method", "the address does not take this method", expected=allowed))
+        return answer(Refused("wrong_method", "the address does not support this method", expected=allowed))
     return answer(
-        Refused("not_found", "there is nothing at this address", hint="GET /openapi.json lists what there is")
+        Refused("not_found", "there is nothing at this address", hint="GET /openapi.json lists all addresses")
     )
 
 

@@ -101,7 +101,7 @@ def engine_files(engine: Engine, folder: Path | None, say: Callable[[str], None]
     if folder is not None:
         return _read(engine, folder)
     if not all((engine.cache / engine.inner / name).is_file() for name in engine.files):
-        say(f"fetching {engine.package} {engine.version} by npm into {engine.cache}, once")
+        say(f"downloading {engine.package} {engine.version} with npm to {engine.cache}")
         _fetch(engine)
     return _read(engine, engine.cache)
 
@@ -130,8 +130,8 @@ def _fetch(engine: Engine) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise MissingExtra(
-            f"{engine.title} is not here, and npm, which fetches it, is not installed",
-            hint=f"install npm; or fetch {engine.package} {engine.version} elsewhere, unpack it, and name it with "
+            f"{engine.title} is not downloaded yet, and npm is not installed",
+            hint=f"install npm; or download {engine.package} {engine.version} elsewhere, unpack it, and give its folder with "
             f"{engine.option}",
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -139,14 +139,14 @@ def _fetch(engine: Engine) -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=NPM_SECONDS, check=False, cwd=folder)
         except subprocess.TimeoutExpired:
-            raise MissingExtra("npm does not end", where=" ".join(command), expected=f"{NPM_SECONDS} s") from None
+            raise MissingExtra("npm took too long", where=" ".join(command), expected=f"{NPM_SECONDS} s") from None
         archives = sorted(Path(folder).glob("*.tgz"))
         if done.returncode or not archives:
             raise MissingExtra(
-                f"npm cannot fetch {engine.title}",
+                f"npm cannot download {engine.title}",
                 where=f"{engine.package}@{engine.version}",
                 found=done.stderr.strip()[-300:],
-                hint=f"fetch it elsewhere, unpack it, and name it with {engine.option}",
+                hint=f"download it elsewhere, unpack it, and give its folder with {engine.option}",
             )
         with tarfile.open(archives[0]) as archive:
             for name in engine.files:

@@ -71,9 +71,9 @@ def read_models(places: Sequence[Path]) -> tuple[ServedModel, ...]:
         bundle = verify_bundle(place)
         if isinstance(bundle.manifest.preprocessing, RegionsSection):
             raise UsageError(
-                "a page captions photos, and this bundle takes features of regions",
+                "a page captions photos, but this bundle takes region features",
                 where=place,
-                hint="capprune caption takes such features from .npy files",
+                hint="capprune caption reads region features from .npy files",
             )
         name = _new_name(place, [model.name for model in models])
         models.append(ServedModel(name, bundle, confidence_of(bundle)))

@@ -23,7 +23,7 @@ _CAPTION: Mapping[str, Any] = {
     "log_probability": {**_NUMBER, "description": "Of the tokens, in nats."},
     "unsure": {"type": ["boolean", "null"], "description": "Null if the bundle has no threshold."},
     "finished": {"type": "boolean", "description": "False if the caption was cut at the maximum length."},
-    "warning": {"type": ["string", "null"], "description": "What is wrong with the photo."},
+    "warning": {"type": ["string", "null"], "description": "Damage of the photo."},
     "decode_us": {**_NUMBER, "description": "Decoding and resizing the photo, in microseconds."},
     "encode_us": {**_NUMBER, "description": "The encoder, in microseconds."},
     "step_us": {"type": "array", "items": _NUMBER, "description": "Every call of the decoder, in microseconds."},
@@ -43,7 +43,7 @@ _ERROR: Mapping[str, Any] = {
     "where": _TEXT,
     "expected": _TEXT,
     "found": _TEXT,
-    "try": {**_TEXT, "description": "What helps."},
+    "try": {**_TEXT, "description": "What to do next."},
 }
 _EVENTS = (
     'With `Accept: text/event-stream`: an event `words` after every word, whose data is {"text": the best caption so '
@@ -62,7 +62,7 @@ def openapi(models: Sequence[str], limits: Limits) -> dict[str, Any]:
         _parameter("model", "The bundle.", {"type": "string", "enum": list(models), "default": models[0]}),
         _parameter(
             "beam",
-            "Hypotheses kept in the search; without it the bundle's own.",
+            "Beam width; by default the bundle's own.",
             {"type": "integer", "minimum": 1, "maximum": MAX_BEAM},
         ),
         _parameter("attention", "1 to add the attention.", {"type": "string", "enum": ["0", "1"]}),

@@ -138,7 +138,7 @@ def plan_of_folder(
             planned = tuple(PlannedPhoto(one.name, one.captions, store.place(one.name)) for one in some)
             shards.append(PlannedShard(f"{_file_name(split)}-{number:06}", split, planned))
     if len({shard.name for shard in shards}) < len(shards):
-        raise DataError("two splits have names that are the same as file names", where=captions.name, found=found)
+        raise DataError("two splits have names that give the same file names", where=captions.name, found=found)
     sha256 = _sha256([photos_per_shard, [[s.name, [[p.name, *p.captions] for p in s.photos]] for s in shards]])
     source = store.fingerprint(photo.name for shard in shards for photo in shard.photos)
     return ShardPlan(captions.name, tuple(shards), captions.labelled_by, sha256, source), missing
