@@ -69,7 +69,7 @@ def test_everything_that_is_wrong_is_found_at_once(tmp_path: Path) -> None:
     assert not found.ready
     assert [name for name, _ in found.broken] == ["train/0.jpg", "train/1.jpg", "val/0.jpg"]
     assert found.missing == (("val/gone.jpg", None),)
-    assert found.verdict == "not ready to train: 1 photo with captions not there, 3 photos that cannot be decoded"
+    assert found.verdict == "not ready to train: 1 photo missing, 3 photos that cannot be decoded"
     assert found.next_command.endswith("--drop-broken")
     lines = problem_lines(found, 2)
     assert sum(line.startswith("cannot be decoded: ") for line in lines) == 3

@@ -257,7 +257,7 @@ def test_cache_that_cannot_be_made_is_an_error_with_its_path(photos: PhotoStore,
 
 def test_missing_photo_is_found_before_anything_is_computed(photos: PhotoStore, tmp_path: Path) -> None:
     encoder = MeansOfStripes()
-    with pytest.raises(DataError, match="not there"):
+    with pytest.raises(DataError, match="do not exist"):
         cached_features(photos, [*photos.names(), "99.png"], encoder=encoder, cache=tmp_path / "cache")
     assert encoder.photos == 0
     assert not (tmp_path / "cache").exists()

@@ -78,12 +78,12 @@ def test_shares_that_leave_train_or_val_empty_are_refused(text: str) -> None:
 def test_broken_and_missing_photos_are_refused_or_left_out_and_counted(table: Path, tmp_path: Path) -> None:
     (table / "a" / "3.png").write_bytes(photo(3)[:100])
     (table / "a" / "4.png").unlink()
-    with pytest.raises(DataError, match=r"(?s)not there.*1: a/4\.png.*--drop-broken"):
+    with pytest.raises(DataError, match=r"(?s)do not exist.*1: a/4\.png.*--drop-broken"):
         imported(table, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     done = import_data(table, tmp_path / "out", ImportSettings(drop_broken=True), cache=tmp_path / "cache")
     assert {entry.what: len(entry.names) for entry in done.left_out} == {
-        "photos that are not there": 1,
+        "photos that do not exist": 1,
         "photos that cannot be decoded": 1,
     }
     assert len(load_caption_set(tmp_path / "out").photos) == 8

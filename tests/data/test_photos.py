@@ -106,9 +106,9 @@ def test_photos_that_are_not_there_are_counted_and_the_first_named(tmp_path: Pat
     names = ["1.jpg", *(f"{number}.jpg" for number in range(2, 9))]
     with open_photos(tmp_path) as photos:
         assert photos.missing(names) == tuple(names[1:])
-        with pytest.raises(DataError, match=r"(?s)captions for photos that are not there.*7 not there: 2\.jpg, 3\.jpg"):
+        with pytest.raises(DataError, match=r"(?s)captions for photos that do not exist.*7 missing: 2\.jpg, 3\.jpg"):
             photos.require(names)
-        with pytest.raises(DataError, match=r"(?s)captions for photos that are not there.*1 not there: 2\.jpg\n"):
+        with pytest.raises(DataError, match=r"(?s)captions for photos that do not exist.*1 missing: 2\.jpg\n"):
             photos.read("2.jpg")
 
 

@@ -45,7 +45,7 @@ def test_files_are_found_by_id_with_and_without_the_ending_of_the_samples(tmp_pa
         store.require(["12", "13"])
         with pytest.raises(DataError, match="without region features") as caught:
             store.require(["12", "14"])
-        assert "1 not there: 14" in str(caught.value.found)
+        assert "1 missing: 14" in str(caught.value.found)
 
 
 @pytest.mark.parametrize("name", ["42", "42.jpg", "COCO_val2014_000000000042.jpg", "000000000042.jpg"])

@@ -258,7 +258,7 @@ def test_unknown_form_is_refused_with_the_known_ones() -> None:
 
 
 def test_plan_that_names_an_unknown_tensor_is_refused() -> None:
-    with pytest.raises(ExportError, match="names a tensor that is not there") as caught:
+    with pytest.raises(ExportError, match="names a tensor that does not exist") as caught:
         make_sparse(packed(MATRICES["usual"]), one_row=True, plan={"wait": "csr_float32"})
     assert (caught.value.where, caught.value.expected) == ("wait", "weight")
 

@@ -171,7 +171,7 @@ def test_training_skips_broken_photos_and_counts_them(tmp_path: Path) -> None:
     assert code == 4 and "005.png" in output
     code, output = run(*common, tmp_path / "skip", "data.broken=skip")
     assert code == 0, output
-    assert "skipped photos that are not there: 1 (005.png)" in output
+    assert "skipped photos that do not exist: 1 (005.png)" in output
     assert output.count("skipped photos that cannot be read: 1") == 2 and "003.png" in output and "013.png" in output
 
 

@@ -102,7 +102,7 @@ def make_sparse(
             densified.append(weight)
     if wanted:
         found = ", ".join(tensor.name for tensor in stored)
-        raise ExportError("the plan names a tensor that is not there", where=min(wanted), expected=found)
+        raise ExportError("the plan names a tensor that does not exist", where=min(wanted), expected=found)
     for weight in densified:
         _insert_densify(model, weight)
     forget_unused_buffers(model)

@@ -64,7 +64,7 @@ class DataCheck:
         """The problems that prevent training, one sentence each."""
         found = []
         if self.missing:
-            found.append(f"{_photos(len(self.missing))} with captions not there")
+            found.append(f"{_photos(len(self.missing))} missing")
         if self.broken:
             found.append(f"{_photos(len(self.broken))} that cannot be decoded")
         found += [f"no photo in the split {split}" for split in NEEDED if split not in self.captions.splits]
@@ -221,7 +221,7 @@ def problem_lines(check: DataCheck, shown: int) -> list[str]:
     within = [str(group) for group in check.duplicates if not group.across_splits]
     missing = [name if near is None else f"{name} (there is {near})" for name, near in check.missing]
     kinds = (
-        ("with captions, but not there", missing),
+        ("with captions, but missing", missing),
         ("cannot be decoded", [f"{name}: {error}" for name, error in check.broken]),
         ("in more than one split", [f"{group}{', the same file' * group.same_bytes}" for group in across]),
     )

@@ -113,7 +113,7 @@ class _Writer:
         there = [photo for photo in photos if photo.name not in absent]
         looks = look_at_all(store, [photo.name for photo in there], cache=cache).by_name
         broken = {name: look.error for name, look in looks.items() if look.error is not None}
-        self._leave_out("photos that are not there", sorted(absent), store.folder)
+        self._leave_out("photos that do not exist", sorted(absent), store.folder)
         self._leave_out(
             "photos that cannot be decoded", [f"{name}: {why}" for name, why in broken.items()], store.folder
         )

@@ -238,10 +238,10 @@ class PhotoStore:
 
     def _not_there(self, missing: Sequence[str], asked: int) -> DataError:
         return DataError(
-            "captions for photos that are not there",
+            "captions for photos that do not exist",
             where=self.folder,
             expected=f"a photo for each of {asked:,} names, in the folder or in a .tar",
-            found=f"{len(missing):,} not there: {first_names(missing, NAMED_IN_ERRORS)}",
+            found=f"{len(missing):,} missing: {first_names(missing, NAMED_IN_ERRORS)}",
             hint="photos may be in other folders, but each once and with the file name from the captions; "
             f"capprune data check {self.folder} lists all problems",
         )

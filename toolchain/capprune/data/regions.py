@@ -146,7 +146,7 @@ class RegionStore:
             "photos without region features",
             where=self.folder,
             expected=f"ID.npy or ID{_REGIONS_END}.npy for each of {asked:,} photos",
-            found=f"{len(missing):,} not there: {first}{', …' if len(missing) > _NAMED_IN_ERRORS else ''}",
+            found=f"{len(missing):,} missing: {first}{', …' if len(missing) > _NAMED_IN_ERRORS else ''}",
         )
 
 

@@ -143,8 +143,8 @@ def _check_shapes(stored: Mapping[str, StoredTensor], shapes: Mapping[str, tuple
         raise BadModelFile(
             "the tensors are not those of an Up-Down model",
             where=where,
-            expected=f"{len(shapes)} tensors" + (f"; not there: {_first(missing)}" if missing else ""),
-            found=f"{len(stored)} tensors" + (f"; not known: {_first(surplus)}" if surplus else ""),
+            expected=f"{len(shapes)} tensors" + (f"; missing: {_first(missing)}" if missing else ""),
+            found=f"{len(stored)} tensors" + (f"; unknown: {_first(surplus)}" if surplus else ""),
         )
     for name, shape in shapes.items():
         if stored[name].shape != shape:

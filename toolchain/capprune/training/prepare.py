@@ -195,7 +195,7 @@ class _Reader:
         skip = config.data.broken == "skip"
         with open_photos(part.source.folder) as store:
             if skip and (missing := set(store.missing(names))):
-                self.notes.append(f"note: {LeftOut('skipped photos that are not there', tuple(sorted(missing)))}")
+                self.notes.append(f"note: {LeftOut('skipped photos that do not exist', tuple(sorted(missing)))}")
                 part = part.only([place for place, name in enumerate(names) if name not in missing])
                 names = [photo.name for photo in part.photos]
             with self.bar(f"{'features' if self.extractor else 'pixels'} of {part.source.prefix}{split}") as tell:

@@ -48,7 +48,7 @@ UNFINISHED: Final = ".unfinished"  # folder in the output with the plan and the 
 READ_AHEAD: Final = 16  # photos
 TOGETHER: Final = 16  # photos per call of an encoder
 BROKEN: Final = "photos that cannot be read"
-MISSING: Final = "photos that are not there"
+MISSING: Final = "photos that do not exist"
 
 Broken = Literal["stop", "skip"]
 Progress = Callable[[int, int], None]
