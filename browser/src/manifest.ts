@@ -20,6 +20,7 @@ export interface Decoding {
   end: number;
   suppress: number[];
   max_tokens: number;
+  no_repeat_ngram?: number; // 0 if left out
   beam: number;
 }
 
@@ -103,6 +104,7 @@ function check(manifest: Manifest): void {
   rule(whole(step.vocabulary, 5, 1_000_000), 'decoder.interface.vocabulary');
   rule(decoding.start === 1 && decoding.end === 2, 'decoding.start, decoding.end');
   rule(whole(decoding.max_tokens, 1, 1000) && whole(decoding.beam, 1, 100), 'decoding.max_tokens, decoding.beam');
+  rule(decoding.no_repeat_ngram === undefined || whole(decoding.no_repeat_ngram, 1, 8), 'decoding.no_repeat_ngram');
   const ids = decoding.suppress;
   rule(Array.isArray(ids) && ids.every((id) => whole(id, 0, step.vocabulary - 1) && id !== 2), 'decoding.suppress');
   rule(KINDS.includes(tokens?.kind) && (tokens.kind !== 'radix' || whole(tokens.base, 2, 65536)), 'tokens');

@@ -56,6 +56,7 @@ async function advance<S>(step: Step<S>, all: Hypothesis<S>[], decoding: Decodin
     const token = one.tokens.length > 0 ? one.tokens[one.tokens.length - 1] : decoding.start;
     const result = await step(token, one.state, one.tokens.length);
     const logs = logProbabilities(result.scores, decoding.suppress);
+    block(logs, one.tokens, decoding.no_repeat_ngram ?? 0);
     results.set(index, {result, logs});
     for (const token of best(logs, width)) candidates.push({sum: logs[token] + one.logProbability, hypothesis: index, token});
   }
@@ -66,6 +67,19 @@ async function advance<S>(step: Step<S>, all: Hypothesis<S>[], decoding: Decodin
     const {result, logs} = results.get(hypothesis)!;
     return continued(one, token, logs[token], result, decoding.end);
   });
+}
+
+/** Puts the tokens that would repeat a sequence of `length` tokens at minus infinity, unless no other token is left. */
+function block(logs: Float64Array, tokens: number[], length: number): void {
+  const last = tokens.length - length + 1;
+  const repeated = new Set<number>();
+  for (let start = 0; length > 0 && start + length <= tokens.length; start++) {
+    let same = true;
+    for (let i = 0; i < length - 1; i++) same &&= tokens[start + i] === tokens[last + i];
+    if (same) repeated.add(tokens[start + length - 1]);
+  }
+  if (repeated.size === 0 || !logs.some((value, token) => value !== -Infinity && !repeated.has(token))) return;
+  for (const token of repeated) logs[token] = -Infinity;
 }
 
 /** The tokens of the largest values, the lower one on a tie; none at minus infinity. */

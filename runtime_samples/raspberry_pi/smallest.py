@@ -19,8 +19,8 @@ words = (folder / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
 decoding, preprocessing = manifest["decoding"], manifest["preprocessing"]
 interface, size = manifest["decoder"]["interface"], preprocessing["size"]
 state_specs = interface["state"]  # h and c of an LSTM
-if interface["position"] or manifest["tokens"]["kind"] != "words":
-    sys.exit("this sample is for recurrent decoders of words; capprune_runtime runs every family and kind of tokens")
+if interface["position"] or manifest["tokens"]["kind"] != "words" or "no_repeat_ngram" in decoding:
+    sys.exit("this sample is for recurrent decoders of words without a limit; capprune_runtime runs every bundle")
 
 
 def load(name):

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+from search_tables import write_searches
 
 from capprune_runtime import strict_json
-from capprune_runtime.bundle.manifest import DecodingSection
 from capprune_runtime.bundle.tokens import WORDS, TokensSection, radix
 from capprune_runtime.bundle.vocabulary import SPECIAL_TOKENS, Vocabulary
-from capprune_runtime.caption.search import StepResult, beam, greedy
 from capprune_runtime.errors import BundleError
 from capprune_runtime.photo import decode_photo, normalise, resize
 
@@ -57,7 +55,7 @@ def write_cases(out: Path) -> None:
     _write_normalised(out / "normalise")
     _write_upright(out / "upright", random)
     _write_pngs(out / "png", random)
-    _write_searches(out / "search", random)
+    write_searches(out / "search", random)
     _write_json(out / "json")
     _write_tokens(out / "tokens", random)
 
@@ -139,39 +137,6 @@ def _write_pngs(folder: Path, random: np.random.Generator) -> None:
         (folder / f"{name}.rgb").write_bytes(decode_photo(content, name).tobytes())
         index.append({"file": f"{name}.png", "rgb": f"{name}.rgb", "size": size})
     write_index(folder, index)
-
-
-def _write_searches(folder: Path, random: np.random.Generator) -> None:
-    """Tables of scores, with many ties; both sides take the row that token, state and position choose."""
-    folder.mkdir()
-    index = []
-    for number in range(60):
-        vocabulary, rows = int(random.integers(5, 40)), int(random.integers(2, 9))
-        scale = 1.0 if number % 2 else 0.25
-        table = (np.round(random.normal(0, 2, (rows, vocabulary)) / scale) * scale).astype("<f4")
-        suppress = sorted({0, 1} | set(random.integers(3, vocabulary, 2).tolist()))[: int(random.integers(0, 4))]
-        decoding = DecodingSection(
-            start=1, end=2, suppress=tuple(suppress), max_tokens=int(random.integers(1, 12)), beam=1
-        )
-        (folder / str(number)).write_bytes(table.tobytes())
-        for width in (1, 2, 3, 5, vocabulary * 2):
-            start = np.zeros(1, np.float32)
-            step = _table_step(table)
-            found = greedy(step, start, decoding) if width == 1 else beam(step, start, decoding, width)
-            index.append({
-                "file": str(number), "vocabulary": vocabulary, "suppress": list(suppress), "max_tokens": decoding.max_tokens,
-                "width": width, "tokens": list(found.tokens), "finished": found.finished,
-                "log_probability": float(found.log_probability),
-            })  # fmt: skip
-    write_index(folder, index)
-
-
-def _table_step(table: NDArray[np.float32]) -> Any:
-    def step(token: int, state: NDArray[np.float32], position: int) -> StepResult[NDArray[np.float32]]:
-        following = np.array([(float(state[0]) * 3 + token + 7 * position) % 101], np.float32)
-        return StepResult(table[int(following[0]) % len(table)], following, following)
-
-    return step
 
 
 def _write_tokens(folder: Path, random: np.random.Generator) -> None:

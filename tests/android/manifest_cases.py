@@ -37,6 +37,7 @@ _VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 _KEYS = (
     "surprise",
+    "no_repeat_ngram",
     "schema_version",
     "input",
     "h",
@@ -85,7 +86,7 @@ def _read(manifest: Manifest) -> dict[str, Any]:
         "model": [model.family, model.description, dict(model.sizes)],
         "described": {
             "preprocessing": manifest.preprocessing.described(),
-            "decoding": {**vars(decoding), "suppress": list(decoding.suppress)},
+            "decoding": {**decoding.as_json(), "suppress": list(decoding.suppress)},
         },
     }
 
@@ -102,6 +103,7 @@ def _sound() -> dict[str, dict[str, Any]]:
     cached["decoder"]["interface"] |= {"held": {}, "state": {"cache": _CACHE}, "regions": None, "position": True}
     cached["preprocessing"] |= {"mean": [123.675, 116.28, 103.53], "scale": [58.395, 57.12, 57.375]}
     cached["model"]["family"] = "any_name"
+    cached["decoding"]["no_repeat_ngram"] = 2
     regions["preprocessing"] = {"input": "regions", "regions": 36, "channels": 2048}
     regions["decoder"]["interface"]["state"] = {"h1": {**_CARRIED, "first": "zeros"}, "h2": _CARRIED}
     trees |= {"cache": cached, "regions": regions}

@@ -64,13 +64,15 @@ def test_greedy_in_torch_is_that_of_the_device_token_by_token(seed: int, cell: L
         assert found.log_probabilities[photo] == pytest.approx(expected.log_probability, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("width", [2, 3, 20])
+@pytest.mark.parametrize("no_repeat", [0, 1, 2, 3])
+@pytest.mark.parametrize("width", [1, 2, 3, 20])
 @pytest.mark.parametrize("seed", range(5))
-def test_beam_in_torch_is_that_of_the_device_token_by_token(seed: int, width: int) -> None:
+def test_beam_in_torch_is_that_of_the_device_token_by_token(seed: int, width: int, no_repeat: int) -> None:
     decoder, encoded = random_decoder(seed)
-    found = beam(decoder, encoded, LIMIT, width)
+    found = beam(decoder, encoded, LIMIT, width, no_repeat_ngram=no_repeat)
     for photo in range(PHOTOS):
-        expected = on_device.beam(*device_step(decoder, encoded, photo), DECODING, width)
+        rules = replace(DECODING, no_repeat_ngram=no_repeat)
+        expected = on_device.beam(*device_step(decoder, encoded, photo), rules, width)
         assert found.tokens[photo] == expected.tokens
         assert found.log_probabilities[photo] == pytest.approx(expected.log_probability, abs=TOLERANCE)
 

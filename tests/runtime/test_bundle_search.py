@@ -20,8 +20,8 @@ REGIONS = 3
 State = Mapping[str, NDArray[Any]]
 
 
-def decoding(max_tokens: int = 6, suppress: tuple[int, ...] = (0, 1, 3)) -> DecodingSection:
-    return DecodingSection(start=1, end=2, suppress=suppress, max_tokens=max_tokens, beam=3)
+def decoding(max_tokens: int = 6, suppress: tuple[int, ...] = (0, 1, 3), no_repeat: int = 0) -> DecodingSection:
+    return DecodingSection(start=1, end=2, suppress=suppress, max_tokens=max_tokens, beam=3, no_repeat_ngram=no_repeat)
 
 
 class ToyDecoder:
@@ -69,9 +69,11 @@ def brute_force(
                 candidates.append((score, index, rules.end, (score, tokens, True, state)))
                 continue
             result = step(tokens[-1] if tokens else rules.start, state, len(tokens))
-            for token, value in enumerate(log_probabilities(result.scores, rules.suppress)):
-                if value == -math.inf:
-                    continue
+            values = log_probabilities(result.scores, rules.suppress)
+            likely = [token for token, value in enumerate(values) if value > -math.inf]
+            fresh = [token for token in likely if not repeats((*tokens, token), rules.no_repeat_ngram)]
+            for token in fresh or likely:
+                value = values[token]
                 grown = tokens if token == rules.end else (*tokens, token)
                 after = (score + value, grown, token == rules.end, result.state)
                 candidates.append((score + value, index, token, after))
@@ -80,6 +82,12 @@ def brute_force(
     pool = [entry for entry in beams if entry[2]] or beams
     best = max(pool, key=lambda entry: entry[0])
     return best[1], best[0], best[2]
+
+
+def repeats(tokens: tuple[int, ...], length: int) -> bool:
+    """Whether the last `length` tokens stand earlier in the caption too."""
+    windows = [tokens[end - length : end] for end in range(length, len(tokens) + 1)] if length else []
+    return windows[-1:] != [] and windows[-1] in windows[:-1]
 
 
 def check_equal(found: Hypothesis, expected: tuple[tuple[int, ...], float, bool]) -> None:
@@ -95,17 +103,20 @@ def check_equal(found: Hypothesis, expected: tuple[tuple[int, ...], float, bool]
     width=st.integers(1, 16),
     max_tokens=st.integers(1, 7),
     end_bias=st.sampled_from([-3.0, 0.0, 2.0]),
+    no_repeat=st.integers(0, 3),
 )
-def test_beam_equals_brute_force(seed: int, words: int, width: int, max_tokens: int, end_bias: float) -> None:
+def test_beam_equals_brute_force(
+    seed: int, words: int, width: int, max_tokens: int, end_bias: float, no_repeat: int
+) -> None:
     toy = ToyDecoder(seed, words, coarse=False, end_bias=end_bias)
-    rules = decoding(max_tokens)
+    rules = decoding(max_tokens, no_repeat=no_repeat)
     check_equal(beam(toy, START, rules, width), brute_force(toy, rules, width))
 
 
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 10_000), words=st.integers(5, 12), max_tokens=st.integers(1, 7))
-def test_greedy_equals_brute_force_and_a_beam_of_one(seed: int, words: int, max_tokens: int) -> None:
-    toy, rules = ToyDecoder(seed, words, coarse=False), decoding(max_tokens)
+@given(seed=st.integers(0, 10_000), words=st.integers(5, 12), max_tokens=st.integers(1, 7), no_repeat=st.integers(0, 2))
+def test_greedy_equals_brute_force_and_a_beam_of_one(seed: int, words: int, max_tokens: int, no_repeat: int) -> None:
+    toy, rules = ToyDecoder(seed, words, coarse=False), decoding(max_tokens, no_repeat=no_repeat)
     found = greedy(toy, START, rules)
     check_equal(found, brute_force(toy, rules, 1))
     narrow = beam(toy, START, rules, 1)
@@ -128,6 +139,26 @@ def test_ties_go_to_the_lower_hypothesis_then_to_the_lower_token() -> None:
     assert greedy(even, START, rules).tokens == (4, 4, 4)
     assert beam(even, START, rules, 2).tokens == (4, 4, 4)
     assert beam(even, START, rules, 5).tokens == (4, 4, 4)
+
+
+def test_a_caption_repeats_no_sequence_and_keeps_the_models_probabilities() -> None:
+    # After 4 the likeliest word is 4 again, then 5, then <end>.
+    row = [0.0, 0.0, 1.0, 0.0, 9.0, 5.0]
+    step = scripted(dict.fromkeys(range(6), row))
+    assert greedy(step, START, decoding(6)).tokens == (4,) * 6
+    single = greedy(step, START, decoding(6, no_repeat=1))
+    assert single.tokens == (4, 5) and single.finished
+    logs = log_probabilities(np.array(row, np.float32), (0, 1, 3))
+    assert single.log_probability == pytest.approx(logs[4] + logs[5] + logs[2])
+    assert greedy(step, START, decoding(6, no_repeat=2)).tokens == (4, 4, 5, 4)  # 4 4 and 5 4 stand there, 4 5 too
+    for length in (1, 2, 3):
+        tokens = beam(step, START, decoding(7, no_repeat=length), 3).tokens
+        assert not any(repeats(tokens[:end], length) for end in range(len(tokens) + 1))
+
+
+def test_the_limit_on_repetition_yields_where_no_other_token_is_left() -> None:
+    only = scripted({token: [0.0, 0.0, -np.inf, 0.0, 1.0, -np.inf] for token in range(6)})
+    assert greedy(only, START, decoding(3, no_repeat=1)).tokens == (4, 4, 4)
 
 
 def test_ties_at_the_edge_of_the_beam_keep_the_lower_token() -> None:

@@ -43,7 +43,9 @@ class TrainedCaptioner:
             photos: Each `(S, S, 3)` uint8; for a model of region features each `(N, F)` float32.
             beam: K, the beam width.
         """
-        found = beam_search(self._run.model.decoder, self._encode(photos), self._limit, beam)
+        no_repeat = self._run.config.search.no_repeat_ngram
+        encoded = self._encode(photos)
+        found = beam_search(self._run.model.decoder, encoded, self._limit, beam, no_repeat_ngram=no_repeat)
         return [Reference(tokens, self._run.vocabulary.caption(tokens)) for tokens in found.tokens]
 
     def captions(self, names: Sequence[str], store: Store, beam: int) -> dict[str, Reference]:

@@ -42,6 +42,8 @@ ENCODE_SIGNATURE = "encode"
 STEP_SIGNATURE = "step"
 MAX_MANIFEST_BYTES = 1_000_000
 MAX_BEAM = 100
+MAX_NO_REPEAT = 8  # tokens
+NO_REPEAT = "no_repeat_ngram"
 MAX_SIZES = 64
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
@@ -65,13 +67,22 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class DecodingSection:
-    """Settings of the search: token ids, the longest caption in words, the default beam width."""
+    """Settings of the search: token ids, the longest caption in tokens, the default beam width.
+
+    `no_repeat_ngram` is the length of the sequences of tokens that a caption holds at most once; 0 for no such limit.
+    """
 
     start: int
     end: int
     suppress: tuple[int, ...]
     max_tokens: int
     beam: int
+    no_repeat_ngram: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the section as it is written: without a limit on repetition if there is none."""
+        tree = dataclasses.asdict(self)
+        return tree if self.no_repeat_ngram else {key: tree[key] for key in tree if key != NO_REPEAT}
 
 
 @dataclass(frozen=True)
@@ -185,7 +196,8 @@ class Manifest:
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of manifest.json; `parse_manifest` reads it back."""
-        return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        tree = {**dataclasses.asdict(self), "decoding": self.decoding.as_json()}
+        return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **tree}
 
 
 def described(
@@ -196,7 +208,7 @@ def described(
     Plain word tokens are not mentioned.
     """
     coding = {} if tokens == WORDS else {"tokens": dataclasses.asdict(tokens)}
-    return {"preprocessing": preprocessing.described(), "decoding": dataclasses.asdict(decoding), **coding}
+    return {"preprocessing": preprocessing.described(), "decoding": decoding.as_json(), **coding}
 
 
 def parse_manifest(text: str | bytes, where: object) -> Manifest:
@@ -218,6 +230,8 @@ def parse_manifest(text: str | bytes, where: object) -> Manifest:
             from capprune_runtime.bundle.schema1 import lifted
 
             body = lifted(body)
+        if isinstance(decoding := body.get("decoding"), dict):
+            body["decoding"] = _with_repetition(decoding)
         return read_section(Manifest, body, "")
     except BundleError as error:
         error.where = str(where) if error.where is None else f"{where}, {error.where}"
@@ -227,6 +241,20 @@ def parse_manifest(text: str | bytes, where: object) -> Manifest:
 def allowed(name: str) -> bool:
     """Return whether a bundle may hold a file of this name, besides the manifest."""
     return name in {*model_files(), VOCABULARY, *OPTIONAL_FILES} or GOLDEN_PHOTO.fullmatch(name) is not None
+
+
+def _with_repetition(decoding: dict[str, Any]) -> dict[str, Any]:
+    """Return the section with the limit on repetition, which is left out where there is none."""
+    if NO_REPEAT not in decoding:
+        return {**decoding, NO_REPEAT: 0}
+    if decoding[NO_REPEAT] == 0:
+        raise BundleError(
+            "a value of the manifest is not allowed",
+            where=f"decoding.{NO_REPEAT}",
+            expected=f"1 to {MAX_NO_REPEAT}, or no such key",
+            found=decoding[NO_REPEAT],
+        )
+    return decoding
 
 
 def _check_version(tree: Any) -> int:
@@ -290,6 +318,7 @@ def _decoding_rules(decoding: DecodingSection, vocabulary: int) -> list[tuple[st
         ("decoding.suppress", decoding.end not in ids, "that the end token is not suppressed"),
         ("decoding.max_tokens", 1 <= decoding.max_tokens <= 1000, "1 to 1000"),
         ("decoding.beam", 1 <= decoding.beam <= MAX_BEAM, f"1 to {MAX_BEAM}"),
+        (f"decoding.{NO_REPEAT}", 0 <= decoding.no_repeat_ngram <= MAX_NO_REPEAT, f"0 to {MAX_NO_REPEAT}"),
     ]
 
 

@@ -1,7 +1,9 @@
 """Greedy and beam search over a decoder's step, in NumPy.
 
 This is the reference that torch's search equals token by token. Log-probabilities are the log-softmax, in float64, of
-the step's float32 scores, with suppressed tokens at minus infinity. There is no length penalty.
+the step's float32 scores, with suppressed tokens at minus infinity. There is no length penalty. Where the bundle forbids
+repetition, a token that would complete a sequence which the caption already has is skipped; log-probabilities do not
+change.
 
 Only tokens that can win get a log-probability. They are found by the largest float32 scores, in buffers that all steps
 share. For a small decoder, sorting and copying 2,500 scores costs as much as the step itself.
@@ -98,7 +100,8 @@ def greedy(step: Step[S], start_state: S, decoding: DecodingSection, watch: Watc
     hypothesis = _start(start_state)
     while not hypothesis.finished and len(hypothesis.tokens) < decoding.max_tokens:
         result = _step(step, hypothesis, decoding)
-        log_probability, token = max(ranking.best(result.scores, 1, 0.0), key=_likelier)
+        repeated = repeating(hypothesis.tokens, decoding.no_repeat_ngram)
+        log_probability, token = max(ranking.best(result.scores, 1, 0.0, repeated), key=_likelier)
         hypothesis = _continued(hypothesis, token, log_probability, result, decoding)
         if watch is not None:
             watch(hypothesis.tokens)
@@ -139,6 +142,15 @@ def beam(
     return max(finished or hypotheses, key=lambda hypothesis: hypothesis.log_probability)
 
 
+def repeating(tokens: tuple[int, ...], length: int) -> frozenset[int]:
+    """Return the tokens that would complete a sequence of `length` tokens that `tokens` already has; none for 0."""
+    if not 0 < length <= len(tokens):
+        return frozenset()
+    last = tokens[len(tokens) - length + 1 :]
+    starts = range(len(tokens) - length + 1)
+    return frozenset(tokens[start + length - 1] for start in starts if tokens[start : start + length - 1] == last)
+
+
 class _Ranking:
     """Ranks the most likely tokens after a step, in buffers that every step of a search shares."""
 
@@ -150,13 +162,18 @@ class _Ranking:
         self._allowed = np.empty(tokens, np.float32)  # the scores, with suppressed tokens at minus infinity
         self._wide = np.empty(tokens)
 
-    def best(self, scores: NDArray[np.float32], count: int, total: float) -> list[tuple[float, int]]:
+    def best(
+        self, scores: NDArray[np.float32], count: int, total: float, repeated: frozenset[int]
+    ) -> list[tuple[float, int]]:
         """Return the log-probabilities and ids of the `count` most likely tokens, and of all that tie with the last.
+
+        Tokens in `repeated` are skipped, unless no other token is left.
 
         Args:
             scores: (V,), not changed.
             count: Number of tokens, at least 1.
             total: Log-probability of the words before, which sets how close scores must be to tie.
+            repeated: Tokens that would repeat a sequence.
 
         Raises:
             BundleError: The scores are not finite numbers.
@@ -174,7 +191,10 @@ class _Ranking:
         np.exp(wide, out=wide)
         log_sum = math.log(np.add.reduce(wide))
         magnitude = largest + log_sum + abs(total)
+        count += len(repeated)
         tokens = self._few(first, count, magnitude) or self._many(scores, count, magnitude)
+        if repeated:
+            tokens = [token for token in tokens if token not in repeated] or tokens
         return [(scores.item(token) - largest - log_sum, token) for token in tokens]
 
     def _few(self, token: int, count: int, magnitude: float) -> list[int]:
@@ -227,7 +247,8 @@ def _advance(
             candidates.append((-total, index, decoding.end, 0.0))
             continue
         results[index] = _step(step, hypothesis, decoding)
-        found = ranking.best(results[index].scores, width, total)
+        repeated = repeating(hypothesis.tokens, decoding.no_repeat_ngram)
+        found = ranking.best(results[index].scores, width, total, repeated)
         candidates += [(-(own + total), index, token, own) for own, token in found]
     kept = []
     for _, index, token, own in sorted(candidates)[:width]:

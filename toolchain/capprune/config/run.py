@@ -14,12 +14,24 @@ from capprune.config.encoder import EncoderConfig
 from capprune.config.pruning import PruningConfig
 from capprune.config.training import TrainingConfig
 from capprune.config.tree import Tree
+from capprune_runtime.bundle.manifest import MAX_NO_REPEAT
 
 OF_THE_MACHINE = (
     "save_every",
     "device",
     "compile",
 )  # keys of `training` that may change when an unfinished run is resumed
+
+
+class SearchConfig(Tree):
+    """How captions are searched for, in training, scoring and in every bundle of the run."""
+
+    no_repeat_ngram: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_NO_REPEAT,
+        description="length of the sequences of tokens that a caption holds at most once; 0 for no such limit",
+    )
 
 
 class RunConfig(Tree):
@@ -30,6 +42,7 @@ class RunConfig(Tree):
     data: DataConfig
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     decoder: SerializeAsAny[DecoderConfig] = Field(default_factory=lambda: decoder_config({}), validate_default=True)
+    search: SearchConfig = SearchConfig()
     training: TrainingConfig = TrainingConfig()
     pruning: PruningConfig = PruningConfig()
 

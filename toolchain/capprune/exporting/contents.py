@@ -38,8 +38,14 @@ GOLDEN_CANDIDATES = 24  # scenes from which a quantised bundle takes those with 
 
 def decoding_section(run: LoadedRun, beam: int) -> DecodingSection:
     """Return the manifest section about the search."""
-    limit = run.config.data.steps
-    return DecodingSection(start=START, end=END, suppress=SUPPRESSED, max_tokens=limit, beam=beam)
+    return DecodingSection(
+        start=START,
+        end=END,
+        suppress=SUPPRESSED,
+        max_tokens=run.config.data.steps,
+        beam=beam,
+        no_repeat_ngram=run.config.search.no_repeat_ngram,
+    )
 
 
 def bundle_contents(

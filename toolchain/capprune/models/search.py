@@ -73,13 +73,22 @@ def device_of(encoded: tuple[Tensors, Tensors]) -> torch.device:
 
 
 @torch.inference_mode()
-def greedy(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int) -> Captions:
+def greedy(
+    decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int, *, no_repeat_ngram: int = 0
+) -> Captions:
     """Take the most likely word at every step, for every photo of `encoded`."""
-    return beam(decoder, encoded, max_tokens, width=1)
+    return beam(decoder, encoded, max_tokens, 1, no_repeat_ngram=no_repeat_ngram)
 
 
 @torch.inference_mode()
-def beam(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int, width: int = 3) -> Captions:
+def beam(
+    decoder: Decoder,
+    encoded: tuple[Tensors, Tensors],
+    max_tokens: int,
+    width: int = 3,
+    *,
+    no_repeat_ngram: int = 0,
+) -> Captions:
     """Keep the `width` best hypotheses of every photo; the scores of finished ones are frozen.
 
     Args:
@@ -87,6 +96,7 @@ def beam(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int, wi
         encoded: Result of its `encode` for P photos.
         max_tokens: The longest caption, in tokens.
         width: K, the beam width; 1 is greedy search.
+        no_repeat_ngram: Length of the sequences of tokens that a caption holds at most once; 0 for no such limit.
     """
     walk = Walk(decoder, encoded, width)
     photos, vocabulary, device = walk.photos, decoder.vocabulary, walk.device
@@ -97,6 +107,8 @@ def beam(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int, wi
     token = torch.full((photos * width,), START, device=device)
     for t in range(max_tokens):
         following = log_probabilities(walk.step(token)).view(photos, width, vocabulary)
+        if no_repeat_ngram:
+            following = _without_repeats(following, words[..., :t], no_repeat_ngram)
         following[finished] = -torch.inf
         following[..., END].masked_fill_(finished, 0.0)  # a finished hypothesis continues unchanged
         total, choice = _best(total.unsqueeze(-1) + following, width)
@@ -113,6 +125,22 @@ def beam(decoder: Decoder, encoded: tuple[Tensors, Tensors], max_tokens: int, wi
     chosen = words[torch.arange(photos, device=device), best].tolist()
     tokens = [tuple(row[: row.index(END)] if END in row else row) for row in chosen]
     return Captions(tokens, ranked.gather(1, best.unsqueeze(1)).squeeze(1).tolist())
+
+
+def _without_repeats(following: Tensor, words: Tensor, length: int) -> Tensor:
+    """Return log-probabilities `(P, K, V)` without the tokens that would repeat a sequence of `words` `(P, K, t)`.
+
+    A hypothesis with no other token left keeps all.
+    """
+    count = words.shape[-1]
+    last = words[..., count - length + 1 :]
+    found = following.clone()
+    for start in range(count - length + 1):
+        end = start + length - 1
+        token = words[..., end : end + 1]
+        repeats = (words[..., start:end] == last).all(-1, keepdim=True)
+        found.scatter_(-1, token, found.gather(-1, token).masked_fill(repeats, -torch.inf))
+    return torch.where(found.amax(-1, keepdim=True) == -torch.inf, following, found)
 
 
 def _best(candidates: Tensor, width: int) -> tuple[Tensor, Tensor]:

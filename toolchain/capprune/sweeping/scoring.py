@@ -72,10 +72,10 @@ class SplitCaptions:
     def in_torch(self, run: LoadedRun, width: int) -> dict[str, str]:
         """Return the trained model's caption of every photo, by beam search."""
         said: dict[str, str] = {}
-        limit = run.config.data.steps
+        limit, no_repeat = run.config.data.steps, run.config.search.no_repeat_ngram
         for names, encoded in self._encoded(run):
             with torch.inference_mode():
-                found = beam(run.model.decoder, encoded, limit, width)
+                found = beam(run.model.decoder, encoded, limit, width, no_repeat_ngram=no_repeat)
             said |= {name: run.vocabulary.caption(ids) for name, ids in zip(names, found.tokens, strict=True)}
         return said
 

@@ -202,7 +202,12 @@ class Trainer:
                 some = np.arange(start, min(start + CAPTION_BATCH, len(names)))
                 with Supermask.one_sample():
                     encoded = self.decoder.encode(self.sight(split.features, some))
-                    tokens = greedy(self.decoder, encoded, self.config.data.steps).tokens
+                    tokens = greedy(
+                        self.decoder,
+                        encoded,
+                        self.config.data.steps,
+                        no_repeat_ngram=self.config.search.no_repeat_ngram,
+                    ).tokens
                 found.update({names[i]: self.vocabulary.caption(ids) for i, ids in zip(some, tokens, strict=True)})
         self._set_training(True)
         parts = self.ranks.gather(found)
@@ -305,7 +310,10 @@ class Trainer:
         if settings.distillation.teacher is not None:
             seen = self.train.taught or self.train.features
             teacher = load_teacher(settings.distillation.teacher, self.vocabulary, seen.shape[-1]).to(self.ranks.device)
-            return Distillation(teacher, seen, settings.distillation, limit, products=products)
+            no_repeat = self.config.search.no_repeat_ngram
+            return Distillation(
+                teacher, seen, settings.distillation, limit, no_repeat_ngram=no_repeat, products=products
+            )
         return CrossEntropy()
 
     def _first_loss(self) -> torch.Tensor:

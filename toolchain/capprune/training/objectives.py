@@ -85,6 +85,7 @@ class Distillation(CrossEntropy):
         seen: The teacher's features of the training photos, from its own encoder.
         config: Weight, temperature, sequences.
         max_tokens: The teacher's longest caption, in words.
+        no_repeat_ngram: Length of the sequences of tokens that the teacher's captions hold at most once.
         products: Type of the teacher's matrix products; None for the type of its weights.
     """
 
@@ -95,9 +96,10 @@ class Distillation(CrossEntropy):
         config: DistillationConfig,
         max_tokens: int,
         *,
+        no_repeat_ngram: int = 0,
         products: torch.dtype | None = None,
     ) -> None:
-        self._teacher, self._seen = teacher, seen
+        self._teacher, self._seen, self._no_repeat = teacher, seen, no_repeat_ngram
         self._device = next(teacher.parameters()).device
         self._config, self._max_tokens, self._products = config, max_tokens, products
         self._said: dict[int, tuple[int, ...]] = {}  # by photo
@@ -110,7 +112,7 @@ class Distillation(CrossEntropy):
         if new:
             with torch.inference_mode(), _autocast(self._device, self._products):
                 encoded = self._teacher.encode(self._features(batch.photos[new]))
-                tokens = beam(self._teacher, encoded, self._max_tokens).tokens
+                tokens = beam(self._teacher, encoded, self._max_tokens, no_repeat_ngram=self._no_repeat).tokens
             self._said |= dict(zip(batch.photos[new].tolist(), tokens, strict=True))
         own = [self._said[photo] for photo in batch.photos.tolist()]
         return with_captions(batch, own)

@@ -51,6 +51,7 @@ public record Manifest(
 
     /** The widest beam. */
     public static final int MOST_BEAM = 100;
+public static final int MOST_NO_REPEAT = 8;
 
     /** The name of the decoder family, the same in a few words, and its widths, layers and heads by name. */
     public record Model(String family, String description, Map<String, Long> sizes) {}
@@ -64,8 +65,11 @@ public record Manifest(
     /** Limits of the features that a detector gives: the most regions, and the channels of each. */
     public record RegionsInput(int regions, int channels) implements Preprocessing {}
 
-    /** Token ids that are never said, the most words of a caption, the beam's default width. */
-    public record Decoding(int[] suppress, int maxTokens, int beam) {}
+    /**
+     * Token ids that are never generated, the most tokens of a caption, the default beam width, and the length of the
+     * sequences of tokens that a caption holds at most once, 0 for no such limit.
+     */
+    public record Decoding(int[] suppress, int maxTokens, int beam, int noRepeatNgram) {}
 
     /** {@code sparsity} (0 to 1) is the share of prunable weights that are zero. */
     public record Pruning(String method, double sparsity, long keptWeights, long prunableWeights) {}

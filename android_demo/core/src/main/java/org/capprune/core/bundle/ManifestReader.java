@@ -27,6 +27,7 @@ import org.capprune.core.bundle.Manifest.RegionsInput;
  * that names the key. Manifests of schema 1 are lifted to schema 2 by {@link ManifestSchema1}.
  */
 final class ManifestReader {
+    private static final String NO_REPEAT = "no_repeat_ngram";
     private static final String FORMAT = "capprune-bundle";
     private static final int SCHEMA_VERSION = 2;
     private static final String RESIZE = "squash-triangle-q15";
@@ -61,7 +62,7 @@ final class ManifestReader {
         ManifestSection quantisation = root.section("quantisation", "encoder", "decoder");
         Preprocessing preprocessing = preprocessing(root.section("preprocessing"));
         ManifestSection decoder = root.section("decoder", "interface", "file", "signature");
-        ManifestSection decodingTree = root.section("decoding", "start", "end", "suppress", "max_tokens", "beam");
+        ManifestSection decodingTree = decodingSection(root);
         int maxTokens = (int) decodingTree.whole("max_tokens", 1, 1000);
         ManifestSection tokens = root.section("tokens", "kind", "base", "per_word");
         TokenCoding coding = TokenCoding.of(tokens.string("kind"), tokens.whole("base", 0, TokenCoding.MOST_DIGITS),
@@ -133,7 +134,15 @@ final class ManifestReader {
             last = id;
         }
         return new Decoding(Arrays.stream(ids).mapToInt(id -> (int) id).toArray(), maxTokens,
-                (int) decoding.whole("beam", 1, Manifest.MOST_BEAM));
+                (int) decoding.whole("beam", 1, Manifest.MOST_BEAM),
+                decoding.has(NO_REPEAT) ? (int) decoding.whole(NO_REPEAT, 1, Manifest.MOST_NO_REPEAT) : 0);
+    }
+
+    /** The section about the search; the limit on repetition is left out where there is none. */
+    private static ManifestSection decodingSection(ManifestSection root) {
+        return root.section("decoding").has(NO_REPEAT)
+                ? root.section("decoding", "start", "end", "suppress", "max_tokens", "beam", NO_REPEAT)
+                : root.section("decoding", "start", "end", "suppress", "max_tokens", "beam");
     }
 
     private static Pruning pruning(ManifestSection root) {

@@ -14,6 +14,7 @@ final class Ranking {
     private final int[] tokens;
     private final int[] suppress;
     private boolean[] suppressed = new boolean[0];
+    private boolean[] repeated = new boolean[0];
     private int count;
 
     /** Keeps {@code width} continuations; the tokens in {@code suppress} are never among them. */
@@ -52,10 +53,14 @@ final class Ranking {
         }
     }
 
-    /** All next words of a hypothesis; hypotheses are added in their order. {@code scores} are left as they are. */
-    void add(float[] scores, double before, int hypothesis) {
+    /**
+     * All next words of a hypothesis; hypotheses are added in their order. {@code scores} are left as they are. Tokens that
+     * would repeat a sequence of {@code length} tokens are skipped, unless no other token is left; 0 for no such limit.
+     */
+    void add(float[] scores, double before, int hypothesis, int[] spoken, int length) {
         if (suppressed.length != scores.length) {
             suppressed = new boolean[scores.length];
+            repeated = new boolean[scores.length];
             for (int id : suppress) {
                 suppressed[id] = true;
             }
@@ -64,9 +69,10 @@ final class Ranking {
         double logSum = Math.log(sumOfExponentials(scores, largest));
         // A sum rises with its score. Below this one, which has been compared, no other needs to be.
         float tooLow = Float.NEGATIVE_INFINITY;
+        boolean limited = markRepeated(spoken, length, true) && anyLeft(scores);
         for (int token = 0; token < scores.length; token++) {
             float score = scores[token];
-            if (score <= tooLow || suppressed[token]) {
+            if (score <= tooLow || suppressed[token] || limited && repeated[token]) {
                 continue;
             }
             double sum = score - largest - logSum + before;
@@ -76,6 +82,39 @@ final class Ranking {
                 tooLow = score;
             }
         }
+        markRepeated(spoken, length, false);
+    }
+
+    /** Sets the mark of every token that would complete a sequence that was spoken; whether there is one. */
+    private boolean markRepeated(int[] spoken, int length, boolean mark) {
+        boolean any = false;
+        int last = spoken.length - length + 1;
+        for (int start = 0; length > 0 && start + length <= spoken.length; start++) {
+            if (isRepeated(spoken, start, last)) {
+                repeated[spoken[start + length - 1]] = mark;
+                any = true;
+            }
+        }
+        return any;
+    }
+
+    /** Whether the tokens from {@code last} to the end stand at {@code start} too. */
+    private static boolean isRepeated(int[] spoken, int start, int last) {
+        for (int place = last; place < spoken.length; place++) {
+            if (spoken[start + place - last] != spoken[place]) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    private boolean anyLeft(float[] scores) {
+        for (int token = 0; token < scores.length; token++) {
+            if (!suppressed[token] && !repeated[token] && scores[token] != Float.NEGATIVE_INFINITY) {
+                return true;
+            }
+        }
+        return false;
     }
 
     private boolean mayEnter(double sum) {

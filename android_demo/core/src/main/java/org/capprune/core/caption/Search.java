@@ -98,7 +98,7 @@ final class Search<S> {
             int token = last < 0 ? Vocabulary.START : hypothesis.tokens[last];
             Result<S> result = step.run(token, hypothesis.state, hypothesis.tokens.length);
             results.add(result);
-            ranking.add(result.scores, hypothesis.logProbability, index);
+            ranking.add(result.scores, hypothesis.logProbability, index, hypothesis.tokens, decoding.noRepeatNgram());
         }
         List<Hypothesis<S>> kept = new ArrayList<>(ranking.count());
         for (int place = 0; place < ranking.count(); place++) {

@@ -157,7 +157,8 @@ public class PythonEqualTest {
             int vocabulary = TestFiles.whole(entry, "vocabulary");
             float[] table = TestFiles.floats(TestFiles.read(folder, (String) entry.get("file")));
             Manifest.Decoding decoding = new Manifest.Decoding(
-                    TestFiles.ints(entry.get("suppress")), TestFiles.whole(entry, "max_tokens"), 1);
+                    TestFiles.ints(entry.get("suppress")), TestFiles.whole(entry, "max_tokens"), 1,
+                    TestFiles.whole(entry, "no_repeat_ngram"));
             Search<List<float[]>> search = new Search<>(
                     (token, state, position) -> step(table, vocabulary, token, state, position), decoding, () -> false);
             Search.Hypothesis<List<float[]>> found = search.beam(
