@@ -154,7 +154,7 @@ def test_override_given_twice_is_refused() -> None:
 
 
 def test_override_below_a_key_that_is_no_tree_is_refused() -> None:
-    with pytest.raises(ConfigError, match="training is no tree"):
+    with pytest.raises(ConfigError, match="training is not a tree of keys"):
         parse_config({**LEAST, "training": 5}, ["training.epochs=3"])
 
 
