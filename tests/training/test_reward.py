@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from capprune.training.reward import CaptionReward, ngrams
+from capprune.training.reward import CaptionReward, ngrams, repeated_pairs
 from capprune_runtime.bundle.vocabulary import END
 
 
@@ -61,3 +61,12 @@ def test_the_weights_of_the_reward_add_up() -> None:
     cider = CaptionReward(REFERENCES, cider=1.0, bleu4=0.0)(photos, captions)
     bleu = CaptionReward(REFERENCES, cider=0.0, bleu4=1.0)(photos, captions)
     assert both == pytest.approx(2 * cider + 3 * bleu)
+
+
+def test_repeated_pairs_of_words_cost_their_share_of_the_weight() -> None:
+    twice, once = (5, 6, 5, 6, 5), (5, 6, 7, 8, 9)  # 5 6, 6 5, 5 6, 6 5: half of the pairs repeat
+    assert repeated_pairs(ngrams(twice)) == 0.5 and repeated_pairs(ngrams(once)) == repeated_pairs(ngrams((5,))) == 0
+    captions = [(twice, False), (once, False)]
+    plain = CaptionReward(REFERENCES, cider=1.0, bleu4=1.0)(np.array([0, 0]), captions)
+    found = CaptionReward(REFERENCES, cider=1.0, bleu4=1.0, repetition=4.0)(np.array([0, 0]), captions)
+    assert found == pytest.approx(plain - [2.0, 0.0])

@@ -47,6 +47,12 @@ class RewardConfig(Tree):
     )
     cider: float = Field(default=1.0, ge=0, description="weight of CIDEr-D (0 to 10) in the reward")
     bleu4: float = Field(default=1.0, ge=0, description="weight of BLEU-4 (0 to 1) in the reward")
+    repetition: float = Field(
+        default=0.0,
+        ge=0,
+        description="what a caption loses whose pairs of words all repeat earlier ones; a share of repeated pairs costs as "
+        "much of it",
+    )
     cross_entropy: float = Field(
         default=0.0,
         ge=0,

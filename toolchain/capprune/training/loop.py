@@ -304,6 +304,7 @@ class Trainer:
                 self.train.captions,
                 cider=settings.reward.cider,
                 bleu4=settings.reward.bleu4,
+                repetition=settings.reward.repetition,
                 words=WordIds(self.vocabulary),
             )
             return SelfCritical(self.decoder, settings.reward, reward, limit, products=products)

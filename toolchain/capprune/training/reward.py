@@ -66,6 +66,7 @@ class CaptionReward:
         references: For every photo its captions as ids, without `<end>`.
         cider: Weight of CIDEr-D.
         bleu4: Weight of BLEU-4 of single captions.
+        repetition: Weight of the share of repeated pairs of words, which is subtracted.
         words: Maps token ids to words; None if tokens are words.
     """
 
@@ -75,9 +76,10 @@ class CaptionReward:
         *,
         cider: float,
         bleu4: float,
+        repetition: float = 0.0,
         words: WordIds | None = None,
     ) -> None:
-        self._cider, self._bleu4, self._words = cider, bleu4, words
+        self._cider, self._bleu4, self._repetition, self._words = cider, bleu4, repetition, words
         if words is not None:
             references = [[words.reference(ids) for ids in own] for own in references]
         counted = [[ngrams((*ids, END)) for ids in own] for own in references]
@@ -105,6 +107,8 @@ class CaptionReward:
             reward += self._cider * self.cider_d(photo, counts, len(words))
         if self._bleu4:
             reward += self._bleu4 * self.bleu(photo, counts, len(words))
+        if self._repetition:
+            reward -= self._repetition * repeated_pairs(counts)
         return reward
 
     def cider_d(self, photo: int, counts: Ngrams, length: int) -> float:
@@ -149,6 +153,12 @@ def ngrams(words: Sequence[int]) -> Ngrams:
     """Count every n-gram of 1 to 4 ids in a caption."""
     ids = tuple(words)
     return Counter(ids[i : i + n] for n in range(1, N + 1) for i in range(len(ids) - n + 1))
+
+
+def repeated_pairs(counts: Ngrams) -> float:
+    """Return the share (0 to 1) of a caption's pairs of adjacent words that stand earlier in it too."""
+    pairs = [count for ngram, count in counts.items() if len(ngram) == 2]
+    return (sum(pairs) - len(pairs)) / sum(pairs) if pairs else 0.0
 
 
 def _at_most(references: Sequence[Ngrams]) -> Ngrams:
