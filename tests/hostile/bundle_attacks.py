@@ -155,6 +155,8 @@ BOMBS: list[Entry] = [
     ("vocabulary over its cap", with_files(vocabulary__txt=b"word\n" * (17 << 18)), BundleError, "too large"),
     ("too many golden captions", with_files(golden___golden__json=json.dumps([GOLDEN] * 1025).encode()), BundleError,
      "not as expected"),
+    ("results of many values", with_files(quality__json=b'{"x":[' + b"[]," * 1_000_000 + b"[]]}"), BundleError,
+     "too many values"),
 ]  # fmt: skip
 DOCUMENTS: list[Entry] = [
     ("manifest over its cap", with_manifest_text(lambda text: text + b" " * 1_000_000), BundleError, "too large"),
@@ -244,6 +246,7 @@ PROOF: list[Entry] = [
     ("another format", with_manifest(lambda tree: tree.update(format="model-bundle")), BundleError, "format"),
 ]  # fmt: skip
 TOKENS: list[Entry] = [
+    ("too many lines", with_files(vocabulary__txt=b"a\n" * 1_000_001), BadVocabulary, "too long"),
     ("token twice", with_file("vocabulary.txt", words(lambda lines: lines.__setitem__(9, lines[8]))), BadVocabulary, "twice"),
     ("token missing", with_file("vocabulary.txt", words(lambda lines: lines.pop())), BadVocabulary, "does not fit the model"),
     ("token more", with_file("vocabulary.txt", words(lambda lines: lines.append(b"more\n"))), BadVocabulary, "does not fit"),

@@ -37,6 +37,7 @@ from capprune_runtime.formats import FORMATS, Call
 from capprune_runtime.tflite.file import MODEL_METADATA, VOCABULARY_METADATA
 
 MAX_FILES = 256
+MAX_VALUES = 1_000_000  # of quality.json; each may take 100 bytes of memory when it is read, and 3 bytes in the file
 _MAX_GOLDEN_PHOTO_BYTES = 16 << 20
 _MAX_BYTES = {
     **{name: one.max_bytes for one in FORMATS.values() for name in one.files},
@@ -167,6 +168,9 @@ def _read_listed(members: Members, name: str, entry: FileEntry) -> bytes:
             found=f"sha256 {digest}",
             hint="copy the bundle again",
         )
+    if name == QUALITY and (values := sum(map(content.count, (b",", b"[", b"{")))) > MAX_VALUES:
+        raise BundleError("a file of the bundle holds too many values", where=members.place / name,
+                          expected=f"at most {MAX_VALUES}", found=values)  # fmt: skip
     return content
 
 

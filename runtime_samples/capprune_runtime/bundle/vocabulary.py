@@ -15,6 +15,7 @@ PAD, START, END, UNKNOWN = 0, 1, 2, 3
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 MAX_TOKEN_CHARACTERS = 100
 MAX_VOCABULARY_BYTES = 16 << 20
+MAX_LINES = 1_000_000  # each takes about 200 bytes of memory
 JOINERS = "\u200c\u200d"  # zero-width characters that belong to the spelling in Persian and in Indic scripts
 
 
@@ -130,6 +131,10 @@ def parse_vocabulary(text: str, where: object, coding: TokensSection = WORDS) ->
         raise BadVocabulary(
             "the vocabulary does not end with a line feed", where=where, hint="it may have been cut off"
         )
+    if (lines := text.count("\n")) > MAX_LINES:
+        raise BadVocabulary(
+            "the vocabulary is too long", where=where, expected=f"at most {MAX_LINES:,} lines", found=lines
+        )
     try:
         return Vocabulary(tuple(text[:-1].split("\n")), coding)
     except BadVocabulary as error:
@@ -168,15 +173,14 @@ def _check_tokens(tokens: tuple[str, ...]) -> None:
             raise BadVocabulary(
                 "a special token is not in its place", where=f"line {number + 1}", expected=special, found=repr(found)
             )
-    lines: dict[str, int] = {}
+    seen: set[str] = set()
     for line, token in enumerate(tokens, start=1):
         if problem := _problem(token):
             raise BadVocabulary(f"a token {problem}", where=f"line {line}", found=ascii(token[:40]))
-        if token in lines:
-            raise BadVocabulary(
-                "a token stands twice", where=f"line {line}", found=f"{token!r}, first on line {lines[token]}"
-            )
-        lines[token] = line
+        if token in seen:
+            first = tokens.index(token) + 1
+            raise BadVocabulary("a token stands twice", where=f"line {line}", found=f"{token!r}, first on line {first}")
+        seen.add(token)
 
 
 def _problem(token: str) -> str | None:
@@ -184,8 +188,9 @@ def _problem(token: str) -> str | None:
         return "is empty"
     if len(token) > MAX_TOKEN_CHARACTERS:
         return f"is longer than {MAX_TOKEN_CHARACTERS} characters"
-    # C: control, format (text direction too), surrogate, unassigned; Z: spaces and line ends.
-    if any(
+    # C: control, format (text direction too), surrogate, unassigned; Z: spaces and line ends. A printable token has none but
+    # the space.
+    if (" " in token or not token.isprintable()) and any(
         unicodedata.category(character)[0] in "CZ" and not _joins(token, place) for place, character in enumerate(token)
     ):
         return "holds a space or a control character"

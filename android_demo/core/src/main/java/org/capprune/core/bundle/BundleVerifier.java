@@ -30,6 +30,8 @@ import org.capprune.core.tflite.TfliteReader;
  * </pre>
  */
 public final class BundleVerifier {
+    private static final long MOST_VALUES = 1_000_000; // of quality.json, each of which takes memory when it is read
+
     private final Members members;
     private final Manifest manifest;
     private final Map<String, byte[]> files = new LinkedHashMap<>();
@@ -103,7 +105,19 @@ public final class BundleVerifier {
                     .at(members.where(name)).expected("sha256 " + entry.sha256()).found("sha256 " + digest)
                     .hint("copy the bundle again");
         }
+        if (name.equals(BundleFiles.QUALITY) && values(content) > MOST_VALUES) {
+            throw new CapPruneException(ErrorKind.BUNDLE, "a file of the bundle holds too many values")
+                    .at(members.where(name)).expected("at most " + MOST_VALUES).found(values(content));
+        }
         return content;
+    }
+
+    private static long values(byte[] json) {
+        long count = 0;
+        for (byte character : json) {
+            count += character == ',' || character == '[' || character == '{' ? 1 : 0;
+        }
+        return count;
     }
 
     public static byte[] sha256(byte[] content, int offset, int length) {

@@ -21,6 +21,7 @@ public final class Vocabulary {
     static final int MOST_BYTES = 16 << 20;
 
     private static final List<String> SPECIAL_TOKENS = Arrays.asList("<pad>", "<start>", "<end>", "<unk>");
+    private static final int MOST_LINES = 1_000_000;
     private static final int MOST_TOKEN_CHARACTERS = 100;
     private static final int NON_JOINER = 0x200C;
     private static final int JOINER = 0x200D;
@@ -55,6 +56,9 @@ public final class Vocabulary {
             int end = text.indexOf('\n', start);
             tokens.add(text.substring(start, end));
             start = end + 1;
+        }
+        if (tokens.size() > MOST_LINES) {
+            throw bad("the vocabulary is too long", where).expected("at most " + MOST_LINES + " lines").found(tokens.size());
         }
         check(tokens, where);
         long most = (long) coding.base() * coding.base();
