@@ -21,7 +21,7 @@ from capprune_runtime.arguments import command_parser
 from capprune_runtime.atomic import check_file_place, write_bytes
 from capprune_runtime.errors import CapPruneError, MissingExtra, NotEnoughMemory, PhotoWarning, UsageError
 from capprune_runtime.memory import check_address_space, is_short, names_memory
-from capprune_runtime.streams import printable
+from capprune_runtime.streams import one_line, printable
 
 if TYPE_CHECKING:
     from capprune_runtime.caption.said import Said
@@ -117,7 +117,7 @@ def _tell(said: Said, *, alone: bool, as_json: bool) -> None:
     if said.error is not None:
         _complain(said.error)
     elif not as_json:
-        print(said.marked if alone else f"{printable(said.name)}\t{said.marked}", flush=True)
+        print(said.marked if alone else f"{one_line(said.name)}\t{said.marked}", flush=True)
 
 
 def _no_folder(photo: Path) -> UsageError | None:
@@ -184,7 +184,7 @@ class _Shown:
         elif isinstance(line.photo, SaidPhoto):
             if not self._options.json:
                 mark = NOT_SURE if is_unsure(line.photo, self._low_below) else ""
-                print(f"{printable(line.photo.photo)}\t{line.photo.caption}{mark}", flush=True)
+                print(f"{one_line(line.photo.photo)}\t{one_line(line.photo.caption)}{mark}", flush=True)
         elif line.photo is not None:
             print(printable(line.photo.message), file=sys.stderr)
 

@@ -1,6 +1,6 @@
 """Decode the bytes of a photo file to Pillow's image; check its kind and its size.
 
-A photo needs at most 8 bytes a pixel. Pillow's own image has 4 (1 for grey), and no second full image is made.
+A photo needs at most 8 bytes a pixel (a WebP 16). Pillow's own image has 4 (1 for grey), and no second full image is made.
 JPEGs of more than `MAX_PIXELS` are decoded at half their width and height.
 """
 
@@ -28,6 +28,7 @@ from capprune_runtime.memory import ran_out
 MAX_PHOTO_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000
 MAX_JPEG_PIXELS = 256_000_000  # a JPEG may have more, because libjpeg decodes it at half size
+MAX_WEBP_PIXELS = 50_000_000  # libwebp takes 16 bytes a pixel, also for one that is 40 bytes long
 MAX_SIDE = 65_535  # JPEG's own limit; keeps every weight of the resize well inside 64 bits
 MAX_TILE_PIXELS = 1 << 22  # of a TIFF, unless its photo is larger; libtiff takes memory for a whole tile
 MAX_SCANS = 100  # of a JPEG; each takes time by the pixels, and 95 bytes are enough for one. Usual files have up to 14
@@ -212,7 +213,7 @@ def _open(content: bytes, where: object) -> Image.Image:
     width, height = image.size
     if width < 1 or height < 1:
         raise PhotoError("a photo has no pixels", where=where, found=f"{width}×{height}")
-    most = MAX_JPEG_PIXELS if _is_jpeg(image) else MAX_PIXELS
+    most = MAX_JPEG_PIXELS if _is_jpeg(image) else MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
     if width * height > most or max(image.size) > MAX_SIDE:
         raise _too_many_pixels(where, f"{width}×{height}")
     _require_native_decoder(image, where)
@@ -352,8 +353,8 @@ def _too_many_pixels(where: object, found: str | None) -> PhotoError:
     return PhotoError(
         "a photo has too many pixels",
         where=where,
-        expected=f"at most {MAX_PIXELS // 1_000_000} megapixels ({MAX_JPEG_PIXELS // 1_000_000} in a JPEG) "
-        f"and {MAX_SIDE} a side",
+        expected=f"at most {MAX_PIXELS // 1_000_000} megapixels ({MAX_JPEG_PIXELS // 1_000_000} in a JPEG, "
+        f"{MAX_WEBP_PIXELS // 1_000_000} in a WebP) and {MAX_SIDE} a side",
         found=found,
         hint="make a smaller copy of the photo",
     )

@@ -149,6 +149,11 @@ def printable(value: object) -> str:
     )
 
 
+def one_line(value: object) -> str:
+    """Return text for one field of a line: like `printable`, and line feeds and tabs are escaped too."""
+    return printable(value).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def shown_name(path: str | os.PathLike[str]) -> str:
     """Return a file name as text for any file or document; bytes that are not UTF-8 become `\\xe9`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

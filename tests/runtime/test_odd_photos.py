@@ -189,3 +189,17 @@ def test_bytes_behind_a_jpeg_and_in_its_metadata_are_no_scans() -> None:
     assert decode_photo(behind, "behind.jpg").shape == (30, 40, 3)
     inside = b"\xff\xe5" + (2 + 8 * MAX_SCANS).to_bytes(2, "big") + b"\xff\xda\0\2" * 2 * MAX_SCANS
     assert decode_photo(content[:2] + inside + content[2:], "inside.jpg").shape == (30, 40, 3)
+
+
+def test_a_webp_of_few_bytes_takes_no_gigabytes() -> None:
+    def webp(width: int, height: int) -> bytes:
+        """A sound one, whose header asks for more: the first bits of its lossless data are its size."""
+        content = encoded("WEBP", size=(64, 64), lossless=True)
+        flags = int.from_bytes(content[21:25], "little") >> 28
+        return content[:21] + (flags << 28 | height - 1 << 14 | width - 1).to_bytes(4, "little") + content[25:]
+
+    assert decode_photo(webp(64, 64), "small.webp").shape == (64, 64, 3)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PhotoError, match=r"too many pixels.*\n.*50 in a WebP"):
+        decode_photo(webp(9_999, 9_999), "large.webp")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10  # KiB

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.caption.confidence import confidence_of, mean_log_probability
 from capprune_runtime.caption.explain import explanation, explanation_places, write_explanation
 from capprune_runtime.caption.said import Said, as_cell, check_table, write_table
+from capprune_runtime.command import main
 from capprune_runtime.errors import BundleError, DataError, PhotoError, UsageError
 from capprune_runtime.photo_folder import find_photos
 
@@ -29,10 +32,28 @@ from capprune_runtime.photo_folder import find_photos
         ("a dog\r\n=1", "a dog\\r\\n=1"),
         ("a \x1b[31mred\x1b[0m \u202edog", "a \\x1b[31mred\\x1b[0m \\u202edog"),
         ("a dog, running", "a dog, running"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("a dog; =1+1", "a dog; '=1+1"),
+        ("a dog; running", "a dog; running"),
     ],
 )
 def test_cell_of_a_table_is_no_formula_and_one_line(text: str, cell: str) -> None:
     assert as_cell(text) == cell
+
+
+def test_the_name_of_a_photo_makes_no_lines_and_fields(
+    bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, forged = tmp_path / "plain.png", tmp_path / "a.png\ta fine caption\nb.png"
+    for path in (plain, forged):
+        Image.linear_gradient("L").save(path, "PNG")
+    assert main(["caption", str(bundle_folder), str(plain), str(forged)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    command = [sys.executable, "-m", "capprune", "caption", plain, forged, "--bundle", bundle_folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines() == lines
+    names = [line.split("\t")[0] for line in lines]
+    assert names == [str(plain), f"{tmp_path}/a.png\\ta fine caption\\nb.png"]
 
 
 def caption(log_probability: float = -3.0, **changed: Any) -> Caption:

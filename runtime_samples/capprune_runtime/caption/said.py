@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,12 @@ from capprune_runtime.atomic import check_file_place, write_text
 from capprune_runtime.caption.captioner import Caption
 from capprune_runtime.caption.confidence import NOT_SURE, is_unsure, mean_log_probability
 from capprune_runtime.errors import CapPruneError, UsageError
-from capprune_runtime.streams import printable, shown_name
+from capprune_runtime.streams import one_line, shown_name
 
-_FORMULA = ("=", "+", "-", "@")  # characters that start a formula in spreadsheets
+_FORMULA = tuple(
+    "=+-@\uff1d\uff0b\uff0d\uff20"
+)  # characters that start a formula in spreadsheets, and their wide forms
+_CELL_AFTER_SEMICOLON = re.compile(rf"(;\s*)(?=[{re.escape(''.join(_FORMULA))}])")
 COLUMNS = ("photo", "caption", "mean_log_probability", "low_confidence", "error")
 
 
@@ -83,10 +87,10 @@ class Said:
 def as_cell(text: str) -> str:
     """Return text for a cell of a CSV file, without line breaks, that a spreadsheet does not take for a formula.
 
-    Text that starts with one of `= + - @`, even after white space, gets a leading apostrophe. Control characters are
-    escaped.
+    Text that starts with one of `= + - @` or their wide forms, even after white space, gets a leading apostrophe, and so does
+    text behind a semicolon, which separates cells where a comma is the decimal point. Control characters are escaped.
     """
-    shown = printable(text).replace("\n", "\\n").replace("\t", "\\t")
+    shown = _CELL_AFTER_SEMICOLON.sub(r"\1'", one_line(text))
     return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 

@@ -26,7 +26,7 @@ from capprune.cli.console import (
 from capprune.cli.progress import TerminalProgress
 from capprune.ready import ready_bundle
 from capprune_runtime.formats import RUNTIMES
-from capprune_runtime.streams import nothing_to_clean_up, output_may_end
+from capprune_runtime.streams import nothing_to_clean_up, one_line, output_may_end
 
 if TYPE_CHECKING:
     from capprune_runtime.caption.said import Said
@@ -125,4 +125,4 @@ def _print(said: Said, alone: bool, as_json: bool) -> None:
     if said.error is not None:
         say(f"error: {said.error}")
     elif not as_json and said.marked is not None:
-        echo(said.marked if alone else f"{said.name}\t{said.marked}")
+        echo(said.marked if alone else f"{one_line(said.name)}\t{said.marked}")
