@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_training as tiny
 import torch
+from rank_processes import TOLERANCE, losses
 
 from capprune.training.hardware import chosen_device
 from capprune.training.launch import Place, check_counts, place_of
@@ -70,3 +76,26 @@ def test_counts_are_compared_with_the_processes_that_there_are() -> None:
         check_counts(place, 2, None)
     with pytest.raises(UsageError, match=r"(?s)--nodes.*torchrun --nnodes 3 .*--nproc-per-node 2"):
         check_counts(Place(), 2, 3)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    chosen_device(tiny.config("training.device=cpu").training, Place())
+    with pytest.raises(UsageError, match=r"(?s)a C\+\+ compiler.*training\.compile=false") as raised:
+        chosen_device(tiny.config("training.device=cpu", "training.compile=true").training, Place())
+    assert raised.value.exit_code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler here")
+def test_compiled_training_has_the_losses_of_a_plain_one(tmp_path: Path) -> None:
+    """With dropout and drawn masks; in a process of its own, because compiling changes how modules call their kernels."""
+    run = (*tiny.SPARSE, "training.epochs=5", "training.photos_per_batch=1", "training.device=cpu")
+    tiny.trainer(tmp_path / "plain", *run).run()
+    command = [sys.executable, tiny.__file__, str(tmp_path / "compiled"), ",".join((*run, "training.compile=true"))]
+    own = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([*command, "SIGTERM", "-1"], capture_output=True, text=True, env=own, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "cache").rglob("*.so"))  # something was compiled
+    np.testing.assert_allclose(losses(tmp_path / "compiled"), losses(tmp_path / "plain"), rtol=TOLERANCE)

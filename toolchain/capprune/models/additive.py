@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from capprune.models.devices import no_autocast, on_cpu
+from capprune.models.devices import cpu_kernel, no_autocast, on_cpu
 
 PIECE = 1 << 17  # elements per piece
 
@@ -33,6 +33,11 @@ def additive_scores(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
     """
     if not on_cpu(keys):
         return plain_scores(keys, query, weight)
+    return _in_pieces(keys, query, weight)
+
+
+@cpu_kernel
+def _in_pieces(keys: Tensor, query: Tensor, weight: Tensor) -> Tensor:
     scores: Tensor = _Scores.apply(keys, query, weight)  # type: ignore[no-untyped-call]
     return scores
 

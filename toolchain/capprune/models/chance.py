@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from capprune.models.devices import on_cpu
+from capprune.models.devices import cpu_kernel, on_cpu
 
 BITS = 16
 
@@ -42,6 +42,11 @@ class Dropout(nn.Dropout):
             return x
         if not on_cpu(x):
             return super().forward(x)
-        kept = Draws().uniform(x.shape) >= round(self.p * 2**BITS) - 2 ** (BITS - 1)
-        dropped: Tensor = x * kept.to(x.dtype).mul_(1 / (1 - self.p))
-        return dropped
+        return _dropped(x, self.p)
+
+
+@cpu_kernel
+def _dropped(x: Tensor, p: float) -> Tensor:
+    kept = Draws().uniform(x.shape) >= round(p * 2**BITS) - 2 ** (BITS - 1)
+    dropped: Tensor = x * kept.to(x.dtype).mul_(1 / (1 - p))
+    return dropped

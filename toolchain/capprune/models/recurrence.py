@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from capprune.models.additive import bend, plain_scores, unbend, wide
 from capprune.models.cells import lstm
-from capprune.models.devices import no_autocast, on_cpu
+from capprune.models.devices import cpu_kernel, no_autocast, on_cpu
 from capprune.models.unrolled import Unrolled, product
 
 
@@ -51,6 +51,13 @@ def recur(words: Tensor, keys: Tensor, values: Tensor, h: Tensor, dropped: Tenso
     """
     if not on_cpu(words):
         return plain_recur(words, keys, values, h, dropped, weights)
+    return _one_node(words, keys, values, h, dropped, weights)
+
+
+@cpu_kernel
+def _one_node(
+    words: Tensor, keys: Tensor, values: Tensor, h: Tensor, dropped: Tensor | None, weights: Weights
+) -> Tensor:
     hidden: Tensor = _Recurrence.apply(words, keys, values, h, dropped, *weights)  # type: ignore[no-untyped-call]
     return hidden
 

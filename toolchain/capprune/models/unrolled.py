@@ -31,11 +31,18 @@ def product(weight: Tensor, rows: int) -> Product:
     # used by torch's own compiler, but not a public API: hence the fallback
     laid_out = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
     fused = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    fits = on_cpu(weight) and weight.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if fits and laid_out is not None and fused is not None:
+    if on_cpu(weight) and _packs(weight.dtype) and laid_out is not None and fused is not None:
         packed = laid_out(weight, rows)
         return lambda x: fused(x.contiguous(), packed, None, "none", [], "")
     return lambda x: F.linear(x, weight)
+
+
+def _packs(kind: torch.dtype) -> bool:
+    """Return whether the CPU's library packs weights of a type; bfloat16 needs AVX-512 or newer instructions."""
+    if kind is torch.bfloat16:
+        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+        return supported is not None and bool(supported())
+    return kind is torch.float32 and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 class Unrolled:

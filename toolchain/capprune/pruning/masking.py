@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from capprune.models.chance import Draws
-from capprune.models.devices import on_cpu, precise
+from capprune.models.devices import cpu_kernel, on_cpu, precise
 
 PIECE = 1 << 16  # entries per piece; small enough for the intermediate results to fit into the cache
 
@@ -29,8 +29,13 @@ def masked_weight(weight: Tensor, gate: Tensor, kind: torch.dtype | None = None)
     """
     if not on_cpu(weight):
         return plain_masked_weight(weight, gate, torch.bernoulli(torch.sigmoid(gate.detach())), kind)
+    return _drawn(weight, gate, kind or weight.dtype)
+
+
+@cpu_kernel
+def _drawn(weight: Tensor, gate: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     function = _MaskedWeight if gate.shape == weight.shape else _MaskedBlocks
-    masked, kept = function.apply(weight, gate, kind or weight.dtype)  # type: ignore[no-untyped-call]
+    masked, kept = function.apply(weight, gate, kind)  # type: ignore[no-untyped-call]
     return masked, kept
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 
 import torch
 
@@ -51,6 +53,8 @@ def chosen_device(config: TrainingConfig, place: Place) -> torch.device:
             found=place.local_world,
         )
     _check_precision(config.precision, kind)
+    if config.compile:
+        _check_compiler()
     return torch.device(kind, place.local) if kind == "cuda" else torch.device(kind)
 
 
@@ -66,6 +70,19 @@ def _check_precision(precision: str, kind: str) -> None:
             expected=f"{instead} on {kind}",
             found=precision,
             hint=f"training.precision={instead}",
+        )
+
+
+def _check_compiler() -> None:
+    """Check that the C++ compiler exists that `torch.compile` calls."""
+    name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(name) is None:
+        raise UsageError(
+            "torch.compile needs a C++ compiler",
+            where="training.compile",
+            expected=f"{name} on PATH, or the variable CXX",
+            found="none",
+            hint="install one (Debian: apt install g++), or training.compile=false",
         )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from capprune.config.run import RunConfig
+from capprune.models.devices import compiled
 from capprune.models.family import Decoder
 from capprune.pruning.pruner import Pruner
 from capprune.pruning.supermask import Gate, Supermask
@@ -68,7 +69,7 @@ class Stepper:
         self._module.mark_forward_method("scores")
         self._scores: Any = self._module.scores
         if config.training.compile:
-            self._scores = torch.compile(self._module.scores, dynamic=True)
+            self._scores = compiled(self._module.scores)
         self._gated = _gated(decoder)
         self._gated_encoder = [] if sight.encoder is None else _gated(sight.encoder)
         self._learning = [one for group in optimiser.param_groups for one in group["params"]]
