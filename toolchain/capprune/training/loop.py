@@ -202,12 +202,8 @@ class Trainer:
                 some = np.arange(start, min(start + CAPTION_BATCH, len(names)))
                 with Supermask.one_sample():
                     encoded = self.decoder.encode(self.sight(split.features, some))
-                    tokens = greedy(
-                        self.decoder,
-                        encoded,
-                        self.config.data.steps,
-                        no_repeat_ngram=self.config.search.no_repeat_ngram,
-                    ).tokens
+                    limit, no_repeat = self.config.data.steps, self.config.search.no_repeat_ngram
+                    tokens = greedy(self.decoder, encoded, limit, no_repeat_ngram=no_repeat).tokens
                 found.update({names[i]: self.vocabulary.caption(ids) for i, ids in zip(some, tokens, strict=True)})
         self._set_training(True)
         parts = self.ranks.gather(found)
