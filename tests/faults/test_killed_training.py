@@ -28,8 +28,8 @@ def weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def train(folder: Path, moment: str) -> int:
-    command = [sys.executable, tiny.__file__, str(folder), ",".join(RUN), "SIGKILL", moment]
+def train(folder: Path, moment: str, *more: str) -> int:
+    command = [sys.executable, tiny.__file__, str(folder), ",".join((*RUN, *more)), "SIGKILL", moment]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
@@ -61,3 +61,19 @@ def test_training_killed_at_random_moments_ends_with_the_same_weights(
         assert weights_hash(folder) == undisturbed
         assert not list(folder.rglob("*.partial"))
         assert runs < 3 * kills, "the moments come after the end of the runs"
+
+
+@pytest.mark.slow
+def test_training_from_shards_killed_at_random_moments_ends_with_the_same_weights(tmp_path: Path) -> None:
+    streamed = f"data.shards={tiny.shards_of_the_world(tmp_path / 'shards')}", "data.shuffle_photos=8"
+    assert train(tmp_path / "whole", "-1", *streamed) == 0
+    moments, kills = random.Random(7), 0
+    for attempt in range(9):
+        kills += train(tmp_path / "cut", f"{moments.uniform(0, LONGEST / 4):.3f}s", *streamed) != 0
+        if kills == 3:
+            break
+        if (tmp_path / "cut" / LAST).exists():
+            (tmp_path / "cut").rename(tmp_path / f"ended-{attempt}")
+    assert kills == 3, "the moments come after the end of the runs"
+    assert train(tmp_path / "cut", "-1", *streamed) == 0
+    assert weights_hash(tmp_path / "cut") == weights_hash(tmp_path / "whole")
