@@ -98,15 +98,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
-def check_file_place(path: Path, *, needed_bytes: int = _LEAST_FREE_BYTES) -> None:
+def check_file_place(path: Path, *, needed_bytes: int = _LEAST_FREE_BYTES, ours: tuple[bytes, ...] = ()) -> None:
     """Check that a file can be written, before the work for it is done; nothing is left on the disk.
 
     Args:
         path: The file to create or replace.
         needed_bytes: Minimum size of the file.
+        ours: How files of this kind start that capprune wrote. A file that is there already and does not start with one of
+            them, nor is empty, is not replaced.
 
     Raises:
-        UsageError: It is a folder, or cannot be written.
+        UsageError: It is a folder or another program's file, or cannot be written.
         CapPruneError: The disk is full.
     """
     try:
@@ -115,6 +117,8 @@ def check_file_place(path: Path, *, needed_bytes: int = _LEAST_FREE_BYTES) -> No
             raise UsageError("a file cannot be written over a folder", where=path, expected="the name of a file")
         if place.exists() and not place.is_file():
             raise UsageError("this is not a plain file", where=path, expected="the name of a file")
+        if ours and place.exists():
+            _require_ours(place, path, ours)
         _check_place(place.parent / place.name, place.parent, needed_bytes)
     except OSError as error:
         raise_if_unwritable(error, path, needed_bytes=needed_bytes)
@@ -143,6 +147,17 @@ def check_folder_place(path: Path, *, new: bool = True, needed_bytes: int = _LEA
     except OSError as error:
         raise_if_unwritable(error, path, needed_bytes=needed_bytes)
         raise
+
+
+def _require_ours(place: Path, path: Path, ours: tuple[bytes, ...]) -> None:
+    with place.open("rb") as file:
+        start = file.read(max(map(len, ours)))
+    if start and not start.startswith(ours):
+        raise UsageError(
+            "there is another file here already, which capprune did not write",
+            where=path,
+            hint="choose another name, or remove this file first",
+        )
 
 
 @contextmanager

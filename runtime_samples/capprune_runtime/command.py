@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from capprune_runtime.measure.session import Session
 
 SCHEMA_VERSION = 1  # of all JSON documents except results, which have their own version
+_RESULTS = (b'{\n "schema_version": ',)  # how a results document starts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +131,7 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Caption a folder; print captions as they are generated."""
     check_address_space()
     if options.out is not None:
-        check_file_place(options.out)
+        check_file_place(options.out, ours=_RESULTS)
     from capprune_runtime.measure.run import run_photos
 
     shown = _Shown(options)
@@ -200,7 +201,7 @@ def _bench(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Benchmark bundles."""
     check_address_space()
     if options.out is not None:
-        check_file_place(options.out)
+        check_file_place(options.out, ours=_RESULTS)
     from capprune_runtime.measure.bench import bench_bundles, bench_document
     from capprune_runtime.measure.cooldown import Gate
     from capprune_runtime.measure.results import write_document

@@ -139,13 +139,55 @@ def test_a_file_over_the_limit_is_named(photo: Path, ready: Path, tmp_path: Path
 
 def test_a_link_is_followed_and_stays(photo: Path, ready: Path, tmp_path: Path) -> None:
     real, link = tmp_path / "real.csv", tmp_path / "l.csv"
-    real.write_text("old")
+    real.write_text("photo,caption,low_confidence,error\n")  # a table of an earlier run
     link.symlink_to(real)
     assert run("caption", photo, "--out", link).code == 0
     assert link.is_symlink() and real.read_text().startswith("photo,caption")
     loop = tmp_path / "loop.csv"
     loop.symlink_to(loop)
     assert run("caption", photo, "--out", loop).code == 2
+
+
+OUTPUTS: dict[str, Callable[[Path, Path, Path], list[object]]] = {
+    "captions.csv": lambda photo, bundle, out: ["caption", photo, "--out", out],
+    "captions.json": lambda photo, bundle, out: ["caption", photo, "--out", out],
+    "photo.capz": lambda photo, bundle, out: ["pack", bundle, "--out", out],
+    "page.html": lambda photo, bundle, out: ["report", bundle, "--out", out],
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_file_that_capprune_did_not_write_is_not_replaced(
+    name: str, linked: bool, photo: Path, ready: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / ("mine" if linked else name)
+    mine.write_text('<!doctype html>\n{"photo": "caption"}\n')
+    out = tmp_path / name
+    if linked:
+        out.symlink_to(mine)
+    done = run(*OUTPUTS[name](photo, ready, out))
+    assert done.code == 2 and "another file here already" in done.err
+    assert mine.read_text() == '<!doctype html>\n{"photo": "caption"}\n'
+    mine.write_bytes(b"")  # what mktemp makes
+    if name != "page.html":
+        assert run(*OUTPUTS[name](photo, ready, out)).code == 0
+        assert run(*OUTPUTS[name](photo, ready, out)).code == 0  # its own file is replaced
+        assert out.is_symlink() is linked
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_results_replace_only_results(command: str, photo: Path, ready: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data.json"
+    out.write_text('{"mine": 1}')
+    given = [ready, photo.parent] if command == "run" else [ready]
+    words = [sys.executable, "-m", "capprune_runtime", command, *map(str, given), "--out", str(out)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2 and "another file here already" in done.stderr
+    assert out.read_text() == '{"mine": 1}'
+    out.unlink()
+    if command == "run":
+        assert [subprocess.run(words, capture_output=True, check=False).returncode for _ in range(2)] == [0, 0]
 
 
 def rows(table: Path) -> list[dict[str, str]]:

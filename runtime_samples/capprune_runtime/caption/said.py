@@ -20,6 +20,7 @@ from capprune_runtime.streams import one_line, shown_name
 _FORMULA = tuple(
     "=+-@\uff1d\uff0b\uff0d\uff20"
 )  # characters that start a formula in spreadsheets, and their wide forms
+_OURS = {".csv": (b"photo,caption,",), ".json": (b'{\n  "schema_version": 1,\n  "captions": [',)}  # how tables start
 _CELL_AFTER_SEMICOLON = re.compile(rf"(;\s*)(?=[{re.escape(''.join(_FORMULA))}])")
 COLUMNS = ("photo", "caption", "mean_log_probability", "low_confidence", "error")
 
@@ -98,12 +99,13 @@ def check_table(path: Path) -> None:
     """Check a table's kind, and that it can be written, before the work is done.
 
     Raises:
-        UsageError: The file's extension is neither .csv nor .json, or the file cannot be written.
+        UsageError: The file's extension is neither .csv nor .json, it is there already and no such table, or cannot be
+            written.
         CapPruneError: The disk is full.
     """
     if path.suffix.lower() not in (".csv", ".json"):
         raise UsageError("a table of captions is a .csv or a .json file", where=path, found=path.suffix or "no ending")
-    check_file_place(path)
+    check_file_place(path, ours=_OURS[path.suffix.lower()])
 
 
 def write_table(path: Path, said: Sequence[Said]) -> None:

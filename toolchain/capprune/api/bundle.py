@@ -226,12 +226,12 @@ def pack(bundle: Place, *, out: Place | None = None, progress: Progress = SILENT
     """
     from capprune_exporters.pack import capz
     from capprune_runtime.atomic import check_file_place
-    from capprune_runtime.bundle.capz import CAPZ_SUFFIX
+    from capprune_runtime.bundle.capz import CAPZ_SUFFIX, MAGIC
 
     source = given_path(bundle)
     place = source.resolve()  # "." has no name to append a suffix to
     packed = optional_path(out) or place.with_name(place.name + CAPZ_SUFFIX)
-    check_file_place(packed)
+    check_file_place(packed, ours=(MAGIC,))
     progress.say("packing")
     report = capz.pack(source, packed)
     return PackedBundle(report.place, source, report)

@@ -129,11 +129,12 @@ def export(
     from capprune.training.run import load_run
     from capprune_exporters.targets.target import find_target
     from capprune_runtime.atomic import check_file_place, check_folder_place
+    from capprune_runtime.bundle.capz import MAGIC
 
     folder = given_path(out)
     check_folder_place(folder, new=True)
     if pack:
-        check_file_place(packed_place(folder))
+        check_file_place(packed_place(folder), ours=(MAGIC,))
     began = time.monotonic()
     loaded = load_run(given_path(run))
     weights = weights or find_target(target).default_weights()

@@ -63,10 +63,11 @@ def report(
 
     require_extra()
     from capprune.reporting.build import build_report
+    from capprune.reporting.page import page_start
     from capprune.reporting.sources import read_sources
 
     page = given_path(out)
-    check_file_place(page)
+    check_file_place(page, ours=(page_start(),))
     progress.say("reading")
     read = read_sources(tuple(map(given_path, sources)))
     progress.say("writing the page")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from capprune.reporting.contents import Page
 
 TEMPLATE = "page.html.j2"
+
+
+def page_start() -> bytes:
+    """Return the bytes that every page starts with, its generator's name excluded."""
+    return Path(__file__).with_name(TEMPLATE).read_bytes().partition(b"{{")[0]
 
 
 def render(page: Page) -> str:
