@@ -101,7 +101,7 @@ class TrainingConfig(Tree):
     )
     compile: bool = Field(
         default=False,
-        description="compile the decoder with torch.compile; for GPUs and families without fast CPU kernels",
+        description="compile the decoder with torch.compile; does not pay on CPUs where it was measured",
     )
     validation_photos: int = Field(
         default=500, ge=1, description="number of validation photos; their greedy CIDEr-D chooses the best epoch"
