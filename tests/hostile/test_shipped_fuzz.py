@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shipped_fuzz
+from operator_graphs import Graph, Operand, graph_file
 from shipped_fuzz import RUNTIMES, Worker, compared, run_cases
 
 import capprune
@@ -25,6 +27,26 @@ def test_mutations_of_the_packaged_model_crash_nothing_and_mean_the_same_everywh
     assert sum(report.counts.values()) == 150
     assert not report.failures, report.failures
     assert report.counts["accepted"] >= 20  # a fuzz of refused files alone would find nothing
+
+
+@pytest.mark.slow
+def test_a_file_that_ends_a_real_runtime_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "file.tflite"
+    options = {
+        "padding": 0,
+        "strideH": 1,
+        "strideW": 1,
+        "dilationHFactor": 1,
+        "dilationWFactor": 1,
+        "depthMultiplier": 1,
+    }
+    weight = Operand((1, 3, 3, 4), "float32", np.ones((1, 3, 3, 4), np.float32))
+    path.write_bytes(graph_file(Graph("DEPTHWISE_CONV_2D", (Operand((1, 8, 8, 4)), weight), options)))
+    worker = Worker("ai-edge-litert")
+    worker.ask([str(path), "run", 1])
+    answer = worker.answer()
+    worker.close()
+    assert compared({"ai-edge-litert": answer, "another": answer}) == "crashed", answer
 
 
 def test_outcomes_are_compared() -> None:
