@@ -17,6 +17,7 @@ from world import World
 from capprune_exporters.pack.capz import pack
 from capprune_runtime.bundle.manifest import MAX_BEAM
 from capprune_runtime.bundle.verify import verify_bundle, verify_members
+from capprune_runtime.bundle.vocabulary import MAX_LINES, MAX_VOCABULARY_BYTES, SPECIAL_TOKENS
 from capprune_runtime.errors import CapPruneError
 
 # A small process in between, because a new process begins with the memory of the one that it is forked from.
@@ -127,3 +128,31 @@ def test_packed_bundle_that_expands_most_is_bounded(world: World, tmp_path: Path
         (place / member).write_bytes(content)
     pack(place, packed)
     assert_bounded(packed, packed.stat().st_size)
+
+
+VOCABULARY_CODE = """
+import json, re, sys, time
+from pathlib import Path
+from capprune_runtime.bundle.tokens import TokensSection
+from capprune_runtime.bundle.vocabulary import read_vocabulary
+start = time.process_time()
+read_vocabulary(Path(sys.argv[1]), TokensSection("radix", 1000, 2))
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(json.dumps([time.process_time() - start, int(peak[1]) * 1024]))
+"""
+WORDS = {
+    "as many lines as are allowed": [f"{number:x}" for number in range(MAX_LINES - 4)],
+    "as many characters as are allowed": [
+        f"{'a' * 93}{number:06d}" for number in range(MAX_VOCABULARY_BYTES // 100 - 1)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_costliest_vocabulary_is_bounded(name: str, tmp_path: Path) -> None:
+    (tmp_path / "vocabulary.txt").write_text("\n".join((*SPECIAL_TOKENS, *WORDS[name])) + "\n")
+    command = [sys.executable, "-c", VOCABULARY_CODE, str(tmp_path / "vocabulary.txt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    seconds, most_bytes = json.loads(done.stdout)
+    print(f"{name}: {seconds:.1f} s, {most_bytes / 1e6:.0f} MB")
+    assert 2 * seconds < BASE_SECONDS and most_bytes < BASE_BYTES  # `verify` and its child read it
