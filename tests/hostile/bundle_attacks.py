@@ -166,6 +166,9 @@ DOCUMENTS: list[Entry] = [
     ("manifest cut off", with_manifest_text(lambda text: text[:-2]), BundleError, "not JSON"),
     ("manifest with more behind it", with_manifest_text(lambda text: text + b"{}"), BundleError, "not JSON"),
     ("manifest nested deeply", with_manifest_text(lambda text: b"[" * 100_000), BundleError, "nested too deeply"),
+    ("config nested deeply", with_manifest_text(
+        lambda text: text.replace(b'"config": {', b'"config": {"x": ' + b"[" * 300 + b"]" * 300 + b", ", 1)), BundleError,
+     "nested too deeply"),
     ("key twice", with_manifest_text(lambda text: text.replace(b"{", b'{"format": "x", ', 1)), BundleError, "stands twice"),
     ("key twice far inside", with_manifest_text(
         lambda text: text.replace(b'"config": {', b'"config": {"x": {"a": 1, "a": 2}, ', 1)), BundleError, "stands twice"),

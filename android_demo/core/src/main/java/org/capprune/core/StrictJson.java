@@ -14,7 +14,7 @@ import java.util.Map;
  * {@code Long} (whole numbers that do not fit become the nearest that does), {@code Double}, {@code Boolean}, null.
  */
 public final class StrictJson {
-    private static final int MOST_DEPTH = 900;
+    private static final int MOST_DEPTH = 200;
     private static final int MOST_DIGITS = 4300;
     private static final BigInteger LARGEST = BigInteger.valueOf(Long.MAX_VALUE);
     private static final BigInteger SMALLEST = BigInteger.valueOf(Long.MIN_VALUE);
