@@ -24,7 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        quick = item.get_closest_marker("slow_but_for")
+        if quick is not None and not any(case in item.name.partition("[")[2] for case in quick.args):
+            item.add_marker("slow")
     if config.getoption("--slow"):
         return
     for item in items:

@@ -16,6 +16,8 @@ import stubs
 from compile_native import SHIM
 from desktop_jvm import DesktopJvm
 
+pytestmark = pytest.mark.slow
+
 ABIS = machine.ABIS
 GRADLE = machine.ANDROID_DEMO / "app" / "build.gradle.kts"
 

@@ -16,6 +16,8 @@ from capprune_runtime.measure.results import Measurement, parse_measurements
 from capprune_runtime.measure.session import judged
 from capprune_runtime.photo import ENDINGS
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = 24
 
 

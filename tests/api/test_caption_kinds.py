@@ -67,7 +67,7 @@ def test_a_grey_array_and_an_image_of_another_mode_are_photos(model: capprune.Ph
     "photo", [np.zeros((4, 4), np.float32), np.zeros((0, 3, 3), np.uint8), np.zeros((2, 2, 4), np.uint8), 3]
 )
 def test_other_values_are_refused_by_their_shape_or_type(model: capprune.PhotoCaptioner, photo: object) -> None:
-    with pytest.raises(UsageError, match="no photo"):
+    with pytest.raises(UsageError, match="not a photo"):
         model.caption(photo)  # type: ignore[arg-type]
 
 

@@ -15,6 +15,8 @@ import make_results
 from decoder_step import Settings, make_step
 from entropy import SYNTHETIC, WEIGHTS, matrices_of, measure
 
+pytestmark = pytest.mark.slow
+
 SMALL = Settings(width=64, vocabulary=300, regions=4)
 
 # What the coder is for. The speed is for a bundle as it is, encoder included, in Python.

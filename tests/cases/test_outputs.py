@@ -196,6 +196,7 @@ def rows(table: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.slow_but_for("9--9")
 def test_what_was_captioned_is_kept_and_the_same_command_goes_on(
     photo: Path, ready: Path, tmp_path: Path, number: int, code: int
 ) -> None:

@@ -162,6 +162,7 @@ def test_pictures_of_explanations_are_not_captioned_as_photos(tmp_path: Path, re
     assert code == 0 and out.count("\n") == 1 and "left out: 1 drawn by --explain" in err
 
 
+@pytest.mark.slow
 def test_true_is_no_number(drawn: Drawn, tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     for line in (

@@ -72,6 +72,7 @@ def test_the_table_of_extras_covers_every_command_and_agrees_with_the_project() 
 
 
 @pytest.mark.parametrize("name", ["run[int8]", "[b]x[/b]", "my[/b]set", "a[/x]", "[red]x"])
+@pytest.mark.slow_but_for("[b]x[/b]")
 def test_names_with_brackets_are_printed_as_they_are(name: str, ready: Path, tmp_path: Path) -> None:
     place = tmp_path / name.replace("/", "∕") / name.rpartition("/")[2]
     place.parent.mkdir()

@@ -43,6 +43,7 @@ def test_baselines_are_made_from_the_bundle_alone_and_timed_in_the_same_rounds(w
     assert len({tuple(said.tokens for said in one.captions) for one in float32}) == 1  # the same model
 
 
+@pytest.mark.slow
 def test_the_run_brings_its_onnx_forms(walk: Walk) -> None:
     done = capprune("bench", walk.bundle, "--baselines", "--run", walk.run, "--rounds", 2, "--cold-loads", 0, "--json")
     assert done.code == 0, done.err

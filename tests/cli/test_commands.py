@@ -198,6 +198,7 @@ def test_export_offers_the_beam_that_it_uses() -> None:
     assert export.DEFAULT_BEAM == exporting.DEFAULT_BEAM
 
 
+@pytest.mark.slow
 def test_export_stores_the_encoder_in_int8_and_the_bundle_still_speaks(walk: Walk, tmp_path: Path) -> None:
     weights = ("--weights", "float32", "--encoder-weights", "weight_only_int8")
     done = capprune("export", walk.run, *weights, "--out", tmp_path / "bundle", "--json")

@@ -77,6 +77,7 @@ def test_inspect_accounts_for_every_byte_of_both_models(small: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", ["float32", "codebook4"])
+@pytest.mark.slow
 def test_onnx_bundle_says_what_the_tflite_bundle_says(walk: Walk, tmp_path: Path, weights: str) -> None:
     arguments = ("--target", "onnx", "--weights", weights, "--photos", 20, "--out", tmp_path / "onnx", "--json")
     done = capprune("export", walk.run, *arguments)
@@ -89,6 +90,7 @@ def test_onnx_bundle_says_what_the_tflite_bundle_says(walk: Walk, tmp_path: Path
     assert all(sum(line["file_bytes"] for line in file["lines"]) == file["bytes"] for file in ledger)
 
 
+@pytest.mark.slow
 def test_a_plan_of_another_bundle_can_be_given_and_a_wrong_one_is_refused(
     walk: Walk, small: Path, tmp_path: Path
 ) -> None:

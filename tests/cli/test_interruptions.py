@@ -39,6 +39,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143)], ids=["ctrl-c", "preempted"])
+@pytest.mark.slow_but_for("ctrl-c")
 def test_a_stopped_training_goes_on_when_typed_again(walk: Walk, tmp_path: Path, number: int, code: int) -> None:
     arguments = ("train", walk.config, "--out", tmp_path / "run", "--cache", walk.cache)
     process = start(*arguments)
@@ -108,6 +109,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_nothing_is_left(walk: Walk, small_disk: Path) -> None:
     commands = {
         "drawing": ("data", "scenes", "--out", small_disk / "scenes", "--train", 2000),

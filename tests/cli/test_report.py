@@ -16,6 +16,8 @@ from capprune_exporters.bundle import record_quality
 from capprune_runtime.bundle.verify import verify_bundle
 from cli.conftest import Walk, capprune
 
+pytestmark = pytest.mark.slow
+
 SECTIONS = ["photos", "speed", "quality", "layers", "training", "ledger", "environment", "repeat"]
 FACTS = """({
     sections: [...document.querySelectorAll('section')].map(one => one.id),

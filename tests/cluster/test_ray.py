@@ -76,6 +76,7 @@ def test_error_of_a_task_is_the_users_error(ray: Any) -> None:
     assert (caught.value.where, caught.value.expected, caught.value.hint) == ("photo 7", "red", "paint it")
 
 
+@pytest.mark.slow
 def test_captions_are_those_of_one_process(ray: Any, photos: Path, tmp_path: Path) -> None:
     run("caption", photos, "--out", tmp_path / "one.csv", code=4)
     run("caption", photos, "--out", tmp_path / "ray.csv", "--on", "ray", "--workers", 2, code=4)

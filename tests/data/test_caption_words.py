@@ -121,7 +121,7 @@ def test_subwords_need_a_piece_for_each_character() -> None:
 def test_other_bytes_are_no_sentencepiece_model() -> None:
     from capprune.data.subwords import Subwords
 
-    with pytest.raises(BundleError, match="no sentencepiece model"):
+    with pytest.raises(BundleError, match="not a sentencepiece model"):
         Subwords(b"\x00\x01 no model")
 
 

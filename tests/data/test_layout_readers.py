@@ -482,7 +482,7 @@ def test_text_that_two_photos_share_is_counted(tmp_path: Path) -> None:
         (["photos.zip"], "1 .zip file and no photos", "unzip"),
         (["photos.tar.gz", "notes.md"], "1 .md file, 1 .gz file and no photos", "tar -xzf"),
         (["cats/1.jpg", "dogs/2.jpg", "labels.xml"], "1 .xml file and 2 photos", "1.jpg with 1.txt"),
-        ([], "no photos", "name the folder"),
+        ([], "no photos", "give the folder"),
     ],
 )
 def test_unknown_layout_is_described_with_the_command_that_helps(

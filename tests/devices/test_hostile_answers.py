@@ -235,6 +235,7 @@ def test_a_document_of_absurd_values_is_refused(
     assert len(journal.finish(document).captions) == 7
 
 
+@pytest.mark.slow
 def test_a_device_that_sends_one_photo_again_and_again_is_left(
     tiny: Tiny, host: Path, measured: Measurement, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def encoded_as_by_torch(bundle: Bundle, run: Path, photo: Path, tolerance: float
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kind", ["resnet", "mobilenet_v2", "vit"])
+@pytest.mark.slow_but_for("resnet-tflite")
 def test_trained_run_exports_with_the_numbers_of_its_source(
     world: World, kind: str, target: str, tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_trained_run_exports_with_the_numbers_of_its_source(
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("family", ["soft_attention", "show_tell"])
+@pytest.mark.slow_but_for("soft_attention-tflite")
 def test_capsules_learn_beside_a_frozen_encoder_and_are_exported_in_encode(
     world: World, target: str, family: str, tmp_path: Path
 ) -> None:
@@ -105,6 +107,7 @@ def test_capsules_learn_beside_a_frozen_encoder_and_are_exported_in_encode(
     encoded_as_by_torch(made, run, world.photo)
 
 
+@pytest.mark.slow
 def test_capsules_can_be_pruned_with_the_decoder(world: World, tmp_path: Path) -> None:
     run = load_run(world.run("resnet", *CAPSULES, "pruning.method=gradual", "pruning.sparsity=0.8"))
     mask = run.masks["pooling.project.weight"]
@@ -122,6 +125,7 @@ def test_run_that_pools_otherwise_is_no_start(world: World, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("form", ["weight_only_int8", "static_int8"])
+@pytest.mark.slow_but_for("static_int8-tflite")
 def test_residual_network_exports_in_int8(world: World, target: str, form: str, tmp_path: Path) -> None:
     wanted = Wanted(target=target, encoder_weights=form, data=world.folder / "scenes")
     made = export(load_run(world.run("resnet")), tmp_path / "bundle", wanted).bundle

@@ -117,6 +117,7 @@ def test_files_that_the_verifier_refuses_never_become_a_bundle(
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.usefixtures("installed")
+@pytest.mark.slow
 def test_a_default_encoder_that_the_verifier_refuses_is_replaced_and_a_chosen_one_is_not(tmp_path: Path) -> None:
     draw_scenes(tmp_path / "scenes", count={"train": 2, "val": 100}, seed=1, size=64)
     said: list[str] = []

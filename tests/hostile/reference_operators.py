@@ -27,7 +27,7 @@ LOGISTIC_LIMIT = (
 )
 
 ROOT_LIMIT = (
-    2.0**126
+    2.0**125
 )  # kernels of XNNPACK give another root, and no logarithm, beyond; and no reciprocal root below SMALLEST
 APPROXIMATION = 4 * ROUNDING  # of kernels that begin with an estimate and refine it
 GELU_SLOPE = 1.13  # its largest

@@ -60,6 +60,7 @@ def test_torch_generates_the_published_captions(run: LoadedRun, tiny3: Path) -> 
 
 @pytest.mark.parametrize("target", ["tflite", "onnx"])
 @pytest.mark.parametrize("weights", ["float32", "int8"])
+@pytest.mark.slow_but_for("int8-tflite")
 def test_exports_generate_the_published_captions_in_a_quarter_of_the_bytes(
     run: LoadedRun, tiny3: Path, target: str, weights: str, tmp_path: Path
 ) -> None:

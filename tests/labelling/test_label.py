@@ -40,6 +40,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_photos_without_captions_become_a_model(blip: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "labelled"
     done = capprune("label", photos, "--teacher", f"hf:{blip}", "--shares", "60,20,20", "--out", out, "--json")
@@ -64,6 +65,7 @@ def test_photos_without_captions_become_a_model(blip: Path, photos: Path, tmp_pa
     assert manifest["data"]["licence"] == "my own photos; captions by small-blip (bsd-3-clause)"
 
 
+@pytest.mark.slow
 def test_interrupted_labelling_goes_on_and_ends_with_the_same_data_set(
     blip: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -138,6 +140,7 @@ def test_only_the_most_confident_share_is_kept(blip: Path, photos: Path, tmp_pat
     assert min(confidences["half"]) >= sorted(confidences["all"])[len(confidences["all"]) // 2]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said_before_any_work(blip: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
@@ -172,6 +175,7 @@ def test_weights_that_are_pickled_are_refused(tmp_path: Path) -> None:
         open_teacher(f"hf:{folder}", Generation())
 
 
+@pytest.mark.slow
 def test_photos_can_be_linked_and_large_ones_are_made_smaller(blip: Path, tmp_path: Path) -> None:
     folder = tmp_path / "large"
     folder.mkdir()

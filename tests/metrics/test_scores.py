@@ -57,6 +57,7 @@ def by_metric(scores: Scores) -> dict[str, float | None]:
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow_but_for("updown_tiny3_sps0.975")
 def test_published_scores_of_coco_captions_are_reproduced(
     name: str, data_folder: Path, coco_references: dict[str, list[str]], with_java: None
 ) -> None:
@@ -86,6 +87,7 @@ def test_raw_coco_references_through_ptb_are_those_handed_over(
     assert {photo: [next(tokens) for _ in own] for photo, own in captions.items()} == coco_references
 
 
+@pytest.mark.slow
 def test_human_captions_of_flickr8k_score_as_known(data_folder: Path, with_java: None) -> None:
     text = (data_folder / "flickr8k" / "dataset_flickr8k.json").read_text(encoding="utf-8")
     photos = {

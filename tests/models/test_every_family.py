@@ -113,6 +113,7 @@ def test_cost_of_what_is_attended_is_the_size_of_what_is_held(family: str) -> No
 
 @families
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
+@pytest.mark.slow_but_for("tflite-soft_attention", "tflite-up_down")
 def test_exported_step_generates_the_captions_of_torch(family: str, kind: str) -> None:
     decoder = world.random_decoder(family)
     data = exported(decoder, kind, "float32")
@@ -121,6 +122,7 @@ def test_exported_step_generates_the_captions_of_torch(family: str, kind: str) -
 
 @pytest.mark.parametrize("family", padded_families)
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
+@pytest.mark.slow_but_for("tflite-up_down")
 def test_photos_of_fewer_regions_are_captioned_as_in_torch(family: str, kind: str) -> None:
     decoder = world.random_decoder(family, padded=True)
     present = torch.ones(PHOTOS, world.REGIONS)
@@ -143,6 +145,7 @@ def test_what_stands_in_a_filler_does_not_matter(family: str) -> None:
 
 @families
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
+@pytest.mark.slow_but_for("tflite-soft_attention")
 def test_int8_step_stays_near_torch(family: str, kind: str) -> None:
     decoder = world.random_decoder(family)
     step = open_model(exported(decoder, kind, "int8"), "step")
@@ -156,6 +159,7 @@ def test_int8_step_stays_near_torch(family: str, kind: str) -> None:
 
 
 @families
+@pytest.mark.slow_but_for("soft_attention", "show_tell")
 def test_training_learns_and_a_supermask_reaches_its_target(family: str, tmp_path: Path) -> None:
     dense = world.trainer(tmp_path / "dense", family, "training.epochs=30")
     assert dense.run().cider > 0.8
@@ -168,6 +172,7 @@ def test_training_learns_and_a_supermask_reaches_its_target(family: str, tmp_pat
 
 
 @families
+@pytest.mark.slow_but_for("soft_attention")
 def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(family: str, tmp_path: Path) -> None:
     overrides = world.tiny.SPARSE
     undisturbed = world.trainer(tmp_path / "undisturbed", family, *overrides)

@@ -157,7 +157,7 @@ def test_scale_of_zero_and_keys_of_another_encoder_are_refused(tmp_path: Path) -
         parse_config(tree, ["encoder.scale=[1,0,1]"])
     with pytest.raises(ConfigError, match="needs a source"):
         parse_config(tree, ["encoder.source="])
-    with pytest.raises(ConfigError, match="takes no source"):
+    with pytest.raises(ConfigError, match="does not support source"):
         parse_config(tree, ["encoder.name=efficientnet_lite0"])
 
 

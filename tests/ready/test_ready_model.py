@@ -78,6 +78,7 @@ def test_a_new_process_captions_a_photo_without_being_told_a_bundle(tmp_path: Pa
     assert int(done.stderr.splitlines()[-1]) < MOST_MEMORY
 
 
+@pytest.mark.slow
 def test_scores_measured_here_lie_in_the_recorded_interval(bundle: Bundle, data_folder: Path) -> None:
     found, _ = validate_bundle(bundle, data_folder / "flickr8k", "test")
     recorded = json.loads(bundle.files["quality.json"])["quality"]
@@ -87,6 +88,7 @@ def test_scores_measured_here_lie_in_the_recorded_interval(bundle: Bundle, data_
     assert found.quality.scores.cider_d == pytest.approx(recorded["scores"]["cider_d"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_kept_runs_export_to_the_models_that_are_shipped(bundle: Bundle, tmp_path: Path) -> None:
     forms = {line["tensor"]: line["form"] for line in json.loads(bundle.files["plan.json"])["lines"]}
     stored = bundle.manifest.quantisation

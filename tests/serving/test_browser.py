@@ -231,6 +231,7 @@ def onnx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_onnx_bundles_run_beside_tflite_and_changed_ones_are_refused(
     chromium: str,
     when_absent: Callable[[str, str], None],

@@ -34,6 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("sparsity", "epochs"), [(0.8, 24), (0.9, 40)])
+@pytest.mark.slow_but_for("0.8-24")
 def test_training_with_blocks_ends_at_its_target_in_weights_and_still_learns(
     tmp_path: Path, sparsity: float, epochs: int
 ) -> None:
@@ -52,6 +53,7 @@ def test_training_with_blocks_ends_at_its_target_in_weights_and_still_learns(
 
 
 @pytest.mark.parametrize("step", [3, 62])
+@pytest.mark.slow_but_for("3")
 def test_crashed_run_with_blocks_goes_on_to_the_same_end_to_the_bit(tmp_path: Path, step: int) -> None:
     def stop(progress: Progress) -> None:
         if progress.step == step and progress.cider is None:

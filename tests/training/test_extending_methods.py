@@ -91,6 +91,7 @@ def test_a_limit_that_a_method_does_not_know_is_refused(tmp_path: Path) -> None:
     assert caught.value.hint == "set pruning.sparsity, or pruning.method=supermask"
 
 
+@pytest.mark.slow
 def test_the_command_names_methods_and_refuses_those_that_prune_no_trained_run(installed: Path, tmp_path: Path) -> None:
     def prune(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "capprune", "prune", *arguments]

@@ -83,7 +83,7 @@ def test_damaged_state_is_named_and_the_one_before_it_is_used(damage: str, tmp_p
     tiny.trainer(folder, *RUN, note=said.append).run()
     assert len(said) == 1
     assert str(folder / STATE) in said[0]
-    assert f"goes on from previous.safetensors, step {older}" in said[0]
+    assert f"resumes from previous.safetensors, step {older}" in said[0]
     assert_same_weights(folder, undisturbed)
 
 
@@ -114,6 +114,7 @@ def in_a_terminal() -> Iterator[None]:
 
 @pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+@pytest.mark.slow_but_for("SIGHUP")
 def test_lost_terminal_and_preemption_save_and_end_with_143(name: str, tmp_path: Path, undisturbed: Path) -> None:
     folder = tmp_path / "run"
     arguments = [str(folder), ",".join(RUN), name, "7"]

@@ -94,11 +94,13 @@ def test_training_learns_to_name_what_it_sees(tmp_path: Path) -> None:
     assert all(isinstance(loss, float) and math.isfinite(loss) for loss in losses)
 
 
+@pytest.mark.slow
 def test_gru_learns_as_well(tmp_path: Path) -> None:
     assert tiny.trainer(tmp_path / "run", "training.epochs=40", "decoder.cell=gru").run().cider > 0.9
 
 
 @pytest.mark.parametrize(("sparsity", "epochs"), [(0.8, 24), (0.95, 40)])
+@pytest.mark.slow_but_for("0.8-24")
 def test_sparse_training_ends_at_its_target_and_still_learns(tmp_path: Path, sparsity: float, epochs: int) -> None:
     trainer = tiny.trainer(
         tmp_path / "run",
@@ -113,6 +115,7 @@ def test_sparse_training_ends_at_its_target_and_still_learns(tmp_path: Path, spa
     assert outcome.cider > 0.8
 
 
+@pytest.mark.slow_but_for("sparse")
 def test_interrupted_and_resumed_run_is_the_uninterrupted_one_to_the_bit(
     kind: str, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +133,7 @@ def test_interrupted_and_resumed_run_is_the_uninterrupted_one_to_the_bit(
 
 
 @pytest.mark.parametrize("step", [3, 12, tiny.BATCHES])
+@pytest.mark.slow_but_for("dense", "sparse-5")
 def test_crashed_run_goes_on_from_its_last_whole_epoch(
     kind: str, uninterrupted: Path, tmp_path: Path, step: int
 ) -> None:

@@ -73,7 +73,7 @@ def test_drop_over_the_limit_says_from_where_to_where() -> None:
 def test_drop_whose_interval_holds_the_limit_asks_for_more_photos() -> None:
     relative = Interval(-0.03, -0.05, -0.01)
     unsure = Change(1.0, 0.97, Interval(-0.03, -0.05, -0.01), relative)
-    with pytest.raises(GateFailed, match=r"interval of the drop 1\.00% to 5\.00% \(the limit lies inside"):
+    with pytest.raises(GateFailed, match=r"interval of the drop 1\.00% to 5\.00% \(the limit is inside"):
         check_gates(change=unsure, max_drop=0.02)
 
 
