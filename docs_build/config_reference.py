@@ -46,10 +46,20 @@ def _parts(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[Base
             yield inner, part
             if inner != "decoder.":
                 yield from _parts(part, inner)
+        elif (entry := _entry(field)) is not None:
+            yield f"{prefix}{name}[].", entry
 
 
 def _is_part(field: FieldInfo) -> bool:
     return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def _entry(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of the entries of a list of parts; None for other keys."""
+    arguments = get_args(field.annotation)
+    if get_origin(field.annotation) is tuple and isinstance(arguments[0], type) and issubclass(arguments[0], BaseModel):
+        return arguments[0]
+    return None
 
 
 def _row(prefix: str, name: str, field: FieldInfo) -> str:
@@ -77,6 +87,8 @@ def _kind(annotation: Any) -> str:
         return f"list of {_kind(arguments[0])}" if Ellipsis in arguments else f"{len(arguments)} numbers"
     if origin is not None:
         return "mapping"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "sections"
     return "path" if getattr(annotation, "__name__", "") == "Path" else str(getattr(annotation, "__name__", annotation))
 
 

@@ -45,7 +45,13 @@ def test_every_key_of_the_config_is_described() -> None:
 
 def test_reference_has_every_part_and_family() -> None:
     text = config_reference()
-    for key in ("`data.folder`", "`pruning.gradual.begin`", "`decoder.heads`", "`training.reward.samples`"):
+    for key in (
+        "`data.folder`",
+        "`pruning.gradual.begin`",
+        "`decoder.heads`",
+        "`training.reward.samples`",
+        "`data.sources[].weight`",
+    ):
         assert f"| {key} |" in text
     assert "| `training.epochs` | integer, ≥ 1 | `10` |" in text
 
