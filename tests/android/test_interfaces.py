@@ -18,6 +18,8 @@ from PIL import Image
 
 from capprune_runtime import Captioner, resize, verify_bundle
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = 8
 BEAMS = (1, 3)
 LOG_TOLERANCE = 1e-4  # two builds of the same runtime, with other kernels

@@ -43,6 +43,7 @@ def checked(document: dict[str, Any]) -> dict[str, Any]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_packed_bundle_is_timed_cold_and_warm_beside_a_baseline(
     measured: Measured, photo: Path, tmp_path: Path
 ) -> None:

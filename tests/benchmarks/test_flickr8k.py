@@ -14,6 +14,8 @@ import make_results
 from capprune.training.run import METRICS
 from capprune_runtime.caption.interpreter import available_runtimes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def written(measured: Measured, tmp_path_factory: pytest.TempPathFactory) -> Path:

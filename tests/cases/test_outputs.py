@@ -139,10 +139,11 @@ def test_a_file_over_the_limit_is_named(photo: Path, ready: Path, tmp_path: Path
 
 def test_a_link_is_followed_and_stays(photo: Path, ready: Path, tmp_path: Path) -> None:
     real, link = tmp_path / "real.csv", tmp_path / "l.csv"
-    real.write_text("photo,caption,low_confidence,error\n")  # a table of an earlier run
     link.symlink_to(real)
-    assert run("caption", photo, "--out", link).code == 0
-    assert link.is_symlink() and real.read_text().startswith("photo,caption")
+    for before in ("photo,caption,low_confidence,error\n", "another table\n"):
+        real.write_text(before)
+        assert run("caption", photo, "--out", link).code == 0
+        assert link.is_symlink() and real.read_text().startswith("photo,caption")
     loop = tmp_path / "loop.csv"
     loop.symlink_to(loop)
     assert run("caption", photo, "--out", loop).code == 2
@@ -156,8 +157,9 @@ OUTPUTS: dict[str, Callable[[Path, Path, Path], list[object]]] = {
 }
 
 
-@pytest.mark.parametrize("name", OUTPUTS)
-@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize(
+    ("name", "linked"), [*((name, False) for name in OUTPUTS), ("photo.capz", True), ("page.html", True)]
+)
 def test_a_file_that_capprune_did_not_write_is_not_replaced(
     name: str, linked: bool, photo: Path, ready: Path, tmp_path: Path
 ) -> None:

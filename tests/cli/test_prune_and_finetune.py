@@ -33,6 +33,7 @@ def stages(walk: Walk, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_its_stages_and_a_second_start_trains_nothing(stages: Path, walk: Walk) -> None:
     assert sorted(path.name for path in stages.iterdir()) == ["dense", "hard"]
     before = (stages / "dense" / "weights.safetensors").stat().st_mtime_ns

@@ -21,6 +21,8 @@ from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.measure.results import Measurement
 from cli.conftest import TINY, capprune
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[[Kind], AbstractContextManager[Host]]
 
 BLOCKS = TINY.replace("sparsity: 0.8,", "sparsity: 0.7, block: 1x16,").replace("epochs: 15", "epochs: 40")

@@ -104,6 +104,7 @@ def test_markers_are_filled_and_drawings_are_in_their_pages(site: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["index.html", "models.html", "serve.html", "api.html", "concepts/supermask.html"])
+@pytest.mark.slow_but_for("index.html")
 def test_axe_finds_no_serious_issue_in_light_and_dark(
     chromium: str, site: Path, tmp_path: Path, when_absent: Callable[[str, str], None], page: str
 ) -> None:

@@ -14,6 +14,8 @@ import pytest
 import capprune_runtime
 from release.conftest import ROOT, install_base, run
 
+pytestmark = pytest.mark.slow
+
 LARGEST = 5_000_000  # bytes
 PHOTO = ROOT / "docs" / "gallery" / "chelsea.jpg"
 

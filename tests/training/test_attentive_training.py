@@ -48,6 +48,7 @@ def test_dense_training_learns_to_name_what_it_sees(family: str, precision: str,
 
 @each_family
 @pytest.mark.parametrize(("sparsity", "epochs"), [(0.8, 30), (0.9, 50)])
+@pytest.mark.slow_but_for("0.8-30-retention")
 def test_sparse_training_ends_at_its_target_and_still_learns(
     family: str, sparsity: float, epochs: int, tmp_path: Path
 ) -> None:

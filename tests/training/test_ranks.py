@@ -65,6 +65,7 @@ def test_two_processes_caption_100_new_photos_as_one(two: Path, one: Path) -> No
     assert len(set(said[0])) > len(tiny.COLOURS)  # the captions depend on the photos
 
 
+@pytest.mark.slow
 def test_signal_to_one_process_stops_both_with_one_state_and_they_go_on(two: Path, tmp_path: Path) -> None:
     stopped = ended(start(tmp_path / "run", SPARSE, moment=("SIGUSR1", "31")))
     assert stopped == [(143, "")] * 2
@@ -75,6 +76,7 @@ def test_signal_to_one_process_stops_both_with_one_state_and_they_go_on(two: Pat
         assert (tmp_path / "run" / name).read_bytes() == (two / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_process_that_is_killed_stops_the_other_within_a_minute_with_its_name(tmp_path: Path) -> None:
     long = (*tiny.SPARSE, "training.epochs=20000")
     processes = start(tmp_path / "run", long)

@@ -54,6 +54,7 @@ def config_file(folder: Path, data: Path, **encoder: object) -> Path:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_a_model_is_trained_pruned_and_exported_from_region_features(family: str, data: Path, tmp_path: Path) -> None:
     config, run, bundle = config_file(tmp_path, data), tmp_path / "run", tmp_path / "bundle"
     keys = [f"decoder.family={family}", *FAMILIES[family], "pruning.method=supermask", "pruning.sparsity=0.6"]
