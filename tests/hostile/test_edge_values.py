@@ -28,12 +28,12 @@ inputs = {name: np.array(values, np.float32) for name, values in given.items()}
 (found,) = open_model(data, "run", runtime=sys.argv[1]).run(inputs).values()
 print(json.dumps([float(value) for value in found]))
 """
-LEAST, MOST = 2.0**-126, 2.0**124  # where the kernels still compute roots and logarithms
+LEAST, MOST, MOST_LOG = 2.0**-126, 2.0**124, 2.0**126  # where the kernels still compute roots, and logarithms
 NAN, INF = float("nan"), float("inf")
 EDGES = {
     "SQRT": (([0.0, LEAST, 1.0, 4.0, MOST, -1.0],), [0.0, 2.0**-63, 1.0, 2.0, 2.0**62, NAN]),
     "RSQRT": (([LEAST, 0.25, 1.0, 4.0, MOST, -1.0],), [2.0**63, 2.0, 1.0, 0.5, 2.0**-62, NAN]),
-    "LOG": (([0.0, LEAST, 1e-6, 1.0, MOST, -1.0],), [-INF, *np.log([LEAST, 1e-6, 1.0, MOST]).tolist(), NAN]),
+    "LOG": (([0.0, LEAST, 1e-6, 1.0, MOST_LOG, -1.0],), [-INF, *np.log([LEAST, 1e-6, 1.0, MOST_LOG]).tolist(), NAN]),
     "GELU": (([0.0, 10.0, -10.0, 1e30, -1e30, 1.0],), [0.0, 10.0, 0.0, 1e30, 0.0, 0.8413447]),
     "SQUARED_DIFFERENCE": (([0.0, 1e20, 1e-30, 3.0], [0.0, -1e20, 0.0, 1.0]), [0.0, INF, 0.0, 4.0]),
     "DIV": (([0.0, 1.0, -1.0, 1e30, 3.0], [0.0, 0.0, 0.0, 1e-30, 2.0]), [NAN, INF, -INF, INF, 1.5]),

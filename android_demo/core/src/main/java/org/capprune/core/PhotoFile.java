@@ -22,7 +22,7 @@ public final class PhotoFile {
     private static final int MOST_DECODED_PIXELS = 32_000_000; // four bytes each
     private static final int MOST_EXACT_PIXELS = 16_000_000; // of a PNG that this package decodes, on the heap of the app
     private static final int MOST_SCANS = 100;
-    private static final int MISSING_SHARE = 16; // of a JPEG's rows, one in so many may be missing at its end
+    private static final int MISSING_SHARE = 16; // 1/16 of a JPEG's rows may be missing at its end
     private static final int MARKER = 0xFF;
     private static final int SCAN = 0xDA;
     private static final int END = 0xD9;
