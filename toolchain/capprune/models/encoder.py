@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from capprune.config.encoder import ENCODERS, EncoderConfig
+from capprune.models.shapes import shapes_only
 from capprune_runtime.errors import ConfigError
 
 Numbers = tuple[float, float, float]  # of red, green and blue
@@ -137,7 +137,7 @@ def encoder_class(config: EncoderConfig) -> type[Encoder]:
 @lru_cache(maxsize=64)
 def described(config: EncoderConfig) -> Encoder:
     """Return the encoder of a config without weights, for its channels, stride, stages and preprocessing."""
-    with torch.device("meta"):
+    with shapes_only():
         return encoder_class(config)(config)
 
 

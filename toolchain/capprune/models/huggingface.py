@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from capprune.config.encoder import EncoderConfig
 from capprune.models.encoder import Encoder
 from capprune.models.huggingface_files import preprocessing_defaults, reading
+from capprune.models.shapes import shapes_only
 from capprune_exporters.quiet import quiet
 from capprune_runtime.errors import BundleError, ConfigError, MissingExtra
 
@@ -242,7 +243,7 @@ def _grid(source: str, size: int) -> _Grid:
     with reading(source), quiet():
         kind, settings = _backbone(source)
         try:
-            with torch.device("meta"), torch.inference_mode():
+            with shapes_only(), torch.inference_mode():
                 shape = _call(kind(settings, **_without_pooler(kind)).eval(), torch.zeros(1, 3, size, size)).shape
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise _refused(source, size, settings, error) from error

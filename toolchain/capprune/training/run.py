@@ -29,6 +29,7 @@ from capprune.config.run import RunConfig
 from capprune.file_lock import locked
 from capprune.models.caption_model import CaptionModel, GivenRegions, GridEncoder, build_decoder
 from capprune.models.family import Decoder
+from capprune.models.shapes import shapes_only
 from capprune.pruning.blocks import find_blocks
 from capprune.pruning.state import GATE, MASK
 from capprune.pruning.supermask import hard_mask
@@ -226,7 +227,7 @@ def read_run(folder: Path, checkpoint: str = BEST) -> SavedRun:
         plain = {name: value for name, value in saved.tensors.items() if not name.endswith((GATE, MASK))}
         weights, slim = widened(plain, saved.facts)
         masks |= slim
-        with torch.device("meta"):
+        with shapes_only():
             shape = build_decoder(config, vocabulary.decoder_size)
         blocks = find_blocks(shape, config.pruning).widths if gates or masks else {}
         widths = {name: blocks.get(name.removesuffix(".weight"), 1) for name in (*gates, *masks)}

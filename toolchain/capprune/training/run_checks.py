@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from capprune.config.run import RunConfig
 from capprune.models.caption_model import build_decoder
+from capprune.models.shapes import shapes_only
 from capprune.training.health import Sign
 from capprune_runtime.errors import BundleError
 
@@ -78,7 +78,7 @@ def check_sizes(config: RunConfig, vocabulary: int, tensors: Mapping[str, Tensor
     Raises:
         ValueError: A tensor is missing, or has another shape.
     """
-    with torch.device("meta"):
+    with shapes_only():
         shape = build_decoder(config, vocabulary, features=features)
     for name, wanted in shape.state_dict().items():
         if name not in tensors:
