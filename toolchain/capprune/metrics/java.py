@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import itertools
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from capprune.data.cache_folder import default_cache
+from capprune.metrics.paraphrases import paraphrases_for
 from capprune_runtime.errors import CapPruneError, MissingExtra
 
 # Java before 18 uses the encoding of the locale, but captions are always UTF-8. The serial collector avoids worker
@@ -24,6 +27,8 @@ OPTIONS = ("-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-XX:+UseSerialGC
 LOG_OPTIONS = ("-Xlog:disable", "-Xlog:all=warning:stderr", "-XX:+DisplayVMOutputToStderr")
 TOKENIZER_JAR = Path("tokenizer", "stanford-corenlp-3.4.1.jar")
 METEOR_JAR = Path("meteor", "meteor-1.5.jar")
+METEOR_TABLE = Path("meteor", "data", "paraphrase-en.gz")
+METEOR_CACHE = "meteor"  # folder in the cache
 METEOR_SEPARATOR = "|||"
 
 # Tokens that the COCO caption challenge removes, as in pycocoevalcap's tokenizer.
@@ -104,10 +109,12 @@ def meteor_score(references: Sequence[Sequence[str]], hypotheses: Sequence[str])
         MissingExtra: Java or pycocoevalcap is missing.
         CapPruneError: The Java program failed.
     """
-    jar = pycocoevalcap_folder() / METEOR_JAR
+    java, jar = _java(), pycocoevalcap_folder() / METEOR_JAR
+    texts = itertools.chain(hypotheses, *references)
+    table = paraphrases_for(texts, pycocoevalcap_folder() / METEOR_TABLE, default_cache() / METEOR_CACHE)
     command = [
-        *(*_java(), "-Xmx2G", "-jar", str(jar)),
-        *("-", "-", "-stdio", "-l", "en", "-norm"),
+        *(*java, "-Xmx2G", "-jar", str(jar)),
+        *("-", "-", "-stdio", "-l", "en", "-norm", "-a", str(table.absolute())),
     ]
     with (
         tempfile.TemporaryFile() as complaints,
