@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-PYTEST_OPTIONS ?= -n auto --dist loadfile
+PYTEST_OPTIONS ?= -n auto --dist loadfile --no-loadscope-reorder
 
 DATA := flickr8k
 READY := ready

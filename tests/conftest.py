@@ -17,6 +17,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.append(str(Path(__file__).parents[1] / "android_demo" / "offline"))  # the build of the Android app
 sys.path.append(str(Path(__file__).parent / "worlds"))  # tiny models and data that several folders share
 
+# Folders whose files take longest. They come first, so that no process ends long after the others with one of them.
+LONG_FOLDERS = ("walk", "training", "cli", "exporting", "models", "metrics", "android")
+
 REQUIRED = frozenset(filter(None, os.environ.get("CAPPRUNE_REQUIRE", "").split(",")))
 
 
@@ -26,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONG_FOLDERS)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
     for item in items:
         quick = item.get_closest_marker("slow_but_for")
         if quick is not None and not any(case in item.name.partition("[")[2] for case in quick.args):
@@ -35,6 +40,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Print a failing test's name and error at once: a run of the slow tests takes long, or may be stopped."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        lines = str(report.longrepr).strip().splitlines()
+        print(f"\n{report.nodeid} ({report.when})", *lines[-12:], sep="\n    ", file=sys.stderr, flush=True)
 
 
 def absent(part: str, reason: str) -> None:
