@@ -134,7 +134,7 @@ def measure_formats(models: Mapping[str, Converted], settings: Settings) -> list
     inputs = make_inputs(next(iter(models.values())).step, settings.seed)
     errors = {name: max_abs_error(opened[name], model.step, inputs) for name, model in models.items()}
     _say(f"timing {settings.rounds} rounds of {STEPS_PER_ROUND} steps")
-    times = time_in_turns(opened, inputs, settings.rounds)
+    times = time_interleaved(opened, inputs, settings.rounds)
     return [_row(name, stored[name], times[name], errors[name]) for name in models]
 
 
@@ -190,7 +190,7 @@ def max_abs_error(model: Model, step: StepCall, inputs: list[Arrays]) -> float:
     return worst
 
 
-def time_in_turns(models: dict[str, Model], inputs: list[Arrays], rounds: int) -> dict[str, NDArray[np.float64]]:
+def time_interleaved(models: dict[str, Model], inputs: list[Arrays], rounds: int) -> dict[str, NDArray[np.float64]]:
     """Return the time of every step of every model in microseconds, interleaved round by round."""
     times: dict[str, list[int]] = {name: [] for name in models}
     for model in models.values():

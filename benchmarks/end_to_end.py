@@ -41,7 +41,7 @@ from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE
 from capprune_runtime.caption.interpreter import available_runtimes, open_model
 from capprune_runtime.errors import CapPruneError
 from capprune_runtime.measure.environment import environment
-from capprune_runtime.measure.turns import time_in_turns
+from capprune_runtime.measure.interleaved import time_interleaved
 
 SCHEMA_VERSION = 1
 SPLIT, BEAM = "test", 3
@@ -193,7 +193,7 @@ def encode_us(encoder: bytes, size: int) -> float:
     """Return the median time of one photo with one thread."""
     model = open_model(encoder, ENCODE_SIGNATURE)
     photo = {"photo": np.zeros((1, size, size, 3), np.float32)}
-    return float(np.median(time_in_turns({"encode": partial(model.run, photo)}, rounds=1, each=CALLS)["encode"]))
+    return float(np.median(time_interleaved({"encode": partial(model.run, photo)}, rounds=1, each=CALLS)["encode"]))
 
 
 def row(scheme: str, run: LoadedRun, stages: Sequence[Mapping[str, Any]], own: list[float], dense: list[float]) -> Any:
@@ -237,13 +237,13 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "photos": len(dense),
         "beam": BEAM,
         "budget": asdict(budget),
-        "command": "python benchmarks/end_to_end.py " + " ".join(_told(asked)),
+        "command": "python benchmarks/end_to_end.py " + " ".join(_arguments(asked)),
         "environment": asdict(environment(available_runtimes()[0], 1)),
         "rows": rows,
     }
 
 
-def _told(asked: argparse.Namespace) -> list[str]:
+def _arguments(asked: argparse.Namespace) -> list[str]:
     """Return the arguments that reproduce a document, without the folders of this machine."""
     said = ["--data", asked.data.name, "--config", f"configs/{asked.config.name}"]
     for name in ("sparsity", "first", "masks", "second", "method", "masks_method"):

@@ -30,7 +30,7 @@ from capprune_exporters.tflite.convert import convert
 from capprune_exporters.tflite.sparse import make_sparse, stored_names
 from capprune_runtime.caption.interpreter import Model, open_model
 from capprune_runtime.measure.environment import environment
-from capprune_runtime.measure.turns import time_in_turns
+from capprune_runtime.measure.interleaved import time_interleaved
 
 SCHEMA_VERSION = 1
 RUNTIME, THREADS = "ai-edge-litert", 1
@@ -131,7 +131,7 @@ def measure(families: Sequence[str]) -> dict[str, Any]:
             model.run(carried)
             models[family, form] = model, carried
     calls = {key: partial(model.run, carried) for key, (model, carried) in models.items()}
-    times = time_in_turns(calls, rounds=ROUNDS, each=STEPS)
+    times = time_interleaved(calls, rounds=ROUNDS, each=STEPS)
     rows = []
     for family, decoder in decoders.items():
         sizes = {form: len(data) for form, data in files[family].items()}

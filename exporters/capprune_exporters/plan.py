@@ -26,7 +26,7 @@ from capprune_exporters.tflite.single import INPUT, SIGNATURE, WEIGHT, single_pr
 from capprune_exporters.tflite.sparse import DENSIFY_PAYS, SMALLEST, SPARSE_KERNEL_PAYS, make_sparse
 from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import UsageError
-from capprune_runtime.measure.turns import time_in_turns
+from capprune_runtime.measure.interleaved import time_interleaved
 
 Matrix = npt.NDArray[np.float32]
 
@@ -237,5 +237,5 @@ def measure(matrix: Matrix, forms: Sequence[str], weights: str) -> tuple[dict[st
     models = {form: open_model(data, SIGNATURE) for form, data in files.items()}
     row = np.random.default_rng(0).standard_normal((1, matrix.shape[1])).astype(np.float32)
     calls = {form: partial(model.run, {INPUT: row}) for form, model in models.items()}
-    times = time_in_turns(calls, rounds=ROUNDS, each=CALLS, cold=1)
+    times = time_interleaved(calls, rounds=ROUNDS, each=CALLS, cold=1)
     return {form: float(np.median(found)) for form, found in times.items()}, {form: len(d) for form, d in files.items()}

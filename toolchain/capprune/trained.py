@@ -23,7 +23,7 @@ from capprune_runtime.bundle.preprocessing import PHOTO, PRESENT, REGIONS
 from capprune_runtime.bundle.vocabulary import END, START
 from capprune_runtime.caption.captioner import encoder_inputs
 from capprune_runtime.caption.inputs import decode_input
-from capprune_runtime.measure.turns import time_in_turns
+from capprune_runtime.measure.interleaved import time_interleaved
 
 BATCH = 16  # photos captioned together
 
@@ -111,7 +111,7 @@ def step_us(run: LoadedRun, calls: int = 200) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        times = time_in_turns({"step": partial(step, **inputs)}, rounds=1, each=calls)
+        times = time_interleaved({"step": partial(step, **inputs)}, rounds=1, each=calls)
     finally:
         torch.set_num_threads(threads)
     return float(np.median(times["step"]))

@@ -181,11 +181,11 @@ def _run(arguments: list[str]) -> int:
         click.echo("interrupted", err=True)
         return stopping.INTERRUPTED
     except CapPruneError as error:
-        return stopping.requested() or _told(error, arguments)
+        return stopping.requested() or _report_error(error, arguments)
     except NobodyReads:
         return streams.failed_output(BrokenPipeError())
     except Exception as error:  # the outermost handler: all other errors are our defects or faults of the machine
-        return stopping.requested() or _told(_as_message(error, arguments), arguments)
+        return stopping.requested() or _report_error(_as_message(error, arguments), arguments)
     return 0
 
 
@@ -212,10 +212,10 @@ def _wrong_usage(error: click.ClickException, arguments: list[str]) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "capprune"
     wrong = UsageError(error.format_message(), hint=f"{path} --help")
-    return _told(wrong, arguments)
+    return _report_error(wrong, arguments)
 
 
-def _told(error: CapPruneError, arguments: list[str]) -> int:
+def _report_error(error: CapPruneError, arguments: list[str]) -> int:
     if "--debug" in arguments:
         traceback.print_exception(error)
     elif "--json" in arguments and not streams.is_dropped():

@@ -35,7 +35,7 @@ def prunable_layers(model: nn.Module, config: PruningConfig) -> tuple[str, ...]:
                 raise ConfigError(
                     "no prunable layer has this name",
                     where=f"pruning.{key}",
-                    expected=_told(every),
+                    expected=_listed(every),
                     found=name,
                 )
     left_out = (*config.exclude, *config.keep)
@@ -75,7 +75,7 @@ def _is_prunable(name: str, module: nn.Module, roles: Mapping[str, Role], *, dep
     return name in roles
 
 
-def _told(layers: list[str]) -> str:
+def _listed(layers: list[str]) -> str:
     """List the decoder's layers and the names that stand for the encoder's layers."""
     own = [layer for layer in layers if belongs(layer, DECODER)]
     return ", ".join([*own, DECODER, *([f"{ENCODER}, {ENCODER}.blocks.0, …"] if len(own) < len(layers) else [])])

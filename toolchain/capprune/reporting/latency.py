@@ -71,15 +71,15 @@ def _charts(
 
     There are no charts for a device with meaningless times, or if only percentiles are stored.
     """
-    told = [
+    timed = [
         (name, one)
         for name, one in named
         if one.captions and not (one.environment.emulated or one.environment.stand_in)
     ]
-    if not told:
+    if not timed:
         return (), grids
-    steps = [_spread(name, [us for said in one.captions for us in said.step_us], 1) for name, one in told]
-    captions = [_spread(name, [said.caption_us for said in one.captions], 1000) for name, one in told]
+    steps = [_spread(name, [us for said in one.captions for us in said.step_us], 1) for name, one in timed]
+    captions = [_spread(name, [said.caption_us for said in one.captions], 1000) for name, one in timed]
     charts = (
         latency_chart("steps", "one step of the decoder, µs", steps),
         latency_chart("captions", "one photo to one caption, ms", captions),
@@ -102,13 +102,13 @@ def _times(measured: Sequence[Measurement]) -> Grid:
     rows = []
     for one in measured:
         parts = {"encode": one.latency.encode, "step": one.latency.step, "caption": one.latency.caption}
-        told = not (one.environment.emulated or one.environment.stand_in)
-        rows += [(f"{one.bundle.name}: {part}", *_cells(times, told)) for part, times in parts.items()]
+        timed = not (one.environment.emulated or one.environment.stand_in)
+        rows += [(f"{one.bundle.name}: {part}", *_cells(times, timed)) for part, times in parts.items()]
     note = "" if all(row[1] != "-" for row in rows) else "Times of an emulated processor or a stand-in are left out."
     return Grid(("", "p50 µs", "p90 µs", "p99 µs", "times"), tuple(rows), note)
 
 
-def _cells(times: Percentiles, told: bool) -> tuple[str, ...]:
-    if not told:
+def _cells(times: Percentiles, timed: bool) -> tuple[str, ...]:
+    if not timed:
         return ("-", "-", "-", f"{times.count:,}")
     return (*(f"{us:,.0f}" for us in (times.p50_us, times.p90_us, times.p99_us)), f"{times.count:,}")

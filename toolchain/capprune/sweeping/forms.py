@@ -22,7 +22,7 @@ from capprune_runtime.caption.decoder import DecoderStep
 from capprune_runtime.caption.interpreter import Model, open_model
 from capprune_runtime.caption.search import search
 from capprune_runtime.formats import runtimes_for
-from capprune_runtime.measure.turns import time_in_turns
+from capprune_runtime.measure.interleaved import time_interleaved
 
 RUNTIME = runtimes_for("tflite")[0]
 ROUNDS, STEPS = 20, 50  # a median of 1,000 steps: half a second for the largest decoder
@@ -103,7 +103,7 @@ def ready_to_time(run: LoadedRun, step: Model) -> Timed:
 def time_steps(timed: Mapping[str, Timed]) -> dict[str, dict[str, float]]:
     """Return p10, p50 and p90 of each step in microseconds, timed interleaved."""
     calls = {name: partial(step.run, arrays) for name, (step, arrays) in timed.items()}
-    times = time_in_turns(calls, rounds=ROUNDS, each=STEPS)
+    times = time_interleaved(calls, rounds=ROUNDS, each=STEPS)
     return {
         name: {
             f"p{rank}": round(float(value), 2)

@@ -12,7 +12,7 @@ COLUMNS: dict[str, Callable[[Group], str]] = {
     "weights": lambda group: group.weights,
     "seeds": lambda group: _count(group),
     "CIDEr-D": lambda group: _figure(group, "cider_d", "{:.4f}"),
-    "to dense": lambda group: change_told(group.change),
+    "to dense": lambda group: change_text(group.change),
     "BLEU-4": lambda group: _figure(group, "bleu_4", "{:.4f}"),
     "METEOR": lambda group: _figure(group, "meteor", "{:.4f}"),
     "zeros": lambda group: _mean(group, "sparsity", "{:.2%}"),
@@ -45,7 +45,9 @@ def markdown(document: Document) -> str:
         notes(document),
         "\n".join(f"| {' | '.join(row)} |" for row in ruled),
     ]
-    failed = [f"- {row.run}, {row.weights}: {_told(row.error)}" for row in document.rows if row.status == "failed"]
+    failed = [
+        f"- {row.run}, {row.weights}: {_error_text(row.error)}" for row in document.rows if row.status == "failed"
+    ]
     parts += ["Failed:\n\n" + "\n".join(failed)] if failed else []
     return "\n\n".join(parts) + "\n"
 
@@ -68,7 +70,7 @@ def notes(document: Document) -> str:
     )
 
 
-def change_told(change: Any) -> str:
+def change_text(change: Any) -> str:
     """Return a change of CIDEr-D with its interval as text; empty if there is none."""
     if change is None:
         return ""
@@ -102,7 +104,7 @@ def _minutes(group: Group) -> str:
     return "" if seconds is None else f"{seconds.mean / 60:.1f}"
 
 
-def _told(error: Any) -> str:
+def _error_text(error: Any) -> str:
     return ": ".join(str(error[key]) for key in ("what", "where") if error and key in error)
 
 

@@ -122,8 +122,8 @@ def supervise(count: int) -> int:
         CapPruneError: A process died; the message names it.
     """
     with ExitStack() as stack:
-        told = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
-        processes = [_start(rank, count, port, told[rank]) for port in [_free_port()] for rank in range(count)]
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
+        processes = [_start(rank, count, port, outputs[rank]) for port in [_free_port()] for rank in range(count)]
         stack.callback(_end, processes)
         asked: list[int] = []
 
@@ -138,10 +138,10 @@ def supervise(count: int) -> int:
         ended = _wait(processes)
         if asked:
             return INTERRUPTED if asked[0] == signal.SIGINT else TERMINATED
-        return _verdict(ended, processes, told)
+        return _verdict(ended, processes, outputs)
 
 
-def _start(rank: int, count: int, port: int, told: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(rank: int, count: int, port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
     own: dict[str, object] = {
         "RANK": rank,
         "LOCAL_RANK": rank,
@@ -153,7 +153,7 @@ def _start(rank: int, count: int, port: int, told: IO[bytes]) -> subprocess.Pope
     environment = {**os.environ, **{name: str(value) for name, value in own.items()}}
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     command = [sys.executable, "-m", "capprune", *sys.argv[1:]]
-    quiet = None if rank == 0 else told
+    quiet = None if rank == 0 else output
     # its own process group: Ctrl-C on a terminal would reach it twice, and the second signal ends it at once
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=quiet, stderr=quiet, start_new_session=True
@@ -183,7 +183,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-def _verdict(ended: list[int], processes: list[subprocess.Popen[bytes]], told: Sequence[IO[bytes]]) -> int:
+def _verdict(ended: list[int], processes: list[subprocess.Popen[bytes]], outputs: Sequence[IO[bytes]]) -> int:
     codes = [process.returncode for process in processes]
     failed = [rank for rank in ended if codes[rank]]
     killed = [rank for rank in failed if codes[rank] < 0]
@@ -194,8 +194,8 @@ def _verdict(ended: list[int], processes: list[subprocess.Popen[bytes]], told: S
     culprit = (killed or failed)[0]
     if culprit == 0 and codes[0] > 0:
         return codes[0]
-    told[culprit].seek(0)
-    words = told[culprit].read().decode(errors="replace").strip().splitlines()
+    outputs[culprit].seek(0)
+    words = outputs[culprit].read().decode(errors="replace").strip().splitlines()
     number = -codes[culprit]
     reason = f"killed by {signal.Signals(number).name}" if number > 0 else f"exit code {codes[culprit]}"
     raise CapPruneError(

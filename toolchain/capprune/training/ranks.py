@@ -108,11 +108,11 @@ class Ranks:
                 found = work()
             except CapPruneError as raised:
                 error = raised
-        told = self.share(None if error is None else error.as_json())
+        answer = self.share(None if error is None else error.as_json())
         if error is not None:
             raise error
-        if told is not None:
-            raise error_from_json(told)
+        if answer is not None:
+            raise error_from_json(answer)
         return found
 
     def highest(self, value: int) -> int:
@@ -128,10 +128,10 @@ class Ranks:
         highest = self.highest(FAILED if error is not None else value)
         if highest < FAILED:
             return highest
-        told = self.gather(None if error is None else error.as_json())
+        answer = self.gather(None if error is None else error.as_json())
         if error is not None:
             raise error
-        raise error_from_json(next(one for one in told if one is not None))
+        raise error_from_json(next(one for one in answer if one is not None))
 
     def add(self, *tensors: Tensor) -> None:
         """Sum tensors of one type over all processes, in place."""

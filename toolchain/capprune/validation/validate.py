@@ -239,7 +239,7 @@ def parity_in_runtime(
     """
     chosen = first_photos(photos, limit)
     own = _of_photos(reference, chosen)
-    sent = _told(inputs(bundle, chosen, store), len(chosen), progress)
+    sent = _reported(inputs(bundle, chosen, store), len(chosen), progress)
     tokens = captions_in_subprocess(bundle.place, sent, runtime=runtime, beam=beam, threads=threads)
     said = {photo.name: photo_tokens for photo, photo_tokens in zip(chosen, tokens, strict=True)}
     return compare_tokens(_token_map(own), said, score_gap)
@@ -310,7 +310,7 @@ def _photo(bundle: Bundle, name: str, read: Callable[[str], bytes]) -> Photo:
     return Photo(name, lambda: decode_input(read(name), name, bundle.manifest.preprocessing))
 
 
-def _told(pictures: Iterator[NDArray[Any]], count: int, progress: Progress | None) -> Iterator[NDArray[Any]]:
+def _reported(pictures: Iterator[NDArray[Any]], count: int, progress: Progress | None) -> Iterator[NDArray[Any]]:
     """Yield the pictures unchanged and report each as finished when the next one is requested."""
     for done, picture in enumerate(pictures, start=1):
         yield picture

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Key = TypeVar("Key", bound=Hashable)
 
 
-def time_in_turns(
+def time_interleaved(
     calls: Mapping[Key, Callable[[], object]], *, rounds: int, each: int, cold: int = 0
 ) -> dict[Key, NDArray[np.float64]]:
     """Time several calls in interleaved rounds.
