@@ -291,7 +291,7 @@ def test_teacher_sees_through_its_own_encoder_while_another_learns(dense: Path, 
     seen = world.Pixels(extract(photos.features[np.arange(world.PHOTOS)]))
     teacher = (f"training.distillation.teacher={dense}", "training.distillation.weight=1.0")
     own = (*teacher, "encoder.train=all", SHORT, f"start={dense}")
-    trainer = world.trainer(tmp_path / "run", *own, train=replace(photos, taught=seen))
+    trainer = world.trainer(tmp_path / "run", *own, train=replace(photos, taught=(seen,)))
     trainer._set_training(False)
     batch = next(trainer.batches.epoch(0))
     features = trainer.sight(trainer.train.features, batch.photos)

@@ -98,10 +98,10 @@ def test_teacher_gets_the_features_of_its_own_encoder(scenes: Path, tmp_path: Pa
     train_run(config(scenes, *own), run, tmp_path)
     data = prepared(scenes, tmp_path, "encoder.train=all", f"training.distillation.teacher={run}")
     assert data.train.features.shape == (6, 64, 64, 3)
-    assert data.train.taught is not None and data.validation.taught is None
+    assert len(data.train.taught) == 1 and data.validation.taught == ()
     extract = FeatureExtractor(load_run(run).model.encoder)
     expected = extract(data.train.features[np.arange(6)])
-    np.testing.assert_allclose(data.train.taught[np.arange(6)], expected, atol=0.01)
+    np.testing.assert_allclose(data.train.taught[0][np.arange(6)], expected, atol=0.01)
 
 
 def test_limits_keep_the_first_photos(scenes: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_teacher_draws_the_student_towards_its_scores(dense: Path, tmp_path: P
     assert isinstance(trainer.objective, Distillation)
     batch = next(trainer.batches.epoch(0))
     features = torch.from_numpy(trainer.train.features[batch.photos].astype(np.float32))
-    teacher = trainer.objective._teacher
+    teacher = trainer.objective._teachers[0].decoder
     trainer.decoder.eval()
     far = trainer.objective.loss(trainer.decoder.scores, features, batch)
     near = trainer.objective.loss(teacher.scores, features, batch)
@@ -182,8 +182,9 @@ def test_a_teachers_own_captions_are_learned_beside_those_of_people(dense: Path,
     assert isinstance(objective, Distillation)
     batch = next(trainer.batches.epoch(0))
     features = torch.from_numpy(trainer.train.features[batch.photos].astype(np.float32))
-    encoded = objective._teacher.encode(features)
-    said = beam(objective._teacher, encoded, trainer.config.data.maximum_tokens).tokens
+    teacher_decoder = objective._teachers[0].decoder
+    encoded = teacher_decoder.encode(features)
+    said = beam(teacher_decoder, encoded, trainer.config.data.maximum_tokens).tokens
     for _ in range(2):  # searched, then remembered
         found = objective.prepare(features, batch)
         rows = found.targets.reshape(len(batch.photos), -1, found.targets.shape[1])

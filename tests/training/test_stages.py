@@ -45,6 +45,16 @@ def test_stages_share_what_is_common_and_build_on_each_other() -> None:
     assert {stage.config.decoder for stage in (dense, sparse, tuned)} == {dense.config.decoder}
 
 
+def test_a_stage_learns_from_several_earlier_stages_and_from_other_runs() -> None:
+    several = {"name": "small", "training": {"distillation": {"teacher": ["dense", "sparse", "elsewhere/run"]}}}
+    *_, small = stages({**RECIPE, "stages": [*RECIPE["stages"], several]})
+    expected = (Path("out/dense"), Path("out/sparse"), Path("elsewhere/run"))
+    assert small.config.training.distillation.teachers == expected
+    own = {"name": "own", "training": {"distillation": {"teacher": ["dense", "own"]}}}
+    with pytest.raises(ConfigError, match="stages before it"):
+        stages({**RECIPE, "stages": [*RECIPE["stages"], own]})
+
+
 def test_recipe_of_the_ready_model_can_be_read() -> None:
     path = Path(__file__).parents[2] / "configs" / "ready_model.yaml"
     dense, sparse, tuned, seeing, scst, rounded = read_stages(load_tree(path), (), Path("out"), where=path.name)

@@ -51,6 +51,15 @@ def optional_path(place: Place | None) -> Path | None:
     return None if place is None else given_path(place)
 
 
+def given_paths(places: Place | Sequence[Place] | None) -> tuple[Path, ...]:
+    """Return the paths of one place, of several, or of none."""
+    if places is None:
+        return ()
+    if isinstance(places, str | os.PathLike):
+        return (given_path(places),)
+    return tuple(given_path(place) for place in places)
+
+
 def override_texts(overrides: Overrides) -> tuple[str, ...]:
     """Return overrides as `key=value`, as the command line has them."""
     if not isinstance(overrides, Mapping):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capprune.api.arguments import Overrides, Place, given_path, needs, optional_path, override_texts
+from capprune.api.arguments import Overrides, Place, given_path, given_paths, needs, optional_path, override_texts
 from capprune.api.exporting import DEFAULT_BEAM, ExportedBundle, export
 from capprune.api.inspection import RunInspection, inspect_run
 from capprune.training.progress import SILENT, Progress
@@ -68,7 +68,7 @@ class Run(os.PathLike[str]):
         *,
         out: Place,
         objective: str = "cross_entropy",
-        teacher: Place | None = None,
+        teacher: Place | Sequence[Place] = (),
         overrides: Overrides = (),
         device: str | None = None,
         precision: str | None = None,
@@ -273,7 +273,7 @@ def finetune(
     *,
     out: Place,
     objective: str = "cross_entropy",
-    teacher: Place | None = None,
+    teacher: Place | Sequence[Place] = (),
     overrides: Overrides = (),
     device: str | None = None,
     precision: str | None = None,
@@ -286,7 +286,8 @@ def finetune(
         run: The run to start from.
         out: Folder for the tuned run.
         objective: `cross_entropy` (the next word of human captions) or `scst` (the score of whole captions).
-        teacher: A run, usually the dense one, whose scores are learned as well.
+        teacher: A run, usually the dense one, whose scores are learned as well, or several, whose probabilities are
+            averaged.
         overrides: Keys of the run's config with their values.
         device: Device to train on, `auto`, `cpu`, `cuda` or `mps`; by default the config's.
         precision: `float32`, `bfloat16` or `float16`; by default the config's.
@@ -301,7 +302,7 @@ def finetune(
 
     check_folder_place(given_path(out), new=False)
     texts = _texts(overrides, device, precision)
-    config = finetuning_config(given_path(run), objective, optional_path(teacher), texts, progress)
+    config = finetuning_config(given_path(run), objective, given_paths(teacher), texts, progress)
     return _trained(config, given_path(out), cache, progress)
 
 

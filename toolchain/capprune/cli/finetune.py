@@ -30,7 +30,8 @@ OBJECTIVES = (
 @click.option(
     "--teacher",
     type=Place(file_okay=False),
-    help="A run, usually the dense one, whose scores are learned as well.",
+    multiple=True,
+    help="A run, usually the dense one, whose scores are learned as well; given several times, the mean of these runs.",
 )
 @out_option("tuned run")
 @machine_options
@@ -40,7 +41,7 @@ def command(
     run: Path,
     overrides: tuple[str, ...],
     objective: str,
-    teacher: Path | None,
+    teacher: tuple[Path, ...],
     out: Path,
     device: str | None,
     precision: str | None,

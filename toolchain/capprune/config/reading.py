@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from capprune.config.decoder import decoder_config
 from capprune.config.faults import config_error
 from capprune.config.run import RunConfig
+from capprune.config.training import OneOrMorePaths
 from capprune.plain_yaml import plain_yaml, written_text
 from capprune_runtime.errors import ConfigError, UsageError
 from capprune_runtime.input_file import open_input
@@ -104,18 +105,27 @@ def _override(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{parent} is not a tree of keys", where=override, found=repr(child))
         tree[parent] = {**(child or {})}
         tree = tree[parent]
-    tree[last] = written_text(value) if _is_text(tuple(key.split("."))) else plain_yaml(value, override)
+    path = tuple(key.split("."))
+    if value.startswith("[") and _kind(path) == OneOrMorePaths:
+        tree[last] = plain_yaml(value, override, lambda _: True)
+    else:
+        tree[last] = written_text(value) if _is_text(path) else plain_yaml(value, override)
 
 
 def _is_text(key: tuple[str, ...]) -> bool:
-    """Return whether a key of the tree, or of a tree under `stages`, holds text or a path."""
+    """Return whether a key of the tree, or of a tree under `stages`, holds text, a path or paths."""
     if "stages" in key[:1]:
         key = key[1:]
+    return _kind(key) in (str, Path, str | None, Path | None, OneOrMorePaths)
+
+
+def _kind(key: tuple[str, ...]) -> Any:
+    """Return the type of a key's value; None if there is no such key."""
     model: type[BaseModel] = RunConfig
     for part in key[:-1]:
         field = model.model_fields.get(part)
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return False
+            return None
         model = field.annotation
     field = model.model_fields.get(key[-1]) if key else None
-    return field is not None and field.annotation in (str, Path, str | None, Path | None)
+    return None if field is None else field.annotation

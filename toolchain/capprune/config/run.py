@@ -58,9 +58,7 @@ class RunConfig(Tree):
 
     def without_places(self) -> RunConfig:
         """Return the config with only the last part of each path, so that no local path is published."""
-        teaching = self.training.distillation
-        teacher = teaching.teacher and Path(teaching.teacher.name)
-        distillation = teaching.model_copy(update={"teacher": teacher})
+        distillation = self.training.distillation.without_places()
         return self.model_copy(
             update={
                 "start": self.start and Path(self.start.name),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
 from capprune.config.tree import Tree
 
 _INTERVAL = re.compile(r"([0-9]+(?:\.[0-9]+)?) (steps?|minutes?)")
+
+
+OneOrMorePaths: TypeAlias = Path | tuple[Path, ...] | None
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,10 @@ class Interval:
 class DistillationConfig(Tree):
     """Distillation: learning another run's scores besides the human captions (Hinton et al., 2015)."""
 
-    teacher: Path | None = Field(
-        default=None, description="folder of a run with the same vocabulary whose scores are learned; none by default"
+    teacher: OneOrMorePaths = Field(
+        default=None,
+        description="folder of a run with the same vocabulary whose scores are learned, or a list of such folders, "
+        "whose probabilities are averaged at every word",
     )
     weight: float = Field(default=0.5, gt=0, le=1, description="share of the teacher's scores in the loss")
     temperature: float = Field(
@@ -35,6 +40,26 @@ class DistillationConfig(Tree):
     sequences: bool = Field(
         default=False, description="learn the teacher's own caption of a photo as one more of its captions"
     )
+
+    @field_validator("teacher")
+    @classmethod
+    def _is_not_empty(cls, value: OneOrMorePaths) -> OneOrMorePaths:
+        if value == ():
+            raise ValueError("expected the folder of a run, or a list of at least one")
+        return value
+
+    @property
+    def teachers(self) -> tuple[Path, ...]:
+        """The folders of all teachers."""
+        if self.teacher is None:
+            return ()
+        return self.teacher if isinstance(self.teacher, tuple) else (self.teacher,)
+
+    def without_places(self) -> DistillationConfig:
+        """Return the section with only the last part of each path, so that no local path is published."""
+        names = tuple(Path(teacher.name) for teacher in self.teachers)
+        short = names if isinstance(self.teacher, tuple) else next(iter(names), None)
+        return self.model_copy(update={"teacher": short})
 
 
 class RewardConfig(Tree):

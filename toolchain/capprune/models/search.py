@@ -6,7 +6,7 @@ test compares both. Log-probabilities are summed in float64, without a length pe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,28 @@ def log_probabilities(scores: Tensor) -> Tensor:
     return torch.log_softmax(wide, -1)
 
 
+class Following(Protocol):
+    """What a search needs: the probabilities of the next words of many hypotheses.
+
+    Attributes:
+        photos: P, number of photos.
+        vocabulary: V, number of tokens.
+        device: Device of the log-probabilities.
+    """
+
+    photos: int
+    vocabulary: int
+    device: torch.device
+
+    def following(self, token: Tensor, /) -> Tensor:
+        """Return the log-probabilities `(B, V)` of the words after the tokens `(B,)`."""
+        ...
+
+    def choose(self, rows: Tensor, /) -> None:
+        """Continue with these hypotheses `(B,)`, given by index."""
+        ...
+
+
 class Walk:
     """Runs a decoder word by word for many hypotheses: the only loop over `step` outside of training.
 
@@ -43,7 +65,7 @@ class Walk:
 
     def __init__(self, decoder: Decoder, encoded: tuple[Tensors, Tensors], copies: int = 1) -> None:
         self._decoder, (self._held, first) = decoder, encoded
-        self.photos, self.device = photos_of(encoded), device_of(encoded)
+        self.photos, self.device, self.vocabulary = photos_of(encoded), device_of(encoded), decoder.vocabulary
         self._state = decoder.begin(first, self.photos * copies)
         self._position = 0
 
@@ -54,6 +76,10 @@ class Walk:
         self._state = self._decoder.advance(self._state, found, self._position)
         self._position += 1
         return found.scores
+
+    def following(self, token: Tensor) -> Tensor:
+        """Return the log-probabilities `(B, V)` of the words after the tokens `(B,)`; see `log_probabilities`."""
+        return log_probabilities(self.step(token))
 
     def choose(self, rows: Tensor) -> None:
         """Continue with these hypotheses `(B,)`, given by index."""
@@ -98,15 +124,23 @@ def beam(
         width: K, the beam width; 1 is greedy search.
         no_repeat_ngram: Length of the sequences of tokens that a caption holds at most once; 0 for no such limit.
     """
-    walk = Walk(decoder, encoded, width)
-    photos, vocabulary, device = walk.photos, decoder.vocabulary, walk.device
+    return search(Walk(decoder, encoded, width), max_tokens, width, no_repeat_ngram=no_repeat_ngram)
+
+
+@torch.inference_mode()
+def search(walk: Following, max_tokens: int, width: int, *, no_repeat_ngram: int = 0) -> Captions:
+    """Run a beam search over anything that gives the probabilities of the next words, with `width` hypotheses per photo.
+
+    See `beam` for the other arguments.
+    """
+    photos, vocabulary, device = walk.photos, walk.vocabulary, walk.device
     total = torch.full((photos, width), -torch.inf, dtype=precise(device), device=device)
     total[:, 0] = 0.0  # the first step expands only one hypothesis
     finished = torch.zeros(photos, width, dtype=torch.bool, device=device)
     words = torch.full((photos, width, max_tokens), END, device=device)
     token = torch.full((photos * width,), START, device=device)
     for t in range(max_tokens):
-        following = log_probabilities(walk.step(token)).view(photos, width, vocabulary)
+        following = walk.following(token).view(photos, width, vocabulary)
         if no_repeat_ngram:
             following = _without_repeats(following, words[..., :t], no_repeat_ngram)
         following[finished] = -torch.inf

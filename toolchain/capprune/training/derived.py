@@ -43,14 +43,14 @@ def pruning_config(run: Path, method: str, overrides: Sequence[str], progress: P
 
 
 def finetuning_config(
-    run: Path, objective: str, teacher: Path | None, overrides: Sequence[str], progress: Progress = SILENT
+    run: Path, objective: str, teachers: Sequence[Path], overrides: Sequence[str], progress: Progress = SILENT
 ) -> RunConfig:
     """Return the config that trains a run further with unchanged masks.
 
     Args:
         run: The run to start from.
         objective: A key of `OBJECTIVES`.
-        teacher: A run whose scores are learned too.
+        teachers: Runs whose scores are learned too.
         overrides: `key=value`, applied last.
         progress: Receives a line about overrides that change nothing.
 
@@ -61,7 +61,8 @@ def finetuning_config(
         expected = ", ".join(OBJECTIVES)
         raise UsageError("there is no such objective", where="--objective", expected=expected, found=objective)
     training = {"objective": objective, **OBJECTIVES[objective]}
-    training["distillation"] = {"teacher": str(teacher) if teacher else None}
+    named = [str(teacher) for teacher in teachers]
+    training["distillation"] = {"teacher": named if len(named) > 1 else next(iter(named), None)}
     pruning = {"method": KEEP, "keep": (), "exclude": ()}  # keeps every existing mask
     changed = {"start": str(run), "name": f"{run.name}-tuned"}
     dropout = 0.0 if objective == "scst" else 1.0  # captions are sampled and learned without dropout

@@ -38,7 +38,6 @@ from capprune.training.run import (
     alone_in,
     append_metrics,
     finish_run,
-    load_teacher,
     read_checkpoint,
     read_metrics,
     remove_leftovers,
@@ -48,6 +47,7 @@ from capprune.training.run import (
 )
 from capprune.training.start import carried_encoder, make_pruner, read_parent
 from capprune.training.step import Stepper, make_optimiser
+from capprune.training.teachers import load_teachers
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import CapPruneError
 
@@ -304,13 +304,10 @@ class Trainer:
                 words=WordIds(self.vocabulary),
             )
             return SelfCritical(self.decoder, settings.reward, reward, limit, products=products)
-        if settings.distillation.teacher is not None:
-            seen = self.train.taught or self.train.features
-            teacher = load_teacher(settings.distillation.teacher, self.vocabulary, seen.shape[-1]).to(self.ranks.device)
+        if settings.distillation.teachers:
+            teachers = load_teachers(settings.distillation.teachers, self.vocabulary, self.train, self.ranks.device)
             no_repeat = self.config.search.no_repeat_ngram
-            return Distillation(
-                teacher, seen, settings.distillation, limit, no_repeat_ngram=no_repeat, products=products
-            )
+            return Distillation(teachers, settings.distillation, limit, no_repeat_ngram=no_repeat, products=products)
         return CrossEntropy()
 
     def _first_loss(self) -> torch.Tensor:

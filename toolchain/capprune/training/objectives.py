@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from capprune.config.training import DistillationConfig, RewardConfig
+from capprune.models.ensemble import ensemble_beam, mean_probabilities
 from capprune.models.family import Decoder
-from capprune.models.search import Walk, beam
+from capprune.models.search import Walk
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import IGNORED, Batch, with_captions
 from capprune.training.encoder import InputTable
@@ -55,6 +56,19 @@ class Objective(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A trained model whose scores are learned.
+
+    Attributes:
+        decoder: Its decoder in evaluation mode, with the vocabulary of the run.
+        seen: Its features of the training photos, from its own encoder.
+    """
+
+    decoder: Decoder
+    seen: InputTable
+
+
 class CrossEntropy:
     """Mean cross-entropy of the next word, in nats."""
 
@@ -73,46 +87,46 @@ class CrossEntropy:
 
 
 class Distillation(CrossEntropy):
-    """Cross-entropy with human captions and with a teacher's scores, under teacher forcing of the same captions.
+    """Cross-entropy with human captions and with teachers' scores, under teacher forcing of the same captions.
 
     Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015): the soft part uses a temperature and
-    is multiplied by its square, so that the gradient keeps its size. With `sequences`, the teacher's beam-search
-    caption of a photo is added to its captions (Kim, Rush, "Sequence-Level Knowledge Distillation", 2016). It is
-    generated when the photo is used for the first time.
+    is multiplied by its square, so that the gradient keeps its size. The probabilities of several teachers are averaged
+    at every word. With `sequences`, the teachers' beam-search caption of a photo is added to its captions (Kim, Rush,
+    "Sequence-Level Knowledge Distillation", 2016). It is generated when the photo is used for the first time.
 
     Args:
-        teacher: The teacher in evaluation mode, with the same vocabulary.
-        seen: The teacher's features of the training photos, from its own encoder.
+        teachers: At least one.
         config: Weight, temperature, sequences.
-        max_tokens: The teacher's longest caption, in words.
-        no_repeat_ngram: Length of the sequences of tokens that the teacher's captions hold at most once.
-        products: Type of the teacher's matrix products; None for the type of its weights.
+        max_tokens: The teachers' longest caption, in words.
+        no_repeat_ngram: Length of the sequences of tokens that the teachers' captions hold at most once.
+        products: Type of the teachers' matrix products; None for the type of their weights.
     """
 
     def __init__(
         self,
-        teacher: Decoder,
-        seen: InputTable,
+        teachers: Sequence[Teacher],
         config: DistillationConfig,
         max_tokens: int,
         *,
         no_repeat_ngram: int = 0,
         products: torch.dtype | None = None,
     ) -> None:
-        self._teacher, self._seen, self._no_repeat = teacher, seen, no_repeat_ngram
-        self._device = next(teacher.parameters()).device
+        self._teachers, self._no_repeat = tuple(teachers), no_repeat_ngram
+        self._device = next(self._teachers[0].decoder.parameters()).device
         self._config, self._max_tokens, self._products = config, max_tokens, products
         self._said: dict[int, tuple[int, ...]] = {}  # by photo
 
     def prepare(self, features: Tensor, batch: Batch) -> Batch:
-        """Return the batch, with the teacher's captions if they are learned too."""
+        """Return the batch, with the teachers' captions if they are learned too."""
         if not self._config.sequences:
             return batch
         new = [row for row, photo in enumerate(batch.photos.tolist()) if photo not in self._said]
         if new:
             with torch.inference_mode(), _autocast(self._device, self._products):
-                encoded = self._teacher.encode(self._features(batch.photos[new]))
-                tokens = beam(self._teacher, encoded, self._max_tokens, no_repeat_ngram=self._no_repeat).tokens
+                seen = self._features(batch.photos[new])
+                decoders = [teacher.decoder for teacher in self._teachers]
+                encoded = [decoder.encode(own) for decoder, own in zip(decoders, seen, strict=True)]
+                tokens = ensemble_beam(decoders, encoded, self._max_tokens, no_repeat_ngram=self._no_repeat).tokens
             self._said |= dict(zip(batch.photos[new].tolist(), tokens, strict=True))
         own = [self._said[photo] for photo in batch.photos.tolist()]
         return with_captions(batch, own)
@@ -122,16 +136,28 @@ class Distillation(CrossEntropy):
         inputs, targets = _beside(features, batch.inputs), _beside(features, batch.targets)
         heat, share = self._config.temperature, self._config.weight
         with torch.no_grad():
-            with _autocast(self._device, self._products):
-                taught = self._teacher.scores(self._features(batch.photos), inputs, targets)
-            taught = torch.log_softmax(taught.float() / heat, -1)
+            seen = self._features(batch.photos)
+            taught = mean_probabilities(
+                self._taught(teacher, own, inputs, targets) for teacher, own in zip(self._teachers, seen, strict=True)
+            )
         found = scores(features, inputs, targets).float()
         soft = nn.functional.kl_div(torch.log_softmax(found / heat, -1), taught, reduction="batchmean", log_target=True)
         hard = nn.functional.cross_entropy(found, targets[targets >= 0])
         return share * heat**2 * soft + (1 - share) * hard
 
-    def _features(self, photos: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self._seen[photos].astype(np.float32)).to(self._device)
+    def _taught(self, teacher: Teacher, features: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return a teacher's log-probabilities `(words, V)` at the temperature."""
+        with _autocast(self._device, self._products):
+            scores = teacher.decoder.scores(features, inputs, targets)
+        return torch.log_softmax(scores.float() / self._config.temperature, -1)
+
+    def _features(self, photos: npt.NDArray[np.int64]) -> list[Tensor]:
+        """Return the features of photos for each teacher. Teachers with one table share them."""
+        tables = {id(teacher.seen): teacher.seen for teacher in self._teachers}
+        read = {
+            key: torch.from_numpy(table[photos].astype(np.float32)).to(self._device) for key, table in tables.items()
+        }
+        return [read[id(teacher.seen)] for teacher in self._teachers]
 
 
 class SelfCritical:

@@ -18,7 +18,7 @@ class Split:
         names: Names of the photos.
         features: Features of the photos in the same order, `(P, R, F)`; pixels `(P, S, S, 3)` for a trained encoder.
         captions: For every photo its captions as ids.
-        taught: The teacher's features `(P, R, F)` from its own encoder; `features` if left out.
+        taught: For each teacher its features `(P, R, F)` from its own encoder; `features` for all if left out.
         batches: The batches of every epoch if they are read from shards; made of `captions` if left out.
         weights: Mean number of uses of every photo in an epoch; once each if left out.
     """
@@ -26,7 +26,7 @@ class Split:
     names: Sequence[str]
     features: InputTable
     captions: Sequence[Sequence[tuple[int, ...]]]
-    taught: InputTable | None = None
+    taught: Sequence[InputTable] = ()
     batches: BatchSource | None = None
     weights: Sequence[float] | None = None
 

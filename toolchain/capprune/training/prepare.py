@@ -29,7 +29,8 @@ from capprune.training.launch import Place
 from capprune.training.outcome import Split
 from capprune.training.run import read_run
 from capprune.training.shard_data import read_shards
-from capprune.training.start import start_network, teachers_eye
+from capprune.training.start import start_network
+from capprune.training.teachers import teachers_eyes
 from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, DataError
@@ -87,7 +88,7 @@ def prepare(
     train, validation, notes = _chosen(config, sources)
     tokens = caption_tokens(config, texts := [text for part in train for text in part.texts()])
     notes += token_notes(tokens, texts, config.data)
-    eyes = _extractor(config, device), _teacher(config, device)
+    eyes = _extractor(config, device), teachers_eyes(config.training.distillation.teachers, device)
     read = _Reader(config, cache, bar, notes, *eyes)
     learned, checked = read.all(train, "train", tokens), read.all(validation, "val", tokens)
     humans = [photo for part in checked.parts for photo in part.photos]
@@ -102,8 +103,8 @@ def prepare(
 
 def _prepare_shards(config: RunConfig, cache: Path, bar: Bar, device: torch.device, place: Place) -> Prepared:
     """Return the data of a run that reads photos from shards during training."""
-    extractor, teacher = _extractor(config, device), _teacher(config, device)
-    found = read_shards(config, cache=cache, bar=bar, extractor=extractor, teacher=teacher, place=place)
+    extractor, teachers = _extractor(config, device), teachers_eyes(config.training.distillation.teachers, device)
+    found = read_shards(config, cache=cache, bar=bar, extractor=extractor, teachers=teachers, place=place)
     train, validation = found.train, found.validation
     return Prepared(
         Split(train.names, train.features, train.captions, train.taught, found.batches),
@@ -170,7 +171,7 @@ class _Reader:
     bar: Bar
     notes: list[str]
     extractor: FeatureExtractor | BlockExtractor | None
-    teacher: FeatureExtractor | None
+    teachers: Sequence[FeatureExtractor]
 
     def all(self, parts: Sequence[_Part], split: str, tokens: CaptionTokens) -> _Read:
         """Return a split with the photos of all its parts."""
@@ -178,20 +179,19 @@ class _Reader:
         kept = [part for part, _, _ in found]
         photos = [part.source.named(photo) for part in kept for photo in part.photos]
         weights = [weight for part in kept for weight in part.weights]
-        taught = [table for _, _, table in found if table is not None]
         made = Split(
             [photo.name for photo in photos],
             joined([table for _, table, _ in found]),
             _ids(photos, tokens, self.config.data),
-            joined(taught) if taught else None,
+            _joined_each([tables for _, _, tables in found]),
             weights=None if set(weights) == {1.0} else weights,
         )
         return _Read(made, [replace(part, photos=[*map(part.source.named, part.photos)]) for part in kept])
 
-    def _one(self, part: _Part, split: str) -> tuple[_Part, InputTable, InputTable | None]:
+    def _one(self, part: _Part, split: str) -> tuple[_Part, InputTable, Sequence[InputTable]]:
         config, names = self.config, [photo.name for photo in part.photos]
         if config.encoder.name == REGIONS:
-            return part, _regions(config, part.source.folder, names), None
+            return part, _regions(config, part.source.folder, names), ()
         skip = config.data.broken == "skip"
         with open_photos(part.source.folder) as store:
             if skip and (missing := set(store.missing(names))):
@@ -200,18 +200,25 @@ class _Reader:
                 names = [photo.name for photo in part.photos]
             with self.bar(f"{'features' if self.extractor else 'pixels'} of {part.source.prefix}{split}") as tell:
                 seen = _Seen(store, self.cache, tell, skip)
-                common = self.teacher if split == "train" else None
+                eyes = {eye.key: eye for eye in self.teachers} if split == "train" else {}
                 size = config.encoder.size
                 shown = seen.pixels(names, size) if self.extractor is None else seen.by(self.extractor, names)
-                taught = None if common is None else seen.by(common, names)
+                taught = {key: seen.by(eye, names) for key, eye in eyes.items()}
         if shown.from_cache:
             where = f"{part.source.prefix}{split}"
             self.notes.append(f"{where}: {shown.from_cache:,} of {len(names):,} photos from the cache {self.cache}")
-        seen_all = [shown] if taught is None else [shown, taught]
-        good = _good(part.photos, seen_all, self.notes, part.source.folder)
-        if len(good) == len(part.photos):
-            return part, shown, taught
-        return part.only(good), ChosenRows(shown, good), None if taught is None else ChosenRows(taught, good)
+        good = _good(part.photos, [shown, *taught.values()], self.notes, part.source.folder)
+        whole = len(good) == len(part.photos)
+        tables = {key: table if whole else ChosenRows(table, good) for key, table in taught.items()}
+        each = [tables[eye.key] for eye in self.teachers if tables]
+        return (part, shown, each) if whole else (part.only(good), ChosenRows(shown, good), each)
+
+
+def _joined_each(parts: Sequence[Sequence[InputTable]]) -> tuple[InputTable, ...]:
+    """Return for each teacher one table for all parts of a split. Equal teachers share theirs."""
+    made: dict[tuple[int, ...], InputTable] = {}
+    columns = list(zip(*parts, strict=True))
+    return tuple(made.setdefault(tuple(map(id, tables)), joined(tables)) for tables in columns)
 
 
 @dataclass(frozen=True)
@@ -260,14 +267,14 @@ def _licence(own: str, labelled_by: str | None) -> str:
 
 def _regions(config: RunConfig, folder: Path, names: Sequence[str]) -> RegionTable:
     """Return the region features of photos. The size of every file is checked here, before training."""
-    teacher = config.training.distillation.teacher
-    if teacher is not None and (other := read_run(teacher).config.encoder.name) != REGIONS:
-        raise ConfigError(
-            "a teacher of a run on region features sees region features too",
-            where="training.distillation.teacher",
-            expected=f"a run with encoder.name {REGIONS}",
-            found=f"{teacher}, encoder.name {other}",
-        )
+    for teacher in config.training.distillation.teachers:
+        if (other := read_run(teacher).config.encoder.name) != REGIONS:
+            raise ConfigError(
+                "a teacher of a run on region features sees region features too",
+                where="training.distillation.teacher",
+                expected=f"a run with encoder.name {REGIONS}",
+                found=f"{teacher}, encoder.name {other}",
+            )
     store = region_store(folder)
     store.require(names)
     table = RegionTable(store, names, regions=config.encoder.regions, channels=config.encoder.channels)
@@ -285,12 +292,6 @@ def _extractor(config: RunConfig, device: torch.device) -> FeatureExtractor | Bl
     encoder = GridEncoder(config.encoder, start_network(config))
     kind = FeatureExtractor if config.encoder.train == "frozen" else BlockExtractor
     return kind(encoder, device)
-
-
-def _teacher(config: RunConfig, device: torch.device) -> FeatureExtractor | None:
-    """Return the teacher's feature extractor. If the run has the same encoder, the cache already holds its features."""
-    folder = config.training.distillation.teacher
-    return None if folder is None else FeatureExtractor(teachers_eye(folder), device)
 
 
 def _ids(photos: Sequence[CaptionedPhoto], tokens: CaptionTokens, settings: DataConfig) -> list[list[tuple[int, ...]]]:

@@ -40,7 +40,7 @@ class ShardData:
     """The data of a run from shards.
 
     Attributes:
-        train: Training photos: names, features, captions, and the teacher's features if they differ.
+        train: Training photos: names, features, captions, and the teachers' features if they differ.
         batches: The batches of every epoch.
         validation: Names, features and captions of the validation photos.
         validation_photos: The validation photos with their human captions.
@@ -67,7 +67,7 @@ class ShardRows:
     names: Sequence[str]
     features: InputTable
     captions: Sequence[Sequence[tuple[int, ...]]]
-    taught: InputTable | None = None
+    taught: Sequence[InputTable] = ()
 
 
 def read_shards(
@@ -76,7 +76,7 @@ def read_shards(
     cache: Path,
     bar: Bar,
     extractor: Extractor | None,
-    teacher: FeatureExtractor | None,
+    teachers: Sequence[FeatureExtractor],
     place: Place,
 ) -> ShardData:
     """Open the shards of a config, and build the vocabulary from their rows.
@@ -86,7 +86,7 @@ def read_shards(
         cache: Folder of all caches.
         bar: Makes a progress bar with a label.
         extractor: Computes the run's features; None if its encoder is trained from the first block on.
-        teacher: Computes the teacher's features.
+        teachers: Compute the teachers' features.
         place: Position of this process.
 
     Raises:
@@ -100,7 +100,8 @@ def read_shards(
     index = (source := ShardPlace(data.shards, cache)).index
     if index.encoder is not None:
         require_encoder(index.encoder, extractor, data.shards)
-        require_encoder(index.encoder, teacher or extractor, data.shards)
+        for teacher in teachers:
+            require_encoder(index.encoder, teacher, data.shards)
     train = ShardPhotos(source, index.of_split("train"), data.limit)
     fewest = min(config.training.validation_photos, data.limit or config.training.validation_photos)
     validation = ShardPhotos(source, index.of_split("val"), fewest)
@@ -115,7 +116,6 @@ def read_shards(
 
     encode = partial(tokens.encode, maximum_tokens=data.maximum_tokens)
     captions = ShardCaptions(train, encode)
-    taught = table(train, teacher) if teacher is not None and not same_features(teacher, extractor) else None
     batches = ShardBatches(
         train,
         captions,
@@ -130,7 +130,7 @@ def read_shards(
     shown_val, human = _validation(config, validation, cache, bar, extractor, table)
     ids = [[encode(text) for text in photo.captions] for photo in human]
     return ShardData(
-        ShardRows(ShardNames(train), shown, captions, taught),
+        ShardRows(ShardNames(train), shown, captions, _taught(teachers, extractor, shown, partial(table, train))),
         batches,
         ShardRows([photo.name for photo in human], shown_val, ids),
         human,
@@ -139,6 +139,18 @@ def read_shards(
         index.labelled_by,
         skipped,
     )
+
+
+def _taught(
+    teachers: Sequence[FeatureExtractor],
+    extractor: Extractor | None,
+    shown: InputTable,
+    table: Callable[[FeatureExtractor], InputTable],
+) -> tuple[InputTable, ...]:
+    """Return the features of each teacher: the run's own table where they are the same."""
+    others = {one.key: one for one in teachers if not same_features(one, extractor)}
+    tables = {key: table(one) for key, one in others.items()}
+    return tuple(tables.get(one.key, shown) for one in teachers)
 
 
 def same_features(teacher: FeatureExtractor, extractor: Extractor | None) -> bool:

@@ -5,7 +5,7 @@
       - {name: sparse, start: dense, pruning: {method: supermask}, training: {distillation: {teacher: dense}}}
 
 All other keys apply to every stage, but a stage's own keys override them. A run is named after the
-recipe and its stage. `start`, `encoder.start` and a teacher name an earlier stage or a run's folder.
+recipe and its stage. `start`, `encoder.start` and teachers name an earlier stage or a run's folder.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ def _named(tree: dict[str, Any], known: Mapping[str, Path], later: set[Any], whe
     """Replace the stages that a tree names by their folders."""
 
     def folder(name: Any) -> Any:
+        if isinstance(name, list):
+            return [folder(one) for one in name]
         if name in later:
             raise ConfigError("a stage can only build on stages before it", where=where, found=name)
         return str(known[name]) if name in known else name
