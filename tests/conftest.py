@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +18,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.append(str(Path(__file__).parents[1] / "android_demo" / "offline"))  # the build of the Android app
 sys.path.append(str(Path(__file__).parent / "worlds"))  # tiny models and data that several folders share
 
+import made_once
+
 # Folders whose files take longest. They come first, so that no process ends long after the others with one of them.
 LONG_FOLDERS = ("walk", "training", "cli", "exporting", "models", "metrics", "android")
 
 REQUIRED = frozenset(filter(None, os.environ.get("CAPPRUNE_REQUIRE", "").split(",")))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the processes of this test run a folder for what they share."""
+    if made_once.FOLDER_VARIABLE not in os.environ:
+        folder = tempfile.mkdtemp(prefix="capprune-tests-")
+        os.environ[made_once.FOLDER_VARIABLE] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        config.add_cleanup(lambda: os.environ.pop(made_once.FOLDER_VARIABLE, None))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,14 +12,16 @@ import compile_native
 import pytest
 from core_cases import write_cases, write_index
 from desktop_jvm import DesktopJvm
+from made_once import folder_once
 
 TESTS = Path(__file__).parents[1]
-sys.path.extend(str(TESTS / folder) for folder in ("runtime", "capz"))
+sys.path.extend(str(TESTS / folder) for folder in ("runtime", "capz", "hostile"))
 
 import tiny_bundle  # noqa: E402
 from manifest_cases import write_manifests  # noqa: E402
 from packed_bundle import make_packed_bundle, quantise_every_matrix  # noqa: E402
 from photo_cases import write_photos  # noqa: E402
+from world import write_world  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +51,8 @@ def junit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_cases(folder)
     write_manifests(folder / "manifests")
     write_photos(folder / "photos")
-    command = [sys.executable, TESTS / "android" / "hostile_files.py", "--out", folder]
+    sound = folder_once("hostile-world", lambda folder: write_world(folder, every_format=True))
+    command = [sys.executable, TESTS / "android" / "hostile_files.py", "--out", folder, "--world", sound]
     subprocess.run(command, check=True, capture_output=True)
     _write_packed(folder / "capz", tmp_path_factory)
     return folder

@@ -1,6 +1,6 @@
 """Write hostile files and mutated ones for the JUnit tests, with what Python's verifier makes of each.
 
-python tests/android/hostile_files.py --out FOLDER [--cases N]
+python tests/android/hostile_files.py --out FOLDER [--world FOLDER] [--cases N]
 """
 
 from __future__ import annotations
@@ -84,15 +84,17 @@ def verdict(case: FuzzCase) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--world", type=Path, help="sound files that tests/hostile/world.py wrote [default: new ones]")
     parser.add_argument("--cases", type=int, default=1500)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        write_world(Path(folder), every_format=True)
-        world = read_world(Path(folder))
-        for name in ("attacks", "mutated"):
-            (options.out / name).mkdir(parents=True)
-        write_attacks(world, options.out / "attacks")
-        write_mutated(world, options.cases, options.out / "mutated")
+        if options.world is None:
+            write_world(Path(folder), every_format=True)
+        world = read_world(options.world or Path(folder))
+    for name in ("attacks", "mutated"):
+        (options.out / name).mkdir(parents=True)
+    write_attacks(world, options.out / "attacks")
+    write_mutated(world, options.cases, options.out / "mutated")
 
 
 if __name__ == "__main__":

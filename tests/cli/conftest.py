@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_once import folder_once
 
 TINY = """
 name: tiny
@@ -74,9 +75,9 @@ class Walk:
         return self.folder / "cache"
 
 
-@pytest.fixture(scope="session")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
-    walk = Walk(tmp_path_factory.mktemp("walk"))
+def take_walk(folder: Path) -> None:
+    """Draw scenes, train on them, export the run."""
+    walk = Walk(folder)
     walk.config.write_text(TINY.replace("FOLDER", str(walk.scenes)))
     for arguments in (
         ("data", "scenes", "--out", walk.scenes, "--train", 100, "--val", 20, "--test", 20, "--size", 64),
@@ -85,4 +86,9 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     ):
         done = capprune(*arguments)
         assert done.code == 0, done.err
-    return walk
+
+
+@pytest.fixture(scope="session")
+def walk() -> Walk:
+    """The walk, which all processes share: a test may read it, and write beside it only."""
+    return Walk(folder_once("walk", take_walk))

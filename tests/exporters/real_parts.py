@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from made_once import bytes_once
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -108,7 +109,7 @@ def make_step(cell: Literal["lstm", "gru"]) -> Part:
         name: value if name == "token" else torch.randn(value.shape) / 2 for name, value in step.example().items()
     }
     inputs["token"] = torch.tensor([7], dtype=torch.int32)
-    return _part(step, inputs, "step", one_row=True)
+    return _part(f"sparse-{cell}-step", step, inputs, "step", one_row=True)
 
 
 def make_encode() -> Part:
@@ -121,14 +122,20 @@ def make_encode() -> Part:
     prune(decoder)
     encoder = GridEncoder(ENCODER, TinyNetwork())
     encode = EncodeCall(CaptionModel(encoder, decoder)).eval()
-    return _part(encode, {"photo": torch.rand(1, ENCODER.size, ENCODER.size, 3) * 2 - 1}, "encode", one_row=False)
+    return _part(
+        "sparse-encode",
+        encode,
+        {"photo": torch.rand(1, ENCODER.size, ENCODER.size, 3) * 2 - 1},
+        "encode",
+        one_row=False,
+    )
 
 
 def make_shared() -> Part:
     torch.manual_seed(13)
     module = SharedWeights().eval()
     prune(module)
-    return _part(module, {"token": torch.tensor([5], dtype=torch.int32)}, "shared", one_row=True)
+    return _part("shared-weights", module, {"token": torch.tensor([5], dtype=torch.int32)}, "shared", one_row=True)
 
 
 def prune(module: nn.Module) -> None:
@@ -164,7 +171,9 @@ class DeadChannels(nn.Module):
 
 def make_dead_channels() -> Part:
     torch.manual_seed(14)
-    return _part(DeadChannels().eval(), {"photo": torch.rand(1, 17, 17, 3) * 2 - 1}, "encode", one_row=False)
+    return _part(
+        "dead-channels", DeadChannels().eval(), {"photo": torch.rand(1, 17, 17, 3) * 2 - 1}, "encode", one_row=False
+    )
 
 
 def calibration(part: Part, count: int = 8) -> list[Arrays]:
@@ -218,6 +227,6 @@ def largest_error(found: Arrays, expected: Arrays) -> float:
     return float(max(errors))
 
 
-def _part(module: nn.Module, inputs: dict[str, Tensor], signature: str, *, one_row: bool) -> Part:
-    converted = convert(module, signature, inputs)
+def _part(name: str, module: nn.Module, inputs: dict[str, Tensor], signature: str, *, one_row: bool) -> Part:
+    converted = bytes_once(f"{name}.tflite", lambda: convert(module, signature, inputs))
     return Part(module, inputs, converted, make_sparse(converted, one_row=one_row))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+sys.path.append(str(Path(__file__).parents[1] / "worlds"))
+from made_once import bytes_once
 
 from capprune.config.encoder import EncoderConfig
 from capprune.models.caption_model import CaptionModel, GridEncoder, region_count
@@ -92,8 +97,12 @@ def make_parts(cell: Cell) -> Parts:
     return Parts(
         cell,
         model,
-        Part(encode, photo, convert_onnx(encode, encode.example())),
-        Part(step, step_inputs(step, 1), convert_onnx(step, step.example(), rows=True)),
+        Part(encode, photo, bytes_once(f"{cell}-encode.onnx", lambda: convert_onnx(encode, encode.example()))),
+        Part(
+            step,
+            step_inputs(step, 1),
+            bytes_once(f"{cell}-step.onnx", lambda: convert_onnx(step, step.example(), rows=True)),
+        ),
         weights,
     )
 

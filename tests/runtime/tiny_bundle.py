@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+
+sys.path.append(str(Path(__file__).parents[1] / "worlds"))
+from made_once import bytes_once
 
 VOCABULARY, EMBEDDING, HIDDEN, ATTENTION, CONTEXT, REGIONS, SIZE = 24, 16, 16, 16, 16, 4, 16
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", *(f"word{n}" for n in range(4, VOCABULARY)))
@@ -76,18 +80,23 @@ def step_shapes(cell: str) -> dict[str, tuple[int, ...]]:
 
 
 def make_models(cell: str, folder: Path) -> TinyModels:
-    import litert_torch
-
     torch.manual_seed(5)
     encoder, step = TinyEncoder(cell).eval(), TinyStep(cell).eval()
     photo = {"photo": torch.zeros(1, SIZE, SIZE, 3)}
     inputs = {"token": torch.zeros(1, dtype=torch.int32)}
     inputs |= {name: torch.zeros(shape) for name, shape in step_shapes(cell).items()}
-    litert_torch.signature("encode", encoder, sample_kwargs=photo).convert().export(str(folder / "encoder.tflite"))
-    litert_torch.signature("step", step, sample_kwargs=inputs).convert().export(str(folder / "step.tflite"))
-    return TinyModels(
-        cell, encoder, step, (folder / "encoder.tflite").read_bytes(), (folder / "step.tflite").read_bytes()
-    )
+    files = [
+        bytes_once(f"tiny-{cell}-{signature}.tflite", lambda call=call: _converted(*call, folder / "model.tflite"))
+        for signature, *call in (("encode", "encode", encoder, photo), ("step", "step", step, inputs))
+    ]
+    return TinyModels(cell, encoder, step, *files)
+
+
+def _converted(signature: str, module: nn.Module, inputs: dict[str, Tensor], place: Path) -> bytes:
+    import litert_torch
+
+    litert_torch.signature(signature, module, sample_kwargs=inputs).convert().export(str(place))
+    return place.read_bytes()
 
 
 def photo_pixels(seed: int = 0) -> NDArray[np.uint8]:
