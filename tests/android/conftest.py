@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,8 @@ from desktop_jvm import DesktopJvm
 from made_once import folder_once
 
 TESTS = Path(__file__).parents[1]
+MUTATED, FEWEST_MANIFESTS = 1500, 9000
+PART = 5  # of the cases are made without --slow
 sys.path.extend(str(TESTS / folder) for folder in ("runtime", "capz", "hostile"))
 
 import tiny_bundle  # noqa: E402
@@ -45,14 +48,17 @@ def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def junit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every folder that the JUnit tests read: cases, packed bundles, hostile and mutated files."""
+def junit_files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every folder that the JUnit tests read: cases, packed bundles, hostile and mutated files; with --slow all of them."""
+    part = 1 if request.config.getoption("--slow") else PART
     folder = tmp_path_factory.mktemp("junit")
     write_cases(folder)
-    write_manifests(folder / "manifests")
+    write_manifests(folder / "manifests", every=part)
+    assert len(json.loads((folder / "manifests" / "index.json").read_text())) * part > FEWEST_MANIFESTS
     write_photos(folder / "photos")
     sound = folder_once("hostile-world", lambda folder: write_world(folder, every_format=True))
     command = [sys.executable, TESTS / "android" / "hostile_files.py", "--out", folder, "--world", sound]
+    command += ["--cases", str(MUTATED // part)]
     subprocess.run(command, check=True, capture_output=True)
     _write_packed(folder / "capz", tmp_path_factory)
     return folder

@@ -23,6 +23,7 @@ def test_junit_tests_hold_on_the_files_that_python_made(classes: tuple[Path, Pat
     assert passed_tests(compile_java.run_junit(*classes, junit_files)) >= 20
 
 
+@pytest.mark.slow
 def test_lowered_classes_of_the_apk_pass_the_same_tests(jvm: DesktopJvm, junit_files: Path, tmp_path: Path) -> None:
     java_8 = dex.write_java_8(tmp_path / "java8.jar")
     lowered = dex.lower((jvm.core,), java_8, tmp_path, "jvm")
