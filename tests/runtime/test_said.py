@@ -162,3 +162,18 @@ def test_the_picture_is_brightest_where_the_model_looked(tmp_path: Path) -> None
     write_explanation(tmp_path / "new" / "out.png", np.asarray(grey), caption())
     with Image.open(tmp_path / "new" / "out.png") as drawn:
         assert drawn.size == explanation(grey, caption()).size
+
+
+def test_a_table_names_unfamiliar_photos_only_where_a_bundle_knows(tmp_path: Path) -> None:
+    photo, known = Path("a.jpg"), caption(-4.0, confidence=0.7)
+    said = [
+        Said(photo, known, -2.0, None),
+        Said(photo, caption(-4.0, confidence=0.2), -0.9, None),
+        Said(photo, None, None, None),
+    ]
+    write_table(tmp_path / "known.csv", said)
+    with (tmp_path / "known.csv").open(encoding="utf-8") as file:
+        assert [row["familiar"] for row in csv.DictReader(file)] == ["true", "false", ""]
+    assert [one.marked for one in said] == ["a dog, running", "this does not look like a photo that I know", None]
+    write_table(tmp_path / "plain.csv", [Said(photo, caption(-4.0), -2.0, None)])
+    assert "familiar" not in (tmp_path / "plain.csv").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from capprune_runtime import strict_json
 from capprune_runtime.bundle.cache import CachedMembers
 from capprune_runtime.bundle.capz import open_capz
 from capprune_runtime.bundle.costs import check_costs, photo_size
+from capprune_runtime.bundle.familiarity import familiarity_of
 from capprune_runtime.bundle.golden import check_golden_photos, parse_golden
 from capprune_runtime.bundle.manifest import (
     GOLDEN,
@@ -97,7 +98,7 @@ def verify_bundle(place: Path, cache: Path | None = None) -> Bundle:
         NewerFormat: The bundle was written by a later capprune.
         BadVocabulary: The vocabulary breaks a rule or does not fit the model.
         BadModelFile: A model file breaks a rule or does not fit the manifest.
-        BundleError: The manifest or golden.json breaks a rule, or the folder holds a link or a device.
+        BundleError: The manifest, golden.json or the familiarity breaks a rule, or the folder holds a link or a device.
         PhotoError: A golden photo cannot be read.
     """
     if place.is_file():
@@ -134,6 +135,7 @@ def verify_members(members: Members) -> Bundle:
         checked = manifest.format.verify(files[section.file], str(where), call)
         multiply_adds.append(checked.multiply_adds)
         _check_metadata(checked.metadata, where, manifest, files[VOCABULARY])
+    familiarity_of(files, interface)
     golden = parse_golden(files, place, manifest, vocabulary)
     size_bytes = members.packed_bytes or sum(map(len, files.values()))
     encode, step = multiply_adds

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from capprune_runtime.bundle.familiarity import KNOWN, familiarity_of, pool
 from capprune_runtime.bundle.manifest import MAX_BEAM
 from capprune_runtime.bundle.preprocessing import PHOTO, PRESENT, REGIONS, PreprocessingSection, RegionsSection
 from capprune_runtime.bundle.verify import Bundle
-from capprune_runtime.caption.decoder import DecoderState, DecoderStep
+from capprune_runtime.caption.confidence import mean_log_probability
+from capprune_runtime.caption.decoder import Arrays, DecoderState, DecoderStep
 from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.caption.search import StepResult, Watch, search
 from capprune_runtime.errors import UsageError
@@ -32,6 +34,9 @@ class Caption:
         finished: Whether the model generated `<end>` within `max_tokens`.
         encode_us: Time of the encoder, in µs.
         step_us: Time of every call of the decoder in call order, in µs; a beam makes several calls per word.
+        shown: One text for each token.
+        confidence: Confidence that the photo is of the known kind and the caption likely, 0 to 1; None if the bundle has
+            no familiarity.
     """
 
     text: str
@@ -42,9 +47,16 @@ class Caption:
     encode_us: float
     step_us: tuple[float, ...]
     shown: tuple[str, ...] = ()
+    confidence: float | None = None
+
+    @property
+    def familiar(self) -> bool | None:
+        """Whether the photo looks like those that the bundle knows; None if the bundle has no familiarity."""
+        return None if self.confidence is None else self.confidence >= KNOWN
 
     def as_json(self) -> dict[str, Any]:
         """Return the caption for a JSON document, without the attention."""
+        known = {} if self.confidence is None else {"confidence": self.confidence, "familiar": self.familiar}
         return {
             "caption": self.text,
             "tokens": list(self.tokens),
@@ -52,6 +64,7 @@ class Caption:
             "finished": self.finished,
             "encode_us": self.encode_us,
             "step_us": list(self.step_us),
+            **known,
         }
 
 
@@ -74,6 +87,7 @@ class Captioner:
         self._encoder = open_model(bundle.encoder, manifest.encoder.signature, runtime=runtime, threads=threads)
         decoder = open_model(bundle.decoder, manifest.decoder.signature, runtime=runtime, threads=threads)
         self.step = DecoderStep(decoder, manifest.interface)
+        self._familiarity = familiarity_of(bundle.files, manifest.interface)
 
     @property
     def runtime(self) -> str:
@@ -97,8 +111,10 @@ class Captioner:
         if not 1 <= width <= MAX_BEAM:
             raise UsageError("the beam is out of range", where="--beam", expected=f"1 to {MAX_BEAM}", found=width)
         started = time.perf_counter_ns()
-        start_state = self.encode(photo)
+        encoded = self._encoded(photo)
+        start_state = self.step.look_at(encoded)
         encode_us = (time.perf_counter_ns() - started) / 1000
+        pooled = None if self._familiarity is None else pool(encoded, len(self._familiarity.weights))
         step_us: list[float] = []
 
         def timed_step(token: int, state: DecoderState, position: int) -> StepResult[DecoderState]:
@@ -109,7 +125,7 @@ class Captioner:
 
         found = search(timed_step, start_state, decoding, width, watch)
         regions = self.bundle.manifest.interface.regions
-        return Caption(
+        caption = Caption(
             text=self.bundle.vocabulary.caption(found.tokens),
             tokens=found.tokens,
             log_probability=found.log_probability,
@@ -119,6 +135,9 @@ class Captioner:
             step_us=tuple(step_us),
             shown=self.bundle.vocabulary.shown(found.tokens),
         )
+        if self._familiarity is None or pooled is None:
+            return caption
+        return replace(caption, confidence=self._familiarity.confidence(pooled, mean_log_probability(caption)))
 
     def encode(self, photo: NDArray[Any]) -> DecoderState:
         """Run the encoder, and set its results for the following steps.
@@ -129,7 +148,14 @@ class Captioner:
         Returns:
             The state before the first word.
         """
-        return self.step.look_at(self._encoder.run(encoder_inputs(self.bundle.manifest.preprocessing, photo)))
+        return self.step.look_at(self._encoded(photo))
+
+    def pooled(self, photo: NDArray[Any], count: int) -> NDArray[np.float64]:
+        """Return the pooled channels of a photo, from which a familiarity is chosen; see `bundle.familiarity.pool`."""
+        return pool(self._encoded(photo), count)
+
+    def _encoded(self, photo: NDArray[Any]) -> Arrays:
+        return self._encoder.run(encoder_inputs(self.bundle.manifest.preprocessing, photo))
 
 
 def encoder_inputs(

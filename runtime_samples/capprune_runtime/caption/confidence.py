@@ -11,6 +11,7 @@ from capprune_runtime.errors import BundleError
 
 LARGEST = 1e30  # largest threshold that a file may set
 NOT_SURE = "  (not sure)"  # appended to a printed caption
+UNFAMILIAR = "this does not look like a photo that I know"  # printed instead of a caption
 
 
 class Scored(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 
 from capprune_runtime.atomic import check_file_place, write_text
 from capprune_runtime.caption.captioner import Caption
-from capprune_runtime.caption.confidence import NOT_SURE, is_unsure, mean_log_probability
+from capprune_runtime.caption.confidence import NOT_SURE, UNFAMILIAR, is_unsure, mean_log_probability
 from capprune_runtime.errors import CapPruneError, UsageError
 from capprune_runtime.streams import one_line, shown_name
 
@@ -23,6 +23,7 @@ _FORMULA = tuple(
 _OURS = {".csv": (b"photo,caption,",), ".json": (b'{\n  "schema_version": 1,\n  "captions": [',)}  # how tables start
 _CELL_AFTER_SEMICOLON = re.compile(rf"(;\s*)(?=[{re.escape(''.join(_FORMULA))}])")
 COLUMNS = ("photo", "caption", "mean_log_probability", "low_confidence", "error")
+FAMILIAR = "familiar"  # the last column of a bundle that knows which photos are familiar
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,20 @@ class Said:
 
     @property
     def marked(self) -> str | None:
-        """The caption for people, marked if the model was unsure; None without a caption."""
-        return None if self.caption is None else self.caption.text + (NOT_SURE if self.unsure else "")
+        """The caption for people, marked if the model was unsure, or what stands for it; None without a caption."""
+        if self.caption is None:
+            return None
+        return UNFAMILIAR if self.familiar is False else self.caption.text + (NOT_SURE if self.unsure else "")
 
     @property
     def unsure(self) -> bool | None:
         """Whether the caption is likely to be wrong; None if the bundle has no threshold."""
         return None if self.caption is None else is_unsure(self.caption, self.low_below)
+
+    @property
+    def familiar(self) -> bool | None:
+        """Whether the photo looks like those that the bundle knows; None if the bundle does not tell them apart."""
+        return None if self.caption is None else self.caption.familiar
 
     def as_json(self) -> dict[str, Any]:
         """Return the result for a JSON document."""
@@ -70,7 +78,8 @@ class Said:
     def as_row(self) -> dict[str, object]:
         """Return the result as a row of a table."""
         said = self.caption
-        return dict(
+        familiar: dict[str, object] = {} if self.familiar is None else {FAMILIAR: str(self.familiar).lower()}
+        return familiar | dict(
             zip(
                 COLUMNS,
                 (
@@ -122,7 +131,8 @@ def write_table(path: Path, said: Sequence[Said]) -> None:
         write_text(path, json.dumps({"schema_version": 1, "captions": rows}, indent=2, ensure_ascii=False) + "\n")
         return
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = COLUMNS if all(one.familiar is None for one in said) else (*COLUMNS, FAMILIAR)
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     table.writerows(one.as_row() for one in said)
     write_text(path, text.getvalue())

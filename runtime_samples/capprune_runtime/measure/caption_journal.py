@@ -157,4 +157,5 @@ def _caption(tree: Mapping[str, Any]) -> Caption:
         finished=bool(tree["finished"]),
         encode_us=float(tree["encode_us"]),
         step_us=tuple(float(step) for step in tree["step_us"]),
+        confidence=None if tree.get("confidence") is None else float(tree["confidence"]),
     )

@@ -34,6 +34,8 @@ class PhotoCaption:
         words: Its words, or the tokens that the model generated.
         log_probability: Natural logarithm of the caption's probability.
         unsure: Whether the caption is likely to be wrong; None if the bundle has no measured threshold.
+        familiar: Whether the photo looks like those that the bundle knows; None if the bundle cannot tell.
+        confidence: Confidence of photo and caption, 0 to 1, below 0.5 if the photo is not familiar; None like `familiar`.
         attention: `(T, R)` float32, for each word the weight of each region of the photo; None without attention.
         photo: `(S, S, 3)` uint8 RGB, the encoder's input; None for a model of region features.
         detail: Full result of the runtime, with times.
@@ -46,6 +48,16 @@ class PhotoCaption:
     attention: NDArray[np.float32] | None
     photo: NDArray[np.uint8] | None
     detail: Caption
+
+    @property
+    def familiar(self) -> bool | None:
+        """See the attributes."""
+        return self.detail.familiar
+
+    @property
+    def confidence(self) -> float | None:
+        """See the attributes."""
+        return self.detail.confidence
 
     def __str__(self) -> str:
         return self.text
@@ -69,7 +81,10 @@ class PhotoCaption:
         return explanation(Image.fromarray(self.photo), self.detail)
 
     def _repr_html_(self) -> str:
-        caption = f"<div><b>{escape(self.text)}</b>{' (not sure)' if self.unsure else ''}</div>"
+        from capprune_runtime.caption.confidence import UNFAMILIAR
+
+        mark = f" ({UNFAMILIAR})" if self.familiar is False else " (not sure)" if self.unsure else ""
+        caption = f"<div><b>{escape(self.text)}</b>{mark}</div>"
         return caption + "".join(self._tiles())
 
     def _tiles(self) -> Iterator[str]:

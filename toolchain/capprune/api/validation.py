@@ -161,7 +161,7 @@ def validate(
     limits = {"max_drop": reference is not None, "max_bytes": size is not None, "parity": bool(results.parity)}
     result = ValidationResult(results, validation, tuple(name for name, given in limits.items() if given), failure)
     if record:
-        _record(verified, result.as_json(), validation, split, progress)
+        _record(verified, result.as_json(), validation, _Recorded(given_path(data), split, threads), progress)
     return result
 
 
@@ -217,29 +217,50 @@ def _failed_gate(
     return None
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    folder: Path
+    split: str
+    threads: int
+
+
 def _record(
-    bundle: Bundle, document: Mapping[str, Any], validation: Validation, split: str, progress: Progress
+    bundle: Bundle, document: Mapping[str, Any], validation: Validation, data: _Recorded, progress: Progress
 ) -> None:
-    """Write quality.json and the model card. The threshold for unsure captions is chosen on val and kept by other splits."""
+    """Write quality.json and the model card. Limits of captions and photos are chosen on val and kept by other splits."""
     from capprune.validation.card import model_card
-    from capprune.validation.confidence import calibrate
     from capprune_exporters.bundle import record_quality
     from capprune_runtime import strict_json
+    from capprune_runtime.bundle.familiarity import KEY
     from capprune_runtime.bundle.manifest import QUALITY
-    from capprune_runtime.caption.confidence import mean_log_probability
 
     quality = {key: document[key] for key in document if key not in ("captions", "failures")}
-    if split == CHOSEN_ON:
-        said = {one.photo: one for one in validation.measurement.captions}
-        mean = {name: mean_log_probability(one) for name, one in said.items()}
-        scores = dict(zip(sorted(said), validation.scores.per_photo_cider, strict=True))
-        quality["confidence"] = calibrate(mean, scores, split=split).as_json()
+    if data.split == CHOSEN_ON:
+        quality |= _chosen(bundle, validation, data, progress)
     elif QUALITY in bundle.files:
         before = strict_json.parse(bundle.files[QUALITY])
-        quality["confidence"] = before.get("confidence") if isinstance(before, dict) else None
+        kept = before if isinstance(before, dict) else {}
+        quality |= {"confidence": kept.get("confidence")} | ({KEY: kept[KEY]} if kept.get(KEY) else {})
     if quality.get("confidence") is None:
         progress.say(f"captions of this bundle will not be marked as unsure: record a validation of {CHOSEN_ON} first")
     record_quality(bundle, quality, model_card(bundle, quality))
+
+
+def _chosen(bundle: Bundle, validation: Validation, data: _Recorded, progress: Progress) -> dict[str, Any]:
+    """Return the limits chosen on a validation: of unsure captions, and of familiar photos if they can be chosen."""
+    from capprune.validation.confidence import calibrate
+    from capprune.validation.familiarity import choose_familiarity
+    from capprune_runtime.bundle.familiarity import KEY
+    from capprune_runtime.caption.confidence import mean_log_probability
+
+    said = {one.photo: mean_log_probability(one) for one in validation.measurement.captions}
+    scores = dict(zip(sorted(said), validation.scores.per_photo_cider, strict=True))
+    confidence = {"confidence": calibrate(said, scores, split=data.split).as_json()}
+    found = choose_familiarity(bundle, data.folder, said, split=data.split, threads=data.threads)
+    if isinstance(found, str):
+        progress.say(f"unfamiliar photos will not be marked: {found}")
+        return confidence
+    return confidence | {KEY: found.as_json()}
 
 
 def validate_bundle(

@@ -49,6 +49,7 @@ def model_card(bundle: Bundle, quality: Mapping[str, Any]) -> str:
         f"{health['bad_ending_share']:.1%} stop at a word such as _a_ or _of_, "
         f"{health['unknown_share']:.1%} hold an unknown one.",
         *_confidence(quality.get("confidence")),
+        *_familiarity(quality.get("familiarity")),
         f"- **Known failures of such models**: {FAILURES}",
         f"- **Made by** {manifest.created_by}: `capprune train` or `finetune` with the config in manifest.json, then `capprune "
         f"export RUN --target {PurePath(manifest.decoder.file).suffix[1:]} --weights {manifest.quantisation.decoder} "
@@ -78,4 +79,15 @@ def _confidence(found: Mapping[str, Any] | None) -> list[str]:
         f"- **Not sure**: captions whose mean log-probability a word lies below {found['low_below']:.3f} are marked; on "
         f"{found['split']} ({found['photos']:,} photos) that was {found['share']:.1%} of them, with a CIDEr-D of "
         f"{found['cider_d_below']:.3f} beside {found['cider_d']:.3f} of all."
+    ]
+
+
+def _familiarity(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    left_out = found["drawn_share"].values()
+    drawn = f"; of drawn non-photos of a kind left out of the choice {min(left_out):.0%} or more" if left_out else ""
+    return [
+        f"- **Unfamiliar photos** get no caption but a statement: {found['share']:.1%} of {found['split']} "
+        f"({found['photos']:,} photos){drawn}. Photos of other subjects are often taken for familiar."
     ]
