@@ -10,7 +10,7 @@ from capprune_exporters.baselines import Baseline, tflite_baselines
 from capprune_exporters.plan import Plan
 from capprune_exporters.stored import SparseModel
 from capprune_exporters.targets.target import AUTO, BALANCED, GIVEN, SIZE, Target
-from capprune_exporters.tflite.convert import convert
+from capprune_exporters.tflite.converted import convert_cached
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
 from capprune_exporters.tflite.sparse import add_metadata, make_sparse, stored_names
 from capprune_exporters.weight_forms import EncoderWeights
@@ -31,11 +31,11 @@ class TfliteTarget(Target):
 
     def convert_encode(self) -> bytes:
         """See `Target.convert_encode`."""
-        return convert(self.calls.encode, ENCODE_SIGNATURE, self.calls.encode_inputs)
+        return convert_cached(self.calls.encode, ENCODE_SIGNATURE, self.calls.encode_inputs)
 
     def convert_step(self) -> bytes:
         """See `Target.convert_step`."""
-        return convert(self.calls.step, STEP_SIGNATURE, self.calls.step_inputs)
+        return convert_cached(self.calls.step, STEP_SIGNATURE, self.calls.step_inputs)
 
     def write_encoder(self, converted: bytes, weights: str, calibration: Iterable[Mapping[str, Any]]) -> bytes:
         """See `Target.write_encoder`."""

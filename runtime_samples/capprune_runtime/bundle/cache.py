@@ -22,16 +22,22 @@ MOST_CACHED_BYTES = 256 << 20  # beyond this the oldest files are removed
 _FOLDER = "expanded"
 
 
+def user_cache() -> Path | None:
+    """Return the folder of all caches, `$CAPPRUNE_CACHE` or else `~/.cache/capprune`, or None without a home folder."""
+    try:
+        return Path(os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune")
+    except RuntimeError:
+        return None
+
+
 def expanded_cache(cache: Path | None = None) -> Path | None:
     """Return the user's folder of expanded files, or None if the user has no home folder.
 
     Args:
-        cache: Its parent folder. [default: `$CAPPRUNE_CACHE`, or else `~/.cache/capprune`]
+        cache: Its parent folder. [default: that of `user_cache`]
     """
-    try:
-        return Path(cache or os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune") / _FOLDER
-    except RuntimeError:
-        return None
+    base = cache or user_cache()
+    return None if base is None else base / _FOLDER
 
 
 @dataclass(frozen=True)
@@ -75,19 +81,29 @@ class CachedMembers:
                 return content
         content = self.packed.read(name, cap_bytes)
         with contextlib.suppress(CapPruneError, OSError):  # a cache that cannot be written only costs time
-            _keep(kept, content)
+            keep(kept, content, MOST_CACHED_BYTES)
         return content
 
 
-def _keep(place: Path, content: bytes) -> None:
-    """Write one file to the cache, and remove the oldest files while the total exceeds the limit."""
+def keep(place: Path, content: bytes, most_bytes: int) -> None:
+    """Write one file to a cache, and remove the oldest files of its folder while their total exceeds a limit.
+
+    Args:
+        place: The file.
+        content: Its content.
+        most_bytes: The limit.
+
+    Raises:
+        CapPruneError: The file cannot be written.
+        OSError: The same, or the folder cannot be read.
+    """
     if place.is_symlink():
         place.unlink()  # otherwise a link's target would be overwritten
     write_bytes(place, content)
     entries = [(entry.stat(), entry) for entry in place.parent.iterdir() if not entry.name.endswith(PARTIAL)]
     total = sum(status.st_size for status, _ in entries)
     for status, entry in sorted(entries, key=lambda found: found[0].st_mtime):
-        if total <= MOST_CACHED_BYTES or entry == place:
+        if total <= most_bytes or entry == place:
             break
         entry.unlink(missing_ok=True)
         total -= status.st_size
