@@ -35,6 +35,7 @@ ROOMS = {
         "importing",
         "validation",
         "trained",
+        "ensembling",
         "exporting",
         "sweeping",
         "devices",

@@ -31,6 +31,7 @@ from cases import run
         (("validate", "--data", "RUN"), "train"),
         (("inspect", "RUN"), "train"),
         (("report", "RUN"), "train,report"),
+        (("ensemble", "RUN", "--photos", "RUN", "--out", "OUT"), "train"),
         (("label", "RUN", "--teacher", "hf:RUN", "--out", "OUT"), "train,hf"),
         (("import", "RUN", "--out", "OUT"), "train"),
         (("bench", "--baselines", "--run", "RUN"), "train,tflite,onnx"),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from capprune.api.captions import Captions, caption
     from capprune.api.datasets import check_data, draw_scenes, import_data, label
     from capprune.api.demo import DemoResult, demo
+    from capprune.api.ensemble import EnsembleResult, ensemble
     from capprune.api.exporting import ExportedBundle, export
     from capprune.api.inspection import BundleInspection, RunInspection, inspect
     from capprune.api.machine import Machine, doctor
@@ -43,6 +44,7 @@ _MODULES = {
     "capprune.api.captions": ("Captions", "caption"),
     "capprune.api.datasets": ("check_data", "draw_scenes", "import_data", "label"),
     "capprune.api.demo": ("DemoResult", "demo"),
+    "capprune.api.ensemble": ("EnsembleResult", "ensemble"),
     "capprune.api.exporting": ("ExportedBundle", "export"),
     "capprune.api.inspection": ("BundleInspection", "RunInspection", "inspect"),
     "capprune.api.machine": ("Machine", "doctor"),
@@ -64,6 +66,7 @@ __all__ = [
     "CapPruneError",
     "Captions",
     "DemoResult",
+    "EnsembleResult",
     "ExportedBundle",
     "ImportedRun",
     "Lines",
@@ -90,6 +93,7 @@ __all__ = [
     "demo",
     "doctor",
     "draw_scenes",
+    "ensemble",
     "export",
     "finetune",
     "import_",

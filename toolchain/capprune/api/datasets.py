@@ -282,8 +282,8 @@ def label(
     folder = given_path(out)
     check_folder_place(folder)
     settings = LabelSettings(
-        filters=_filters(min_words, max_words, min_confidence, language),
-        keep=_share(str(keep)),
+        filters=filters_of(min_words, max_words, min_confidence, language),
+        keep=share_of_captions(str(keep)),
         shares=parse_shares(shares),
         batch=batch,
         limit=limit,
@@ -301,7 +301,12 @@ def label(
     return LabelledData(folder, found)
 
 
-def _filters(least: int, most: int, min_confidence: float, language: str | None) -> Filters:
+def filters_of(least: int, most: int, min_confidence: float, language: str | None) -> Filters:
+    """Return the filters of captions, after a check of the options of `label` and `ensemble`.
+
+    Raises:
+        UsageError: A limit or the language is invalid.
+    """
     from capprune.labelling.filters import Filters, languages
 
     if least > most:
@@ -315,7 +320,12 @@ def _filters(least: int, most: int, min_confidence: float, language: str | None)
     return Filters(least, most, min_confidence, language)
 
 
-def _share(text: str) -> float:
+def share_of_captions(text: str) -> float:
+    """Return a share such as 0.9 or "90%" as a number.
+
+    Raises:
+        UsageError: It is not above 0 and at most 100 %.
+    """
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:

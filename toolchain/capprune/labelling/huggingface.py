@@ -21,6 +21,7 @@ from capprune.labelling.teacher import Generation, Label
 from capprune_exporters.quiet import quiet
 from capprune_runtime.errors import UsageError
 
+LONGEST_SIDE: Final = 1024  # pixels; larger photos are resized before a processor reads them
 CHAT_PROMPT: Final = "Describe this photo in one short sentence."
 TASK_PROMPTS: Final = {
     "florence2": "<CAPTION>"
@@ -65,6 +66,11 @@ class HuggingFaceTeacher:
             return None
         found = _LICENCE.search(card.read_text(encoding="utf-8", errors="replace"))
         return found.group(1) if found else None
+
+    @property
+    def longest_side(self) -> int:
+        """More pixels than the processors of such models use."""
+        return LONGEST_SIDE
 
     @property
     def identity(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from PIL import Image
 
+from capprune.data.captions import CaptionedPhoto
 from capprune.data.left_out import LeftOut, LeftOutBook
 from capprune.data.photos import PhotoStore, open_photos
 from capprune.data.split_shares import DEFAULT_SHARES, split_by_shares
@@ -23,7 +24,6 @@ from capprune_runtime.errors import DataError, PhotoError
 from capprune_runtime.photo import decode_photo
 
 PHOTOS: Final = "photos"
-SEEN: Final = 1024  # pixels; larger photos are resized before the teacher reads them
 
 Progress = Callable[[int, int], None]
 
@@ -40,6 +40,7 @@ class LabelSettings:
         limit: Use only the first photos.
         link: Link to photo files instead of copying them; members of tar files are always copied.
         licence: Licence of the captions; by default the one that the teacher states.
+        facts: More facts about the teacher, written into the data set.
     """
 
     filters: Filters = field(default_factory=Filters)
@@ -49,6 +50,29 @@ class LabelSettings:
     limit: int | None = None
     link: bool = False
     licence: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChosenPhotos:
+    """Photos of a data set that has splits, by their names in it.
+
+    Attributes:
+        labelled: Photos that the teacher captions; each keeps its split.
+        copied: Photos that are copied with their own captions.
+    """
+
+    labelled: Sequence[CaptionedPhoto]
+    copied: Sequence[CaptionedPhoto] = ()
+
+    def names(self, store: PhotoStore) -> tuple[str, ...]:
+        """Return the names of the photos to be captioned, as the store has them.
+
+        Raises:
+            DataError: A photo does not exist.
+        """
+        store.require([photo.name for photo in (*self.labelled, *self.copied)])
+        return tuple(_full(store, photo) for photo in self.labelled)
 
 
 @dataclass(frozen=True)
@@ -61,6 +85,7 @@ class LabelledSet:
         generated: Number of photos captioned by this command; the others were captioned by an interrupted one.
         left_out: Photos and captions that were left out, by reason.
         teacher, licence: As written into the data set.
+        copied: Number of photos that were copied with their own captions.
     """
 
     splits: Mapping[str, int]
@@ -69,12 +94,19 @@ class LabelledSet:
     left_out: tuple[LeftOut, ...]
     teacher: str
     licence: str
+    copied: int = 0
 
 
 def label_photos(
-    folder: Path, out: Path, teacher: Teacher, settings: LabelSettings, progress: Progress | None = None
+    folder: Path,
+    out: Path,
+    teacher: Teacher,
+    settings: LabelSettings,
+    progress: Progress | None = None,
+    *,
+    chosen: ChosenPhotos | None = None,
 ) -> LabelledSet:
-    """Generate captions of all photos in a folder and write them as a data set.
+    """Generate captions of photos in a folder and write them as a data set.
 
     Captions are written to `<out>.labels.jsonl` as they are generated. The same command continues after an
     interruption. The data set appears when it is complete; the file is then removed.
@@ -85,6 +117,7 @@ def label_photos(
         teacher: Generates the captions.
         settings: Options of the data set.
         progress: Called with the number of finished photos and of all photos.
+        chosen: The photos, with their splits; by default all photos of the folder, split by the shares.
 
     Raises:
         UsageError: `out` exists, the folder does not, or an interrupted command had other options.
@@ -93,21 +126,40 @@ def label_photos(
     check_folder_place(out)
     licence = settings.licence or teacher.licence or "unknown"
     with open_photos(folder) as store:
-        names = store.names()[: settings.limit]
+        names = (store.names() if chosen is None else chosen.names(store))[: settings.limit]
         session = {"teacher": teacher.identity, "folder": str(folder.resolve())}
         with LabelJournal(out.with_name(out.name + ".labels.jsonl"), session) as journal:
             book = LeftOutBook()
             book.add_all(store.left_out)
             done = _generate(store, names, teacher, settings.batch, journal, progress)
-            kept = _chosen(_labels(store, names, journal, book), settings, book)
-            splits = split_by_shares(list(kept), settings.shares)
+            kept = _chosen(_labels(store, names, journal, book), settings, book, teacher.name)
+            copied = () if chosen is None else tuple(chosen.copied)
+            if chosen is None:
+                splits = split_by_shares(list(kept), settings.shares)
+            else:
+                splits = {_full(store, photo): photo.split for photo in (*chosen.labelled, *copied)}
             facts = {"teacher": teacher.name, "licence": licence, **settings.filters.as_json(), "keep": settings.keep}
+            sentences = {photo: [_sentence(label) for label in labels] for photo, labels in kept.items()}
+            sentences |= {_full(store, photo): [{"raw": text} for text in photo.captions] for photo in copied}
             with atomic_folder(out) as unfinished:
-                _write(unfinished, folder.resolve().name, store, kept, splits, facts, link=settings.link)
+                name = folder.resolve().name
+                _write(unfinished, name, store, sentences, splits, {**facts, **settings.facts}, link=settings.link)
             journal.remove()
-    sizes = {split: list(splits.values()).count(split) for split in dict.fromkeys(splits.values())}
+    used = [splits[photo] for photo in sentences]
     total = sum(map(len, kept.values()))
-    return LabelledSet(sizes, total, done, book.entries(), teacher.name, licence)
+    sizes = {split: used.count(split) for split in dict.fromkeys(used)}
+    return LabelledSet(sizes, total, done, book.entries(), teacher.name, licence, len(copied))
+
+
+def _full(store: PhotoStore, photo: CaptionedPhoto) -> str:
+    """Return the name that the store has for a photo, which is a path inside the folder."""
+    name = store.resolved(photo.name)
+    assert name is not None, photo.name  # `ChosenPhotos.names` has checked
+    return name
+
+
+def _sentence(label: Label) -> dict[str, Any]:
+    return {"raw": label.text, "confidence": round(label.confidence, 4)}
 
 
 def _generate(
@@ -125,7 +177,7 @@ def _generate(
     shown = 0
     for start in range(0, len(left), batch):
         some = left[start : start + batch]
-        photos = dict(_decoded(store, some, journal))
+        photos = dict(_decoded(store, some, journal, teacher.longest_side))
         if photos:
             for name, labels in zip(photos, teacher.captions(list(photos.values())), strict=True):
                 journal.add(name, _identity(store, name), labels)
@@ -144,7 +196,9 @@ def _identity(store: PhotoStore, name: str) -> str:
     return str(store.place(name).identity)
 
 
-def _decoded(store: PhotoStore, names: Sequence[str], journal: LabelJournal) -> Iterator[tuple[str, Image.Image]]:
+def _decoded(
+    store: PhotoStore, names: Sequence[str], journal: LabelJournal, longest: int | None
+) -> Iterator[tuple[str, Image.Image]]:
     for name in names:
         try:
             pixels = decode_photo(store.read(name), name)
@@ -152,7 +206,8 @@ def _decoded(store: PhotoStore, names: Sequence[str], journal: LabelJournal) -> 
             journal.add_error(name, _identity(store, name), str(error.found or error.what))
             continue
         image = Image.fromarray(pixels)
-        image.thumbnail((SEEN, SEEN))
+        if longest is not None:
+            image.thumbnail((longest, longest))
         yield name, image
 
 
@@ -169,7 +224,9 @@ def _labels(
             yield name, label
 
 
-def _chosen(found: Iterator[tuple[str, Label]], settings: LabelSettings, book: LeftOutBook) -> dict[str, list[Label]]:
+def _chosen(
+    found: Iterator[tuple[str, Label]], settings: LabelSettings, book: LeftOutBook, where: str
+) -> dict[str, list[Label]]:
     """Return the captions that are kept, by photo."""
     passed: list[tuple[str, Label]] = []
     seen: set[tuple[str, str]] = set()
@@ -192,7 +249,7 @@ def _chosen(found: Iterator[tuple[str, Label]], settings: LabelSettings, book: L
         reasons = "; ".join(map(str, book.entries()))
         raise DataError(
             "no caption passes the filters",
-            where="--teacher",
+            where=where,
             expected="at least one caption",
             found=reasons or "none",
             hint="captions of a model that fits your photos, or wider limits",
@@ -204,14 +261,14 @@ def _write(
     out: Path,
     name: str,
     store: PhotoStore,
-    kept: Mapping[str, Sequence[Label]],
+    captions: Mapping[str, Sequence[Mapping[str, Any]]],
     splits: Mapping[str, str],
     facts: Mapping[str, Any],
     *,
     link: bool,
 ) -> None:
     entries, sentence = [], 0
-    for number, (photo, labels) in enumerate(kept.items()):
+    for number, (photo, own) in enumerate(captions.items()):
         path = PurePosixPath(PHOTOS, photo)
         target = out / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -221,14 +278,8 @@ def _write(
         else:
             target.write_bytes(store.read(photo))
         sentences = [
-            {
-                "raw": label.text,
-                "tokens": words(label.text),
-                "imgid": number,
-                "sentid": sentence + at,
-                "confidence": round(label.confidence, 4),
-            }
-            for at, label in enumerate(labels)
+            {"raw": one["raw"], "tokens": words(one["raw"]), "imgid": number, "sentid": sentence + at, **one}
+            for at, one in enumerate(own)
         ]
         entries.append(
             {
@@ -240,7 +291,7 @@ def _write(
                 "sentences": sentences,
             }
         )
-        sentence += len(labels)
+        sentence += len(own)
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "photos"
     document = {"dataset": name, "labelled_by": dict(facts), "images": entries}
     text = json.dumps(document, ensure_ascii=False)

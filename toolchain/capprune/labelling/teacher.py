@@ -63,6 +63,10 @@ class Teacher(Protocol):
     def identity(self) -> str:
         """Key that differs between models with different captions."""
 
+    @property
+    def longest_side(self) -> int | None:
+        """Longer side in pixels of the largest photo that the model is given; larger ones are resized. None for any size."""
+
     def captions(self, photos: Sequence[Image.Image], /) -> list[list[Label]]:
         """Generate N captions of each RGB photo, the most probable first."""
 

@@ -262,7 +262,8 @@ def _licence(own: str, labelled_by: str | None) -> str:
     if labelled_by is None or labelled_by in own:
         return own
     credit = f"captions by {labelled_by}"
-    return f"{own[: MOST_LICENCE - len(credit) - 2]}; {credit}"[:MOST_LICENCE]
+    room = max(MOST_LICENCE - len(credit) - 2, MOST_LICENCE // 2)  # a long credit is truncated before the own terms are
+    return f"{own[:room]}; {credit}"[:MOST_LICENCE]
 
 
 def _regions(config: RunConfig, folder: Path, names: Sequence[str]) -> RegionTable:
