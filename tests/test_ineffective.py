@@ -17,13 +17,15 @@ LEAST = {"data": {"folder": "photos"}}
         ("training.reward.samples=3", "training.objective=scst"),
         ("training.distillation.weight=0.3", "training.distillation.teacher=RUN"),
         ("data.radix_base=100", "data.tokens=radix"),
+        ("data.minimum_count=2", "data.vocabulary=null"),
         ("encoder.capsules=4", "encoder.pooling=capsules"),
         ("encoder.regions=10", "encoder.name=regions"),
         ("data.subword_pieces=200", "data.tokens=subwords"),
     ],
 )
 def test_override_without_effect_is_refused_with_what_it_needs(override: str, needs: str) -> None:
-    config = parse_config(LEAST, [override])
+    vocabulary = ["data.vocabulary=runs/other"] if "vocabulary" in needs else []
+    config = parse_config(LEAST, [override, *vocabulary])
     with pytest.raises(UsageError, match=rf"(?s)no effect in this run: {override}.*{needs}"):
         refuse_ineffective(config, [override])
     refuse_ineffective(parse_config(LEAST, [override, needs]), [override, needs])

@@ -230,7 +230,7 @@ def test_scores_stand_beside_those_of_each_run(world: World) -> None:
 def test_runs_with_other_words_are_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one vocabulary, and these differ") as error:
         api.ensemble([*members(world), world.runs["other words"]], photos=world.data, out=tmp_path / "out")
-    assert str(error.value.where) == str(world.runs["other words"]) and "data.minimum_count" in str(error.value)
+    assert str(error.value.where) == str(world.runs["other words"]) and "data.vocabulary" in str(error.value)
     assert not list(tmp_path.iterdir())
 
 

@@ -18,6 +18,7 @@ from capprune.config.reading import load_config, parse_config
 from capprune.data.scenes import draw_scenes
 from capprune.models.ensemble import ensemble_beam
 from capprune.training.batches import Batch
+from capprune.training.derived import finetuning_config
 from capprune.training.loop import Trainer
 from capprune.training.objectives import Distillation
 from capprune.training.prepare import prepare
@@ -188,3 +189,34 @@ def test_features_of_each_teacher_are_computed_and_shared_where_encoders_are_equ
         cache=tmp_path / "cache",
     )
     assert read_run(tuned.folder).config.training.distillation.teachers == tuple(folders[1:])
+
+
+def test_vocabulary_of_a_run_fits_other_captions_and_its_teachers(scenes: Path, tmp_path: Path) -> None:
+    """Further captions change the order of the words, which a teacher, a start and an ensemble need."""
+    tree = {
+        "data": {"folder": str(scenes), "minimum_count": 1},
+        "encoder": {"size": 64, "grid": 1},
+        "decoder": {"family": "show_tell", "embedding": 8, "hidden": 8},
+        "training": {"epochs": 1, "validation_photos": 2},
+    }
+    cache = tmp_path / "cache"
+    train_run(parse_config(tree), tmp_path / "teacher", cache)
+    draw_scenes(tmp_path / "more", count={"train": 6, "val": 1, "test": 1}, seed=11, size=64)
+    own = [f"training.distillation.teacher={tmp_path / 'teacher'}", f"data.sources=[{{folder: {tmp_path / 'more'}}}]"]
+    with pytest.raises(UsageError, match=r"data\.vocabulary"):
+        train_run(parse_config(tree, own), tmp_path / "refused", cache)
+    own.append(f"data.vocabulary={tmp_path / 'teacher'}")
+    train_run(parse_config(tree, own), tmp_path / "student", cache)
+    student, teacher = read_run(tmp_path / "student"), read_run(tmp_path / "teacher")
+    assert student.vocabulary == teacher.vocabulary
+    assert student.config.without_places().data.vocabulary == Path("teacher")
+    followed = finetuning_config(tmp_path / "student", "cross_entropy", (), ["training.epochs=1"])
+    assert followed.data.vocabulary == tmp_path / "student"  # also if the teacher's folder is gone
+    data = prepare(parse_config(tree, own), cache=cache, bar=SILENT.bar)
+    assert any(f"not in the vocabulary of {tmp_path / 'teacher'}" in note for note in data.notes), data.notes
+    for wrong, error, message in (
+        (f"data.vocabulary={tmp_path / 'nowhere'}", UsageError, "no such run"),
+        ("data.tokens=characters", ConfigError, "another kind"),
+    ):
+        with pytest.raises(error, match=message):
+            prepare(parse_config(tree, [*own, wrong]), cache=cache, bar=SILENT.bar)

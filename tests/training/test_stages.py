@@ -46,10 +46,15 @@ def test_stages_share_what_is_common_and_build_on_each_other() -> None:
 
 
 def test_a_stage_learns_from_several_earlier_stages_and_from_other_runs() -> None:
-    several = {"name": "small", "training": {"distillation": {"teacher": ["dense", "sparse", "elsewhere/run"]}}}
+    several = {
+        "name": "small",
+        "data": {"vocabulary": "dense"},
+        "training": {"distillation": {"teacher": ["dense", "sparse", "elsewhere/run"]}},
+    }
     *_, small = stages({**RECIPE, "stages": [*RECIPE["stages"], several]})
     expected = (Path("out/dense"), Path("out/sparse"), Path("elsewhere/run"))
     assert small.config.training.distillation.teachers == expected
+    assert small.config.data.vocabulary == Path("out/dense")
     own = {"name": "own", "training": {"distillation": {"teacher": ["dense", "own"]}}}
     with pytest.raises(ConfigError, match="stages before it"):
         stages({**RECIPE, "stages": [*RECIPE["stages"], own]})

@@ -151,7 +151,7 @@ def _check_member(run: LoadedRun, first: LoadedRun) -> None:
         where=run.folder,
         expected=f"the {len(other):,} {other.coding.kind} of {first.folder}",
         found=f"{len(own):,} {own.coding.kind}, {same:,} of them the same",
-        hint="train all members on the same captions, with the same data.tokens and data.minimum_count",
+        hint=f"train the members on the same captions, or with data.vocabulary={first.folder}",
     )
 
 

@@ -43,6 +43,7 @@ UNHEEDED: Final = (
         _Unheeded(f"encoder.{key}", "encoder.name", "regions", lambda config: config.encoder.name != "regions")
         for key in ("regions", "channels")
     ),
+    _Unheeded("data.minimum_count", "data.vocabulary", "null", lambda config: config.data.vocabulary is not None),
     _Unheeded("data.shuffle_photos", "data.shards", "FOLDER", lambda config: config.data.shards is None),
     _Unheeded("data.radix_base", "data.tokens", "radix", lambda config: config.data.tokens != "radix"),
     _Unheeded("data.subword_", "data.tokens", "subwords", lambda config: config.data.tokens != "subwords"),

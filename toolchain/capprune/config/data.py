@@ -61,6 +61,11 @@ class DataConfig(Tree):
     minimum_count: int = Field(
         default=5, ge=1, description="words that occur less often in the training captions become `<unk>`"
     )
+    vocabulary: Path | None = Field(
+        default=None,
+        description="folder of a run whose vocabulary is used instead of one that is made from the training captions; "
+        "this run can then start from that run, learn from it, and join an ensemble with it",
+    )
     maximum_tokens: int = Field(
         default=20,
         ge=2,
@@ -113,4 +118,6 @@ class DataConfig(Tree):
         """Return the section with only the last part of a path or a URL, so that no local path is published."""
         shards = None if self.shards is None else PurePosixPath(self.shards).name
         sources = tuple(one.model_copy(update={"folder": Path(one.folder.name)}) for one in self.sources)
-        return self.model_copy(update={"folder": Path(self.folder.name), "shards": shards, "sources": sources})
+        vocabulary = self.vocabulary and Path(self.vocabulary.name)
+        names = {"folder": Path(self.folder.name), "vocabulary": vocabulary}
+        return self.model_copy(update={**names, "shards": shards, "sources": sources})

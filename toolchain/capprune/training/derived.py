@@ -101,7 +101,8 @@ def derived(
     seen = {**tree["encoder"], "start": None}  # the run already contains the encoder that it started with
     decoder = parent.config.decoder.with_dropout(dropout).model_dump(mode="json")
     pruned = {**tree["pruning"], **pruning, "method": method}
-    changes = {"encoder": seen, "decoder": decoder, **changed, "pruning": pruned, "training": own}
+    data = {**tree["data"], "vocabulary": str(run) if tree["data"]["vocabulary"] else None}
+    changes = {"data": data, "encoder": seen, "decoder": decoder, **changed, "pruning": pruned, "training": own}
     config = parse_config({**tree, **changes}, overrides, where=str(run))
     refuse_ineffective(config, overrides)
     for note in ineffective_notes(config, overrides):

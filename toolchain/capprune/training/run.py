@@ -267,6 +267,7 @@ def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> Decoder
             where=folder,
             expected=f"{len(vocabulary)} {vocabulary.coding.kind} of the same captions",
             found=f"{len(found.vocabulary)} {found.vocabulary.coding.kind}",
+            hint=f"data.vocabulary={folder} uses the teacher's words",
         )
     tensors = of_decoder({**found.weights, **found.pruned()})
     try:

@@ -5,7 +5,7 @@
       - {name: sparse, start: dense, pruning: {method: supermask}, training: {distillation: {teacher: dense}}}
 
 All other keys apply to every stage, but a stage's own keys override them. A run is named after the
-recipe and its stage. `start`, `encoder.start` and teachers name an earlier stage or a run's folder.
+recipe and its stage. `start`, `encoder.start`, `data.vocabulary` and teachers name an earlier stage or a run's folder.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ def _named(tree: dict[str, Any], known: Mapping[str, Path], later: set[Any], whe
 
     changed = _replaced(tree, ("start",), folder)
     changed = _replaced(changed, ("encoder", "start"), folder)
+    changed = _replaced(changed, ("data", "vocabulary"), folder)
     return _replaced(changed, ("training", "distillation", "teacher"), folder)
 
 
