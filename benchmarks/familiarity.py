@@ -110,7 +110,7 @@ def risk(order: Scores, cider_d: Scores) -> list[dict[str, float]]:
 
 def _chosen(captioner: Captioner, data: Path, limit: int | None) -> Familiarity:
     bundle = captioner.bundle
-    recorded = familiarity_of(bundle.files, bundle.manifest.interface)
+    recorded = familiarity_of(bundle.files, bundle.manifest.interface, bundle.place)
     if recorded is not None:
         return recorded
     photos = load_caption_set(data).split("val")[:limit]

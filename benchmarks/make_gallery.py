@@ -55,8 +55,9 @@ HEAD = """\
 
 Captions of `capprune caption` with the packaged bundle. The photos are in the public domain (they come with scikit-image) or
 drawn. None is from the data that the model learned from, and no caption is chosen or left out. The model has seen people, dogs
-and sports, and little else: most of these captions are wrong, and only some are marked. *Not sure* marks captions below the
-bundle's limit. `python benchmarks/make_gallery.py` generates this page.
+and sports, and little else: most of these captions are wrong. *Not sure* marks captions below the bundle's limit. *Unfamiliar*
+marks photos for which the command prints *this does not look like a photo that I know* instead of the caption.
+`python benchmarks/make_gallery.py` generates this page.
 """
 
 
@@ -84,7 +85,8 @@ def entry(captioner: Captioner, path: Path, terms: str, low_below: float | None,
     write_bytes(shown, _jpeg(upright))
     caption = captioner.caption(read_photo(shown, captioner.bundle.manifest.photo_size))  # readers can reproduce it
     unsure = low_below is not None and mean_log_probability(caption) < low_below
-    return f"| ![{shown.stem}](gallery/{shown.name}) | {caption.text}{' *(not sure)*' if unsure else ''} | {terms} |"
+    mark = " *(unfamiliar)*" if caption.familiar is False else " *(not sure)*" if unsure else ""
+    return f"| ![{shown.stem}](gallery/{shown.name}) | {caption.text}{mark} | {terms} |"
 
 
 def looked_at(captioner: Captioner, path: Path) -> tuple[Image.Image, Caption]:

@@ -42,9 +42,10 @@ def overview() -> str:
     with Image.open(PHOTO) as photo:
         square = photo.convert("RGB").resize((200, 200), Image.Resampling.BILINEAR)
     parts += [image(square, 10, TOP, 200), *_words(square, caption)]
-    if unsure:
+    if caption.familiar is False or unsure:
+        mark = "says that it does not know this." if caption.familiar is False else "marks this as not sure."
         parts.append(text(110, TOP + 220, "A cat: the model has learned dogs", size=12))
-        parts.append(text(110, TOP + 236, "only, and marks this as not sure.", size=12))
+        parts.append(text(110, TOP + 236, f"only, and {mark}", size=12))
     return svg(960, 300, f"Captioning a photo: {caption.text}", [*parts, *bars()])
 
 

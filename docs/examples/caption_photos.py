@@ -15,7 +15,8 @@ def main(photos: list[str]) -> None:
     model = capprune.load()  # the package's own bundle; or capprune.load("bundles/sparse")
     for number, photo in enumerate(photos):
         caption = model.caption(photo)  # a path, the bytes of a file, a PIL image, or an array
-        print(f"{photo}: {caption}{' (not sure)' if caption.unsure else ''}")
+        mark = " (an unfamiliar photo)" if caption.familiar is False else " (not sure)" if caption.unsure else ""
+        print(f"{photo}: {caption}{mark}")
         caption.explanation().save(f"looked-{number}.png")
 
 

@@ -177,15 +177,16 @@ class _Shown:
             self._print(line)
 
     def _print(self, line: Line) -> None:
-        from capprune_runtime.caption.confidence import NOT_SURE, is_unsure
+        from capprune_runtime.caption.confidence import is_unsure, marked
         from capprune_runtime.measure.results import SaidPhoto
 
         if self._options.stream:
             print(line.text(), end="", flush=True)
         elif isinstance(line.photo, SaidPhoto):
             if not self._options.json:
-                mark = NOT_SURE if is_unsure(line.photo, self._low_below) else ""
-                print(f"{one_line(line.photo.photo)}\t{one_line(line.photo.caption)}{mark}", flush=True)
+                said, unsure = line.photo, is_unsure(line.photo, self._low_below)
+                text = marked(one_line(said.caption), unsure=unsure, confidence=said.confidence)
+                print(f"{one_line(said.photo)}\t{text}", flush=True)
         elif line.photo is not None:
             print(printable(line.photo.message), file=sys.stderr)
 

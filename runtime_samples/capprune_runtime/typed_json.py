@@ -1,4 +1,4 @@
-"""Frozen dataclasses from JSON: every field must be present and have its type."""
+"""Frozen dataclasses from JSON: every field must be present and have its type. Fields marked `OPTIONAL` may be missing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+OPTIONAL: Mapping[str, Any] = {"optional": True}  # metadata of a field whose key may be missing; it has a default
 LARGEST_WHOLE_REAL = 1 << 31  # limit of a whole number where any number is allowed
 
 _NAMES = {int: "a whole number", str: "a string", bool: "true or false"}
@@ -69,9 +70,10 @@ class _Reader:
         prefix = f"{where}." if where else ""
         if self.exact and (unknown := sorted(tree.keys() - hints.keys())):
             raise self.refuse(Problem(Fault.UNKNOWN, prefix + ascii(unknown[0][:80]), ", ".join(hints)))
-        if missing := sorted(hints.keys() - tree.keys()):
+        optional = {field.name for field in dataclasses.fields(kind) if field.metadata == OPTIONAL}
+        if missing := sorted(hints.keys() - tree.keys() - optional):
             raise self.refuse(Problem(Fault.MISSING, prefix + missing[0]))
-        return {name: self.value(hint, tree[name], prefix + name) for name, hint in hints.items()}
+        return {name: self.value(hint, tree[name], prefix + name) for name, hint in hints.items() if name in tree}
 
     def value(self, kind: Any, value: Any, where: str) -> Any:
         origin, arguments = get_origin(kind), get_args(kind)

@@ -82,7 +82,7 @@ def test_import_loads_nothing_heavy_and_captioning_loads_no_torch() -> None:
         "late = {'torch', 'pydantic', 'yaml', 'click'} & set(sys.modules)\n"
         "print(early or late or said)"
     )
-    photo = "docs/gallery/chelsea.jpg"
+    photo = "docs/gallery/astronaut.jpg"
     done = subprocess.run([sys.executable, "-c", program, photo], capture_output=True, text=True, check=True)
     ours = subprocess.run(
         [sys.executable, "-m", "capprune", "caption", photo], capture_output=True, text=True, check=True

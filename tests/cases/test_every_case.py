@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from base_install import in_base
+from base_install import ROOT, in_base
 from PIL import Image
 from test_memory_cases import peak_mb
 
@@ -320,10 +320,13 @@ def symlink_as_out(case: Case) -> None:
 def not_sure(case: Case) -> None:
     noise = case.new / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(noise)
-    said = run("caption", noise).out
-    assert "(not sure)" in said and run("caption", case.ready, noise, program=RUNTIME).out == said
-    document = json.loads(run("caption", case.ready, noise, "--json", program=RUNTIME).out)
-    assert document["captions"][0]["low_confidence"] is True
+    unsure = ROOT / "docs" / "gallery" / "astronaut.jpg"
+    for photo, mark in ((noise, "this does not look like a photo that I know"), (unsure, "(not sure)")):
+        said = run("caption", photo).out
+        assert mark in said and run("caption", case.ready, photo, program=RUNTIME).out == said
+        document = json.loads(run("caption", case.ready, photo, "--json", program=RUNTIME).out)
+        assert document["captions"][0]["low_confidence"] is True
+        assert document["captions"][0]["familiar"] is (photo == unsure)
 
 
 def current_folder_is_gone(case: Case) -> None:

@@ -18,6 +18,7 @@ import capprune_runtime
 from capprune_runtime.archive import archive_bytes
 from cases import run
 
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(capprune_runtime.__file__).parent
 FIRST = ("__init__.py", "__main__.py")  # what an old Python reads before it knows that it is too old
 
@@ -118,11 +119,13 @@ def test_unsure_captions_are_marked_as_capprune_caption_marks_them(photo: Path, 
     from PIL import Image
 
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(flat)
-    said = run("caption", flat, photo).out
-    assert run("caption", ready, flat, photo, program="capprune_runtime").out == said and "(not sure)" in said
+    unsure = Path(shutil.copyfile(ROOT / "docs" / "gallery" / "astronaut.jpg", photo.with_name("unsure.jpg")))
+    said = run("caption", flat, photo, unsure).out
+    assert run("caption", ready, flat, photo, unsure, program="capprune_runtime").out == said
+    assert "(not sure)" in said and "flat.png\tthis does not look like a photo that I know" in said
     both = [json.loads(run("caption", *first, flat, "--json", program=program).out)["captions"][0]
             for program, first in (("capprune", ()), ("capprune_runtime", (ready,)))]  # fmt: skip
-    for key in ("caption", "tokens", "low_confidence", "mean_log_probability"):
+    for key in ("caption", "tokens", "low_confidence", "mean_log_probability", "confidence", "familiar"):
         assert both[0][key] == both[1][key], key
     marked = run("run", ready, photo.parent, program="capprune_runtime").out
     assert sorted(line.partition("\t")[2] for line in marked.splitlines()) == sorted(

@@ -44,6 +44,12 @@ def with_files(**files: bytes) -> Make:
     return lambda world: sealed(sound(world) | named)
 
 
+def familiarity(weights: bytes) -> Make:
+    return with_files(
+        quality__json=b'{"familiarity": {"weights": ' + weights + b', "log_probability": 1, "offset": 0}}'
+    )
+
+
 def with_file(name: str, change: Callable[[bytes], bytes]) -> Make:
     return lambda world: sealed(sound(world) | {name: change(sound(world)[name])})
 
@@ -157,8 +163,18 @@ BOMBS: list[Entry] = [
      "not as expected"),
     ("results of many values", with_files(quality__json=b'{"x":[' + b"[]," * 1_000_000 + b"[]]}"), BundleError,
      "too many values"),
+    ("familiarity of more weights than channels", familiarity(b"[" + b"0, " * 5000 + b"0]"), BundleError, "weights"),
 ]  # fmt: skip
 DOCUMENTS: list[Entry] = [
+    ("familiarity that is a list", with_files(quality__json=b'{"familiarity": []}'), BundleError, "familiarity"),
+    ("familiarity without an offset", with_files(quality__json=b'{"familiarity": {"weights": [1], "log_probability": 1}}'),
+     BundleError, "offset"),
+    ("familiarity without weights", familiarity(b"[]"), BundleError, "weights"),
+    ("familiarity with a weight that is huge", familiarity(b"[1e300]"), BundleError, "weights"),
+    ("familiarity with a weight that is a text", familiarity(b'["1"]'), BundleError, "weights"),
+    ("familiarity with a weight that is true", familiarity(b"[true]"), BundleError, "weights"),
+    ("familiarity with a weight that is infinite", familiarity(b"[1e999]"), BundleError, "JSON"),
+    ("familiarity with a weight that is no number", familiarity(b"[NaN]"), BundleError, "JSON"),
     ("manifest over its cap", with_manifest_text(lambda text: text + b" " * 1_000_000), BundleError, "too large"),
     ("manifest not UTF-8", with_manifest_text(lambda text: text.replace(b"capprune 0", b"\xff")), BundleError, "UTF-8"),
     ("manifest with a byte order mark", with_manifest_text(lambda text: b"\xef\xbb\xbf" + text), BundleError, "not JSON"),

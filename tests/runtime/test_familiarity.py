@@ -19,8 +19,9 @@ from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.caption.confidence import UNFAMILIAR, mean_log_probability
 from capprune_runtime.command import main
-from capprune_runtime.errors import BundleError
+from capprune_runtime.errors import BundleError, DeviceError
 from capprune_runtime.measure.caption_journal import CaptionJournal
+from capprune_runtime.measure.results import parse_measurement
 
 INTERFACE = StepInterface(24, {"keys": TensorSpec((4, 3))}, {"h": StateSpec((2,)), "z": StateSpec((9,), "zeros")})
 SOUND: dict[str, Any] = {"weights": [0.5, -1, 0.25], "log_probability": 2.0, "offset": 0.125, "share": 0.05}
@@ -63,10 +64,12 @@ def test_a_quality_without_the_key_is_not_even_parsed() -> None:
         b'{"familiarity": null}',
         b'["familiarity"]',
     ):
-        assert familiarity_of({"quality.json": content}, INTERFACE) is None
-    assert familiarity_of({}, INTERFACE) is None
+        assert familiarity_of({"quality.json": content}, INTERFACE, Path("bundle")) is None
+    assert familiarity_of({}, INTERFACE, Path("bundle")) is None
     sound = json.dumps({"familiarity": SOUND}).encode()
-    assert familiarity_of({"quality.json": sound}, INTERFACE) == Familiarity((0.5, -1.0, 0.25), 2.0, 0.125)
+    assert familiarity_of({"quality.json": sound}, INTERFACE, Path("bundle")) == Familiarity(
+        (0.5, -1.0, 0.25), 2.0, 0.125
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_a_quality_without_the_key_is_not_even_parsed() -> None:
 def test_values_of_another_type_or_size_are_refused(changed: dict[str, Any], where: str) -> None:
     content = json.dumps({"familiarity": {**SOUND, **changed}}).encode()
     with pytest.raises(BundleError, match=where):
-        familiarity_of({"quality.json": content}, INTERFACE)
+        familiarity_of({"quality.json": content}, INTERFACE, Path("bundle"))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_values_of_another_type_or_size_are_refused(changed: dict[str, Any], whe
 )
 def test_what_is_no_familiarity_is_refused(content: str) -> None:
     with pytest.raises(BundleError):
-        familiarity_of({"quality.json": f'{{"familiarity": {content}}}'.encode()}, INTERFACE)
+        familiarity_of({"quality.json": f'{{"familiarity": {content}}}'.encode()}, INTERFACE, Path("bundle"))
 
 
 def test_the_verifier_refuses_a_bad_familiarity(bundle_folder: Path) -> None:
@@ -138,6 +141,26 @@ def test_an_unfamiliar_photo_gets_a_statement_and_its_caption_stays_in_json(
     said = json.loads(capsys.readouterr().out)["captions"][0]
     assert said["caption"] == caption.strip() and said["familiar"] is False
     assert said["confidence"] == pytest.approx(1 / (1 + math.e))
+
+
+def test_a_run_over_a_folder_marks_photos_alike_and_records_the_confidence(
+    bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_familiarity(bundle_folder, weights=[0], log_probability=0, offset=-1)
+    (tmp_path / "photos").mkdir()
+    Image.linear_gradient("L").save(tmp_path / "photos" / "photo.png")
+    command = ["run", str(bundle_folder), str(tmp_path / "photos")]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"photo.png\t{UNFAMILIAR}\n"
+    assert main([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["captions"][0]["confidence"] == pytest.approx(1 / (1 + math.e))
+    assert parse_measurement(document, "out.json").captions[0].confidence == document["captions"][0]["confidence"]
+    del document["captions"][0]["confidence"]  # written by a runner that does not know it
+    assert parse_measurement(document, "out.json").captions[0].confidence is None
+    document["captions"][0]["confidence"] = "high"
+    with pytest.raises(DeviceError, match=r"captions\[0\]\.confidence"):
+        parse_measurement(document, "out.json")
 
 
 def test_the_journal_keeps_the_confidence(bundle_folder: Path, tmp_path: Path) -> None:

@@ -60,6 +60,6 @@ def test_a_recorded_validation_of_val_chooses_it_and_one_of_test_keeps_it(
     validate(bundle, data=data, split="test", record=True)
     assert json.loads((bundle / "quality.json").read_text())["familiarity"] == recorded
     verified = verify_bundle(bundle)
-    assert familiarity_of(verified.files, verified.manifest.interface) is not None
+    assert familiarity_of(verified.files, verified.manifest.interface, bundle) is not None
     assert "Unfamiliar photos" in verified.files["MODEL_CARD.md"].decode()
     assert model_card(verified, json.loads(verified.files["quality.json"])) == verified.files["MODEL_CARD.md"].decode()

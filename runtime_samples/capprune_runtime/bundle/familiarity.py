@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -80,7 +81,7 @@ def channel_count(interface: StepInterface) -> int:
     return sum(shape[-1] for shape, _ in interface.encode_outputs().values())
 
 
-def familiarity_of(files: Mapping[str, bytes], interface: StepInterface) -> Familiarity | None:
+def familiarity_of(files: Mapping[str, bytes], interface: StepInterface, place: Path) -> Familiarity | None:
     """Read and check the limits of a bundle; None if it has none.
 
     `capprune validate --record` chooses them and writes them to quality.json. A quality.json without the quoted key is not
@@ -89,6 +90,7 @@ def familiarity_of(files: Mapping[str, bytes], interface: StepInterface) -> Fami
     Args:
         files: The bundle's files by name.
         interface: Inputs and outputs of its decoder.
+        place: The bundle, for messages.
 
     Raises:
         BundleError: A value is missing, of another type or out of range.
@@ -96,13 +98,20 @@ def familiarity_of(files: Mapping[str, bytes], interface: StepInterface) -> Fami
     content = files.get(QUALITY, b"")
     if f'"{KEY}"'.encode() not in content:
         return None
-    quality = strict_json.parse(content)
-    tree = quality.get(KEY) if isinstance(quality, dict) else None
-    if tree is None:
-        return None
+    try:
+        quality = strict_json.parse(content)
+        tree = quality.get(KEY) if isinstance(quality, dict) else None
+        return None if tree is None else _read(tree, min(MAX_WEIGHTS, channel_count(interface)))
+    except BundleError as error:
+        error.where = f"{place / QUALITY}" if error.where is None else f"{place / QUALITY}, {error.where}"
+        raise
+
+
+def _read(tree: Any, most: int) -> Familiarity:
+    """Return the limits from the parsed object, with at most `most` weights."""
     if not isinstance(tree, dict):
         raise _refused("", "an object", tree)
-    weights, most = tree.get("weights"), min(MAX_WEIGHTS, channel_count(interface))
+    weights = tree.get("weights")
     if not isinstance(weights, list) or not 1 <= len(weights) <= most:
         raise _refused(".weights", f"1 to {most} numbers", weights)
     numbers: Sequence[tuple[str, Any]] = [
@@ -117,5 +126,5 @@ def familiarity_of(files: Mapping[str, bytes], interface: StepInterface) -> Fami
 
 
 def _refused(key: str, expected: str, found: object) -> BundleError:
-    return BundleError("a value of the familiarity is not allowed", where=f"{QUALITY}: {KEY}{key}",
+    return BundleError("a value of the familiarity is not allowed", where=f"{KEY}{key}",
                        expected=expected, found=repr(found)[:60])  # fmt: skip

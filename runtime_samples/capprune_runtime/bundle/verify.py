@@ -135,7 +135,7 @@ def verify_members(members: Members) -> Bundle:
         checked = manifest.format.verify(files[section.file], str(where), call)
         multiply_adds.append(checked.multiply_adds)
         _check_metadata(checked.metadata, where, manifest, files[VOCABULARY])
-    familiarity_of(files, interface)
+    familiarity_of(files, interface, place)
     golden = parse_golden(files, place, manifest, vocabulary)
     size_bytes = members.packed_bytes or sum(map(len, files.values()))
     encode, step = multiply_adds

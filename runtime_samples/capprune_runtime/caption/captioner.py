@@ -87,7 +87,7 @@ class Captioner:
         self._encoder = open_model(bundle.encoder, manifest.encoder.signature, runtime=runtime, threads=threads)
         decoder = open_model(bundle.decoder, manifest.decoder.signature, runtime=runtime, threads=threads)
         self.step = DecoderStep(decoder, manifest.interface)
-        self._familiarity = familiarity_of(bundle.files, manifest.interface)
+        self._familiarity = familiarity_of(bundle.files, manifest.interface, bundle.place)
 
     @property
     def runtime(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from capprune_runtime import strict_json
+from capprune_runtime.bundle.familiarity import KNOWN
 from capprune_runtime.bundle.manifest import QUALITY
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import BundleError
@@ -38,6 +39,13 @@ def mean_log_probability(caption: Scored) -> float:
 def is_unsure(caption: Scored, low_below: float | None) -> bool | None:
     """Return whether a caption is likely to be wrong; None if the bundle has no threshold."""
     return None if low_below is None else mean_log_probability(caption) < low_below
+
+
+def marked(text: str, *, unsure: bool | None, confidence: float | None) -> str:
+    """Return a caption for people: marked if it is unsure, and a statement instead if the photo is not familiar."""
+    if confidence is not None and confidence < KNOWN:
+        return UNFAMILIAR
+    return text + (NOT_SURE if unsure else "")
 
 
 def confidence_of(bundle: Bundle) -> float | None:

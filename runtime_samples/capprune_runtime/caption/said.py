@@ -13,7 +13,7 @@ from typing import Any
 
 from capprune_runtime.atomic import check_file_place, write_text
 from capprune_runtime.caption.captioner import Caption
-from capprune_runtime.caption.confidence import NOT_SURE, UNFAMILIAR, is_unsure, mean_log_probability
+from capprune_runtime.caption.confidence import is_unsure, marked, mean_log_probability
 from capprune_runtime.errors import CapPruneError, UsageError
 from capprune_runtime.streams import one_line, shown_name
 
@@ -53,9 +53,8 @@ class Said:
     @property
     def marked(self) -> str | None:
         """The caption for people, marked if the model was unsure, or what stands for it; None without a caption."""
-        if self.caption is None:
-            return None
-        return UNFAMILIAR if self.familiar is False else self.caption.text + (NOT_SURE if self.unsure else "")
+        said = self.caption
+        return None if said is None else marked(said.text, unsure=self.unsure, confidence=said.confidence)
 
     @property
     def unsure(self) -> bool | None:

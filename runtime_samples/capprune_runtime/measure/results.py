@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from capprune_runtime.errors import BundleError, DeviceError
 from capprune_runtime.measure.environment import Environment
 from capprune_runtime.measure.plausible import first_fault
 from capprune_runtime.measure.trust import Verdict
-from capprune_runtime.typed_json import Fault, Problem
+from capprune_runtime.typed_json import OPTIONAL, Fault, Problem
 
 SCHEMA_VERSION = 2
 RUN, BENCH = "run", "bench"
@@ -84,6 +84,7 @@ class SaidPhoto:
         encode_us: Time of the encoder.
         step_us: Time of every call of the decoder, in order.
         caption_us: Time of encoder, search and all steps.
+        confidence: See `Caption.confidence`.
     """
 
     photo: str
@@ -95,6 +96,7 @@ class SaidPhoto:
     encode_us: float
     step_us: tuple[float, ...]
     caption_us: float
+    confidence: float | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,7 @@ def said_photo(photo: str, caption: Caption, caption_us: float, read_us: float |
         encode_us=round(caption.encode_us, 1),
         step_us=tuple(round(us, 1) for us in caption.step_us),
         caption_us=round(caption_us, 1),
+        confidence=caption.confidence,
     )
 
 
