@@ -14,6 +14,7 @@ import tiny_bundle
 from desktop_jvm import DesktopJvm
 
 from capprune_runtime import Captioner, resize, verify_bundle
+from capprune_runtime.bundle.familiarity import channel_count
 from capprune_runtime.caption.confidence import confidence_of, mean_log_probability
 
 PHOTOS = 12
@@ -57,6 +58,27 @@ def test_tiny_models_say_on_a_desktop_jvm_what_they_say_in_python(
     expected = [captioner.caption(resize(rgb, size), beam) for _, rgb, beam in photos]
     assert [row["tokens"] for row in said] == [list(caption.tokens) for caption in expected]
     assert [row["caption"] for row in said] == [caption.text for caption in expected]
+
+
+def test_confidences_are_those_of_python(jvm: DesktopJvm, models: tiny_bundle.TinyModels, tmp_path: Path) -> None:
+    place = tiny_bundle.write_bundle(tmp_path / "bundle", models)
+    random = np.random.default_rng(8)
+    photos = [(str(n), random.integers(0, 256, (40, 40, 3), np.uint8), n % 3 + 1) for n in range(PHOTOS)]
+    size, found = verify_bundle(place).manifest.photo_size, []
+    for count in (1, 7, channel_count(verify_bundle(place).manifest.interface)):
+        weights = np.round(random.normal(0, 3, count), 3).tolist()
+        recorded = {"weights": weights, "log_probability": 2, "offset": 2.5}
+        (place / "quality.json").write_text(json.dumps({"familiarity": recorded}))
+        tiny_bundle.seal(place, tiny_bundle.manifest_json(models.cell))
+        captioner = Captioner(verify_bundle(place))
+        expected = [captioner.caption(resize(rgb, size), beam) for _, rgb, beam in photos]
+        (tmp_path / f"photos-{count}").mkdir()
+        said = jvm.captions(place, photos, tmp_path / f"photos-{count}", 1)
+        confidences = [one.confidence for one in expected]
+        assert [row["confidence"] for row in said] == pytest.approx(confidences, abs=1e-4)
+        assert [row["familiar"] for row in said] == [one.familiar for one in expected]
+        found += confidences
+    assert min(found) < 0.4 and max(found) > 0.6
 
 
 def test_unsure_captions_are_those_of_python(jvm: DesktopJvm, models: tiny_bundle.TinyModels, tmp_path: Path) -> None:

@@ -163,11 +163,15 @@ public final class MainActivity extends Activity {
         if (said == null || number != asked) {
             return;
         }
-        caption = said.caption.text();
+        boolean unfamiliar = Boolean.FALSE.equals(said.caption.familiar());
+        caption = unfamiliar ? getString(R.string.unfamiliar) : said.caption.text();
         photoView.setImageBitmap(said.preview);
         photoView.setContentDescription(caption);
         // A live region: screen readers say it.
-        captionView.setText(said.unsure ? getString(R.string.not_sure, caption) : caption);
+        captionView.setText(said.unsure && !unfamiliar ? getString(R.string.not_sure, caption) : caption);
+        if (unfamiliar) {
+            return; // its words are not shown, so there is nothing to share and nowhere to look
+        }
         shareBar.setVisibility(View.VISIBLE);
         List<float[]> looked = said.caption.attention();
         if (looked == null) {

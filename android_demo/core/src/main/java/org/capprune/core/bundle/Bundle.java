@@ -15,9 +15,10 @@ public final class Bundle {
     private final ModelFile encoder;
     private final ModelFile decoder;
     private final List<GoldenCaption> golden;
+    private final Familiarity familiarity;
 
     Bundle(String place, Manifest manifest, Vocabulary vocabulary, Map<String, byte[]> files, ModelFile encoder,
-            ModelFile decoder, List<GoldenCaption> golden) {
+            ModelFile decoder, List<GoldenCaption> golden, Familiarity familiarity) {
         this.place = place;
         this.manifest = manifest;
         this.vocabulary = vocabulary;
@@ -25,6 +26,7 @@ public final class Bundle {
         this.encoder = encoder;
         this.decoder = decoder;
         this.golden = golden;
+        this.familiarity = familiarity;
     }
 
     /** Check a whole bundle, a folder or a packed file, and read it. */
@@ -75,5 +77,10 @@ public final class Bundle {
     /** What the trained model said of the bundle's own photos. */
     public List<GoldenCaption> golden() {
         return golden;
+    }
+
+    /** How to tell photos of the known kind from others; null where the bundle cannot. */
+    public Familiarity familiarity() {
+        return familiarity;
     }
 }

@@ -65,8 +65,9 @@ public final class BundleVerifier {
         ModelFile decoder = model(
                 manifest.decoderFile(), Manifest.STEP_SIGNATURE, step.stepInputs(), step.stepOutputs());
         String place = members.place();
+        Familiarity familiarity = Familiarity.read(files, step, members.where(BundleFiles.QUALITY));
         Bundle bundle = new Bundle(place, manifest, vocabulary, files, encoder, decoder,
-                GoldenReader.read(files, place, manifest, vocabulary));
+                GoldenReader.read(files, place, manifest, vocabulary), familiarity);
         long sizeBytes = members.packedBytes() > 0
                 ? members.packedBytes() : files.values().stream().mapToLong(content -> content.length).sum();
         BundleCosts.check(manifest, bundle.golden(), work.get(0), work.get(1), sizeBytes, place);

@@ -4,6 +4,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.capprune.core.bundle.Familiarity;
 
 /**
  * What a model says about a photo, and what it cost.
@@ -16,6 +17,7 @@ import java.util.Map;
  * @param encodeUs time of the encoder, in µs
  * @param stepUs time of every call of the decoder in the order made, in µs; a beam makes several a word
  * @param totalUs time of all of it, in µs
+ * @param confidence that the photo is of the known kind and the caption likely, 0 to 1; null where the bundle cannot tell
  */
 public record Caption(
         String text,
@@ -25,7 +27,17 @@ public record Caption(
         boolean finished,
         double encodeUs,
         List<Double> stepUs,
-        double totalUs) {
+        double totalUs,
+        Double confidence) {
+
+    /** Whether the photo looks like those that the bundle knows; null where the bundle cannot tell. */
+    public Boolean familiar() {
+        return confidence == null ? null : confidence >= Familiarity.KNOWN;
+    }
+
+    Caption with(double found) {
+        return new Caption(text, tokens, logProbability, attention, finished, encodeUs, stepUs, totalUs, found);
+    }
 
     /** The caption for a JSON document, without the attention. */
     public Map<String, Object> asJson() {
@@ -40,6 +52,10 @@ public record Caption(
         json.put("finished", finished);
         json.put("encode_us", encodeUs);
         json.put("step_us", new ArrayList<Object>(stepUs));
+        if (confidence != null) {
+            json.put("confidence", confidence);
+            json.put("familiar", familiar());
+        }
         return json;
     }
 }

@@ -7,6 +7,7 @@ import org.capprune.core.CapPruneException;
 import org.capprune.core.ErrorKind;
 import org.capprune.core.Squash;
 import org.capprune.core.bundle.Bundle;
+import org.capprune.core.bundle.Familiarity;
 import org.capprune.core.bundle.Manifest;
 
 /** A bundle with its two models loaded: encodes a photo once, then searches word by word. One thread at a time. */
@@ -67,6 +68,8 @@ public final class Captioner implements AutoCloseable {
         long started = System.nanoTime();
         DecoderStep.State startState = encode(square);
         double encodeUs = (System.nanoTime() - started) / NS_PER_US;
+        Familiarity familiarity = bundle.familiarity();
+        double[] pooled = familiarity == null ? null : familiarity.pool(bundle.manifest().step(), encoder::get);
         List<Double> stepUs = new ArrayList<>();
         Search<DecoderStep.State> search = new Search<>((token, state, position) -> {
             long before = System.nanoTime();
@@ -81,8 +84,11 @@ public final class Captioner implements AutoCloseable {
             return null;
         }
         double totalUs = (System.nanoTime() - started) / NS_PER_US;
-        return new Caption(bundle.vocabulary().caption(found.tokens()), found.tokens(), found.logProbability(),
-                bundle.manifest().step().regions() == null ? null : found.attention(), found.finished(), encodeUs, stepUs, totalUs);
+        Caption caption = new Caption(bundle.vocabulary().caption(found.tokens()), found.tokens(), found.logProbability(),
+                bundle.manifest().step().regions() == null ? null : found.attention(), found.finished(), encodeUs, stepUs, totalUs,
+                null);
+        return pooled == null
+                ? caption : caption.with(familiarity.confidence(pooled, Confidence.meanLogProbability(caption)));
     }
 
     /** Run the encoder; the steps that follow look at this photo. */

@@ -192,7 +192,8 @@ public final class PhotoRun {
         Map<String, Object> json = caption.asJson();
         return Json.object("photo", name, "caption", caption.text(), "tokens", json.get("tokens"), "log_probability",
                 caption.logProbability(), "finished", caption.finished(), "read_us", tenths(readUs), "encode_us",
-                tenths(caption.encodeUs()), "step_us", steps, "caption_us", tenths(caption.totalUs()));
+                tenths(caption.encodeUs()), "step_us", steps, "caption_us", tenths(caption.totalUs()),
+                "confidence", caption.confidence());
     }
 
     /** Times to a tenth of a microsecond. */
