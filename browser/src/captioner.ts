@@ -2,6 +2,7 @@
 import {Capz} from './capz';
 import {DecoderStep, type State} from './decoder';
 import {require} from './errors';
+import {Familiarity, KNOWN} from './familiarity';
 import {elements, parseManifest, type Manifest} from './manifest';
 import type {Model, ModelEngine, Shape} from './model';
 import {decodePhoto, normalise, resize} from './photo';
@@ -16,6 +17,7 @@ export class Captioner {
     private readonly vocabulary: Vocabulary,
     private readonly encoder: Model,
     private readonly step: DecoderStep,
+    private readonly familiarity: Familiarity | null,
   ) {}
 
   /**
@@ -38,6 +40,7 @@ export class Captioner {
     };
     const {interface: step, preprocessing} = manifest;
     const vocabulary = Vocabulary.parse(await read('vocabulary.txt'), manifest.tokens, step.vocabulary);
+    const familiarity = 'quality.json' in manifest.files ? Familiarity.parse(await read('quality.json'), step) : null;
     const [encoderFile, decoderFile] = [await read(manifest.encoder), await read(manifest.decoder)];
     const engine = await engineOf(manifest.encoder.split('.').pop()!);
     engine.check(encoderFile, manifest.encoder);
@@ -52,7 +55,7 @@ export class Captioner {
     for (const [name, {shape}] of [...state, ...Object.entries(step.held)]) inputs.set(name, [1, ...shape]);
     const outputs = ['scores', ...state.map(([name]) => name), ...(step.regions === null ? [] : ['attention'])];
     const decoder = await engine.open(decoderFile, manifest.decoder, inputs, outputs);
-    return new Captioner(manifest, vocabulary, encoder, new DecoderStep(decoder, step));
+    return new Captioner(manifest, vocabulary, encoder, new DecoderStep(decoder, step), familiarity);
   }
 
   /** Caption a photo file; `watch` gets the text so far after every word. */
@@ -61,8 +64,10 @@ export class Captioner {
     const begun = performance.now();
     const square = resize(await decodePhoto(file), preprocessing.size);
     const decoded = performance.now();
-    const start = this.step.lookAt(await this.encoder.run({photo: normalise(square, preprocessing)}));
+    const outputs = await this.encoder.run({photo: normalise(square, preprocessing)});
+    const start = this.step.lookAt(outputs);
     const encoded = performance.now();
+    const pooled = this.familiarity?.pool(outputs);
     const steps: number[] = [];
     const timed = async (token: number, state: State, position: number) => {
       const before = performance.now();
@@ -72,7 +77,10 @@ export class Captioner {
     };
     const width = beam ?? decoding.beam;
     const found = await search(timed, start, decoding, width, (tokens) => watch(this.vocabulary.caption(tokens)));
+    const mean = found.logProbability / Math.max(1, found.tokens.length + Number(found.finished));
+    const confidence = pooled === undefined ? null : this.familiarity!.confidence(pooled, mean);
     return {
+      ...(confidence === null ? {} : {confidence, familiar: confidence >= KNOWN}),
       caption: this.vocabulary.caption(found.tokens),
       tokens: found.tokens,
       words: this.vocabulary.shown(found.tokens),

@@ -59,7 +59,8 @@ async function generate(): Promise<void> {
 function finish(model: ModelFacts, document: CaptionDocument): void {
   caption.className = '';
   caption.textContent = document.caption === '' ? '(no words)' : document.caption;
-  const doubt = document.unsure === true ? ' The model is not sure.' : '';
+  const unsure = document.unsure === true ? ' The model is not sure.' : '';
+  const doubt = document.familiar === false ? ' This does not look like a photo that the model knows.' : unsure;
   find('doubt').textContent = doubt;
   status.textContent = `${document.caption}.${doubt}`;
   if (document.warning !== null) warn(document.warning);

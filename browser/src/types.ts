@@ -31,6 +31,8 @@ export interface CaptionDocument {
   log_probability: number;
   finished: boolean;
   unsure?: boolean | null;
+  confidence?: number;
+  familiar?: boolean; // left out where the bundle cannot tell
   warning: string | null;
   decode_us: number;
   encode_us: number;

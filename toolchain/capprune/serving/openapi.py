@@ -22,12 +22,18 @@ _CAPTION: Mapping[str, Any] = {
     "tokens": {"type": "array", "items": _WHOLE, "description": "Token ids without <start> and <end>."},
     "log_probability": {**_NUMBER, "description": "Of the tokens, in nats."},
     "unsure": {"type": ["boolean", "null"], "description": "Null if the bundle has no threshold."},
+    "confidence": {**_NUMBER, "description": "0 to 1; missing if the bundle cannot tell familiar photos from others."},
+    "familiar": {
+        "type": "boolean",
+        "description": "False for a photo unlike those that the bundle knows; may be missing.",
+    },
     "finished": {"type": "boolean", "description": "False if the caption was cut at the maximum length."},
     "warning": {"type": ["string", "null"], "description": "Damage of the photo."},
     "decode_us": {**_NUMBER, "description": "Decoding and resizing the photo, in microseconds."},
     "encode_us": {**_NUMBER, "description": "The encoder, in microseconds."},
     "step_us": {"type": "array", "items": _NUMBER, "description": "Every call of the decoder, in microseconds."},
 }
+_MAY_BE_MISSING = ("confidence", "familiar")
 _ATTENTION: Mapping[str, Any] = {
     "type": ["object", "null"],
     "description": "With attention=1: weights over a square grid of regions, one list for each token. Null where the "
@@ -77,7 +83,9 @@ def openapi(models: Sequence[str], limits: Limits) -> dict[str, Any]:
         "responses": {"200": _answers("Caption", "The caption.", events=True), **_errors()},
     }
     schemas = {
-        "Caption": _object({**_CAPTION, "attention": _ATTENTION}, required=list(_CAPTION)),
+        "Caption": _object(
+            {**_CAPTION, "attention": _ATTENTION}, required=[key for key in _CAPTION if key not in _MAY_BE_MISSING]
+        ),
         "Error": _object(_ERROR, required=["schema_version", "error", "status", "what"]),
     }
     return {
