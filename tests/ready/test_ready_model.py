@@ -11,13 +11,18 @@ import pytest
 
 from capprune.api.validation import validate_bundle
 from capprune.config.reading import load_tree
+from capprune.data.captions import load_caption_set
+from capprune.data.inputs import read_all
+from capprune.data.non_photos import non_photos
 from capprune.data.scenes import draw_scenes
 from capprune.exporting import Wanted, export
 from capprune.ready import ready_bundle
 from capprune.training.run import load_run, read_run
 from capprune.training.stages import read_stages
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
+from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.errors import UsageError
+from capprune_runtime.photo import read_photo
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "ready_model" / "runs"
@@ -76,6 +81,25 @@ def test_a_new_process_captions_a_photo_without_being_told_a_bundle(tmp_path: Pa
     said = json.loads(done.stdout)["captions"][0]
     assert len(said["caption"].split()) > 3 and isinstance(said["low_confidence"], bool)
     assert int(done.stderr.splitlines()[-1]) < MOST_MEMORY
+
+
+def test_images_that_are_no_photos_are_not_familiar_and_a_photo_of_people_is(bundle: Bundle) -> None:
+    familiarity = json.loads(bundle.files["quality.json"])["familiarity"]
+    assert (familiarity["split"], familiarity["photos"]) == ("val", 1000)
+    assert familiarity["share"] <= 0.06 and min(familiarity["drawn_share"].values()) >= 0.95
+    captioner, size = Captioner(bundle), bundle.manifest.photo_size
+    drawn = [image for images in non_photos(6, "ready", size).values() for image in images]
+    assert sum(captioner.caption(image, beam=1).familiar is False for image in drawn) >= 0.95 * len(drawn)
+    astronaut = captioner.caption(read_photo(ROOT / "docs" / "gallery" / "astronaut.jpg", size))
+    assert astronaut.familiar and astronaut.confidence is not None and astronaut.confidence > 0.5
+
+
+@pytest.mark.slow
+def test_few_photos_of_its_own_data_are_unfamiliar(bundle: Bundle, data_folder: Path) -> None:
+    flickr8k, captioner = data_folder / "flickr8k", Captioner(bundle)
+    names = [photo.name for photo in load_caption_set(flickr8k).split("test")][:300]
+    said = [captioner.caption(photo) for photo in read_all(flickr8k, names, bundle.manifest.preprocessing)]
+    assert 0.01 < sum(one.familiar is False for one in said) / len(said) < 0.1
 
 
 @pytest.mark.slow

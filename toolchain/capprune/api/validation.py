@@ -260,6 +260,9 @@ def _chosen(bundle: Bundle, validation: Validation, data: _Recorded, progress: P
     if isinstance(found, str):
         progress.say(f"unfamiliar photos will not be marked: {found}")
         return confidence
+    drawn = min(found.drawn_share.values(), default=0.0)
+    facts = f"{found.share:.1%} of {data.split}, at least {drawn:.0%} of each kind of drawn image"
+    progress.say(f"photos that the bundle does not know: {facts}")
     return confidence | {KEY: found.as_json()}
 
 
