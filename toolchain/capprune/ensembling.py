@@ -63,6 +63,11 @@ class Ensemble:
         return tuple(run.folder.resolve().name for run in self.runs)
 
     @property
+    def encoders(self) -> tuple[FeatureExtractor, ...]:
+        """The different encoders of the members."""
+        return tuple(self._eyes.values())
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary of all members."""
         return self.runs[0].vocabulary
@@ -84,12 +89,16 @@ class Ensemble:
         Args:
             photos: Each `(H, W, 3)` RGB.
         """
+        seen = [torch.from_numpy(one).to(self._device) for one in self.features(photos)]
+        return [decoder.encode(own) for decoder, own in zip(self._decoders, seen, strict=True)]
+
+    def features(self, photos: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.float32]]:
+        """Return the features `(P, R, F)` of photos for each member; those with one encoder share an array."""
         shown = {
-            size: np.stack([resize(photo, size) for photo in photos])
-            for size in {eye.size for eye in self._eyes.values()}
+            size: np.stack([resize(photo, size) for photo in photos]) for size in {eye.size for eye in self.encoders}
         }
-        seen = {key: torch.from_numpy(eye(shown[eye.size])).to(self._device) for key, eye in self._eyes.items()}
-        return [decoder.encode(seen[key]) for decoder, key in zip(self._decoders, self._keys, strict=True)]
+        seen = {eye.key: eye(shown[eye.size]) for eye in self.encoders}
+        return [seen[key] for key in self._keys]
 
     def search(self, encoded: Sequence[Encoded], beam: int, members: Sequence[int] | None = None) -> Captions:
         """Generate captions of encoded photos.

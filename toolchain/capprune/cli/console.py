@@ -67,22 +67,24 @@ def given(name: str) -> bool:
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def out_option(what: str, *, new: bool = False) -> Callable[[Command], Command]:
+def out_option(what: str, *, new: bool = False, required: bool = True) -> Callable[[Command], Command]:
     """Return the `--out` option of a command that makes a folder. Checks before any work that it can be written.
 
     Args:
         what: Content of the folder, for the help text.
         new: Whether the folder must be new or empty.
+        required: Whether the command always makes the folder.
     """
 
-    def check(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
-        check_folder_place(value, new=new)
+    def check(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+        if value is not None:
+            check_folder_place(value, new=new)
         return value
 
     return click.option(
         "--out",
         type=Place(file_okay=False),
-        required=True,
+        required=required,
         callback=check,
         help=f"Folder for the {what}.",
     )

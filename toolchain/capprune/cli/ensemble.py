@@ -8,31 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capprune.api.ensemble import EnsembleResult, ensemble
-from capprune.cli.console import Place, echo, emit, json_option, table
+from capprune.cli.console import Place, echo, emit, json_option, out_option, table
 from capprune.cli.progress import TerminalProgress
-from capprune_runtime.atomic import check_folder_place
 
 if TYPE_CHECKING:
     from capprune.ensembling import EnsembleScores
     from capprune.metrics.intervals import Interval
 
 
-def _check_out(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    if value is not None:
-        check_folder_place(value)
-    return value
-
-
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=Place(file_okay=False), metavar="RUN...")
 @click.option("--photos", type=Place(file_okay=False), help="Folder of photos without captions.")
 @click.option("--data", type=Place(file_okay=False), help="Data set with captions and splits, instead of --photos.")
-@click.option(
-    "--out",
-    type=Place(file_okay=False),
-    callback=_check_out,
-    help="Folder for the data set. Without it the ensemble is only scored.",
-)
+@out_option("data set; without it the ensemble is only scored", new=True, required=False)
 @click.option(
     "--split", multiple=True, help="Split of --data to caption; can be given several times.  [default: train]"
 )
