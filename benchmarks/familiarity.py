@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.inputs import read_all
 from capprune.data.non_photos import non_photos
+from capprune.metrics.intervals import CONFIDENCE, RESAMPLES, Interval
 from capprune.metrics.scores import score
 from capprune.ready import ready_bundle
 from capprune.tables import table
@@ -74,8 +75,10 @@ def measure(bundle: Bundle, data: Path, other: Path, of_each_kind: int, limit: i
         "benchmark": "familiarity",
         "bundle": bundle.place.name,
         "auroc": {
-            "confidence": auroc(confidences(chosen, unknown.looked), confidences(chosen, known.looked)),
-            "log_probability": auroc(unknown.looked.spoken, known.looked.spoken),
+            "confidence": auroc_interval(
+                confidences(chosen, unknown.looked), confidences(chosen, known.looked)
+            ).as_json(),
+            "log_probability": auroc_interval(unknown.looked.spoken, known.looked.spoken).as_json(),
         },
         "marked": {name: _marked(chosen, low_below, one) for name, one in everything.items()},
         "drawn_marked": _marked(chosen, low_below, _together(list(drawn.values()))),
@@ -96,6 +99,14 @@ def auroc(low: Scores, high: Scores) -> float:
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]  # from 1, mean rank of ties
     return float((ranks[len(low) :].sum() - len(high) * (len(high) + 1) / 2) / (len(low) * len(high)))
+
+
+def auroc_interval(low: Scores, high: Scores) -> Interval:
+    """Return the AUROC with its percentile bootstrap interval over both sets of photos."""
+    chance = np.random.default_rng(0)
+    draws = [auroc(chance.choice(low, len(low)), chance.choice(high, len(high))) for _ in range(RESAMPLES)]
+    below, above = np.quantile(draws, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)).tolist()
+    return Interval(auroc(low, high), below, above)
 
 
 def risk(order: Scores, cider_d: Scores) -> list[dict[str, float]]:
@@ -170,15 +181,15 @@ def show(document: Mapping[str, Any]) -> None:
         for name, row in document["marked"].items()
     ]
     table("marked", ["photos of", "count", "unfamiliar", "not sure"], lines)
-    area = document["auroc"]
-    note = f"AUROC of known photos against others: {area['confidence']:.3f}, by log-probability alone "
+    areas = [f"{one['estimate']:.3f} ({one['low']:.3f} to {one['high']:.3f})" for one in document["auroc"].values()]
+    note = f"AUROC of known photos against others: {areas[0]}, by log-probability alone {areas[1]}"
     rows = [
         [f"{name}, by {by}", *(f"{row['cider_d']:.3f} ({row['wrong']:.0%})" for row in curve)]
         for name, both in document["risk"].items()
         for by, curve in both.items()
     ]
     columns = ["CIDEr-D (wrong captions) at coverage", *(f"{one:.0%}" for one in COVERAGES)]
-    table("risk against coverage", columns, rows, note + f"{area['log_probability']:.3f}")
+    table("risk against coverage", columns, rows, note)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ from small_run import Measured
 
 from capprune.data.scenes import draw_scenes
 from capprune_runtime.bundle.verify import verify_bundle
-from familiarity import auroc, measure, risk, show
+from familiarity import auroc, auroc_interval, measure, risk, show
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +22,8 @@ def test_auroc_is_the_share_of_pairs_in_order() -> None:
     pairs = [1.0 if b > a else 0.5 if b == a else 0.0 for a in low for b in high]
     assert auroc(low, high) == pytest.approx(np.mean(pairs))
     assert auroc(low, low) == pytest.approx(0.5)
+    interval = auroc_interval(low, high)
+    assert interval.low < interval.estimate == auroc(low, high) < interval.high < 1
 
 
 def test_risk_keeps_the_photos_of_highest_confidence() -> None:
@@ -54,7 +56,8 @@ def test_the_page_states_what_was_measured() -> None:
     assert (
         f"| {found['drawn_marked']['photos']} | {found['drawn_marked']['unfamiliar']:.1%} |".replace("%", " %") in page
     )
-    assert f"AUROC of {found['auroc']['confidence']:.3f}" in page and f"{found['auroc']['log_probability']:.3f}" in page
+    for one in found["auroc"].values():
+        assert f"{one['estimate']:.3f} ({one['low']:.3f} to {one['high']:.3f})" in " ".join(page.split())
     for name, key in (("both sets", "both"), ("Flickr8k `test`", "flickr8k test"), ("COCO photos", "coco_small val")):
         for by, words in (("confidence", "confidence"), ("log_probability", "log-probability")):
             cells = [f"{one['cider_d']:.3f} ({one['wrong']:.0%})".replace("%", " %") for one in found["risk"][key][by]]
