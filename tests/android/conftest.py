@@ -8,11 +8,9 @@ import sys
 import warnings
 from pathlib import Path
 
-import compile_java
-import compile_native
 import pytest
 from core_cases import write_cases, write_index
-from desktop_jvm import DesktopJvm
+from desktop_jvm import DesktopJvm, core_classes
 from made_once import folder_once
 
 TESTS = Path(__file__).parents[1]
@@ -28,16 +26,14 @@ from world import write_world  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def classes(jdk: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def classes(jdk: None) -> tuple[Path, Path]:
     """The folders of the classes of `:core` and of its tests."""
-    return compile_java.compile_core(tmp_path_factory.mktemp("classes"))
+    return core_classes()
 
 
 @pytest.fixture(scope="session")
-def jvm(android_parts: Path, classes: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> DesktopJvm:
-    return DesktopJvm(
-        android_parts, *classes, compile_native.compile_desktop(android_parts, tmp_path_factory.mktemp("shim"))
-    )
+def jvm(jdk: None, android_parts: Path) -> DesktopJvm:
+    return DesktopJvm.build(android_parts)
 
 
 @pytest.fixture(scope="session", params=["lstm", "gru"])

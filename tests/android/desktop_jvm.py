@@ -15,9 +15,18 @@ from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parents[2] / "android_demo" / "offline"))
 
+sys.path.append(str(Path(__file__).parents[1] / "worlds"))
+
 import compile_java
 import compile_native
 import machine
+from made_once import folder_once
+
+
+def core_classes() -> tuple[Path, Path]:
+    """The folders of the classes of `:core` and of its tests."""
+    folder = folder_once("core-classes", compile_java.compile_core)
+    return folder / "core", folder / "core-tests"
 
 
 @dataclass(frozen=True)
@@ -37,9 +46,9 @@ class DesktopJvm:
     shim: Path
 
     @classmethod
-    def build(cls, parts: Path, out: Path) -> DesktopJvm:
-        core, tests = compile_java.compile_core(out)
-        return cls(parts, core, tests, compile_native.compile_desktop(parts, out / "shim"))
+    def build(cls, parts: Path) -> DesktopJvm:
+        shim = folder_once("desktop-shim", lambda out: compile_native.compile_desktop(parts, out))
+        return cls(parts, *core_classes(), shim)
 
     def captions(
         self, bundle: Path, photos: Iterable[tuple[str, NDArray[np.uint8], int]], folder: Path, threads: int = 1

@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 from family_training import SCENES, DesktopJvm, capprune
+from made_once import folder_once
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes") / "scenes"
+@pytest.fixture(scope="session")
+def scenes() -> Path:
+    """Drawn scenes; the cache of their features is beside them."""
+    return folder_once("family-scenes", draw) / "scenes"
+
+
+def draw(folder: Path) -> None:
     sizes = [part for name, count in SCENES.items() for part in (f"--{name}", count)]
-    capprune("data", "scenes", "--size", 128, *sizes, "--out", folder)
-    return folder
+    capprune("data", "scenes", "--size", 128, *sizes, "--out", folder / "scenes")
 
 
-@pytest.fixture(scope="module")
-def jvm(jdk: None, android_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> DesktopJvm:
+@pytest.fixture(scope="session")
+def jvm(jdk: None, android_parts: Path) -> DesktopJvm:
     """The app's core on a desktop JVM."""
-    return DesktopJvm.build(android_parts, tmp_path_factory.mktemp("jvm"))
+    return DesktopJvm.build(android_parts)

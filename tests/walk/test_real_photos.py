@@ -82,7 +82,7 @@ def test_the_app_says_of_real_photos_what_python_says(
         photos = [(name, decode_photo(store.read(name), name), 1 + 2 * (n % 2)) for n, name in enumerate(names)]
     expected = [captioner.caption(resize(rgb, size), beam).tokens for _, rgb, beam in photos]
     (tmp_path / "photos").mkdir()
-    jvm = DesktopJvm.build(android_parts, tmp_path / "classes")
+    jvm = DesktopJvm.build(android_parts)
     said = jvm.captions(Path(results["folder"]), photos, tmp_path / "photos")
     assert len(said) == TEST_PHOTOS
     assert [tuple(row["tokens"]) for row in said] == expected
