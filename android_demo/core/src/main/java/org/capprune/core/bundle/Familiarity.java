@@ -70,7 +70,7 @@ public record Familiarity(double[] weights, double logProbability, double offset
     }
 
     private static long channels(StepInterface step) {
-        return outputs(step).values().stream().mapToLong(Familiarity::last).sum();
+        return outputs(step).values().stream().mapToLong(shape -> last(shape)).sum(); // lowering a reference loses int to long
     }
 
     private static int last(Shape shape) {
