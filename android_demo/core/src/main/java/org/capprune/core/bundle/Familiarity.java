@@ -28,7 +28,10 @@ public record Familiarity(double[] weights, double logProbability, double offset
     private static final double LARGEST = 1e6;
     private static final double STEEPEST = 30;
 
-    /** The limits of a bundle whose quality.json is {@code where}; null where it has none. A quality.json without the quoted key is not parsed. */
+    /**
+     * The limits of a bundle whose quality.json is {@code where}; null where it has none. A quality.json without the quoted
+     * key is not parsed.
+     */
     static Familiarity read(Map<String, byte[]> files, StepInterface step, String where) {
         byte[] quality = files.get(BundleFiles.QUALITY);
         if (quality == null || !new String(quality, StandardCharsets.ISO_8859_1).contains('"' + KEY + '"')) {
