@@ -13,6 +13,8 @@ from capprune_runtime.caption.interpreter import available_runtimes
 from export_results import exports_section
 from exports import VARIANTS, joined, measure
 
+pytestmark = pytest.mark.slow
+
 WANTED = ("tflite float32", "tflite codebook4, encoder float32", "onnx float32")
 
 

@@ -33,6 +33,7 @@ def test_risk_keeps_the_photos_of_highest_confidence() -> None:
     assert (rows[-1]["cider_d"], rows[-1]["wrong"]) == (0.75, 0.0)
 
 
+@pytest.mark.slow
 def test_a_bundle_without_limits_is_measured_and_not_changed(
     measured: Measured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

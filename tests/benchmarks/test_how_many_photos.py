@@ -16,6 +16,7 @@ def test_every_run_has_the_same_steps_as_far_as_epochs_allow() -> None:
     assert [epochs(count) for count in (250, 1000, 2000, 6000)] == [MOST_EPOCHS, 30, 15, 5]
 
 
+@pytest.mark.slow
 def test_runs_of_few_photos_are_scored_on_the_same_val(tmp_path: Path) -> None:
     draw_scenes(tmp_path / "data", count={"train": 20, "val": 5}, seed=1, size=32)
     sizes = {"steps": 4, "size": 32, "validation": 5}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from small_run import Measured
 
 from capprune_exporters.pack.capz import pack
@@ -11,6 +12,7 @@ from kept_bundle_results import kept_bundles_section
 from kept_bundles import measure
 
 
+@pytest.mark.slow
 def test_a_bundle_is_compared_with_its_parent_and_with_dense_int8(measured: Measured, tmp_path: Path) -> None:
     packed = tmp_path / "small.capz"
     pack(measured.bundle, packed)

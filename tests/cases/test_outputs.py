@@ -159,7 +159,11 @@ OUTPUTS: dict[str, Callable[[Path, Path, Path], list[object]]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "linked"), [*((name, False) for name in OUTPUTS), ("photo.capz", True), ("page.html", True)]
+    ("name", "linked"),
+    [
+        *((name, False) for name in OUTPUTS),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("photo.capz", "page.html")),
+    ],
 )
 def test_a_file_that_capprune_did_not_write_is_not_replaced(
     name: str, linked: bool, photo: Path, ready: Path, tmp_path: Path

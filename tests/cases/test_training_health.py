@@ -26,6 +26,7 @@ def scenes(tmp_path: Path) -> Path:
     return tmp_path / "scenes"
 
 
+@pytest.mark.slow
 def test_a_run_whose_loss_stands_still_says_so_everywhere(scenes: Path, tmp_path: Path) -> None:
     config, folder = tmp_path / "c.yaml", tmp_path / "run"
     config.write_text(CONFIG.replace("FOLDER", str(scenes)).replace("RATE", "1e-9"))

@@ -39,7 +39,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143)], ids=["ctrl-c", "preempted"])
-@pytest.mark.slow_but_for("ctrl-c")
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_when_typed_again(walk: Walk, tmp_path: Path, number: int, code: int) -> None:
     arguments = ("train", walk.config, "--out", tmp_path / "run", "--cache", walk.cache)
     process = start(*arguments)

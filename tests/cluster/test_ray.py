@@ -55,21 +55,25 @@ def run(*arguments: object, code: int = 0) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_tasks_come_back_with_their_numbers(ray: Any) -> None:
     assert dict(ON.run(tenfold, range(9))) == {number: 10 * number for number in range(9)}
 
 
+@pytest.mark.slow
 def test_task_of_a_killed_worker_is_tried_again(ray: Any, tmp_path: Path) -> None:
     tasks = [(number, str(tmp_path)) for number in range(4)]
     assert dict(ON.run(dies_once, tasks)) == {number: number for number in range(4)} and (tmp_path / "1").exists()
 
 
+@pytest.mark.slow
 def test_task_whose_worker_always_dies_is_an_error(ray: Any) -> None:
     with pytest.raises(CapPruneError, match="a worker of Ray died while it ran a task, 3 times") as caught:
         dict(ON.run(dies, range(3)))
     assert caught.value.exit_code == 1 and "same command resumes" in str(caught.value.hint)
 
 
+@pytest.mark.slow
 def test_error_of_a_task_is_the_users_error(ray: Any) -> None:
     with pytest.raises(DataError, match="a photo is blue") as caught:
         list(ON.run(complains, [7]))

@@ -52,6 +52,7 @@ def test_a_link_that_comes_back_costs_nothing(tiny: Tiny, phone: Phone, tmp_path
     assert phone.left_behind() == []
 
 
+@pytest.mark.slow
 def test_a_phone_that_stays_away_is_said_and_the_next_run_goes_on(tiny: Tiny, phone: Phone, tmp_path: Path) -> None:
     phone.break_by(app_dies_after=4)
     with pytest.raises(DeviceError, match="the app stopped") as caught:

@@ -141,6 +141,7 @@ def test_a_cut_link_is_taken_up_again_and_no_photo_is_done_twice(
     assert found.settings.sessions == 2 and len(found.captions) == 7 and journals(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_host_that_stays_away_is_said_and_the_next_run_goes_on(
     tiny: Tiny, serve: Serve, slow: str, tmp_path: Path
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_run_that_is_killed_there_says_so_and_the_next_goes_on(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.slow_but_for("2-130")
 def test_a_workstation_that_is_stopped_leaves_nothing_there_and_goes_on(
     number: int, code: int, tiny: Tiny, serve: Serve, slow: str, tmp_path: Path
 ) -> None:

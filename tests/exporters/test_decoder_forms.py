@@ -67,6 +67,7 @@ def test_tflite_verifier_accepts_it(name: str, tflite_cases: dict[str, Case]) ->
 
 @pytest.mark.parametrize("runtime", real_parts.RUNTIMES)
 @pytest.mark.parametrize("name", FORMS)
+@pytest.mark.slow_but_for("ai-edge-litert", "tflite-runtime")
 def test_tflite_runtimes_compute_what_torch_computes(
     name: str, runtime: str, tflite_cases: dict[str, Case], outputs: Callable[[str], dict[str, Arrays]]
 ) -> None:

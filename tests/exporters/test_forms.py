@@ -127,6 +127,7 @@ Outputs = Callable[[str], Mapping[str, Arrays]]
 @pytest.mark.parametrize("name", MATRICES)
 @pytest.mark.parametrize("form", PLANNED)
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.slow_but_for("ai-edge-litert", "tflite-runtime")
 def test_every_form_computes_what_it_holds_in_every_interpreter(
     runtime: str, form: str, name: str, form_cases: dict[str, Case], form_outputs: Outputs
 ) -> None:

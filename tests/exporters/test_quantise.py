@@ -30,6 +30,7 @@ FILTERS, POOLING = ((32, 8, 8, 3), (96, 4, 4, 32)), (4, 9)  # of the tiny encode
 
 @pytest.mark.parametrize("name", ["int8", "int8 and sparse"])
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.slow_but_for("ai-edge-litert", "tflite-runtime")
 def test_weight_only_encoder_stays_close_in_every_interpreter(
     runtime: str, name: str, cases: dict[str, Case], computed: Callable[[str], dict[str, Arrays]]
 ) -> None:

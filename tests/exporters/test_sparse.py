@@ -47,6 +47,7 @@ SPARSE_MODELS = ("lstm step", "gru step", "encode", "shared weights")
 
 @pytest.mark.parametrize("name", [*SPARSE_MODELS, *ODD_MATRICES])
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.slow_but_for("ai-edge-litert", "tflite-runtime")
 def test_sparse_model_computes_what_was_trained_in_every_interpreter(
     runtime: str, name: str, cases: dict[str, Case], computed: Callable[[str], dict[str, Arrays]]
 ) -> None:

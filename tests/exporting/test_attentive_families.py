@@ -39,6 +39,7 @@ FEATURES, SIZE, MAX_TOKENS = 96, 96, 12  # 3 x 3 cells of 32 pixels
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *(f"word{n}" for n in range(296))))
 SPARSITY = 0.9
 FLOAT_ERROR = 1e-4  # relative to the largest value
+BY_DEFAULT = "retention"  # without --slow
 FAMILIES: dict[str, dict[str, Any]] = {
     "relation_transformer": {"width": 64, "feed_forward": 128, "heads": 4, "encoder_layers": 2, "decoder_layers": 2},
     "retention": {"width": 64, "feed_forward": 128, "heads": 4, "key": 8, "layers": 2},
@@ -137,7 +138,12 @@ def write(run: LoadedRun, target: Target, folder: Path, weights: str) -> Bundle:
 
 
 @pytest.fixture(
-    scope="module", params=[(family, target) for family in FAMILIES for target in TARGETS.own], ids="-".join
+    scope="module",
+    params=[
+        pytest.param((family, target), id=f"{family}-{target}", marks=pytest.mark.slow if family != BY_DEFAULT else ())
+        for family in FAMILIES
+        for target in TARGETS.own
+    ],
 )
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     family, name = request.param

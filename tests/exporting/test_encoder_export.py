@@ -92,7 +92,7 @@ def test_trained_run_exports_with_the_numbers_of_its_source(
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("family", ["soft_attention", "show_tell"])
-@pytest.mark.slow_but_for("soft_attention-tflite")
+@pytest.mark.slow
 def test_capsules_learn_beside_a_frozen_encoder_and_are_exported_in_encode(
     world: World, target: str, family: str, tmp_path: Path
 ) -> None:

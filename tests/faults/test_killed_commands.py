@@ -59,6 +59,7 @@ def same(first: Path, second: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_killed_sharding_ends_with_the_same_shards(data: Path, tmp_path: Path, slow_kills: int) -> None:
     command = ("data", "shard", data, "--photos-per-shard", 4, "--out")
     seconds = timed(*command, tmp_path / "whole" / "out")

@@ -46,7 +46,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return weights_hash(folder)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 20])
 def test_training_killed_at_random_moments_ends_with_the_same_weights(
     kills: int, undisturbed: str, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from fuzz import Report, run_cases
 
 CASES = int(os.environ.get("CAPPRUNE_FUZZ_CASES", "10000"))
+FEW = CASES // 8  # without --slow
 SEED = int(os.environ.get("CAPPRUNE_FUZZ_SEED", "1"))
 
 
@@ -23,8 +24,9 @@ def check(report: Report, cases: int) -> None:
     assert report.accepted > 0.15 * cases
 
 
-def test_mutated_files_are_refused_or_computed_rightly(world_folder: Path) -> None:
-    check(run_cases(world_folder, SEED, 0, CASES), CASES)
+@pytest.mark.parametrize("cases", [FEW, pytest.param(CASES, marks=pytest.mark.slow)])
+def test_mutated_files_are_refused_or_computed_rightly(world_folder: Path, cases: int) -> None:
+    check(run_cases(world_folder, SEED, 0, cases), cases)
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ def check(runtime: str, folder: Path, made: int, accepted: int) -> Report:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.slow_but_for("ai-edge-litert", "tflite-runtime")
 def test_accepted_operators_are_computed_alike_by_every_runtime(runtime: str, tmp_path: Path) -> None:
     check(runtime, tmp_path, *FAST)
 

@@ -37,6 +37,7 @@ print(json.dumps(outcomes))
 
 
 @pytest.mark.parametrize("runtime", ["ai-edge-litert", "tensorflow", "tflite-runtime"])
+@pytest.mark.slow_but_for("ai-edge-litert", "tflite-runtime")
 def test_every_sound_file_is_computed_as_the_reference_computes_it(runtime: str, world_folder: Path) -> None:
     if importlib.util.find_spec(runtime.replace("-", "_")) is None:
         pytest.skip(f"{runtime} is not installed")

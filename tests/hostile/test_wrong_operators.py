@@ -52,6 +52,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("data", "runtime"), [entry[1:] for entry in WRONG], ids=[entry[0] for entry in WRONG])
+@pytest.mark.slow_but_for("axis", "masked")
 def test_refused_operator_is_computed_wrongly_by_a_stock_runtime(data: bytes, runtime: str, tmp_path: Path) -> None:
     if runtime == "tensorflow":
         pytest.importorskip("tensorflow")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from checkpoints import Parts, config_bytes
 
 from capprune.training.run import load_run
@@ -33,6 +34,7 @@ def test_import_names_what_is_wrong_in_text_and_in_json(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_imported_run_goes_the_whole_way_on_the_command_line(data_folder: Path, tmp_path: Path) -> None:
     run, bundle, data = tmp_path / "run", tmp_path / "bundle", tmp_path / "data"
     assert capprune("import", data_folder / "tiny3", "--out", run).code == 0

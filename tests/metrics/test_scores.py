@@ -13,13 +13,11 @@ from capprune.metrics import java, scores
 from capprune.metrics.scores import Scores, score, score_tokenised, tokenize
 from capprune_runtime.errors import CapPruneError, DataError, MissingExtra, UsageError
 
-BY_DEFAULT = ("lstm_sps0.975", "updown_tiny3_sps0.975")
-ONLY_SLOW = (
-    *("lstm_sps0.800", "lstm_sps0.975_cnnft", "lstm_sps0.800_cnnft"),
+FILES = (
+    *("lstm_sps0.975", "lstm_sps0.800", "lstm_sps0.975_cnnft", "lstm_sps0.800_cnnft"),
     *("gru_sps0.975", "gru_sps0.800", "gru_sps0.975_cnnft", "gru_sps0.800_cnnft"),
-    "updown_tiny3_sps0.975_scst",
+    *("updown_tiny3_sps0.975", "updown_tiny3_sps0.975_scst"),
 )
-FILES = [*BY_DEFAULT, *(pytest.param(name, marks=pytest.mark.slow) for name in ONLY_SLOW)]
 METRICS = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
 
 PHOTOS = {
@@ -56,8 +54,8 @@ def by_metric(scores: Scores) -> dict[str, float | None]:
     return dict(zip(METRICS, (*scores.bleu, scores.meteor, scores.rouge_l, scores.cider_d), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.slow_but_for("updown_tiny3_sps0.975")
 def test_published_scores_of_coco_captions_are_reproduced(
     name: str, data_folder: Path, coco_references: dict[str, list[str]], with_java: None
 ) -> None:

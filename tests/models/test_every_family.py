@@ -172,7 +172,7 @@ def test_training_learns_and_a_supermask_reaches_its_target(family: str, tmp_pat
 
 
 @families
-@pytest.mark.slow_but_for("soft_attention")
+@pytest.mark.slow_but_for("show_tell")
 def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(family: str, tmp_path: Path) -> None:
     overrides = world.tiny.SPARSE
     undisturbed = world.trainer(tmp_path / "undisturbed", family, *overrides)

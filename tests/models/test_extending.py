@@ -39,6 +39,7 @@ def done(environment: dict[str, str], *arguments: object) -> str:
     return found.stdout
 
 
+@pytest.mark.slow
 def test_a_family_of_another_package_goes_the_whole_way(installed: dict[str, str], tmp_path: Path) -> None:
     data, run, bundle = tmp_path / "scenes", tmp_path / "run", tmp_path / "bundle"
     done(installed, "data", "scenes", "--out", data, "--train", 48, "--val", 8, "--test", 4)

@@ -91,6 +91,7 @@ def test_encoder_that_learns_brings_the_loss_down_faster(tmp_path: Path) -> None
     assert ends["3e-4"] < 0.8 * ends["1e-12"]
 
 
+@pytest.mark.slow
 def test_one_target_holds_for_masks_of_decoder_and_encoder_together(masked: Path) -> None:
     run = read_run(masked)
     assert sparsity(dict(run.masks)) == pytest.approx(0.8, abs=0.01)
@@ -101,6 +102,7 @@ def test_one_target_holds_for_masks_of_decoder_and_encoder_together(masked: Path
     assert max(shares) - min(shares) > 0.1
 
 
+@pytest.mark.slow
 def test_masks_alone_leave_the_weights_of_the_encoder_as_published(masked: Path) -> None:
     own, published = of_encoder(read_run(masked).weights), encoder_network(EncoderConfig(), {}).state_dict()
     assert all(torch.equal(value, published[name]) for name, value in own.items())
@@ -119,6 +121,7 @@ def test_fine_tuning_of_everything_keeps_all_masks(dense: Path, tmp_path: Path) 
     assert torch.equal(one.weights[name][removed], other.weights[name][removed])
 
 
+@pytest.mark.slow
 def test_loaded_run_sees_through_the_masked_encoder_and_counts_it(tuned: Path) -> None:
     run = load_run(tuned)
     name = "blocks.9.expand.conv.weight"
@@ -130,6 +133,7 @@ def test_loaded_run_sees_through_the_masked_encoder_and_counts_it(tuned: Path) -
     assert 1 - run.kept / run.prunable == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.slow
 def test_validation_captions_are_those_of_the_saved_model(tuned: Path, tmp_path: Path) -> None:
     trainer = trained(tmp_path / "run", "keep", "encoder.train=all", SHORT, start=tuned)
     photos = world.split(7)
@@ -174,6 +178,7 @@ def test_interrupted_run_with_an_encoder_ends_as_one_that_was_not(tmp_path: Path
     assert all(torch.equal(value, other.tensors[name]) for name, value in one.tensors.items())
 
 
+@pytest.mark.slow
 def test_run_with_a_frozen_encoder_takes_over_the_one_it_starts_from(tuned: Path, tmp_path: Path) -> None:
     own = ("pruning.method=keep", "encoder.train=frozen", SHORT, f"start={tuned}")
     trainer = world.trainer(tmp_path / "run", *own, train=frozen_split(1), validation=frozen_split(2))
@@ -235,6 +240,7 @@ def test_both_halves_of_the_network_are_the_network() -> None:
     assert [*network.frozen_layers(0)] == [] and network.frozen_layers(2) == ("stem", "blocks.0", "blocks.1")
 
 
+@pytest.mark.slow
 def test_frozen_blocks_keep_their_masks_while_the_rest_is_pruned(masked: Path, tmp_path: Path) -> None:
     own = ("encoder.train=all", "encoder.frozen_blocks=14", "pruning.method=gradual", "pruning.sparsity=0.9", SHORT)
     on_blocks(tmp_path / "run", *own, f"start={masked}")
@@ -246,6 +252,7 @@ def test_frozen_blocks_keep_their_masks_while_the_rest_is_pruned(masked: Path, t
     assert sparsity(chosen) == pytest.approx(0.9, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_rounded_filters_are_those_that_an_int8_export_stores(tuned: Path, tmp_path: Path) -> None:
     own = ("pruning.method=keep", "encoder.train=frozen", "encoder.rounded=true", SHORT, f"start={tuned}")
     trainer = world.trainer(tmp_path / "run", *own, train=frozen_split(1), validation=frozen_split(2))
@@ -265,6 +272,7 @@ def test_rounded_filters_are_those_that_an_int8_export_stores(tuned: Path, tmp_p
         world.trainer(tmp_path / "no", "encoder.train=all", "encoder.rounded=true")
 
 
+@pytest.mark.slow
 def test_a_new_decoder_sees_through_the_encoder_of_another_run(tuned: Path, dense: Path, tmp_path: Path) -> None:
     trainer = world.trainer(
         tmp_path / "run", SHORT, f"encoder.start={tuned}", train=frozen_split(1), validation=frozen_split(2)
@@ -302,6 +310,7 @@ def test_teacher_sees_through_its_own_encoder_while_another_learns(dense: Path, 
     assert trainer.run().epoch >= 0
 
 
+@pytest.mark.slow
 def test_what_makes_no_sense_is_refused(dense: Path, tuned: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no masks of these layers"):
         world.trainer(

@@ -47,6 +47,7 @@ def captions(folder: Path, photos: Split) -> list[tuple[int, ...]]:
         return greedy(decoder, decoder.encode(features), 6).tokens
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains_in_two_parts(two: Path, one: Path) -> None:
     """With dropout and sampled masks: noise belongs to a part of a batch, not to a process."""
     assert_equal_runs(one, two)
@@ -59,6 +60,7 @@ def test_two_processes_without_dropout_train_what_one_trains(tmp_path: Path) -> 
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_two_processes_caption_100_new_photos_as_one(two: Path, one: Path) -> None:
     said = [captions(folder, tiny.split(7, 100)) for folder in (one, two)]
     assert sum(first == second for first, second in zip(*said, strict=True)) >= 95

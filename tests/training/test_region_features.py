@@ -83,6 +83,7 @@ def test_a_table_fills_up_with_zeros_and_names_what_does_not_fit(data: Path) -> 
     assert wrong.value.hint == f"encoder.channels={CHANNELS}"
 
 
+@pytest.mark.slow
 def test_what_does_not_go_with_region_features_is_refused_before_training(data: Path, tmp_path: Path) -> None:
     config = config_file(tmp_path, data)
     for keys, named in (

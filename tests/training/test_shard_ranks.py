@@ -28,6 +28,7 @@ def photos_read(folder: Path, rank: int) -> list[list[int]]:
     return [json.loads(line) for line in Path(f"{folder}.{rank}.photos").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_from_shards_train_what_one_trains(shards: Path, tmp_path: Path) -> None:
     run = (*RUN, f"data.shards={shards}", "data.shuffle_photos=8")
     assert ended(start(tmp_path / "two", run)) == [(0, "")] * 2
@@ -44,6 +45,7 @@ def test_two_processes_from_shards_train_what_one_trains(shards: Path, tmp_path:
         assert sorted(parts) == list(range(tiny.PHOTOS))
 
 
+@pytest.mark.slow
 def test_photo_that_one_process_cannot_read_ends_both_with_the_same_error(shards: Path, tmp_path: Path) -> None:
     broken = tiny.shards_of_the_world(tmp_path / "broken")
     tar = broken / "train-000002.tar"

@@ -85,7 +85,7 @@ def run(request: pytest.FixtureRequest, folder: Path) -> Path:
     return out
 
 
-@pytest.mark.slow_but_for("subwords")
+@pytest.mark.slow
 def test_every_caption_comes_back_from_its_tokens(run: Path, folder: Path) -> None:
     kind = run.name
     prepared = prepare(config(folder, kind), cache=folder / "cache", bar=no_bar)
@@ -94,7 +94,7 @@ def test_every_caption_comes_back_from_its_tokens(run: Path, folder: Path) -> No
     assert all(0 <= token < prepared.vocabulary.decoder_size for own in prepared.train.captions for token in own[0])
 
 
-@pytest.mark.slow_but_for("subwords")
+@pytest.mark.slow
 def test_tflite_bundle_generates_the_captions_of_torch(run: Path, folder: Path, tmp_path: Path) -> None:
     found = load_run(run)
     place = export(found, tmp_path / "bundle", Wanted()).bundle.place
@@ -114,7 +114,7 @@ def test_tflite_bundle_generates_the_captions_of_torch(run: Path, folder: Path, 
         assert any(one.text in {plain(sentence) for sentence in SENTENCES} for one in device)  # it has learned to spell
 
 
-@pytest.mark.slow_but_for("subwords")
+@pytest.mark.slow
 def test_self_critical_training_rewards_the_words_of_any_tokens(run: Path, folder: Path) -> None:
     start = [f"start={run}", "training.objective=scst", "training.epochs=1", "training.learning_rate=1e-4"]
     again = folder / f"{run.name}-scst"

@@ -115,7 +115,7 @@ def test_sparse_training_ends_at_its_target_and_still_learns(tmp_path: Path, spa
     assert outcome.cider > 0.8
 
 
-@pytest.mark.slow_but_for("sparse")
+@pytest.mark.slow_but_for("dense")
 def test_interrupted_and_resumed_run_is_the_uninterrupted_one_to_the_bit(
     kind: str, uninterrupted: Path, tmp_path: Path
 ) -> None:
