@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from onnx_parts import Parts
 from capprune_exporters.onnx.weights import make_gapped
 
 FUZZER = Path(__file__).with_name("fuzz_onnx.py")
-CASES, SLOW_CASES = 3000, 100_000
+CASES, SLOW_CASES = 3000, 10 * int(os.environ.get("CAPPRUNE_FUZZ_CASES", "10000"))
 
 
 @pytest.fixture
