@@ -58,7 +58,7 @@ def write_manifests(folder: Path, *, every: int = 1) -> None:
 
     Args:
         folder: A folder that is not there yet.
-        every: One case of so many is written, and every sound manifest.
+        every: N; every Nth case is written, and all sound manifests.
     """
     folder.mkdir()
     index, sound = [], _sound()

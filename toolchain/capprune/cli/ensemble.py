@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capprune.api.ensemble import EnsembleResult, ensemble
+from capprune.cli.caption_filters import caption_filters
 from capprune.cli.console import Place, echo, emit, json_option, out_option, table
 from capprune.cli.progress import TerminalProgress
 
@@ -26,18 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--score", metavar="SPLIT", help="Score the ensemble and each run on a split of --data.")
 @click.option("--beam", type=click.IntRange(1, 100), default=3, show_default=True, help="Beam width.")
-@click.option(
-    "--min-words", type=click.IntRange(1), default=3, show_default=True, help="Minimum number of words of a caption."
-)
-@click.option(
-    "--max-words", type=click.IntRange(1), default=25, show_default=True, help="Maximum number of words of a caption."
-)
-@click.option(
-    "--min-confidence", type=click.FloatRange(0, 1), default=0.0, help="Minimum geometric mean probability of a token."
-)
-@click.option(
-    "--keep", default="100%", show_default=True, help="Share of the captions to keep, the most confident first."
-)
+@caption_filters
 @click.option(
     "--shares",
     metavar="TRAIN,VAL,TEST",
