@@ -214,13 +214,14 @@ def _float_form(line: PlanLine) -> str:
 
 
 def _measured(line: PlanLine, matrix: Matrix, forms: Sequence[str], weights: str) -> PlanLine:
-    times, sizes = measure(matrix, forms, weights)
+    medians, sizes = measure(matrix, forms, weights)
+    times = {form: round(us, 2) for form, us in medians.items()}  # one rounding: the reason says what the plan keeps
     fastest = min(times.values())
     as_fast = [form for form in forms if times[form] <= AS_FAST * fastest]
     chosen = min(as_fast, key=sizes.__getitem__)
     others = ", ".join(f"{form} {times[form]:.0f}" for form in forms if form != chosen)
     reason = f"{times[chosen]:.0f} µs; {others}"
-    return replace(line, form=chosen, reason=reason, measured_us={form: round(us, 2) for form, us in times.items()})
+    return replace(line, form=chosen, reason=reason, measured_us=times)
 
 
 def measure(matrix: Matrix, forms: Sequence[str], weights: str) -> tuple[dict[str, float], dict[str, int]]:

@@ -55,8 +55,18 @@ def test_measured_plan_takes_a_form_that_is_about_the_fastest() -> None:
         else:
             assert set(line.measured_us) == set(candidates(MATRICES[line.tensor], "int8"))
             fastest = min(line.measured_us.values())
-            assert line.measured_us[line.form] <= AS_FAST * fastest + 0.01  # printed with two digits
+            assert line.measured_us[line.form] <= AS_FAST * fastest
             assert f"{line.measured_us[line.form]:.0f} µs" in line.reason
+
+
+def test_reason_rounds_the_times_that_the_plan_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = candidates(MATRICES["scattered"], "int8")
+    times = dict.fromkeys(forms, 9.496)  # 9 as it is, and 10 after two digits
+    monkeypatch.setattr("capprune_exporters.plan.measure", lambda *_: (times, dict.fromkeys(forms, 1)))
+    plan = plan_by_measurement({"scattered": MATRICES["scattered"]}, (), "int8")
+    (line,) = plan.lines
+    assert line.measured_us == dict.fromkeys(forms, 9.5)
+    assert line.reason.startswith("10 µs; ")
 
 
 def test_given_forms_replace_those_of_the_rule() -> None:
