@@ -31,6 +31,7 @@ ROOMS = {
         "labelling",
         "models",
         "pruning",
+        "rounding",
         "training",
         "importing",
         "validation",

@@ -18,12 +18,14 @@ from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.masks import Masks
 from capprune.pruning.pruner import PrunedRun, Pruner
 from capprune.pruning.state import MASK
+from capprune.training.coded import coded_encoder
 from capprune.training.encoder import PREFIX, encoder_network, rounded_filters
 from capprune.training.run import SavedRun, read_run
 from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, UsageError
 
+CODEBOOK = "codebook4"
 NETWORK = ("name", "source", "mean", "scale")  # keys of an encoder's config that determine its output
 
 
@@ -194,6 +196,8 @@ def start_network(config: RunConfig) -> Encoder:
     if found is not None:
         _check_encoder(config, found, "encoder.start" if config.encoder.start else "start")
     network = encoder_network(config.encoder, {}) if found is None else _network_of(found)
+    if config.encoder.rounded == CODEBOOK:
+        return coded_encoder(config, network)
     return rounded_filters(network) if config.encoder.rounded else network
 
 

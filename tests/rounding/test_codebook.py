@@ -1,0 +1,87 @@
+"""Sixteen values for the filters of a layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from capprune.rounding.codebook import coded, fitted, int8_filters
+
+FILTERS, INPUTS, ROWS = 24, 60, 4000
+
+
+@pytest.fixture(scope="module")
+def layer() -> tuple[np.ndarray, np.ndarray]:
+    """Filters of different sizes, and correlated inputs."""
+    random = np.random.default_rng(3)
+    weights = random.normal(size=(FILTERS, INPUTS)) * np.exp(random.normal(size=(FILTERS, 1)))
+    x = random.normal(size=(ROWS, INPUTS // 4)) @ random.normal(size=(INPUTS // 4, INPUTS))
+    return weights, x + 0.5 * random.normal(size=(ROWS, INPUTS))
+
+
+def error(weights: np.ndarray, found: np.ndarray, x: np.ndarray) -> float:
+    return float(((x @ (found - weights).T) ** 2).sum() / ((x @ weights.T) ** 2).sum())
+
+
+def test_each_filter_has_a_scale_and_the_layer_sixteen_levels(layer: tuple[np.ndarray, np.ndarray]) -> None:
+    weights, x = layer
+    found, book = coded(weights, x.T @ x / len(x))
+    assert len(book) <= 16 and {-127, 0, 127} <= {*book} and (book == np.rint(book)).all()
+    steps = np.abs(found).max(1, keepdims=True) / 127
+    codes = np.rint(found / steps)
+    assert np.abs(found - codes * steps).max() < 1e-9 * np.abs(found).max()  # what an int8 export stores
+    assert {*np.unique(codes)} <= {*book}
+
+
+def test_errors_cancel_out_where_inputs_are_correlated(layer: tuple[np.ndarray, np.ndarray]) -> None:
+    weights, x = layer
+    together = error(weights, coded(weights, x.T @ x / len(x))[0], x)
+    alone = error(weights, coded(weights, np.diag((x**2).mean(0)))[0], x)
+    assert together < alone / 4
+    assert alone < 0.03
+
+
+def test_fewer_levels_lose_more(layer: tuple[np.ndarray, np.ndarray]) -> None:
+    weights, x = layer
+    products = x.T @ x / len(x)
+    errors = [error(weights, coded(weights, products, levels=levels)[0], x) for levels in (4, 8, 16)]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    with pytest.raises(ValueError, match="at least 4"):
+        coded(weights, products, levels=3)
+
+
+def test_pruned_weights_stay_zero_and_the_others_make_up_for_it(layer: tuple[np.ndarray, np.ndarray]) -> None:
+    weights, x = layer
+    products = x.T @ x / len(x)
+    kept = np.random.default_rng(1).random(weights.shape) < 0.5
+    pruned = weights * kept
+    found, _ = coded(pruned, products, kept)
+    assert not found[~kept].any() and found[kept].any()
+    assert error(pruned, found, x) < 0.02
+    nothing, _ = coded(np.zeros_like(weights), products)
+    assert not nothing.any()
+
+
+def test_inputs_that_never_appear_do_no_harm(layer: tuple[np.ndarray, np.ndarray]) -> None:
+    weights, x = layer
+    silent = x * (np.arange(INPUTS) % 3 > 0)
+    found, _ = coded(weights, silent.T @ silent / len(x))
+    assert np.isfinite(found).all()
+    assert error(weights, found, silent) < 0.02
+
+
+def test_fitted_weights_make_the_original_outputs_from_changed_inputs(layer: tuple[np.ndarray, np.ndarray]) -> None:
+    weights, x = layer
+    changed = 0.9 * x + 0.3 * x[:, ::-1]
+    found = fitted(weights, changed.T @ changed / len(x), x.T @ changed / len(x))
+    wanted = x @ weights.T
+    before, after = (float(((changed @ w.T - wanted) ** 2).mean()) for w in (weights, found))
+    assert after < before / 5
+
+
+def test_int8_filters_have_255_steps_each(layer: tuple[np.ndarray, np.ndarray]) -> None:
+    weights, _ = layer
+    found = int8_filters(weights)
+    codes = found / (np.abs(weights).max(1, keepdims=True) / 127)
+    assert np.abs(codes - np.rint(codes)).max() < 1e-9
+    assert np.abs(found - weights).max() <= np.abs(weights).max() / 254 * (1 + 1e-9)

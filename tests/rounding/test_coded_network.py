@@ -1,0 +1,132 @@
+"""Encoders whose filters have 16 values in each layer."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import hf_networks
+import numpy as np
+import pytest
+import tiny_shards
+import torch
+import yaml
+from torch import Tensor, nn
+
+import capprune
+from capprune.config.encoder import EncoderConfig
+from capprune.config.reading import parse_config
+from capprune.models.caption_model import normalised
+from capprune.models.encoder import Encoder, load_encoder
+from capprune.rounding.codebook import coded
+from capprune.rounding.encoder import coded_filters
+from capprune.training.encoder import of_encoder
+from capprune.training.run import read_run
+from capprune.training.start import start_network
+from capprune_runtime.errors import ConfigError
+from capprune_runtime.photo import resize
+
+pytest.importorskip("transformers")
+SIZE = 64
+
+
+def photos(number: int, seed: int, size: int = SIZE) -> np.ndarray:
+    """Smooth drawings: what noise would hide."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (number, 6, 6, 3), np.uint8)
+    return np.stack([resize(one, size) for one in coarse])
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    folder = tmp_path_factory.mktemp("resnet")
+    hf_networks.save(folder, "resnet")
+    return load_encoder(EncoderConfig(name="hf", source=str(folder), size=SIZE)).eval()
+
+
+def filters(network: nn.Module) -> dict[str, tuple[Tensor, int]]:
+    return {
+        name: (module.weight.detach(), module.groups)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+
+
+def codes(weights: Tensor) -> np.ndarray:
+    """The integers that an int8 export stores, which have to be near."""
+    rows = weights.flatten(1).double().numpy()
+    found = rows / (np.abs(rows).max(1, keepdims=True).clip(1e-30) / 127)
+    assert np.abs(found - np.rint(found)).max() < 1e-3
+    return np.rint(found)
+
+
+@torch.no_grad()
+def loss(network: Encoder, rounded: Encoder, shown: np.ndarray) -> float:
+    seen = normalised(shown, network.mean, network.scale)
+    wanted, found = network(seen), rounded(seen)
+    return float(((wanted - found) ** 2).sum() / (wanted**2).sum())
+
+
+def test_layers_have_sixteen_values_and_give_what_they_gave(resnet: Encoder) -> None:
+    before = {name: value.clone() for name, value in resnet.state_dict().items()}
+    done: list[tuple[int, int]] = []
+    found = coded_filters(resnet, photos(200, 1), lambda *now: done.append(now))
+    for name, (weights, _) in filters(found).items():
+        assert len(np.unique(codes(weights))) <= 16, name
+    assert all(torch.equal(value, before[name]) for name, value in resnet.state_dict().items())
+    assert done[-1] == (len(done), len(done)) and len(done) == len(filters(resnet))
+    alone = copy.deepcopy(resnet)
+    for module in alone.modules():
+        if isinstance(module, nn.Conv2d):  # the same values, each layer by itself
+            rows = module.weight.detach().flatten(1).double().numpy()
+            rounded, _ = coded(rows, np.eye(rows.shape[1]))
+            module.weight.data.copy_(torch.from_numpy(rounded).view_as(module.weight))
+    fresh = photos(40, 2)
+    assert loss(resnet, found, fresh) < min(0.01, loss(resnet, alone, fresh) / 2)
+
+
+def test_pruned_weights_stay_zero(resnet: Encoder) -> None:
+    sparse = copy.deepcopy(resnet)
+    random = torch.Generator().manual_seed(1)
+    for weights, _ in filters(sparse).values():
+        weights.mul_(torch.rand(weights.shape, generator=random) < 0.5)
+    found = coded_filters(sparse, photos(100, 1))
+    for name, (weights, _) in filters(found).items():
+        assert not weights[filters(sparse)[name][0] == 0].any(), name
+    assert loss(sparse, found, photos(40, 2)) < 0.05
+
+
+def test_depthwise_filters_have_255_steps(tmp_path: Path) -> None:
+    hf_networks.save(tmp_path, "mobilenet_v2")
+    network = load_encoder(EncoderConfig(name="hf", source=str(tmp_path), size=SIZE)).eval()
+    found = coded_filters(network, photos(60, 1))
+    values = {name: (len(np.unique(codes(weights))), groups) for name, (weights, groups) in filters(found).items()}
+    assert max(number for number, groups in values.values() if groups == 1) <= 16
+    assert max(number for number, groups in values.values() if groups > 1) > 16
+    with pytest.raises(ValueError, match="needs photos"):
+        coded_filters(network, photos(1, 1)[:0])
+
+
+def test_a_run_is_trained_on_the_rounded_encoder_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPPRUNE_CACHE", str(tmp_path / "cache"))
+    hf_networks.save(tmp_path / "resnet", "resnet")
+    data = tiny_shards.photo_folder(tmp_path / "noise", train=20, val=4)
+    tree = {
+        "data": {"folder": str(data), "minimum_count": 1},
+        "encoder": {"name": "hf", "source": str(tmp_path / "resnet"), "size": SIZE, "rounded": "codebook4"},
+        "decoder": {"embedding": 8, "hidden": 8, "attention": 8, "context": 8},
+        "training": {"epochs": 1, "photos_per_batch": 10},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    capprune.train(tmp_path / "config.yaml", out=tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    kept = of_encoder(run.weights)
+    for name in filters(start_network(run.config)):
+        assert len(np.unique(codes(kept[f"{name}.weight"]))) <= 16, name
+    (stored,) = (tmp_path / "cache" / "rounded").iterdir()
+    again, written = start_network(parse_config(tree)).state_dict(), stored.stat().st_mtime_ns
+    assert all(torch.equal(value, kept[name]) for name, value in again.items())
+    assert [one.stat().st_mtime_ns for one in stored.parent.iterdir()] == [written]  # computed once
+    with pytest.raises(ConfigError, match="needs photos"):
+        start_network(parse_config({**tree, "data": {"shards": str(data)}}))
+    with pytest.raises(ConfigError, match="is not rounded"):
+        capprune.train(tmp_path / "config.yaml", out=tmp_path / "no", overrides=["encoder.train=all"])
