@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 from capprune_exporters.quiet import quiet
 from capprune_exporters.tflite.contiguous import contiguous_tensors
 from capprune_exporters.tflite.convert import convert
-from capprune_runtime.bundle.cache import keep, user_cache
-from capprune_runtime.errors import CapPruneError
+from capprune_runtime.bundle.cache import kept_or_made, user_cache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,18 +41,7 @@ def convert_cached(module: nn.Module, signature: str, inputs: Mapping[str, Tenso
     name = None if base is None else graph_name(module, signature, inputs)
     if base is None or name is None:
         return convert(module, signature, inputs)
-    place = base / FOLDER / name
-    with contextlib.suppress(OSError):
-        content = place.read_bytes()
-        data, digest = content[:-32], content[-32:]
-        if hashlib.sha256(data).digest() == digest:
-            place.touch()
-            return data
-    data = convert(module, signature, inputs)
-    with contextlib.suppress(CapPruneError, OSError):  # a cache that cannot be written only costs time
-        place.parent.mkdir(parents=True, exist_ok=True)
-        keep(place, data + hashlib.sha256(data).digest(), MOST_CACHED_BYTES)
-    return data
+    return kept_or_made(base / FOLDER / name, lambda: convert(module, signature, inputs), MOST_CACHED_BYTES)
 
 
 def graph_name(module: nn.Module, signature: str, inputs: Mapping[str, Tensor]) -> str | None:

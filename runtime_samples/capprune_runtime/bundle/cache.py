@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from capprune_runtime.errors import BundleError, CapPruneError
 
 MOST_CACHED_BYTES = 256 << 20  # beyond this the oldest files are removed
 _FOLDER = "expanded"
+_DIGEST = hashlib.sha256().digest_size
 
 
 def user_cache() -> Path | None:
@@ -83,6 +85,29 @@ class CachedMembers:
         with contextlib.suppress(CapPruneError, OSError):  # a cache that cannot be written only costs time
             keep(kept, content, MOST_CACHED_BYTES)
         return content
+
+
+def kept_or_made(place: Path | None, make: Callable[[], bytes], most_bytes: int) -> bytes:
+    """Return the content of a file in a cache; if there is none, or a damaged one, make the content and keep it.
+
+    Args:
+        place: The file, which ends with the SHA-256 of its content; None without a cache.
+        make: Returns the content.
+        most_bytes: Limit on the total of the file's folder; beyond it the oldest files are removed.
+    """
+    if place is None:
+        return make()
+    with contextlib.suppress(OSError):
+        stored = place.read_bytes()
+        content, digest = stored[:-_DIGEST], stored[-_DIGEST:]
+        if hashlib.sha256(content).digest() == digest:
+            place.touch()
+            return content
+    content = make()
+    with contextlib.suppress(CapPruneError, OSError):  # a cache that cannot be written only costs time
+        place.parent.mkdir(parents=True, exist_ok=True)
+        keep(place, content + hashlib.sha256(content).digest(), most_bytes)
+    return content
 
 
 def keep(place: Path, content: bytes, most_bytes: int) -> None:

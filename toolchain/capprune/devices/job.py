@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capprune.data.cache_folder import default_cache
 from capprune.devices.answers import journal_line, object_of, run_lines, too_much
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import (
@@ -274,11 +274,6 @@ def photo_number(index: int, suffix: str) -> str:
 def short_hash(session: Mapping[str, Any]) -> str:
     """Return a hash of the settings as a name that is safe in a shell."""
     return hashlib.sha256(json.dumps(session, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def default_cache() -> Path:
-    """Return the user's cache folder."""
-    return Path(os.environ.get("CAPPRUNE_CACHE") or Path.home() / ".cache" / "capprune")
 
 
 def require_runtime(runtime: str, bundles: Sequence[Bundle], device: str) -> None:

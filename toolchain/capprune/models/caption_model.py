@@ -126,7 +126,7 @@ class FeatureExtractor:
 
     def __init__(self, encoder: GridEncoder, device: torch.device = CPU) -> None:
         config = encoder.config
-        digest = _digest(encoder.network)
+        digest = network_digest(encoder.network)
         self._device, self._encoder = device, _for_inference(encoder, device)
         self.size, self.shape = config.size, (region_count(config), encoder.network.channels)
         self.key = f"{config.name}-{digest}-{config.size}px-{region_count(config)}r{_on(device)}"
@@ -157,7 +157,7 @@ class BlockExtractor:
 
     def __init__(self, encoder: GridEncoder, device: torch.device = CPU) -> None:
         config = encoder.config
-        digest = _digest(encoder.network)
+        digest = network_digest(encoder.network)
         self._device, self._encoder, self.size = device, _for_inference(encoder, device), config.size
         self.shape = self(np.zeros((1, config.size, config.size, 3), np.uint8)).shape[1:]
         self.key = f"{config.name}-{digest}-{config.size}px-{config.frozen_blocks} blocks{_on(device)}"
@@ -178,7 +178,7 @@ def _on(device: torch.device) -> str:
     return "" if device.type == "cpu" else f" on {device.type}"
 
 
-def _digest(network: Encoder) -> str:
+def network_digest(network: Encoder) -> str:
     """Return a digest of settings and weights, and of mean and scale unless they are the defaults."""
     digest = hashlib.sha256(network.identity().encode())
     if (network.mean, network.scale) != (DEFAULT_MEAN, DEFAULT_SCALE):

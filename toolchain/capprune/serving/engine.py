@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
@@ -12,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from capprune.data.cache_folder import default_cache
 from capprune_runtime.atomic import write_bytes
 from capprune_runtime.errors import HashMismatch, MissingExtra, UsageError
 
@@ -47,9 +47,7 @@ class Engine:
     @property
     def cache(self) -> Path:
         """Folder of the downloaded files."""
-        home = os.environ.get("CAPPRUNE_CACHE")
-        base = Path(home) if home else Path.home() / ".cache" / "capprune"
-        return base / f"{self.title.lower().replace('.', '-')}-{self.version}"
+        return default_cache() / f"{self.title.lower().replace('.', '-')}-{self.version}"
 
 
 ENGINES: Mapping[str, Engine] = {

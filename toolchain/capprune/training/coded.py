@@ -7,22 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from capprune.config.run import RunConfig
-from capprune.data.cache_folder import default_cache
 from capprune.data.captions import load_caption_set
-from capprune.data.features import cached_pixels
 from capprune.data.photos import open_photos
+from capprune.models.caption_model import network_digest
 from capprune.models.encoder import Encoder
 from capprune.rounding import codebook, encoder
 from capprune.rounding.encoder import coded_filters
 from capprune.training.progress import Lines
-from capprune_runtime.atomic import atomic_file
-from capprune_runtime.errors import ConfigError
+from capprune_runtime.bundle.cache import kept_or_made, user_cache
+from capprune_runtime.errors import ConfigError, DataError, PhotoError
+from capprune_runtime.photo import decode_photo, resize
 
 PHOTOS = 1024  # spread over the train split
 FOLDER = "rounded"  # in the cache
+MOST_CACHED_BYTES = 256 << 20  # beyond this the oldest encoders are removed
 
 
 def coded_encoder(config: RunConfig, network: Encoder) -> Encoder:
@@ -43,36 +44,40 @@ def coded_encoder(config: RunConfig, network: Encoder) -> Encoder:
             found="codebook4 with data.shards",
             hint="round with data.folder first, and give that run as encoder.start",
         )
-    folder = config.data.folder
+    photos = _photos(config)
+    base = user_cache()
+    place = None if base is None else base / FOLDER / f"{_digest(network, photos)}.safetensors"
+
+    def make() -> bytes:
+        with Lines().bar("rounded layers") as tell:
+            made = coded_filters(network, photos, tell).state_dict()
+        return save({name: value.contiguous() for name, value in made.items()})
+
+    network.load_state_dict(load(kept_or_made(place, make, MOST_CACHED_BYTES)))
+    return network.eval()
+
+
+def _photos(config: RunConfig) -> npt.NDArray[np.uint8]:
+    """Return photos of train, `(B, S, S, 3)`, spread over the split."""
+    folder, size = config.data.folder, config.encoder.size
     train = [photo.name for photo in load_caption_set(folder).split("train")[: config.data.limit]]
     names = [train[place] for place in np.linspace(0, len(train) - 1, min(PHOTOS, len(train))).astype(int)]
-    with open_photos(folder) as store, Lines().bar("photos to round the encoder with") as tell:
-        seen = cached_pixels(
-            store,
-            names,
-            size=config.encoder.size,
-            cache=default_cache(),
-            progress=tell,
-            skip_broken=config.data.broken == "skip",
-        )
-    photos = seen[np.array([place for place in range(len(names)) if place not in seen.broken], np.int64)]
-    kept = default_cache() / FOLDER / f"{_digest(network, photos)}.safetensors"
-    if kept.is_file():
-        network.load_state_dict(load_file(kept))
-        return network.eval()
-    with Lines().bar("rounded layers") as tell:
-        found = coded_filters(network, photos, tell)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(kept) as path:
-        save_file({name: value.contiguous() for name, value in found.state_dict().items()}, path)
-    return found
+    found = []
+    with open_photos(folder) as store:
+        for name in names:
+            try:
+                found.append(resize(decode_photo(store.read(name), name), size))
+            except PhotoError:
+                if config.data.broken != "skip":  # training counts and names them
+                    raise
+    if not found:
+        raise DataError("no photo to round the encoder with can be read", where=folder, expected="at least one")
+    return np.stack(found)
 
 
 def _digest(network: Encoder, photos: npt.NDArray[np.uint8]) -> str:
-    digest = hashlib.sha256(network.identity().encode())
+    """Return a name for what the rounded encoder depends on: network, photos, and the code that rounds."""
+    digest = hashlib.sha256(f"{network_digest(network)} {photos.shape}".encode() + photos.tobytes())
     for source in (codebook.__file__, encoder.__file__):
         digest.update(Path(source).read_bytes())
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode() + value.contiguous().numpy().tobytes())
-    digest.update(str(photos.shape).encode() + photos.tobytes())
     return digest.hexdigest()[:32]
