@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import family_world as families
 import numpy as np
 import pytest
 import tiny_training as tiny
@@ -220,3 +221,17 @@ def test_vocabulary_of_a_run_fits_other_captions_and_its_teachers(scenes: Path, 
     ):
         with pytest.raises(error, match=message):
             prepare(parse_config(tree, [*own, wrong]), cache=cache, bar=SILENT.bar)
+
+
+def test_a_teacher_of_shorter_captions_has_room_for_those_of_the_student(tmp_path: Path) -> None:
+    teacher, short = tmp_path / "teacher", ("training.epochs=1", "data.maximum_tokens=4")
+    families.trainer(teacher, "relation_transformer", *short).run()  # its state has a slice for each word
+    own = (taught(teacher), "training.distillation.sequences=true", "training.epochs=1", "data.maximum_tokens=12")
+    student = families.trainer(tmp_path / "student", "soft_attention", *own)
+    assert student.run().epoch == 0
+    decoder = load_teacher(teacher, tiny.VOCABULARY, families.FEATURES)
+    longer = load_teacher(teacher, tiny.VOCABULARY, families.FEATURES, 12)
+    features, batch = first_batch(student)
+    words = torch.from_numpy(batch.inputs[:, :4]), torch.from_numpy(batch.targets[:, :4])
+    with torch.no_grad():
+        torch.testing.assert_close(longer.scores(features, *words), decoder.scores(features, *words))

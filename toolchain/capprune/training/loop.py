@@ -305,7 +305,8 @@ class Trainer:
             )
             return SelfCritical(self.decoder, settings.reward, reward, limit, products=products)
         if settings.distillation.teachers:
-            teachers = load_teachers(settings.distillation.teachers, self.vocabulary, self.train, self.ranks.device)
+            folders, words = settings.distillation.teachers, self.config.data.maximum_tokens
+            teachers = load_teachers(folders, self.vocabulary, self.train, words, self.ranks.device)
             no_repeat = self.config.search.no_repeat_ngram
             return Distillation(teachers, settings.distillation, limit, no_repeat_ngram=no_repeat, products=products)
         return CrossEntropy()

@@ -248,13 +248,14 @@ def _unfit(path: Path, config: RunConfig, vocabulary: Vocabulary, error: Excepti
     )
 
 
-def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> Decoder:
+def load_teacher(folder: Path, vocabulary: Vocabulary, features: int, words: int | None = None) -> Decoder:
     """Return the decoder of a teacher's run with masks applied, in evaluation mode.
 
     Args:
         folder: The teacher's run.
         vocabulary: Vocabulary of the student's run.
         features: F, channels of a region.
+        words: The longest caption of the student's run, if the teacher's own captions may be shorter.
 
     Raises:
         UsageError: There is no such run, or its vocabulary is different.
@@ -272,7 +273,10 @@ def load_teacher(folder: Path, vocabulary: Vocabulary, features: int) -> Decoder
     tensors = of_decoder({**found.weights, **found.pruned()})
     try:
         check_sizes(found.config, vocabulary.decoder_size, tensors, features)
-        decoder = build_decoder(found.config, vocabulary.decoder_size, features=features)
+        longest = max(found.config.data.maximum_tokens, words or 0)
+        data = found.config.data.model_copy(update={"maximum_tokens": longest})
+        config = found.config.model_copy(update={"data": data})  # a family that appends to its state has room for it
+        decoder = build_decoder(config, vocabulary.decoder_size, features=features)
         decoder.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise _unfit(folder, found.config, vocabulary, error) from error

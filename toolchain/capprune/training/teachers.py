@@ -35,7 +35,7 @@ def teachers_eyes(folders: Sequence[Path], device: torch.device) -> tuple[Featur
 
 
 def load_teachers(
-    folders: Sequence[Path], vocabulary: Vocabulary, train: Split, device: torch.device
+    folders: Sequence[Path], vocabulary: Vocabulary, train: Split, words: int, device: torch.device
 ) -> tuple[Teacher, ...]:
     """Return the decoders of teachers with their features of the training photos.
 
@@ -43,6 +43,7 @@ def load_teachers(
         folders: The teachers' runs.
         vocabulary: Vocabulary of the student's run.
         train: The training photos.
+        words: The longest caption of the student's run.
         device: Device of the decoders.
 
     Raises:
@@ -51,6 +52,6 @@ def load_teachers(
     """
     tables = train.taught or (train.features,) * len(folders)
     return tuple(
-        Teacher(load_teacher(folder, vocabulary, table.shape[-1]).to(device), table)
+        Teacher(load_teacher(folder, vocabulary, table.shape[-1], words).to(device), table)
         for folder, table in zip(folders, tables, strict=True)
     )
