@@ -134,3 +134,26 @@ def test_a_run_is_trained_on_the_rounded_encoder_and_keeps_it(tmp_path: Path, mo
         start_network(parse_config({**tree, "data": {"shards": str(data)}}))
     with pytest.raises(ConfigError, match="is not rounded"):
         capprune.train(tmp_path / "config.yaml", out=tmp_path / "no", overrides=["encoder.train=all"])
+
+
+@pytest.mark.slow
+def test_a_packed_bundle_is_a_third_smaller_and_says_what_torch_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPPRUNE_CACHE", str(tmp_path / "cache"))
+    scenes = capprune.draw_scenes(out=tmp_path / "scenes", train=60, val=8, test=8, size=SIZE).folder
+    sizes = {}
+    for rounded in ("true", "codebook4"):
+        tree = {
+            "data": {"folder": str(scenes), "minimum_count": 1},
+            "encoder": {"size": SIZE, "rounded": rounded},
+            "decoder": {"embedding": 16, "hidden": 32, "attention": 16, "context": 16},
+            "training": {"epochs": 2, "photos_per_batch": 20, "learning_rate": 0.01},
+        }
+        run = capprune.train(tree, out=tmp_path / rounded)
+        options = {"weights": "float32", "encoder_weights": "weight_only_int8"}
+        bundle = run.export(tmp_path / f"bundle-{rounded}", **options)
+        result = bundle.validate(scenes, reference=run)
+        assert result.passed, result
+        sizes[rounded] = bundle.pack().report.packed_bytes
+    assert sizes["codebook4"] < 2 / 3 * sizes["true"]
