@@ -147,14 +147,19 @@ def of_the_model(bundle: Path) -> dict[str, bytes]:
 
 
 def quality(bundle: Path) -> object:
-    """What a validation wrote into a bundle, without what depends on the machine."""
+    """What a validation wrote into a bundle, without what depends on the machine, or on an earlier record (`bundle`)."""
 
     def plain(tree: object) -> object:
         if isinstance(tree, Mapping):
             return {key: plain(value) for key, value in tree.items() if key not in OF_THE_MACHINE}
         return [plain(one) for one in tree] if isinstance(tree, list) else tree
 
-    return plain(json.loads((bundle / "quality.json").read_text()))
+    written = json.loads((bundle / "quality.json").read_text())
+    assert (
+        written["bundle"]["files"].items()
+        >= {name: len(content) for name, content in of_the_model(bundle).items()}.items()
+    )
+    return plain({key: value for key, value in written.items() if key != "bundle"})
 
 
 def test_the_harness_notices_a_command_that_fails(tmp_path: Path) -> None:

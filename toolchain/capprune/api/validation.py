@@ -240,7 +240,7 @@ def _record(
     elif QUALITY in bundle.files:
         before = strict_json.parse(bundle.files[QUALITY])
         kept = before if isinstance(before, dict) else {}
-        quality |= {"confidence": kept.get("confidence")} | ({KEY: kept[KEY]} if kept.get(KEY) else {})
+        quality |= {key: kept[key] for key in ("confidence", KEY) if kept.get(key)}
     if quality.get("confidence") is None:
         progress.say(f"captions of this bundle will not be marked as unsure: record a validation of {CHOSEN_ON} first")
     record_quality(bundle, quality, model_card(bundle, quality))
