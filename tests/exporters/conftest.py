@@ -11,7 +11,7 @@ import real_parts
 from matrix_model import ODD_MATRICES, odd_matrix
 from real_parts import Arrays, Case, Part
 
-from capprune_exporters.tflite.sparse import make_sparse
+from capprune_exporters.tflite.sparse import make_sparse, read_sparse
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +47,7 @@ def cases(lstm_step: Part, gru_step: Part, encode: Part, dead_channels: Part, sh
         "lstm step": lstm_step.case(lstm_step.sparse.data, "step"),
         "gru step": gru_step.case(gru_step.sparse.data, "step"),
         "encode": encode.case(encode.sparse.data, "encode"),
+        "encode, read sparse": encode.case(read_sparse(encode.sparse.data), "encode"),
         "shared weights": shared.case(shared.sparse.data, "shared"),
         **real_parts.int8_cases(encode, dead_channels),
         **{

@@ -12,7 +12,7 @@ from capprune_exporters.stored import SparseModel
 from capprune_exporters.targets.target import AUTO, BALANCED, GIVEN, SIZE, Target
 from capprune_exporters.tflite.converted import convert_cached
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
-from capprune_exporters.tflite.sparse import add_metadata, make_sparse, stored_names
+from capprune_exporters.tflite.sparse import add_metadata, make_sparse, read_sparse, stored_names
 from capprune_exporters.weight_forms import EncoderWeights
 from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE, described
 from capprune_runtime.errors import BadModelFile
@@ -44,8 +44,8 @@ class TfliteTarget(Target):
         names = {**self.calls.projections, **self.calls.filters()}
         sparse = make_sparse(converted, one_row=False, names=names, filters=as_trained).data
         if weights == EncoderWeights.STATIC_INT8:
-            return static_int8(sparse, calibration)
-        return sparse if as_trained else weight_only_int8(sparse)
+            return read_sparse(static_int8(sparse, calibration))
+        return read_sparse(sparse if as_trained else weight_only_int8(sparse))
 
     def write_decoder(self, converted: bytes, plan: Plan) -> SparseModel:
         """See `Target.write_decoder`."""

@@ -5,7 +5,8 @@ a plan (see `forms`). Without one, a fixed rule stores matrices with enough zero
 
 * CSR, for the weight of a FULLY_CONNECTED in a one-row graph, for which the runtime has a kernel;
 * CSR behind a DENSIFY otherwise, and for filters of convolutions: small in the file, expanded once at load, as fast as
-  dense weights.
+  dense weights. `read_sparse` takes the DENSIFY away again where the kernel is as fast for several rows, which saves the
+  memory of the dense weight and of its packed copy.
 
 Forms that runtimes accept but compute wrongly are never written.
 """
@@ -40,6 +41,7 @@ __all__ = ["BYTES_ALIGNMENT", "add_metadata", "make_sparse", "pack"]
 FOLDING_ERROR = 1e-5  # relative: two float32 roundings, plus a margin
 SMALLEST = 4096  # weights; for smaller matrices row pointers and one more operator cost more than the zeros
 SPARSE_KERNEL_PAYS = 0.9  # sparsity from which CSR is about as fast as dense float32; below it CSR only saves space
+SPARSE_ROWS_PAY = 0.95  # the same for a product of several rows, measured with 16 to 100
 DENSIFY_PAYS = 0.5  # sparsity from which 6 bytes per kept weight are clearly fewer than 4 bytes per weight
 WEIGHT_INPUT = 1  # of FULLY_CONNECTED; the kernel supports sparse values only in this input
 FILTERS = (("CONV_2D", 1), ("DEPTHWISE_CONV_2D", 1))  # the only weights of more than two dimensions that are expanded
@@ -107,6 +109,40 @@ def make_sparse(
         _insert_densify(model, weight)
     forget_unused_buffers(model)
     return SparseModel(pack(model), tuple(stored))
+
+
+def read_sparse(data: bytes) -> bytes:
+    """Let FULLY_CONNECTED read float32 weights behind a DENSIFY as they are stored, where its sparse kernel is as fast.
+
+    It comes after quantization, because the quantizer does not support sparse weights.
+
+    Args:
+        data: A .tflite made by `make_sparse`, quantized or not.
+    """
+    model = unpack(data)
+    graph = model.subgraphs[0]
+    for densify in [one for one in graph.operators if operator_name(model, one) == "DENSIFY"]:
+        (stored,), (dense,) = densify.inputs, densify.outputs
+        users = [one for one in graph.operators if dense in list(one.inputs)]
+        if all(_as_fast_sparse(model, user, stored, dense) for user in users):
+            for user in users:
+                _read_instead(user, dense, stored)
+                _let_read(model, user, "csr_float32")
+            graph.operators.remove(densify)
+    return pack(model)
+
+
+def _as_fast_sparse(model: Any, user: Any, stored: int, dense: int) -> bool:
+    """Return whether an operator is a product whose sparse kernel is about as fast as the dense one."""
+    tensors = model.subgraphs[0].tensors
+    weight = tensors[stored]
+    if weight.type != schema.TensorType.FLOAT32 or operator_name(model, user) != "FULLY_CONNECTED":
+        return False
+    if [place for place, used in enumerate(user.inputs) if used == dense] != [WEIGHT_INPUT]:
+        return False
+    kept = len(model.buffers[weight.buffer].data) // np.dtype(np.float32).itemsize
+    rows = int(np.prod(tensors[user.inputs[0]].shape[:-1]))
+    return 1 - kept / int(np.prod(weight.shape)) >= (SPARSE_KERNEL_PAYS if rows == 1 else SPARSE_ROWS_PAY)
 
 
 def stored_names(data: bytes, names: Mapping[str, Matrix]) -> frozenset[str]:
