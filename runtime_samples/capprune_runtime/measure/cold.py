@@ -84,12 +84,13 @@ def _load(place: Path, beam: int | None, runtime: str, threads: int) -> dict[str
     captioner.caption(pixels, beam)
     first_caption_us = (time.perf_counter_ns() - started) / 1000
     gc.collect()
+    peak_bytes, retained_bytes = _status_bytes("VmHWM", "VmRSS")
     return {
         "manifest_sha256": bundle_facts(bundle).manifest_sha256,
         "load_us": load_us,
         "first_caption_us": first_caption_us,
-        "peak_rss_bytes": _status_bytes("VmHWM"),
-        "retained_rss_bytes": _status_bytes("VmRSS"),
+        "peak_rss_bytes": peak_bytes,
+        "retained_rss_bytes": retained_bytes,
     }
 
 
@@ -135,12 +136,12 @@ def _medians(found: Sequence[Mapping[str, Any]], *, packed: bool) -> ColdLoads:
     )
 
 
-def _status_bytes(key: str) -> int | None:
-    """Return a value of /proc/self/status in bytes; None if the system does not report it."""
+def _status_bytes(*keys: str) -> list[int | None]:
+    """Return values of /proc/self/status in bytes, all from one reading; None for what the system does not report."""
     try:
         lines = STATUS.read_text().splitlines()
     except OSError:
-        return None
+        return [None] * len(keys)
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    number = fields.get(key, "").split()[:1]  # "VmHWM:     81232 kB"
-    return int(number[0]) * 1024 if number and number[0].isdecimal() else None
+    numbers = [fields.get(key, "").split()[:1] for key in keys]  # "VmHWM:     81232 kB"
+    return [int(number[0]) * 1024 if number and number[0].isdecimal() else None for number in numbers]
