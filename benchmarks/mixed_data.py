@@ -10,6 +10,7 @@ All are exported in float32 and validated on val of both (beam 3). Runs are kept
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -139,9 +140,11 @@ def measure(
         if only and name not in only:
             continue
         config = config_of(data, sources, steps=steps, size=size, seed=seed)
-        kept = work / f"row-{number}.json"
+        settings = hashlib.sha256(json.dumps([config, limit]).encode()).hexdigest()[:8]
+        out = work / f"row-{number}-{settings}"  # other steps or another seed are another run
+        kept = out.with_suffix(".json")
         if not kept.is_file():
-            write_text(kept, json.dumps(_row(name, config, (data, human), work / f"row-{number}", cache, limit)))
+            write_text(kept, json.dumps(_row(name, config, (data, human), out, cache, limit)))
         rows.append(json.loads(kept.read_bytes()))
         print(f"{name}: {rows[-1]['cider_d']}", file=sys.stderr)
     return {

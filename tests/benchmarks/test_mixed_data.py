@@ -62,3 +62,7 @@ def test_every_row_is_scored_on_val_of_both(other: Path, tmp_path: Path) -> None
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
     assert measure(tmp_path / "first", other, tmp_path / "work", tmp_path / "cache", **sizes) == document
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")} == kept
+    runs = {*(tmp_path / "work").glob("row-0-*/weights.safetensors")}
+    again = {**sizes, "only": [names[0]], "seed": 2}
+    assert measure(tmp_path / "first", other, tmp_path / "work", tmp_path / "cache", **again)["seed"] == 2
+    assert len(runs) == 1 and len({*(tmp_path / "work").glob("row-0-*/weights.safetensors")} - runs) == 1  # not reused

@@ -33,6 +33,15 @@ def test_each_filter_has_a_scale_and_the_layer_sixteen_levels(layer: tuple[np.nd
     assert {*np.unique(codes)} <= {*book}
 
 
+def test_a_filter_reaches_127_even_if_later_weights_take_over_for_its_largest() -> None:
+    random = np.random.default_rng(0)
+    weights, common = random.normal(size=(40, 6)), random.normal(size=(500, 1))
+    x = common + 0.02 * random.normal(size=(500, 6))  # so alike that a weight can stand for any other
+    found, book = coded(weights, x.T @ x / len(x))
+    codes = found / (np.abs(found).max(1, keepdims=True) / 127)
+    assert np.abs(codes - np.rint(codes)).max() < 1e-9 and {*np.unique(np.rint(codes))} <= {*book}
+
+
 def test_errors_cancel_out_where_inputs_are_correlated(layer: tuple[np.ndarray, np.ndarray]) -> None:
     weights, x = layer
     together = error(weights, coded(weights, x.T @ x / len(x))[0], x)

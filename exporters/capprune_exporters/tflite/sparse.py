@@ -124,7 +124,7 @@ def read_sparse(data: bytes) -> bytes:
     for densify in [one for one in graph.operators if operator_name(model, one) == "DENSIFY"]:
         (stored,), (dense,) = densify.inputs, densify.outputs
         users = [one for one in graph.operators if dense in list(one.inputs)]
-        if all(_as_fast_sparse(model, user, stored, dense) for user in users):
+        if users and all(_as_fast_sparse(model, user, stored, dense) for user in users):
             for user in users:
                 _read_instead(user, dense, stored)
                 _let_read(model, user, "csr_float32")

@@ -55,7 +55,7 @@ def coded(
         near = np.where(kept[:, column], _nearest(left[:, place], scales, book), 0.0)
         result[:, column] = near
         left[:, place + 1 :] -= np.outer((left[:, place] - near) / spread[place, place], spread[place, place + 1 :])
-    return _reaching_the_end(result, scales, book), book
+    return _reaching_the_end(result, scales), book
 
 
 def fitted(weights: Floats, inputs: Floats, crossed: Floats) -> Floats:
@@ -115,7 +115,7 @@ def _nearest(weights: Floats, scales: Floats, book: Floats) -> Floats:
     return found
 
 
-def _reaching_the_end(rounded: Floats, scales: Floats, book: Floats) -> Floats:
+def _reaching_the_end(rounded: Floats, scales: Floats) -> Floats:
     """Return the filters with 127 or -127 in each: the largest weight is moved there where the errors left it below."""
     ends = scales * LARGEST
     below = (np.abs(rounded).max(1) < ends * (1 - 1e-9)) & rounded.any(1)

@@ -24,7 +24,7 @@ from capprune.rounding.codebook import Floats, coded, fitted, int8_filters
 PHOTOS_AT_ONCE = 16
 POSITIONS = 60_000  # of a feature map that a layer is fitted to: small maps need all photos, large ones a few
 LEAST_PHOTOS = 64
-ROWS = 128  # positions of each photo, where there are so many
+ROWS = 128  # at most, positions of each photo
 LARGEST_GAIN = 2.0  # of a channel, and its inverse the smallest
 Progress = Callable[[int, int], None]
 

@@ -18,8 +18,8 @@ from capprune.pruning.layers import ENCODER, belongs
 from capprune.pruning.masks import Masks
 from capprune.pruning.pruner import PrunedRun, Pruner
 from capprune.pruning.state import MASK
-from capprune.training.coded import coded_encoder
 from capprune.training.encoder import PREFIX, encoder_network, rounded_filters
+from capprune.training.rounded_encoder import coded_encoder
 from capprune.training.run import SavedRun, read_run
 from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary

@@ -1,4 +1,4 @@
-"""The rounded encoder of a run, on photos of its own train split, computed once and kept in the cache."""
+"""The encoder of a run in 16 values, fitted on photos of its own train split, computed once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_CACHED_BYTES = 256 << 20  # beyond this the oldest encoders are removed
 
 
 def coded_encoder(config: RunConfig, network: Encoder) -> Encoder:
-    """Return the network with 16 values in each layer, fitted on photos of the run's train split.
+    """Return the network with 16 values in each layer, fitted on train photos of `data.folder`.
 
     Args:
         config: The run's config.
