@@ -14,7 +14,7 @@ import tiny_training as tiny
 import torch
 from rank_processes import TOLERANCE, losses
 
-from capprune.training.hardware import chosen_device
+from capprune.training.hardware import chosen_device, chosen_precision, slow_precision
 from capprune.training.launch import Place, check_counts, place_of
 from capprune_runtime.errors import ConfigError, UsageError
 
@@ -41,6 +41,34 @@ def test_float16_is_refused_on_a_cpu_with_what_to_take_instead() -> None:
     settings = tiny.config("training.device=cpu", "training.precision=float16").training
     with pytest.raises(UsageError, match=r"(?s)bfloat16 on cpu.*training\.precision=bfloat16"):
         chosen_device(settings, Place())
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [("AVX512", "bfloat16"), ("AVX2", "float32"), ("DEFAULT", "float32")]
+)
+def test_automatic_precision_is_bfloat16_where_a_cpu_is_fast_at_it(
+    capability: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    cpu, settings = torch.device("cpu"), tiny.config("training.precision=auto").training
+    assert chosen_precision(settings, cpu) == expected
+    assert slow_precision(expected, cpu) is None
+    assert (slow_precision("bfloat16", cpu) is None) == (expected == "bfloat16")
+    assert chosen_precision(settings, torch.device("mps")) == "float32"
+    for given in ("float32", "bfloat16"):
+        assert chosen_precision(tiny.config(f"training.precision={given}").training, cpu) == given
+
+
+def test_training_says_that_a_precision_is_slow_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    told: list[str] = []
+    for precision in ("bfloat16", "auto"):
+        run = ("training.epochs=1", "training.device=cpu", f"training.precision={precision}")
+        tiny.trainer(tmp_path / precision, *run, note=told.append).run()
+    assert [line for line in told if "slower" in line] == [
+        "bfloat16 is several times slower than float32 on this processor (AVX2, no AVX-512): "
+        "training.precision=auto or float32 is faster here"
+    ]
 
 
 def test_more_processes_than_cores_are_refused() -> None:

@@ -197,7 +197,7 @@ def train(
         out: Folder for the run.
         overrides: Keys of the config with their values: `{"training.epochs": 3}` or `["training.epochs=3"]`.
         device: Device to train on, `auto`, `cpu`, `cuda` or `mps`; by default the config's.
-        precision: `float32`, `bfloat16` or `float16`; by default the config's.
+        precision: `auto`, `float32`, `bfloat16` or `float16`; by default the config's.
         cache: Folder for computed features; `~/.cache/capprune` by default.
         progress: Receives progress reports.
 
@@ -252,7 +252,7 @@ def prune(
         method: A pruning method for trained runs, such as `hard`, `lottery`, `gradual` or `supermask`.
         overrides: Keys of the run's config with their values.
         device: Device to train on, `auto`, `cpu`, `cuda` or `mps`; by default the config's.
-        precision: `float32`, `bfloat16` or `float16`; by default the config's.
+        precision: `auto`, `float32`, `bfloat16` or `float16`; by default the config's.
         cache: Folder for computed features; `~/.cache/capprune` by default.
         progress: Receives progress reports.
 
@@ -290,7 +290,7 @@ def finetune(
             averaged.
         overrides: Keys of the run's config with their values.
         device: Device to train on, `auto`, `cpu`, `cuda` or `mps`; by default the config's.
-        precision: `float32`, `bfloat16` or `float16`; by default the config's.
+        precision: `auto`, `float32`, `bfloat16` or `float16`; by default the config's.
         cache: Folder for computed features; `~/.cache/capprune` by default.
         progress: Receives progress reports.
 

@@ -23,7 +23,7 @@ _OPTIONS = (
     ),
     click.option(
         "--precision",
-        type=click.Choice(["float32", "bfloat16", "float16"]),
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
         help="Number format of matrix products (training.precision of the config).",
     ),
     click.option(

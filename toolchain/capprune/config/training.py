@@ -119,10 +119,10 @@ class TrainingConfig(Tree):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="device to train on; `auto` uses a GPU if torch can, otherwise the CPU"
     )
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="float32",
         description="number format of matrix products; bfloat16 is about 2x faster if the processor supports it, "
-        "float16 is for GPUs",
+        "float16 is for GPUs, `auto` uses them where they are faster than float32",
     )
     compile: bool = Field(
         default=False,

@@ -1,4 +1,4 @@
-"""The device of a training run: checks the requested device against those of this machine."""
+"""Device and precision of a training run: checks what is requested against what this machine has."""
 
 from __future__ import annotations
 
@@ -56,6 +56,33 @@ def chosen_device(config: TrainingConfig, place: Place) -> torch.device:
     if config.compile:
         _check_compiler()
     return torch.device(kind, place.local) if kind == "cuda" else torch.device(kind)
+
+
+def chosen_precision(config: TrainingConfig, device: torch.device) -> str:
+    """Return the precision of a run on a device; for `auto` the fastest that trains as well as float32.
+
+    On a CPU this is bfloat16 with AVX-512, whose products oneDNN computes at least as fast as those of float32.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return "bfloat16" if device.type == "cpu" and _has_avx512() else "float32"
+
+
+def slow_precision(precision: str, device: torch.device) -> str | None:
+    """Return a note if a device computes a precision much slower than float32."""
+    if precision == "bfloat16" and device.type == "cpu" and not _has_avx512():
+        capability = torch.backends.cpu.get_cpu_capability()
+        return (
+            f"bfloat16 is several times slower than float32 on this processor ({capability}, no AVX-512): "
+            "training.precision=auto or float32 is faster here"
+        )
+    return None
+
+
+def _has_avx512() -> bool:
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def _check_precision(precision: str, kind: str) -> None:

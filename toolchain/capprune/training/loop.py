@@ -22,7 +22,7 @@ from capprune.pruning.state import plain_state
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import Batch, Batches, BatchSource
 from capprune.training.encoder import Sight
-from capprune.training.hardware import PRODUCTS
+from capprune.training.hardware import PRODUCTS, slow_precision
 from capprune.training.health import Moment, Sign, Watch, signs_of, validation_loss
 from capprune.training.interrupt import StopRequest, postponed_signals
 from capprune.training.launch import Place
@@ -168,6 +168,9 @@ class Trainer:
         remove_leftovers(self.folder)
         rewind_metrics(self.folder, self.step)
         self._note_blocks()
+        slow = slow_precision(self.ranks.precision, self.ranks.device)
+        if slow is not None and self.note:
+            self.note(slow)
 
     def _train(self, request: StopRequest) -> list[float]:
         """Run the remaining epochs. Returns the seconds of each epoch that was run completely."""
@@ -294,7 +297,7 @@ class Trainer:
 
     def _objective(self) -> Objective:
         settings = self.config.training
-        products, limit = PRODUCTS[settings.precision], self.config.data.steps
+        products, limit = PRODUCTS[self.ranks.precision], self.config.data.steps
         if settings.objective == "scst":
             reward = CaptionReward(
                 self.train.captions,

@@ -22,7 +22,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from capprune.config.training import TrainingConfig
-from capprune.training.hardware import FABRIC_PRECISION, chosen_device
+from capprune.training.hardware import FABRIC_PRECISION, chosen_device, chosen_precision
 from capprune.training.launch import PORT, Place
 from capprune.training.pulse import Pulse, lost_error, name_of, open_store
 from capprune_runtime.errors import CapPruneError, error_from_json
@@ -52,6 +52,7 @@ class Ranks:
     Attributes:
         place: Position of this process.
         device: Device of this process.
+        precision: Number format of matrix products, a key of `PRODUCTS`.
         scaler: Scaler of the loss, in float16.
         fabric: Moves and casts tensors and runs the backward pass.
 
@@ -62,8 +63,9 @@ class Ranks:
     def __init__(self, config: TrainingConfig, place: Place) -> None:
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its precision and its processes
         self.place, self.device = place, chosen_device(config, place)
-        self.scaler = torch.amp.GradScaler(self.device.type) if config.precision == "float16" else None
-        own: dict[str, Any] = {"precision": FABRIC_PRECISION[config.precision]}
+        self.precision = chosen_precision(config, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "float16" else None
+        own: dict[str, Any] = {"precision": FABRIC_PRECISION[self.precision]}
         if self.scaler is not None:
             own = {"plugins": [MixedPrecision("16-mixed", self.device.type, scaler=self.scaler)]}
         devices: int | list[int] = [place.local] if self.device.type == "cuda" else 1

@@ -132,7 +132,7 @@ def restore_state(
         where: The run's folder, for messages.
         model: Receives weights, gates and masks.
         optimiser: Receives its moments.
-        scaler: Receives its scale.
+        scaler: Receives its scale, if the state has one.
 
     Returns:
         The facts.
@@ -148,7 +148,7 @@ def restore_state(
             slots.setdefault(int(index), {})[slot] = value
         optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
         torch.set_rng_state(saved.tensors[RANDOM])
-        if scaler is not None:
+        if scaler is not None and SCALER in saved.tensors:  # `auto` may have been another precision before
             scale, tracker = saved.tensors[SCALER].tolist()
             scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)})
     except (KeyError, ValueError, TypeError, RuntimeError) as error:

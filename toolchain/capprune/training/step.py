@@ -67,9 +67,9 @@ class Stepper:
         self._photos, self._learning_rate, self._plain = photos, learning_rate, optimiser
         self._module, self._optimiser = ranks.fabric.setup(decoder, optimiser)
         self._module.mark_forward_method("scores")
-        self._scores: Any = self._module.scores
+        self._forward: Any = self._module.scores
         if config.training.compile:
-            self._scores = compiled(self._module.scores)
+            self._forward = compiled(self._module.scores)
         self._gated = _gated(decoder)
         self._gated_encoder = [] if sight.encoder is None else _gated(sight.encoder)
         self._learning = [one for group in optimiser.param_groups for one in group["params"]]
@@ -137,6 +137,11 @@ class Stepper:
             loss = loss + weight * pulled
         self._ranks.fabric.backward(loss)
         return found
+
+    def _scores(self, *inputs: Tensor) -> Tensor:
+        with self._ranks.fabric.autocast():  # Fabric's wrapper of one process calls a marked method without it
+            scores: Tensor = self._forward(*inputs)
+        return scores
 
     def _add_up(self, losses: Tensor) -> None:
         if self._ranks.place.world == 1:
