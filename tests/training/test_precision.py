@@ -1,4 +1,4 @@
-"""Training computes its matrix products in the precision that it was told, in one process as in several."""
+"""Training computes its matrix products in the precision that it was told."""
 
 from __future__ import annotations
 

@@ -139,7 +139,9 @@ class Stepper:
         return found
 
     def _scores(self, *inputs: Tensor) -> Tensor:
-        with self._ranks.fabric.autocast():  # Fabric's wrapper of one process calls a marked method without it
+        with (
+            self._ranks.fabric.autocast()
+        ):  # Fabric enters it for a marked method only if a strategy wraps the module; ours do not
             scores: Tensor = self._forward(*inputs)
         return scores
 
