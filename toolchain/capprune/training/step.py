@@ -139,9 +139,8 @@ class Stepper:
         return found
 
     def _scores(self, *inputs: Tensor) -> Tensor:
-        with (
-            self._ranks.fabric.autocast()
-        ):  # Fabric enters it for a marked method only if a strategy wraps the module; ours do not
+        # Fabric does so for a marked method only if a strategy wraps the module, and none does here.
+        with self._ranks.fabric.autocast():
             scores: Tensor = self._forward(*inputs)
         return scores
 
