@@ -61,8 +61,9 @@ def _words(square: Image.Image, caption: Caption) -> list[str]:
 
 
 def bars() -> list[str]:
-    """Draw the size and time of the packaged model and of its dense parent."""
-    pruned, dense, *_ = _read("first_caption.json")["rows"]
+    """Draw size and time of the packaged model and of its dense float32 export, and the score of its dense parent."""
+    timed = {row["name"]: row for row in _read("first_caption.json")["rows"]}
+    pruned, dense = timed["the package's bundle"], timed["dense float32"]
     rows = [
         ("download, MB", pruned["download_bytes"] / 1e6, dense["download_bytes"] / 1e6),
         ("caption, ms", pruned["warm_caption_ms"]["estimate"], dense["warm_caption_ms"]["estimate"]),
