@@ -108,6 +108,22 @@ def test_confidence_that_is_not_there_or_no_number_is_a_data_error(folders: tupl
         prepared(config((folders[0], tmp_path / "odd")), tmp_path)
 
 
+def test_objects_are_names_alone_or_first_in_a_list(folders: tuple[Path, ...], tmp_path: Path) -> None:
+    (path,) = drawn(tmp_path / "own", 0, 1).glob("dataset_*.json")
+    content = json.loads(path.read_bytes())
+    content["images"][0]["objects"] = [["bowl", 0.7], "orange", ["bowl", 0.1]]
+    content["images"][1]["objects"] = []
+    path.write_text(json.dumps(content))
+    found = load_caption_set(tmp_path / "own").photos
+    assert [photo.objects for photo in found[:3]] == [("bowl", "orange"), (), ()]
+    data = prepared(config((tmp_path / "own", *folders[1:])), tmp_path)
+    assert data.train.objects[0] == ("bowl", "orange") and len(data.train.objects) == 3 * TRAIN
+    content["images"][1]["objects"] = [["bowl"], 7]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="objects are not names"):
+        load_caption_set(tmp_path / "own")
+
+
 def test_captions_of_a_teacher_have_the_mean_confidence_of_their_sentences(tmp_path: Path) -> None:
     (path,) = drawn(tmp_path / "own", 0, 1).glob("dataset_*.json")
     content = json.loads(path.read_bytes())

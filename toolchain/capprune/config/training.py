@@ -85,6 +85,18 @@ class RewardConfig(Tree):
     )
 
 
+class ObjectsConfig(Tree):
+    """Naming the objects in photos, beside the captions, while the encoder learns. The classifier is not part of the model."""
+
+    weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="weight of the loss, beside that of the captions: the mean cross-entropy of the labels `objects` of the "
+        "captions file, over classes and over photos that have labels; 0 for no such loss",
+    )
+
+
 class TrainingConfig(Tree):
     """Optimiser, schedule and batches. Adam; after the warm-up a cosine from `learning_rate` to `final_learning_rate`."""
 
@@ -94,6 +106,7 @@ class TrainingConfig(Tree):
     )
     distillation: DistillationConfig = DistillationConfig()
     reward: RewardConfig = RewardConfig()
+    objects: ObjectsConfig = ObjectsConfig()
 
     epochs: int = Field(default=10, ge=1, description="number of passes over the training photos")
     photos_per_batch: int = Field(

@@ -27,12 +27,14 @@ class CaptionedPhoto:
         split: "train", "val", "test" or another name of the data set.
         captions: At least one, as written in the data set.
         confidence: Confidence of the captions, in the unit of the data set; None if the data set has none.
+        objects: Names of the objects in the photo; empty if they are not known.
     """
 
     name: str
     split: str
     captions: tuple[str, ...]
     confidence: float | None = None
+    objects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,11 @@ def caption_set(
         splits = _val_of_train(used, val_share, found)
     photos = tuple(
         CaptionedPhoto(
-            photo.name, splits.get(photo.name) or photo.split or "no split", _spoken(photo), photo.confidence
+            photo.name,
+            splits.get(photo.name) or photo.split or "no split",
+            _spoken(photo),
+            photo.confidence,
+            photo.objects,
         )
         for photo in used
     )

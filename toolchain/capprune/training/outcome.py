@@ -21,6 +21,7 @@ class Split:
         taught: For each teacher its features `(P, R, F)` from its own encoder; `features` for all if left out.
         batches: The batches of every epoch if they are read from shards; made of `captions` if left out.
         weights: Mean number of uses of every photo in an epoch; once each if left out.
+        objects: Names of the objects in every photo, empty if they are not known; none are known if left out.
     """
 
     names: Sequence[str]
@@ -29,6 +30,7 @@ class Split:
     taught: Sequence[InputTable] = ()
     batches: BatchSource | None = None
     weights: Sequence[float] | None = None
+    objects: Sequence[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,7 @@ class _Reader:
             _ids(photos, tokens, self.config.data),
             _joined_each([tables for _, _, tables in found]),
             weights=None if set(weights) == {1.0} else weights,
+            objects=[photo.objects for photo in photos],
         )
         return _Read(made, [replace(part, photos=[*map(part.source.named, part.photos)]) for part in kept])
 

@@ -183,8 +183,18 @@ class Stepper:
         torch.manual_seed(seed_of(self._settings.seed, step, part, what))
 
 
-def make_optimiser(decoder: Decoder, sight: Sight, pruner: Pruner, config: RunConfig) -> torch.optim.Adam:
-    """Return Adam for the weights, with separate groups and learning rates for the encoder and for the gates."""
+def make_optimiser(
+    decoder: Decoder, sight: Sight, pruner: Pruner, config: RunConfig, labels: nn.Module | None = None
+) -> torch.optim.Adam:
+    """Return Adam for the weights, with separate groups and learning rates for the encoder and for the gates.
+
+    Args:
+        decoder: The decoder.
+        sight: The encoder, of which the weights that learn are optimised.
+        pruner: The pruner, whose gates are optimised.
+        config: The run's config.
+        labels: The classifier of objects, which learns like the decoder; None for none.
+    """
     gates = list(pruner.gates.values())
     known = set(map(id, gates))
     weights = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
@@ -193,6 +203,8 @@ def make_optimiser(decoder: Decoder, sight: Sight, pruner: Pruner, config: RunCo
     groups: list[dict[str, Any]] = [{"params": weights, RATE: 1.0, **usual}]
     if seen := sight.freeze_untrained():
         groups.append({"params": seen, RATE: config.encoder.learning_rate / settings.learning_rate, **usual})
+    if labels is not None:
+        groups.append({"params": list(labels.parameters()), RATE: 1.0, **usual})
     if gates:
         groups.append({"params": gates, "lr": pruner.gate_learning_rate, "eps": pruner.gate_adam_eps})
     return torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)

@@ -21,6 +21,7 @@ class FoundPhoto:
         where: File and entry, for messages.
         content: Reads the photo if it is stored inside a captions file (parquet); None for a file or tar member.
         confidence: Confidence of its captions, in the unit of the data set; None if the data set has none.
+        objects: Names of the objects in it; empty if they are not known.
     """
 
     name: str
@@ -29,6 +30,7 @@ class FoundPhoto:
     where: str
     content: Callable[[], bytes] | None = field(default=None, repr=False)
     confidence: float | None = None
+    objects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ def _read(contents: FolderContents, files: tuple[str, ...]) -> FoundSet:
             captions = tuple(_caption(sentence) for sentence in field(entry, "sentences", list))
             if not contents.names_one_photo(photo):
                 photo = contents.photo(photo)
-            confidence = _confidence(entry)
-        photos.append(FoundPhoto(photo, split, captions, where, confidence=confidence))
+            confidence, objects = _confidence(entry), _objects(entry)
+        photos.append(FoundPhoto(photo, split, captions, where, confidence=confidence, objects=objects))
     with broken_is_data_error(path):
         labelled_by = _labelled_by(content)
     return FoundSet(name, tuple(photos), files, labelled_by=labelled_by)
@@ -53,6 +53,14 @@ def _confidence(entry: dict[str, Any]) -> float | None:
     if not found or None in found:
         return None
     return math.fsum(map(_positive, found)) / len(found)
+
+
+def _objects(entry: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names under `objects`, each alone or first in a list; what follows it, such as a share, is not used."""
+    names = [one[0] if isinstance(one, list) and one else one for one in entry.get("objects") or []]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"objects are not names, or lists that begin with one: {entry['objects']!r:.80}")
+    return tuple(dict.fromkeys(names))
 
 
 def _positive(value: Any) -> float:
