@@ -63,10 +63,10 @@ def measure(bundle: Bundle, data: Path, other: Path, of_each_kind: int, limit: i
     captioner = Captioner(bundle)
     chosen, low_below = _chosen(captioner, data, limit), confidence_of(bundle)
     known, unknown = (
-        _caption_split(captioner, folder, split, limit) for folder, split in ((data, "test"), (other, "val"))
+        caption_split(captioner, folder, split, limit) for folder, split in ((data, "test"), (other, "val"))
     )
     drawn = {
-        kind: Seen(_look(captioner, images)[0])
+        kind: Seen(look(captioner, images)[0])
         for kind, images in non_photos(of_each_kind, SEED, bundle.manifest.photo_size).items()
     }
     everything = {f"{data.name} test": known, f"{other.name} val": unknown, **drawn}
@@ -80,14 +80,14 @@ def measure(bundle: Bundle, data: Path, other: Path, of_each_kind: int, limit: i
             ).as_json(),
             "log_probability": auroc_interval(unknown.looked.spoken, known.looked.spoken).as_json(),
         },
-        "marked": {name: _marked(chosen, low_below, one) for name, one in everything.items()},
-        "drawn_marked": _marked(chosen, low_below, _together(list(drawn.values()))),
+        "marked": {name: marked(chosen, low_below, one) for name, one in everything.items()},
+        "drawn_marked": marked(chosen, low_below, together(list(drawn.values()))),
         "risk": {
             name: {
                 "confidence": risk(confidences(chosen, one.looked), one.cider_d),
                 "log_probability": risk(one.looked.spoken, one.cider_d),
             }
-            for name, one in (("both", _together([known, unknown])), *list(everything.items())[:2])
+            for name, one in (("both", together([known, unknown])), *list(everything.items())[:2])
             if one.cider_d is not None
         },
     }
@@ -134,17 +134,17 @@ def _chosen(captioner: Captioner, data: Path, limit: int | None) -> Familiarity:
     return found.chosen
 
 
-def _caption_split(captioner: Captioner, folder: Path, split: str, limit: int | None) -> Seen:
+def caption_split(captioner: Captioner, folder: Path, split: str, limit: int | None) -> Seen:
     photos: Sequence[CaptionedPhoto] = sorted(load_caption_set(folder).split(split)[:limit], key=lambda one: one.name)
     print(f"captioning {len(photos)} {split} photos of {folder.name}", file=sys.stderr)
     inputs = read_all(folder, [photo.name for photo in photos], captioner.bundle.manifest.preprocessing)
-    looked, texts = _look(captioner, inputs)
+    looked, texts = look(captioner, inputs)
     people = {photo.name: list(photo.captions) for photo in photos}
     said = {photo.name: text for photo, text in zip(photos, texts, strict=True)}
     return Seen(looked, np.array(score(people, said, meteor=False).per_photo_cider))
 
 
-def _look(captioner: Captioner, images: Any) -> tuple[Looked, list[str]]:
+def look(captioner: Captioner, images: Any) -> tuple[Looked, list[str]]:
     pooled, spoken, texts = [], [], []
     for image in images:
         caption = captioner.caption(image)
@@ -154,7 +154,7 @@ def _look(captioner: Captioner, images: Any) -> tuple[Looked, list[str]]:
     return Looked(np.array(pooled), np.array(spoken)), texts
 
 
-def _together(seen: Sequence[Seen]) -> Seen:
+def together(seen: Sequence[Seen]) -> Seen:
     scored = [one.cider_d for one in seen if one.cider_d is not None]
     pooled, spoken = (
         np.concatenate(parts) for parts in zip(*((s.looked.pooled, s.looked.spoken) for s in seen), strict=True)
@@ -162,7 +162,7 @@ def _together(seen: Sequence[Seen]) -> Seen:
     return Seen(Looked(pooled, spoken), np.concatenate(scored) if len(scored) == len(seen) else None)
 
 
-def _marked(chosen: Familiarity, low_below: float | None, seen: Seen) -> dict[str, float]:
+def marked(chosen: Familiarity, low_below: float | None, seen: Seen) -> dict[str, float]:
     """Return the shares that are marked in either way, and the share of wrong captions among all and among the unmarked."""
     unfamiliar = confidences(chosen, seen.looked) < KNOWN
     unsure = ~unfamiliar & (seen.looked.spoken < (-np.inf if low_below is None else low_below))

@@ -1,5 +1,6 @@
 // The two places that captions come from: a server, and a worker of this browser.
 import {Refusal} from './errors';
+import {isUnsure} from './familiarity';
 import type {CaptionDocument, Engine, ModelFacts} from './types';
 
 /** `POST /caption`, whose words come as server-sent events. */
@@ -60,9 +61,7 @@ export class BrowserEngine implements Engine {
         if (text !== undefined) return watch(text);
         this.waiting.delete(id);
         if (error !== undefined) return reject(new Refusal(error));
-        const low = model.low_confidence_below;
-        const mean = caption.log_probability / Math.max(1, caption.tokens.length + Number(caption.finished));
-        return resolve({...caption, unsure: low === null ? null : mean < low});
+        return resolve({...caption, unsure: isUnsure(caption, model.low_confidence_below)});
       });
       this.worker.postMessage({id, model, photo, beam});
     });

@@ -8,6 +8,7 @@ const MAX_WEIGHTS = 4096;
 const LARGEST = 1e6;
 const STEEPEST = 30;
 export const KNOWN = 0.5; // photos of a lower confidence are not familiar
+const SURE = 0.7; // captions of photos of a lower confidence are marked as unsure
 
 export class Familiarity {
   private constructor(
@@ -60,6 +61,16 @@ export class Familiarity {
     require(Number.isFinite(total), 'the encoder returned numbers that are not finite', {found: total});
     return 1 / (1 + Math.exp(-Math.min(Math.max(total, -STEEPEST), STEEPEST)));
   }
+}
+
+/** Whether a caption may well be wrong: unlikely words, or a hardly known photo; null where the bundle cannot tell. */
+export function isUnsure(
+  caption: {log_probability: number; tokens: number[]; finished: boolean; confidence?: number},
+  lowBelow: number | null,
+): boolean | null {
+  if (lowBelow === null && caption.confidence === undefined) return null;
+  const mean = caption.log_probability / Math.max(1, caption.tokens.length + Number(caption.finished));
+  return (lowBelow !== null && mean < lowBelow) || (caption.confidence ?? 1) < SURE;
 }
 
 /** The outputs of `encode` with their shapes, in the order of their names. */

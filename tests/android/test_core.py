@@ -15,7 +15,7 @@ from desktop_jvm import DesktopJvm
 
 from capprune_runtime import Captioner, resize, verify_bundle
 from capprune_runtime.bundle.familiarity import channel_count
-from capprune_runtime.caption.confidence import confidence_of, mean_log_probability
+from capprune_runtime.caption.confidence import confidence_of, is_unsure, mean_log_probability
 
 PHOTOS = 12
 
@@ -77,6 +77,7 @@ def test_confidences_are_those_of_python(jvm: DesktopJvm, models: tiny_bundle.Ti
         confidences = [one.confidence for one in expected]
         assert [row["confidence"] for row in said] == pytest.approx(confidences, abs=1e-4)
         assert [row["familiar"] for row in said] == [one.familiar for one in expected]
+        assert [row["low_confidence"] for row in said] == [is_unsure(one, None) for one in expected]
         found += confidences
     assert min(found) < 0.4 and max(found) > 0.6
 

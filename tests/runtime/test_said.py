@@ -83,6 +83,16 @@ def test_unsure_is_said_only_where_a_limit_was_measured() -> None:
     assert Said(photo, None, -1.0, PhotoError("broken")).unsure is None
 
 
+def test_caption_of_a_hardly_known_photo_is_unsure() -> None:
+    photo = Path("a.jpg")
+    for confidence, expected in ((0.69, True), (0.71, False)):
+        own = caption(-4.0, confidence=confidence)
+        assert Said(photo, own, None, None).unsure is expected
+        assert Said(photo, own, -1.1, None).unsure is expected
+        assert Said(photo, own, -0.9, None).unsure is True
+    assert Said(photo, caption(-4.0, confidence=0.6), None, None).marked == "a dog, running  (not sure)"
+
+
 @pytest.mark.parametrize("quality", ["[", '{"confidence": 3}', '{"confidence": {"low_below": "high"}}', "[" * 100_000])
 def test_a_broken_record_is_a_bad_bundle_and_no_crash(quality: str) -> None:
     with pytest.raises(BundleError):

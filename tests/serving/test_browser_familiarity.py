@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from axe import NODE_MODULES, require_packages
 
 from capprune_runtime.bundle.familiarity import channel_count, familiarity_of, pool
 from capprune_runtime.bundle.interface import StateSpec, StepInterface, TensorSpec
+from capprune_runtime.caption.confidence import is_unsure
 from capprune_runtime.errors import BundleError
 
 INTERFACE = StepInterface(
@@ -35,8 +37,8 @@ import {buildSync} from 'esbuild';
 import {readFileSync} from 'node:fs';
 const folder = process.argv.at(-1);
 buildSync({entryPoints: ['src/familiarity.ts'], bundle: true, format: 'esm', platform: 'node', outfile: `${folder}/built.mjs`});
-const {Familiarity} = await import(`${folder}/built.mjs`);
-const {step, good, bad} = JSON.parse(readFileSync(`${folder}/cases.json`));
+const {Familiarity, isUnsure} = await import(`${folder}/built.mjs`);
+const {step, good, bad, captions} = JSON.parse(readFileSync(`${folder}/cases.json`));
 const bytes = (text) => new TextEncoder().encode(text);
 const found = good.map(({quality, encoded, mean}) => {
   const one = Familiarity.parse(bytes(quality), step);
@@ -52,7 +54,8 @@ const refused = bad.map((quality) => {
     return error.what;
   }
 });
-console.log(JSON.stringify({found, refused}));
+const unsure = captions.map(([caption, low]) => isUnsure(caption, low));
+console.log(JSON.stringify({found, refused, unsure}));
 """
 
 
@@ -86,7 +89,13 @@ def test_confidences_and_refusals_are_those_of_python(when_absent: Callable[[str
         "held": {name: {"shape": spec.shape} for name, spec in INTERFACE.held.items()},
         "state": {name: {"shape": spec.shape, "first": spec.first} for name, spec in INTERFACE.state.items()},
     }
-    (tmp_path / "cases.json").write_text(json.dumps({"step": step, "good": good, "bad": bad}))
+    captions = [
+        ({"log_probability": -4.0, "tokens": [5, 6, 7], "finished": True} | known, low)
+        for known in ({}, {"confidence": 0.69}, {"confidence": 0.71})
+        for low in (None, -0.99, -1.01)
+    ]
+    cases = {"step": step, "good": good, "bad": bad, "captions": captions}
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
     done = subprocess.run(
         ["node", "--input-type=module", "-", str(tmp_path)],
         input=PROGRAM, cwd=NODE_MODULES.parent, capture_output=True, text=True, check=True, timeout=120,
@@ -96,4 +105,6 @@ def test_confidences_and_refusals_are_those_of_python(when_absent: Callable[[str
     for one, (pooled_there, confidence) in zip(said["found"], expected, strict=False):
         assert one["pooled"] == pytest.approx(pooled_there, abs=1e-12)
         assert one["confidence"] == pytest.approx(confidence, abs=1e-12)
+    there = [is_unsure(SimpleNamespace(**{"confidence": None, **one}), low) for one, low in captions]
+    assert said["unsure"] == there == [None, True, False, True, True, True, False, True, False]
     assert not {"none", "accepted"} & set(said["refused"]), said["refused"]

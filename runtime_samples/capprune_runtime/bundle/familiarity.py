@@ -26,6 +26,7 @@ MAX_WEIGHTS: Final = 4096
 LARGEST: Final = 1e6  # largest weight or offset
 STEEPEST: Final = 30.0  # the sum is clipped to this, so that no runtime overflows; 1e-13 away from 0 and 1
 KNOWN: Final = 0.5  # photos of a lower confidence are not familiar
+SURE: Final = 0.7  # captions of photos of a lower confidence are marked as unsure
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from capprune_runtime import strict_json
-from capprune_runtime.bundle.familiarity import KNOWN
+from capprune_runtime.bundle.familiarity import KNOWN, SURE
 from capprune_runtime.bundle.manifest import QUALITY
 from capprune_runtime.bundle.verify import Bundle
 from capprune_runtime.errors import BundleError
@@ -30,6 +30,10 @@ class Scored(Protocol):
     def finished(self) -> bool:
         """Whether the model generated `<end>`."""
 
+    @property
+    def confidence(self) -> float | None:
+        """Confidence of the photo, 0 to 1; None if the bundle has no familiarity."""
+
 
 def mean_log_probability(caption: Scored) -> float:
     """Return the mean log-probability in nats per word; a generated `<end>` counts as a word."""
@@ -37,8 +41,19 @@ def mean_log_probability(caption: Scored) -> float:
 
 
 def is_unsure(caption: Scored, low_below: float | None) -> bool | None:
-    """Return whether a caption is likely to be wrong; None if the bundle has no threshold."""
-    return None if low_below is None else mean_log_probability(caption) < low_below
+    """Return whether a caption may well be wrong: unlikely words, or a photo that is hardly known.
+
+    Args:
+        caption: The caption.
+        low_below: The bundle's limit of the mean log-probability; None if it has none.
+
+    Returns:
+        None if the bundle has neither this limit nor a familiarity.
+    """
+    if low_below is None and caption.confidence is None:
+        return None
+    unlikely = low_below is not None and mean_log_probability(caption) < low_below
+    return unlikely or (caption.confidence is not None and caption.confidence < SURE)
 
 
 def marked(text: str, *, unsure: bool | None, confidence: float | None) -> str:

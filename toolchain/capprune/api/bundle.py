@@ -68,6 +68,7 @@ class Bundle(os.PathLike[str]):
         device: str = LOCAL,
         python: str | None = None,
         record: bool = False,
+        known: Place | Sequence[Place] = (),
         threads: int = 1,
         progress: Progress = SILENT,
     ) -> ValidationResult:
@@ -86,6 +87,7 @@ class Bundle(os.PathLike[str]):
             device=device,
             python=python,
             record=record,
+            known=known,
             threads=threads,
             progress=progress,
         )

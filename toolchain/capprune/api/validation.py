@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capprune.api.arguments import Place, given_path, needs, optional_path
+from capprune.api.arguments import Place, given_path, given_paths, needs, optional_path
 from capprune.api.html import html_table
 from capprune.devices.schemes import LOCAL
 from capprune.training.progress import SILENT, Progress
@@ -98,6 +98,7 @@ def validate(
     device: str = LOCAL,
     python: str | None = None,
     record: bool = False,
+    known: Place | Sequence[Place] = (),
     threads: int = 1,
     progress: Progress = SILENT,
 ) -> ValidationResult:
@@ -119,11 +120,12 @@ def validate(
         device: `local`, `ssh:USER@HOST[:PORT]` or `adb[:SERIAL]`.
         python: The Python on an ssh device.
         record: Write the results into the bundle, as `quality.json`.
+        known: With `record` on `val`, further data folders that the bundle was trained on, whose photos are familiar too.
         threads: Threads of the interpreter.
         progress: Receives progress reports.
 
     Raises:
-        UsageError: An option needs a reference, or names something unknown.
+        UsageError: An option needs a reference or a recording, or names something unknown.
         DataError: The split is empty or a photo cannot be read.
         BundleError: The bundle or the reference cannot be run.
         DeviceError: The device cannot be reached or used.
@@ -136,6 +138,9 @@ def validate(
 
     if reference is None:
         _refuse_without_reference(max_drop, also)
+    further = given_paths(known)
+    if further:
+        _check_known(further, split, record)
     drop = DEFAULT_MAX_DROP if max_drop is None else parse_max_drop(str(max_drop))
     size = None if max_bytes is None else parse_max_bytes(str(max_bytes))
     opened = open_device(device, python=python)
@@ -161,7 +166,7 @@ def validate(
     limits = {"max_drop": reference is not None, "max_bytes": size is not None, "parity": bool(results.parity)}
     result = ValidationResult(results, validation, tuple(name for name, given in limits.items() if given), failure)
     if record:
-        _record(verified, result.as_json(), validation, _Recorded(given_path(data), split, threads), progress)
+        _record(verified, result.as_json(), validation, _Recorded(given_path(data), split, further, threads), progress)
     return result
 
 
@@ -174,6 +179,21 @@ def _refuse_without_reference(max_drop: float | str | None, also: Sequence[str])
                 where=option,
                 hint="give the run with --reference RUN",
             )
+
+
+def _check_known(folders: Sequence[Path], split: str, record: bool) -> None:
+    """Check that further known photos are used and that their captions can be read, before any work."""
+    from capprune.data.captions import load_caption_set
+
+    if not (record and split == CHOSEN_ON):
+        raise UsageError(
+            "further known photos count only where familiar photos are chosen",
+            where="--known",
+            expected=f"--split {CHOSEN_ON} --record",
+            found=f"--split {split}" + (" --record" if record else ""),
+        )
+    for folder in folders:
+        load_caption_set(folder)
 
 
 def check_runtimes(names: tuple[str, ...], encoder: bytes) -> None:
@@ -221,6 +241,7 @@ def _failed_gate(
 class _Recorded:
     folder: Path
     split: str
+    known: tuple[Path, ...]
     threads: int
 
 
@@ -249,21 +270,23 @@ def _record(
 def _chosen(bundle: Bundle, validation: Validation, data: _Recorded, progress: Progress) -> dict[str, Any]:
     """Return the limits chosen on a validation: of unsure captions, and of familiar photos if they can be chosen."""
     from capprune.validation.confidence import calibrate
-    from capprune.validation.familiarity import choose_familiarity
+    from capprune.validation.familiarity import MOST_UNLIKELY, choose_familiarity
     from capprune_runtime.bundle.familiarity import KEY
     from capprune_runtime.caption.confidence import mean_log_probability
 
     said = {one.photo: mean_log_probability(one) for one in validation.measurement.captions}
     scores = dict(zip(sorted(said), validation.scores.per_photo_cider, strict=True))
-    confidence = {"confidence": calibrate(said, scores, split=data.split).as_json()}
-    found = choose_familiarity(bundle, data.folder, said, split=data.split, threads=data.threads)
+    found = choose_familiarity(bundle, data.folder, said, split=data.split, known=data.known, threads=data.threads)
     if isinstance(found, str):
         progress.say(f"unfamiliar photos will not be marked: {found}")
-        return confidence
+        return {"confidence": calibrate(said, scores, split=data.split).as_json()}
     drawn = min(found.drawn_share.values(), default=0.0)
     facts = f"{found.share:.1%} of {data.split}, at least {drawn:.0%} of each kind of drawn image"
-    progress.say(f"photos that the bundle does not know: {facts}")
-    return confidence | {KEY: found.as_json()}
+    progress.say(
+        f"photos that the bundle does not know: {facts}; {found.unsure_share:.1%} of {data.split} are not sure"
+    )
+    unlikely = calibrate(said, scores, split=data.split, most=MOST_UNLIKELY)
+    return {"confidence": unlikely.as_json(), KEY: found.as_json()}
 
 
 def validate_bundle(

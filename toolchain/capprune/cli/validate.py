@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 @click.option("--device", "spec", default=LOCAL, show_default=True, help=f"{forms()}.")
 @click.option("--python", help=f"The Python on {python_forms()}.  [default: ~/capprune's, or python3]")
 @click.option("--record", is_flag=True, help="Write the results into the bundle, as quality.json.")
+@click.option(
+    "--known",
+    multiple=True,
+    type=Place(file_okay=False),
+    help="With --split val --record: further data that the bundle was trained on.",
+)
 @threads_option
 @json_option
 def command(
@@ -54,6 +60,7 @@ def command(
     spec: str,
     python: str | None,
     record: bool,
+    known: tuple[Path, ...],
     threads: int,
     as_json: bool,
 ) -> None:
@@ -83,6 +90,7 @@ def command(
         device=spec,
         python=python,
         record=record,
+        known=known,
         threads=threads,
         progress=TerminalProgress(),
     )

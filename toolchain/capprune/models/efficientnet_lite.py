@@ -165,6 +165,16 @@ class EfficientNetLite(Encoder):
         return Path(file.get_model_file_path())
 
     @classmethod
+    def published_classifier(cls) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the weights (1000, 1280) and biases (1000) of the ImageNet classes, for features averaged over the grid.
+
+        Raises:
+            MissingExtra: If the package is not installed.
+        """
+        published = torch.load(cls.published_weights(), map_location="cpu", weights_only=True)
+        return published["_fc.weight"].double().numpy(), published["_fc.bias"].double().numpy()
+
+    @classmethod
     def load(cls, weights: Path) -> Self:
         """Build the network and load all of its weights.
 

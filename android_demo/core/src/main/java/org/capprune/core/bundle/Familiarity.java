@@ -23,6 +23,9 @@ public record Familiarity(double[] weights, double logProbability, double offset
     /** Photos of a lower confidence are not familiar. */
     public static final double KNOWN = 0.5;
 
+    /** Captions of photos of a lower confidence are marked as unsure. */
+    public static final double SURE = 0.7;
+
     private static final String KEY = "familiarity";
     private static final int MOST_WEIGHTS = 4096;
     private static final double LARGEST = 1e6;

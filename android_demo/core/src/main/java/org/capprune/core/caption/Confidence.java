@@ -6,6 +6,7 @@ import org.capprune.core.ErrorKind;
 import org.capprune.core.StrictJson;
 import org.capprune.core.bundle.Bundle;
 import org.capprune.core.bundle.BundleFiles;
+import org.capprune.core.bundle.Familiarity;
 
 /** How sure a model was of a caption, and the limit below which a bundle calls that unsure. */
 public final class Confidence {
@@ -38,8 +39,12 @@ public final class Confidence {
         return caption.logProbability() / Math.max(1, caption.tokens().length + (caption.finished() ? 1 : 0));
     }
 
-    /** Whether a caption may well be wrong; null where the bundle has no limit for it. */
+    /** Whether a caption may well be wrong: unlikely words, or a hardly known photo; null where the bundle cannot tell. */
     public static Boolean isUnsure(Caption caption, Double limit) {
-        return limit == null ? null : meanLogProbability(caption) < limit;
+        if (limit == null && caption.confidence() == null) {
+            return null;
+        }
+        boolean unlikely = limit != null && meanLogProbability(caption) < limit;
+        return unlikely || caption.confidence() != null && caption.confidence() < Familiarity.SURE;
     }
 }

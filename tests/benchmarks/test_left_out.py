@@ -1,0 +1,63 @@
+"""The data sets and the measures of left_out.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from capprune.data.scenes import draw_scenes
+from capprune_runtime.errors import DataError
+from left_out import measure, without_classes
+
+
+def labelled(folder: Path, count: dict[str, int]) -> Path:
+    """Draw scenes with `kind` and `objects`: every fourth photo is mainly of a pizza, every fourth has one beside a dog."""
+    draw_scenes(folder, count=count, seed=2, size=64)
+    (path,) = folder.glob("dataset*.json")
+    document = json.loads(path.read_bytes())
+    for number, image in enumerate(document["images"]):
+        generated = image["split"] == "train" and number % 8 >= 4
+        image["kind"] = "pseudo" if generated else "human"
+        if generated:
+            image["confidence"] = number / 1000
+        names = (["dog", "pizza"], ["pizza"], ["dog"], [])[number % 4]
+        image["objects"] = [[name, 1.0] for name in names]
+    path.write_text(json.dumps(document))
+    return folder
+
+
+def names(folder: Path) -> dict[str, str]:
+    (path,) = folder.glob("dataset*.json")
+    return {image["filename"]: image["split"] for image in json.loads(path.read_bytes())["images"]}
+
+
+def test_photos_with_a_class_are_taken_out_and_those_mainly_of_it_are_a_test(tmp_path: Path) -> None:
+    folder = labelled(tmp_path / "scenes", {"train": 12, "val": 4})
+    before = names(folder)
+    kept = names(without_classes(folder, ["pizza"], None))
+    away = names(without_classes(folder, ["pizza"], "test"))
+    assert {name: before[name] for name in kept} == kept and {*away.values()} == {"test"}
+    assert (len(kept), len(away)) == (8, 4) and not {*kept} & {*away}
+    assert names(folder) == before and without_classes(folder, ["pizza"], None).parent == tmp_path
+    with pytest.raises(DataError, match="no photo is left"):
+        without_classes(folder, ["zebra"], "test")
+
+
+@pytest.mark.slow
+def test_a_model_without_a_class_is_trained_and_measured(tmp_path: Path) -> None:
+    data = tmp_path / "first"
+    draw_scenes(data, count={"train": 100, "val": 100, "test": 8}, seed=1, size=64)
+    other = labelled(tmp_path / "other", {"train": 16, "val": 8})
+    small = {"classes": ["pizza"], "size": 64, "width": 16, "epochs": 1, "of_each_kind": 1, "limit": 4}
+    document = measure(data, other, tmp_path / "work", tmp_path / "cache", **small)
+    assert {name: row["photos"] for name, row in document["marked"].items()} == {
+        "first test": 4,
+        "other_human_without val": 4,
+        "known": 8,
+        "left out": 4 + 2,  # of people's and of generated captions
+        "drawn": 7,
+    }
+    assert 0 <= document["auroc"]["low"] <= document["auroc"]["estimate"] <= document["auroc"]["high"] <= 1
+    assert measure(data, other, tmp_path / "work", tmp_path / "cache", **small) == document  # from what is kept
