@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from matrix_model import SIGNATURE, checked, lookup_model, packed, random_matrix
 from real_parts import Case, Part, largest_error, run
 
-from capprune_exporters.tflite.graph import pack
+from capprune_exporters.targets.tflite import TfliteTarget
+from capprune_exporters.tflite.graph import pack, unpack
 from capprune_exporters.tflite.quantise import weight_only_int8
 from capprune_exporters.tflite.sparse import SPARSE_KERNEL_PAYS, SPARSE_ROWS_PAY, make_sparse, read_sparse
 
@@ -53,3 +56,18 @@ def test_an_int8_encoder_keeps_sparse_projections(encode: Part) -> None:
     assert operators(quantised, "encode").count("DENSIFY") == 3
     assert "DENSIFY" not in operators(read_sparse(quantised), "encode")
     assert read_sparse(read_sparse(quantised)) == read_sparse(quantised)
+
+
+@pytest.mark.parametrize(("weights", "rounded"), [("float32", False), ("weight_only_int8", True)])
+def test_sparse_projections_of_an_int8_encoder_have_int8_values(encode: Part, weights: str, rounded: bool) -> None:
+    calls = SimpleNamespace(projections={}, filters=dict)
+    model = unpack(TfliteTarget(calls).write_encoder(encode.converted, weights, ()))  # type: ignore[arg-type]
+    found = [
+        np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32)
+        for tensor in model.subgraphs[0].tensors
+        if tensor.sparsity is not None and len(tensor.shape) == 2
+    ]
+    assert len(found) == 3
+    for values in found:
+        codes = values / np.abs(values).max() * 127
+        assert (np.abs(codes - np.rint(codes)).max() < 1e-3) == rounded

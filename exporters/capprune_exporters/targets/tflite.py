@@ -13,7 +13,7 @@ from capprune_exporters.targets.target import AUTO, BALANCED, GIVEN, SIZE, Targe
 from capprune_exporters.tflite.converted import convert_cached
 from capprune_exporters.tflite.quantise import static_int8, weight_only_int8
 from capprune_exporters.tflite.sparse import add_metadata, make_sparse, read_sparse, stored_names
-from capprune_exporters.weight_forms import EncoderWeights
+from capprune_exporters.weight_forms import EncoderWeights, Weights
 from capprune_runtime.bundle.manifest import ENCODE_SIGNATURE, STEP_SIGNATURE, described
 from capprune_runtime.errors import BadModelFile
 
@@ -42,7 +42,8 @@ class TfliteTarget(Target):
         # int8 filters stay dense in the file: 1 byte per weight is about the size of kept float32 ones, and packs better
         as_trained = weights == EncoderWeights.FLOAT32
         names = {**self.calls.projections, **self.calls.filters()}
-        sparse = make_sparse(converted, one_row=False, names=names, filters=as_trained).data
+        values = Weights.FLOAT32 if as_trained else Weights.INT8  # of sparse projections
+        sparse = make_sparse(converted, one_row=False, weights=values, names=names, filters=as_trained).data
         if weights == EncoderWeights.STATIC_INT8:
             return read_sparse(static_int8(sparse, calibration))
         return read_sparse(sparse if as_trained else weight_only_int8(sparse))
