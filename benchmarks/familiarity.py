@@ -29,7 +29,7 @@ from capprune.metrics.scores import score
 from capprune.ready import ready_bundle
 from capprune.tables import table
 from capprune.validation.familiarity import Looked, choose_familiarity, confidences, pooled_count
-from capprune_runtime.bundle.familiarity import KNOWN, Familiarity, familiarity_of
+from capprune_runtime.bundle.familiarity import KNOWN, SURE, Familiarity, familiarity_of
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.caption.confidence import confidence_of, mean_log_probability
@@ -164,8 +164,10 @@ def together(seen: Sequence[Seen]) -> Seen:
 
 def marked(chosen: Familiarity, low_below: float | None, seen: Seen) -> dict[str, float]:
     """Return the shares that are marked in either way, and the share of wrong captions among all and among the unmarked."""
-    unfamiliar = confidences(chosen, seen.looked) < KNOWN
-    unsure = ~unfamiliar & (seen.looked.spoken < (-np.inf if low_below is None else low_below))
+    confidence = confidences(chosen, seen.looked)
+    unfamiliar = confidence < KNOWN
+    unlikely = seen.looked.spoken < (-np.inf if low_below is None else low_below)
+    unsure = ~unfamiliar & ((confidence < SURE) | unlikely)
     plain = ~unfamiliar & ~unsure
     shares = {"photos": len(unfamiliar), "unfamiliar": float(unfamiliar.mean()), "not_sure": float(unsure.mean())}
     if seen.cider_d is None:

@@ -10,8 +10,10 @@ import pytest
 from small_run import Measured
 
 from capprune.data.scenes import draw_scenes
+from capprune.validation.familiarity import Looked
+from capprune_runtime.bundle.familiarity import Familiarity
 from capprune_runtime.bundle.verify import verify_bundle
-from familiarity import auroc, auroc_interval, measure, risk, show
+from familiarity import Seen, auroc, auroc_interval, marked, measure, risk, show
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +33,15 @@ def test_risk_keeps_the_photos_of_highest_confidence() -> None:
     assert [row["coverage"] for row in rows] == [1.0, 0.9, 0.8, 0.7, 0.5]
     assert rows[0]["cider_d"] == pytest.approx(1.55 / 4) and rows[0]["wrong"] == 0.5
     assert (rows[-1]["cider_d"], rows[-1]["wrong"]) == (0.75, 0.0)
+
+
+def test_captions_are_marked_as_a_reader_sees_them() -> None:
+    chosen = Familiarity((1.0,), 0.0, 0.0)
+    looked = Looked(np.array([[-1.0], [0.5], [2.0], [2.0]]), np.array([-1.0, -1.0, -1.0, -3.0]))
+    row = marked(chosen, -2.0, Seen(looked, np.array([0.0, 0.05, 0.02, 1.0])))
+    assert (row["unfamiliar"], row["not_sure"]) == (0.25, 0.5)  # unknown; hardly known, and unlikely
+    assert (row["wrong"], row["wrong_among_unmarked"]) == (0.75, 1.0)
+    assert marked(chosen, None, Seen(looked))["not_sure"] == 0.25
 
 
 @pytest.mark.slow

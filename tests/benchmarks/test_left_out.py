@@ -11,6 +11,8 @@ from capprune.data.scenes import draw_scenes
 from capprune_runtime.errors import DataError
 from left_out import measure, without_classes
 
+ROOT = Path(__file__).parents[2]
+
 
 def labelled(folder: Path, count: dict[str, int]) -> Path:
     """Draw scenes with `kind` and `objects`: every fourth photo is mainly of a pizza, every fourth has one beside a dog."""
@@ -61,3 +63,13 @@ def test_a_model_without_a_class_is_trained_and_measured(tmp_path: Path) -> None
     }
     assert 0 <= document["auroc"]["low"] <= document["auroc"]["estimate"] <= document["auroc"]["high"] <= 1
     assert measure(data, other, tmp_path / "work", tmp_path / "cache", **small) == document  # from what is kept
+
+
+def test_the_page_states_what_was_measured() -> None:
+    page = " ".join((ROOT / "docs" / "ready_model.md").read_text(encoding="utf-8").split())
+    found = json.loads((ROOT / "benchmarks" / "results" / "left_out.json").read_text())
+    rows = found["marked"]
+    for name in ("left out", "flickr8k test", "coco_small_human_without val"):
+        assert f"{rows[name]['unfamiliar'] + rows[name]['not_sure']:.1%}".replace("%", " %") in page, name
+    area = found["auroc"]
+    assert f"{area['estimate']:.3f} ({area['low']:.3f} to {area['high']:.3f})" in page
