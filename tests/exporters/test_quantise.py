@@ -13,6 +13,7 @@ from matrix_model import checked, matrix_case, packed, random_matrix
 from real_parts import RUNTIMES, Arrays, Case, Part, calibration
 
 from capprune_exporters.quiet import quiet
+from capprune_exporters.tflite.graph import operator_name, pack, unpack
 from capprune_exporters.tflite.quantise import dynamic_int8, static_int8, weight_only_int8
 from capprune_runtime.caption.interpreter import open_model
 from capprune_runtime.errors import BadModelFile, ExportError, MissingExtra
@@ -21,6 +22,7 @@ from capprune_runtime.tflite.check import check_tflite
 # Norm of the error relative to the norm of the output. 127 steps a channel give half a step of 1/127 at most, some
 # 0.5 % after two layers; float32 must stay float32.
 INT8_ERROR = 0.01
+FLOAT_ERROR = 0.006  # the projections are int8 all the same
 DYNAMIC_ERROR = 0.03  # activations are rounded as well
 
 STATIC_ERROR = 0.05  # three layers of it
@@ -178,3 +180,35 @@ def _relative_errors(found: Arrays, expected: Arrays) -> dict[str, float]:
         for name, value in expected.items()
         if value.any()
     }
+
+
+@pytest.mark.parametrize("form", ["weight_only_int8", "static_int8"])
+def test_channels_of_few_steps_keep_their_steps(encode: Part, form: str) -> None:
+    model = unpack(encode.converted)
+    numbers: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+    random = np.random.default_rng(5)
+    for operator in model.subgraphs[0].operators:
+        if operator_name(model, operator) == "CONV_2D":
+            tensor = model.subgraphs[0].tensors[operator.inputs[1]]
+            steps = np.ldexp(random.integers(128, 256, tensor.shape[0]) / 256, -4).astype(np.float32)
+            codes = np.rint(random.normal(0, 3, tuple(tensor.shape))).clip(-20, 20)
+            codes.reshape(len(codes), -1)[:, :2] = 1, 7  # no common divisor, and not 127 steps
+            values = (codes * steps[:, None, None, None]).astype(np.float32)
+            model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
+            numbers[tensor.name] = codes, steps
+    stepped = pack(model)
+    made = weight_only_int8(stepped) if form == "weight_only_int8" else static_int8(stepped, calibration(encode))
+    found = unpack(made)
+    stored = {tensor.name: tensor for tensor in found.subgraphs[0].tensors if tensor.name in numbers}
+    assert len(stored) == len(numbers) == len(FILTERS)
+    for name, tensor in stored.items():
+        codes, steps = numbers[name]
+        held = np.frombuffer(bytes(found.buffers[tensor.buffer].data), np.int8).reshape(codes.shape)
+        assert np.array_equal(held, codes)
+        assert np.array_equal(np.asarray(tensor.quantization.scale, np.float32), steps)
+    case = encode.case(made, "encode")
+    expected = open_model(stepped, "encode").run(case.inputs)
+    errors = _relative_errors(open_model(made, "encode").run(case.inputs), expected)
+    assert max(errors.values()) <= (
+        FLOAT_ERROR if form == "weight_only_int8" else 2 * STATIC_ERROR
+    )  # of wide activations

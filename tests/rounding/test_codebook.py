@@ -1,11 +1,11 @@
-"""Sixteen values for the filters of a layer."""
+"""Few values for the filters of a layer: 16 levels, or steps of a given entropy."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from capprune.rounding.codebook import coded, fitted, int8_filters
+from capprune.rounding.codebook import coded, fitted, int8_filters, stepped
 
 FILTERS, INPUTS, ROWS = 24, 60, 4000
 
@@ -94,3 +94,39 @@ def test_int8_filters_have_255_steps_each(layer: tuple[np.ndarray, np.ndarray]) 
     codes = found / (np.abs(weights).max(1, keepdims=True) / 127)
     assert np.abs(codes - np.rint(codes)).max() < 1e-9
     assert np.abs(found - weights).max() <= np.abs(weights).max() / 254 * (1 + 1e-9)
+
+
+def entropy(numbers: np.ndarray) -> float:
+    shares = np.unique(numbers, return_counts=True)[1] / numbers.size
+    return float(-(shares * np.log2(shares)).sum())
+
+
+@pytest.mark.parametrize("bits", [2.0, 3.0, 4.5])
+def test_steps_take_the_bits_that_are_asked_for(layer: tuple[np.ndarray, np.ndarray], bits: float) -> None:
+    weights, x = layer
+    found, steps = stepped(weights, x.T @ x / len(x), bits=bits)
+    numbers = found / steps[:, None]
+    assert np.abs(numbers - np.rint(numbers)).max() < 1e-9 and np.abs(numbers).max() <= 127
+    assert entropy(np.rint(numbers)) == pytest.approx(bits, abs=0.25)
+
+
+def test_steps_lose_less_than_levels_of_the_same_entropy(layer: tuple[np.ndarray, np.ndarray]) -> None:
+    weights, x = layer
+    products = x.T @ x / len(x)
+    levels, _ = coded(weights, products)
+    bits = entropy(np.rint(levels / (np.abs(levels).max(1, keepdims=True) / 127)))
+    found, steps = stepped(weights, products, bits=bits)
+    assert entropy(np.rint(found / steps[:, None])) < bits + 0.05
+    assert error(weights, found, x) < 0.9 * error(weights, levels, x)
+
+
+def test_steps_of_pruned_filters(layer: tuple[np.ndarray, np.ndarray]) -> None:
+    weights, x = layer
+    products = x.T @ x / len(x)
+    kept = np.random.default_rng(1).random(weights.shape) < 0.5
+    kept[3] = False
+    found, steps = stepped(weights * kept, products, kept, bits=3)
+    assert not found[~kept].any() and found[kept].any() and (steps > 0).all()
+    assert not stepped(np.zeros_like(weights), products, bits=3)[0].any()
+    with pytest.raises(ValueError, match="more than 0 bits"):
+        stepped(weights, products, bits=0)

@@ -18,6 +18,10 @@ from capprune_runtime.errors import ExportError, MissingExtra
 # With a larger bias, the sum has no room for the products.
 LEAST_STEP = 2.0**-19
 MOST_BIAS = 2.0**30
+MOST_STEPS = 126  # that a channel can have on each side; with 127 the quantizer finds them itself
+PROBED = 32  # weights of a channel that are tried first
+NEARLY = 1e-3  # steps from a whole number; two roundings of a float32 and folding are smaller
+ROUNDING = 1e-5  # relative; folding a batch norm changes a step of 8 bits by less
 _CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
 # Operators of attention and normalisation without a correct int8 kernel in some runtime.
 _FLOAT_ONLY = frozenset({"BATCH_MATMUL", "DIV", "GELU", "LOG", "RSQRT", "SQRT", "SQUARED_DIFFERENCE"})
@@ -36,7 +40,18 @@ def weight_only_int8(data: bytes) -> bytes:
         MissingExtra: ai-edge-quantizer is not installed.
         ExportError: The quantizer returns no model.
     """
-    return _quantised(_quantizer(data, "weight_only_wi8_afp32"), unpack(data))
+    float_model = unpack(data)
+    model = unpack(_quantised(_quantizer(data, "weight_only_wi8_afp32"), float_model))
+    floats = float_model.subgraphs[0].tensors
+    for index, weight in enumerate(model.subgraphs[0].tensors[: len(floats)]):  # the quantizer keeps the indices
+        if weight.type == schema.TensorType.INT8 and floats[index].type == schema.TensorType.FLOAT32:
+            axis = weight.quantization.quantizedDimension
+            values = np.moveaxis(_float_values(float_model, index), axis, -1)
+            scales = _steps_of(values.reshape(-1, values.shape[-1]), weight.quantization.scale)
+            if scales is not weight.quantization.scale:
+                _store_codes(model, weight, values, scales, axis)
+    forget_unused_buffers(model)
+    return pack(model)
 
 
 def dynamic_int8(data: bytes) -> bytes:
@@ -154,8 +169,45 @@ def _attention(model: Any) -> Iterator[tuple[str, str]]:
             )  # the quantizer's scope of the operator
 
 
+def _steps_of(values: npt.NDArray[np.float32], scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the steps of channels whose weights are multiples of one, and the scales of the others.
+
+    The quantizer divides by the largest weight, which an encoder that was rounded to few steps has 127 of only by chance.
+    With its own step, a channel keeps its weights exactly, and small integers pack better.
+
+    Args:
+        values: `(n, C)`, weights of each channel.
+        scales: `(C,)` of the quantizer; returned itself if no channel has a step.
+    """
+    largest = np.abs(values).max(axis=0)
+    found = np.zeros(len(scales), np.int64)
+    shown = values[np.argsort(-np.abs(values), axis=0)[:: max(1, len(values) // PROBED)], np.arange(values.shape[1])]
+    for number in range(MOST_STEPS, 0, -1):
+        parts = np.divide(number, largest, out=np.zeros_like(largest), where=largest > 0)
+        fits = _whole(shown * parts)
+        fits[fits] = _whole(values[:, fits] * parts[fits])
+        found[fits & (largest > 0)] = number  # the fewest steps come last
+    if not found.any():
+        return scales
+    steps = np.where(found > 0, largest / np.maximum(found, 1), scales).astype(np.float32)
+    short = (steps.view(np.uint32) + 0x8000 & 0xFFFF0000).view(np.float32)  # 8 bits beside the exponent
+    return np.where((found > 0) & (np.abs(short / steps - 1) < ROUNDING), short, steps)
+
+
+def _whole(multiples: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return for each column whether all its numbers are nearly whole."""
+    whole: npt.NDArray[np.bool_] = (np.abs(multiples - np.rint(multiples)) < NEARLY).all(axis=0)
+    return whole
+
+
+def _store_codes(model: Any, weight: Any, values: npt.NDArray[np.float32], scales: Any, axis: int) -> None:
+    """Store a weight as codes of other scales, one for each channel, which is the last axis of `values`."""
+    codes = np.moveaxis(np.clip(np.rint(values / scales), -127, 127), -1, axis).astype(np.int8)
+    weight.quantization.scale, weight.buffer = scales, add_buffer(model, codes.tobytes())
+
+
 def _widen_channels(model: Any, operator: Any, float_model: Any) -> None:
-    """Set a larger scale for channels whose weights are nearly zero.
+    """Set the step of channels that are multiples of one, and a larger scale for those whose weights are nearly zero.
 
     The quantizer derives a channel's scale from its largest weight, and the step of its bias from that scale. In
     channels that died in training the bias then exceeds int32, is clipped, and makes the sum overflow.
@@ -171,15 +223,16 @@ def _widen_channels(model: Any, operator: Any, float_model: Any) -> None:
         return
     bias_index = operator.inputs[2] if len(operator.inputs) > 2 else -1
     bias = _float_values(float_model, bias_index) if bias_index >= 0 else np.zeros(len(weight.quantization.scale))
-    steps = np.float64(x.quantization.scale[0]) * weight.quantization.scale  # step of the sum, for each channel
-    least = np.maximum(np.float64(y.quantization.scale[0]) * LEAST_STEP, np.abs(bias) / MOST_BIAS)
-    if (steps >= least).all():
-        return
-    scales = (np.maximum(steps, least) / x.quantization.scale[0]).astype(np.float32)
     axis = _CHANNEL_AXIS[operator_name(model, operator)]
     values = np.moveaxis(_float_values(float_model, operator.inputs[1]), axis, -1)
-    codes = np.moveaxis(np.clip(np.rint(values / scales), -127, 127), -1, axis).astype(np.int8)
-    weight.quantization.scale, weight.buffer = scales, add_buffer(model, codes.tobytes())
+    scales = _steps_of(values.reshape(-1, values.shape[-1]), weight.quantization.scale)
+    steps = np.float64(x.quantization.scale[0]) * scales  # step of the sum, for each channel
+    least = np.maximum(np.float64(y.quantization.scale[0]) * LEAST_STEP, np.abs(bias) / MOST_BIAS)
+    if not (steps >= least).all():
+        scales = (np.maximum(steps, least) / x.quantization.scale[0]).astype(np.float32)
+    if scales is weight.quantization.scale:
+        return
+    _store_codes(model, weight, values, scales, axis)
     if bias_index >= 0:
         stored = tensors[bias_index]
         stored.quantization.scale = x.quantization.scale[0] * scales

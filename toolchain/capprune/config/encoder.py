@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -73,10 +73,11 @@ class EncoderConfig(Tree):
         le=1000,
         description="number of first blocks that are frozen, with the stem; their output is cached",
     )
-    rounded: bool | Literal["codebook4"] = Field(
+    rounded: bool | Literal["codebook4"] | Annotated[float, Field(ge=1, le=7)] = Field(
         default=False,
-        description="round the filters of a frozen encoder before training: `true` to int8, as the export does, or "
-        "`codebook4` to 16 values in each layer, fitted on photos of train, which take half of the bytes in a .capz",
+        description="round the filters of a frozen encoder before training: `true` to int8, as the export does; "
+        "a number to steps that take as many bits per weight in a .capz, fitted on photos of train; "
+        "`codebook4` to 16 values in each layer, fitted as well",
     )
     start: Path | None = Field(
         default=None, description="folder of a run whose encoder is used, frozen, instead of that of the run at `start`"

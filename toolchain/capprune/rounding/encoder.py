@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from capprune.models.caption_model import normalised
 from capprune.models.encoder import Encoder
 from capprune.pruning.layers import belongs
-from capprune.rounding.codebook import Floats, coded, fitted, int8_filters
+from capprune.rounding.codebook import Floats, coded, fitted, int8_filters, stepped
 
 PHOTOS_AT_ONCE = 16
 POSITIONS = 60_000  # of a feature map that a layer is fitted to: small maps need all photos, large ones a few
@@ -51,8 +51,13 @@ class _Site:
 
 
 @torch.no_grad()
-def coded_filters(network: Encoder, photos: npt.NDArray[np.uint8], progress: Progress | None = None) -> Encoder:
+def coded_filters(
+    network: Encoder, photos: npt.NDArray[np.uint8], progress: Progress | None = None, *, bits: float | None = None
+) -> Encoder:
     """Return a copy of the network whose filters have 16 values in each layer; depthwise filters are rounded to int8.
+
+    With `bits`, each filter has multiples of a step instead, see `codebook.stepped`. Behind the batch norm, the step is a
+    number of 8 bits beside its exponent, so that the steps of a file take few bytes too.
 
     Zeros of a pruned filter stay zero. The copy's batch norms, or biases, are adjusted as well.
 
@@ -60,6 +65,7 @@ def coded_filters(network: Encoder, photos: npt.NDArray[np.uint8], progress: Pro
         network: The encoder; it is not changed.
         photos: `(B, S, S, 3)`, about a thousand of those that it is meant for.
         progress: Is called with the number of finished layers and of all layers.
+        bits: Entropy of the numbers of the steps, bits per weight.
 
     Raises:
         ValueError: There are no photos.
@@ -75,7 +81,7 @@ def coded_filters(network: Encoder, photos: npt.NDArray[np.uint8], progress: Pro
             start = site.start
             chunks = [normalised(some, network.mean, network.scale) for some in _enough(photos, site.positions)]
             shown, seen = [before.before(one, start) for one in chunks], [after.before(one, start) for one in chunks]
-        _round_layer(site, before, after, shown, seen)
+        _round_layer(site, before, after, shown, seen, bits)
         if progress:
             progress(place + 1, len(sites))
     return after
@@ -127,7 +133,9 @@ def _block(network: Encoder, layer: str) -> int:
     return max(blocks for blocks, layers in enumerate(below) if not any(belongs(layer, one) for one in layers))
 
 
-def _round_layer(site: _Site, before: Encoder, after: Encoder, shown: list[Tensor], seen: list[Tensor]) -> None:
+def _round_layer(
+    site: _Site, before: Encoder, after: Encoder, shown: list[Tensor], seen: list[Tensor], bits: float | None
+) -> None:
     layer, rounded = before.get_submodule(site.name), after.get_submodule(site.name)
     assert isinstance(layer, nn.Conv2d) and isinstance(rounded, nn.Conv2d)
     weights = layer.weight.flatten(1).double().numpy()
@@ -136,9 +144,16 @@ def _round_layer(site: _Site, before: Encoder, after: Encoder, shown: list[Tenso
         return
     inputs = _moments(layer, _inputs(before, site, shown), _inputs(after, site, seen))
     kept = weights != 0
-    found, _ = coded(fitted(weights, inputs.same, inputs.crossed), inputs.same, None if kept.all() else kept)
-    gain, shift = _match(weights, found, inputs)
+    wanted = fitted(weights, inputs.same, inputs.crossed)
     norm = None if site.norm is None else after.get_submodule(site.norm)
+    if bits is None:
+        found, _ = coded(wanted, inputs.same, None if kept.all() else kept)
+        gain, shift = _match(weights, found, inputs)
+    else:
+        found, steps = stepped(wanted, inputs.same, None if kept.all() else kept, bits=bits)
+        gain, _ = _match(weights, found, inputs)
+        gain *= _short(steps * gain * _factors(norm, len(steps))) / (steps * gain * _factors(norm, len(steps)))
+        shift = weights @ inputs.original - gain * (found @ inputs.changed)
     if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
         norm.running_mean.sub_(torch.from_numpy(shift).to(norm.running_mean))
     elif rounded.bias is not None:
@@ -146,6 +161,21 @@ def _round_layer(site: _Site, before: Encoder, after: Encoder, shown: list[Tenso
     else:
         gain[:] = 1.0  # with no place for the shift
     rounded.weight.copy_(torch.from_numpy(found * gain[:, None]).view_as(layer.weight))
+
+
+def _factors(norm: nn.Module | None, channels: int) -> Floats:
+    """Return what a batch norm multiplies each channel with, without its sign."""
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None:
+        return np.ones(channels)
+    scale = torch.ones(channels) if norm.weight is None else norm.weight
+    found: Floats = (scale / torch.sqrt(norm.running_var + norm.eps)).abs().double().numpy()
+    return np.where(found > 0, found, 1.0)
+
+
+def _short(values: Floats) -> Floats:
+    """Return the nearest numbers of 8 bits beside the exponent, as bfloat16 has them."""
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp(np.rint(mantissa * 256) / 256, exponent)
 
 
 def _inputs(network: Encoder, site: _Site, chunks: list[Tensor]) -> Iterator[Tensor]:

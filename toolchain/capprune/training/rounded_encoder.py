@@ -1,4 +1,4 @@
-"""The encoder of a run in 16 values, fitted on photos of its own train split, computed once and kept in the cache."""
+"""The encoder of a run in few values, fitted on photos of its own train split, computed once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ FOLDER = "rounded"  # in the cache
 MOST_CACHED_BYTES = 256 << 20  # beyond this the oldest encoders are removed
 
 
-def coded_encoder(config: RunConfig, network: Encoder) -> Encoder:
-    """Return the network with 16 values in each layer, fitted on train photos of `data.folder`.
+def coded_encoder(config: RunConfig, network: Encoder, *, bits: float | None) -> Encoder:
+    """Return the network with few values in each layer, fitted on train photos of `data.folder`.
 
     Args:
         config: The run's config.
         network: The encoder before rounding.
+        bits: Entropy of a weight; None for 16 values in each layer.
 
     Raises:
         ConfigError: The run reads shards, which have no photos to fit on.
@@ -39,18 +40,18 @@ def coded_encoder(config: RunConfig, network: Encoder) -> Encoder:
     """
     if config.data.shards is not None:
         raise ConfigError(
-            "rounding to 16 values needs photos, and shards are read only while training",
+            "rounding to few values needs photos, and shards are read only while training",
             where="encoder.rounded",
-            found="codebook4 with data.shards",
+            found=f"{config.encoder.rounded} with data.shards",
             hint="round with data.folder first, and give that run as encoder.start",
         )
     photos = _photos(config)
     base = user_cache()
-    place = None if base is None else base / FOLDER / f"{_digest(network, photos)}.safetensors"
+    place = None if base is None else base / FOLDER / f"{_digest(network, photos, bits)}.safetensors"
 
     def make() -> bytes:
         with Lines().bar("rounded layers") as tell:
-            made = coded_filters(network, photos, tell).state_dict()
+            made = coded_filters(network, photos, tell, bits=bits).state_dict()
         return save({name: value.contiguous() for name, value in made.items()})
 
     network.load_state_dict(load(kept_or_made(place, make, MOST_CACHED_BYTES)))
@@ -75,9 +76,9 @@ def _photos(config: RunConfig) -> npt.NDArray[np.uint8]:
     return np.stack(found)
 
 
-def _digest(network: Encoder, photos: npt.NDArray[np.uint8]) -> str:
-    """Return a name for what the rounded encoder depends on: network, photos, and the code that rounds."""
-    digest = hashlib.sha256(f"{network_digest(network)} {photos.shape}".encode() + photos.tobytes())
+def _digest(network: Encoder, photos: npt.NDArray[np.uint8], bits: float | None) -> str:
+    """Return a name for what the rounded encoder depends on: network, photos, bits, and the code that rounds."""
+    digest = hashlib.sha256(f"{network_digest(network)} {bits} {photos.shape}".encode() + photos.tobytes())
     for source in (codebook.__file__, encoder.__file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()[:32]

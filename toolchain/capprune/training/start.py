@@ -196,8 +196,9 @@ def start_network(config: RunConfig) -> Encoder:
     if found is not None:
         _check_encoder(config, found, "encoder.start" if config.encoder.start else "start")
     network = encoder_network(config.encoder, {}) if found is None else _network_of(found)
-    if config.encoder.rounded == CODEBOOK:
-        return coded_encoder(config, network)
+    rounded = config.encoder.rounded
+    if rounded == CODEBOOK or not isinstance(rounded, bool):
+        return coded_encoder(config, network, bits=None if isinstance(rounded, str) else rounded)
     return rounded_filters(network) if config.encoder.rounded else network
 
 
