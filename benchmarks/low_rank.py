@@ -14,6 +14,8 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +34,7 @@ from capprune_runtime.errors import CapPruneError, ConfigError
 SCHEMA_VERSION = 1
 NAME = "low_rank"
 EVERY = 20  # steps between two projections
-METHODS.own = {**METHODS.own, NAME: Method(f"{__name__}:LowRank", StartsFrom.EITHER, chooses_masks=False)}
+METHOD = Method(f"{__name__}:LowRank", StartsFrom.EITHER, chooses_masks=False)
 
 
 class LowRank(Pruner):
@@ -103,6 +105,18 @@ def numbers_at(shapes: list[tuple[int, ...]], rank: int) -> int:
     return sum(min(rank * (rows + columns), rows * columns) for rows, columns in shapes)
 
 
+@contextmanager
+def registered() -> Iterator[None]:
+    """Let `pruning.method` name this file's method."""
+    before = METHODS.own
+    METHODS.own = {**before, NAME: METHOD}
+    try:
+        yield
+    finally:
+        METHODS.own = before
+
+
+@registered()
 def measure(
     data: Path, dense: Path, out: Path, cache: Path | None, *, sparsity: float, overrides: list[str], limit: int | None
 ) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def weight_only_int8(data: bytes) -> bytes:
         MissingExtra: ai-edge-quantizer is not installed.
         ExportError: The quantizer returns no model.
     """
-    float_model = unpack(data)
-    model = unpack(_quantised(_quantizer(data, "weight_only_wi8_afp32"), float_model))
+    work, float_model = _quantizer(data, "weight_only_wi8_afp32"), unpack(data)
+    model = unpack(_quantised(work, float_model))
     floats = float_model.subgraphs[0].tensors
     for index, weight in enumerate(model.subgraphs[0].tensors[: len(floats)]):  # the quantizer keeps the indices
         if weight.type == schema.TensorType.INT8 and floats[index].type == schema.TensorType.FLOAT32:

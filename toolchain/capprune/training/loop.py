@@ -16,7 +16,6 @@ import torch
 from capprune.config.methods import StartsFrom
 from capprune.config.run import RunConfig
 from capprune.models.caption_model import build_decoder
-from capprune.models.encoder import described
 from capprune.models.search import greedy
 from capprune.pruning.blocks import Blocks
 from capprune.pruning.state import plain_state
@@ -28,7 +27,7 @@ from capprune.training.health import Moment, Sign, Watch, signs_of, validation_l
 from capprune.training.interrupt import StopRequest, postponed_signals
 from capprune.training.launch import Place
 from capprune.training.memory import keep_freed_memory
-from capprune.training.object_labels import PREFIX, ObjectLabels, WithObjects
+from capprune.training.object_labels import named_too, without_labels
 from capprune.training.objectives import CrossEntropy, Distillation, Objective, SelfCritical
 from capprune.training.outcome import Health, Outcome, Progress, Quality, Report, Split
 from capprune.training.ranks import Ranks, own_share
@@ -51,7 +50,7 @@ from capprune.training.start import carried_encoder, make_pruner, read_parent
 from capprune.training.step import Stepper, make_optimiser
 from capprune.training.teachers import load_teachers
 from capprune_runtime.bundle.vocabulary import Vocabulary
-from capprune_runtime.errors import CapPruneError, ConfigError
+from capprune_runtime.errors import CapPruneError
 
 LOG_EVERY = 50  # steps between two lines of metrics.jsonl
 CAPTION_BATCH = 64  # photos per batch of captions in validation
@@ -123,10 +122,7 @@ class Trainer:
         for module in (self.model, self.decoder):  # buffers of the decoder are part of both
             module.to(self.ranks.device)
         self.sight.move_to(self.ranks.device)
-        self.objective, labels = self._objective(), None
-        if settings.objects.weight:
-            labels = self._labels()
-            self.objective = WithObjects(self.objective, labels, settings.objects.weight)
+        self.objective, labels = named_too(self._objective(), config, train.objects, self.model)
         self.optimiser = make_optimiser(self.decoder, self.sight, self.pruner, config, labels)
         self.watch = Watch(self.decoder, self.sight, train.captions, validation.features, validation.captions)
         self.step, self.best, self.best_epoch, self.best_sparsity, self.settled = 0, -math.inf, -1, 0.0, 0
@@ -319,22 +315,6 @@ class Trainer:
             return Distillation(teachers, settings.distillation, limit, no_repeat_ngram=no_repeat, products=products)
         return CrossEntropy()
 
-    def _labels(self) -> ObjectLabels:
-        """Return the classifier of objects. It becomes part of the model, after the pruner, so that states hold it."""
-        config = self.config
-        if config.encoder.train != "all" or config.data.shards is not None:
-            raise ConfigError(
-                "object labels are for an encoder that learns, and not read from shards",
-                where="training.objects.weight",
-                expected="encoder.train: all, and data.folder instead of data.shards",
-                found=f"encoder.train: {config.encoder.train}"
-                + ("" if config.data.shards is None else ", data.shards"),
-                hint="training.objects.weight=0 trains without them",
-            )
-        labels = ObjectLabels(self.train.objects, described(config.encoder).channels)
-        self.model.add_module(PREFIX, labels.to(self.ranks.device))
-        return labels
-
     def _first_loss(self) -> torch.Tensor:
         """Return the caption loss of the first batch, with a gradient."""
         batch = next(self.batches.epoch(0))
@@ -347,8 +327,7 @@ class Trainer:
 
     def _save_checkpoint(self, name: str) -> None:
         def save() -> None:
-            own = plain_state(self.model).items()
-            tensors = {name: value for name, value in own if not name.startswith(f"{PREFIX}.")} | self.carried
+            tensors = {**without_labels(plain_state(self.model)), **self.carried}
             save_checkpoint(self.folder / name, tensors, {"step": self.step, **self._facts()})
 
         self.ranks.first_does(save)

@@ -6,18 +6,59 @@ model and is saved in its states, but it is not part of checkpoints or bundles.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from capprune.config.run import RunConfig
+from capprune.models.encoder import described
 from capprune.training.batches import Batch
 from capprune.training.objectives import Objective, Scores
-from capprune_runtime.errors import DataError
+from capprune_runtime.errors import ConfigError, DataError
 
 PREFIX = "labels"  # of its tensors in a state
+
+
+def named_too(
+    objective: Objective, config: RunConfig, objects: Sequence[tuple[str, ...]], model: nn.Module
+) -> tuple[Objective, ObjectLabels | None]:
+    """Add the loss on object labels to an objective, if the config gives it a weight.
+
+    Args:
+        objective: The objective of the captions.
+        config: The run's config.
+        objects: Names of the objects in each training photo, empty if they are not known.
+        model: The model with its masks and on its device. It gets the classifier, so that states hold it.
+
+    Returns:
+        The objective, and the classifier; None without one.
+
+    Raises:
+        ConfigError: The encoder does not learn, or the photos are read from shards.
+        DataError: No photo has labels.
+    """
+    weight = config.training.objects.weight
+    if not weight:
+        return objective, None
+    if config.encoder.train != "all" or config.data.shards is not None:
+        raise ConfigError(
+            "object labels are for an encoder that learns, and not read from shards",
+            where="training.objects.weight",
+            expected="encoder.train: all, and data.folder instead of data.shards",
+            found=f"encoder.train: {config.encoder.train}" + ("" if config.data.shards is None else ", data.shards"),
+            hint="training.objects.weight=0 trains without them",
+        )
+    labels = ObjectLabels(objects, described(config.encoder).channels)
+    model.add_module(PREFIX, labels.to(next(model.parameters()).device))
+    return WithObjects(objective, labels, weight), labels
+
+
+def without_labels(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a model without those of its classifier."""
+    return {name: value for name, value in tensors.items() if not name.startswith(f"{PREFIX}.")}
 
 
 class ObjectLabels(nn.Module):
