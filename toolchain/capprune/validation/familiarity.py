@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from capprune.data.captions import load_caption_set
+from capprune.data.captions import CaptionedPhoto, load_caption_set
 from capprune.data.non_photos import non_photos
 from capprune.data.photos import open_photos
 from capprune.validation.subjects import SIZE, mean_features, rarity
@@ -127,9 +127,8 @@ def choose_familiarity(
     preprocessing = bundle.manifest.preprocessing
     if isinstance(preprocessing, RegionsSection):
         return "region features cannot be drawn"
-    sets = [load_caption_set(one).photos for one in (folder, *known)]
-    train = [(place, photo.name) for place, photos in zip((folder, *known), sets, strict=True)
-             for photo in photos if photo.split == "train"]  # fmt: skip
+    sets = [(one, load_caption_set(one).photos) for one in (folder, *known)]
+    train = _of_split(sets, "train")
     if min(len(train), len(said)) < FEWEST:
         return f"it needs {FEWEST} train photos and {FEWEST} {split} photos, found {len(train)} and {len(said)}"
     chosen_photos = train[:: max(1, len(train) // KNOWN_PHOTOS)][:KNOWN_PHOTOS]
@@ -139,14 +138,12 @@ def choose_familiarity(
     except MissingExtra as error:
         return error.what
     count = pooled_count(bundle)
-    others = [(place, photo.name) for place, photos in zip(known, sets[1:], strict=True)
-              for photo in photos if photo.split == split]  # fmt: skip
     validated = [
         Looked(
             _pooled(captioner, [(folder, name) for name in sorted(said)], preprocessing.size),
             np.array([said[name] for name in sorted(said)]),
         ),
-        look_at_all(captioner, _squares(others, preprocessing.size), count),
+        look_at_all(captioner, _squares(_of_split(sets[1:], split), preprocessing.size), count),
     ]
     val = Looked(np.concatenate([one.pooled for one in validated]), np.concatenate([one.spoken for one in validated]))
     drawn = {
@@ -249,6 +246,11 @@ def _prediction(pooled: Pooled, values: NDArray[np.float64]) -> NDArray[np.float
     scaled = (pooled - middle) / spread
     penalty = SHRUNK * len(pooled) * np.eye(scaled.shape[1])
     return np.asarray(np.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ (values - values.mean())) / spread)
+
+
+def _of_split(sets: Sequence[tuple[Path, Sequence[CaptionedPhoto]]], split: str) -> list[tuple[Path, str]]:
+    """Return the photos of a split, each with its data folder."""
+    return [(folder, photo.name) for folder, photos in sets for photo in photos if photo.split == split]
 
 
 def _squares(photos: Iterable[tuple[Path, str]], size: int) -> Iterator[NDArray[np.uint8]]:
