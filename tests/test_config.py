@@ -158,6 +158,19 @@ def test_override_below_a_key_that_is_no_tree_is_refused() -> None:
         parse_config({**LEAST, "training": 5}, ["training.epochs=3"])
 
 
+def test_override_in_a_list_changes_all_its_elements_or_one() -> None:
+    tree = {"data": {"folder": "photos", "sources": [{"folder": "a", "weight": 2}, {"folder": "b"}]}}
+    sources = parse_config(tree, ["data.sources.*.folder=007", "data.sources.1.weight=3"]).data.sources
+    assert [(str(one.folder), one.weight) for one in sources] == [("007", 2), ("007", 3)]
+    assert tree["data"]["sources"] == [{"folder": "a", "weight": 2}, {"folder": "b"}]
+    with pytest.raises(ConfigError, match=r"(?s)sources has no such element.*a number below 2.*2"):
+        parse_config(tree, ["data.sources.2.weight=3"])
+    with pytest.raises(ConfigError, match="weights"):
+        parse_config(tree, ["data.sources.0.weights=3"])
+    with pytest.raises(ConfigError, match="sources is not a list"):
+        parse_config(LEAST, ["data.sources.*.weight=3"])
+
+
 def test_a_path_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert parse_config(LEAST, ["data.folder=~/x"]).data.folder == tmp_path / "x"

@@ -98,6 +98,27 @@ def test_weights_and_confidence_decide_how_often_a_photo_is_used(folders: tuple[
     assert any("own: 8 training photos, used 16 times in an epoch" in note for note in data.notes)
 
 
+def test_one_folder_gives_two_sources_by_who_wrote_the_captions(folders: tuple[Path, ...], tmp_path: Path) -> None:
+    both = drawn(tmp_path / "both", 1, 2, confident=True)
+    (path,) = both.glob("dataset_*.json")
+    content = json.loads(path.read_bytes())
+    for entry in content["images"][:3]:
+        del entry["confidence"]
+    path.write_text(json.dumps(content))
+    wanted = config((folders[0], both, both), "data.sources.1.captions=generated", captions="human", weight=2)
+    data = prepared(wanted, tmp_path / "cache")
+    names = [photo.name for photo in load_caption_set(both).split("train")]
+    assert list(data.train.names[TRAIN:]) == [f"both/{name}" for name in names[:3]] + [
+        f"both-2/{name}" for name in names[3:]
+    ]
+    assert any("both, human captions: 3 training photos, used 6 times" in note for note in data.notes)
+    assert any("both, generated captions: 5 training photos, used 5 times" in note for note in data.notes)
+    assert len(data.validation_photos) == 5  # of the own folder and of people; the generated ones have none in val
+    assert wanted.data.label == "own + both (human captions) + both (generated captions)"
+    with pytest.raises(DataError, match=r"(?s)no photo is left.*captions: generated"):
+        prepared(config(folders, "data.sources.1.captions=generated"), tmp_path / "cache")
+
+
 def test_confidence_that_is_not_there_or_no_number_is_a_data_error(folders: tuple[Path, ...], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no confidence") as caught:
         prepared(config((folders[0], folders[2]), confident_share=0.5), tmp_path)

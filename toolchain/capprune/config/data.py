@@ -21,6 +21,10 @@ class SourceConfig(Tree):
         le=100,
         description="number of times that each training photo is used in an epoch, on average",
     )
+    captions: Literal["all", "human", "generated"] = Field(
+        default="all",
+        description="photos that are used: all, those whose captions have no `confidence`, as people write them, or the others",
+    )
     confident_share: float = Field(
         default=1.0,
         gt=0,
@@ -102,7 +106,11 @@ class DataConfig(Tree):
     @property
     def label(self) -> str:
         """Names of the data folder and of all sources, without their paths."""
-        return " + ".join(folder.name or "unknown" for folder in (self.folder, *(one.folder for one in self.sources)))
+        names = [self.folder.name or "unknown"]
+        for one in self.sources:
+            kind = "" if one.captions == "all" else f" ({one.captions} captions)"
+            names.append(f"{one.folder.name or 'unknown'}{kind}")
+        return " + ".join(names)
 
     @property
     def coding(self) -> TokensSection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -60,7 +60,7 @@ def parse_config(tree: Mapping[str, Any], overrides: Sequence[str] = (), *, wher
     """Check a tree and apply overrides, of which the last one wins; see `load_config`."""
     merged: dict[str, Any] = {**tree}
     for override in overrides:
-        _override(merged, override)
+        merged = _overridden(merged, override)
     _move_dropout(merged)
     try:
         if isinstance(merged.get("decoder"), dict):
@@ -94,22 +94,37 @@ def _move_dropout(tree: dict[str, Any]) -> None:
     tree["decoder"] = {**decoder, "dropout": training["dropout"]}
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def _overridden(tree: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UsageError("an override is key=value", found=override, expected="such as training.epochs=3")
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = tree.get(parent)
-        if child is not None and not isinstance(child, dict):
-            raise ConfigError(f"{parent} is not a tree of keys", where=override, found=repr(child))
-        tree[parent] = {**(child or {})}
-        tree = tree[parent]
-    path = tuple(key.split("."))
+    path = tuple(part for part in key.split(".") if part != "*" and not part.isdecimal())
     if value.startswith("[") and _kind(path) == OneOrMorePaths:
-        tree[last] = plain_yaml(value, override, lambda _: True)
+        read = plain_yaml(value, override, lambda _: True)
     else:
-        tree[last] = written_text(value) if _is_text(path) else plain_yaml(value, override)
+        read = written_text(value) if _is_text(path) else plain_yaml(value, override)
+    changed: dict[str, Any] = _changed(tree, "config", key.split("."), read, override)
+    return changed
+
+
+def _changed(tree: Any, name: str, keys: Sequence[str], value: Any, override: str) -> Any:
+    """Return a copy of a tree with one value changed. In a list, `*` means each element, and a number that one, from 0."""
+    key, *rest = keys
+    if isinstance(tree, list):
+        chosen = [number for number in range(len(tree)) if key in ("*", str(number))]
+        if not chosen:
+            expected = f"* for all, or a number below {len(tree)}" if tree else "a config with some"
+            raise ConfigError(f"{name} has no such element", where=override, expected=expected, found=key)
+        return [
+            (_changed(one, key, rest, value, override) if rest else value) if number in chosen else one
+            for number, one in enumerate(tree)
+        ]
+    if key == "*":
+        raise ConfigError(f"{name} is not a list", where=override, expected="a list in the config", found=repr(tree))
+    if tree is not None and not isinstance(tree, dict):
+        raise ConfigError(f"{name} is not a tree of keys", where=override, found=repr(tree))
+    known = tree or {}
+    return {**known, key: _changed(known.get(key), key, rest, value, override) if rest else value}
 
 
 def _is_text(key: tuple[str, ...]) -> bool:
@@ -124,8 +139,11 @@ def _kind(key: tuple[str, ...]) -> Any:
     model: type[BaseModel] = RunConfig
     for part in key[:-1]:
         field = model.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        found = (
+            None if field is None else next(iter(get_args(field.annotation)), field.annotation)
+        )  # of a list: its elements
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
             return None
-        model = field.annotation
+        model = found
     field = model.model_fields.get(key[-1]) if key else None
     return None if field is None else field.annotation

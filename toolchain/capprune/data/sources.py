@@ -22,6 +22,7 @@ class Source:
         weight: Mean number of uses of a training photo in an epoch.
         confident_share: Share of the training photos that is used, the most confident first.
         by_confidence: Whether a photo's weight is multiplied by its confidence, divided by the mean.
+        kind: The captions that are used: "all", those by people ("human"), or "generated" ones.
     """
 
     folder: Path
@@ -30,6 +31,7 @@ class Source:
     weight: float
     confident_share: float = 1.0
     by_confidence: bool = False
+    kind: str = "all"
 
     def train(self, limit: int | None) -> tuple[tuple[CaptionedPhoto, ...], tuple[float, ...]]:
         """Return the training photos that are used, and their weights.
@@ -62,7 +64,8 @@ class Source:
         """Return a line for the user: the number of training photos and their uses in an epoch."""
         total = len(self.captions.split("train"))
         chosen = f"{len(photos):,}" if len(photos) == total else f"{len(photos):,} of {total:,}"
-        return f"{self.folder.name}: {chosen} training photos, used {sum(weights):,.0f} times in an epoch"
+        kind = "" if self.kind == "all" else f", {self.kind} captions"
+        return f"{self.folder.name}{kind}: {chosen} training photos, used {sum(weights):,.0f} times in an epoch"
 
 
 def load_sources(data: DataConfig) -> tuple[Source, ...]:
@@ -96,8 +99,23 @@ def _source(source: SourceConfig, number: int, data: DataConfig) -> Source:
     names = [one.folder.name for one in data.sources[: number + 1]]
     times = names.count(names[-1])
     prefix = f"{names[-1]}/" if times == 1 else f"{names[-1]}-{times}/"
-    captions = load_caption_set(source.folder)
-    return Source(source.folder, prefix, captions, source.weight, source.confident_share, source.by_confidence)
+    captions, folder = _chosen(load_caption_set(source.folder), source), source.folder
+    return Source(
+        folder, prefix, captions, source.weight, source.confident_share, source.by_confidence, source.captions
+    )
+
+
+def _chosen(captions: CaptionSet, source: SourceConfig) -> CaptionSet:
+    """Return the photos with captions by people, or with generated ones, as the config asks for."""
+    if source.captions == "all":
+        return captions
+    human = source.captions == "human"
+    photos = tuple(photo for photo in captions.photos if (photo.confidence is None) == human)
+    if not photos:
+        found = "all captions have one" if human else "no captions have one"
+        expected = f"photos {'without' if human else 'with'} `confidence`, for captions: {source.captions}"
+        raise DataError("no photo is left of a source", where=source.folder, expected=expected, found=found)
+    return replace(captions, photos=photos, labelled_by=None if human else captions.labelled_by)
 
 
 def _confidence(photo: CaptionedPhoto, folder: Path) -> float:
