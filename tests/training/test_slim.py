@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from capprune.training.run import BEST, METRICS, read_checkpoint, read_run
 from capprune.training.slim import slim_run
-from capprune.training.slim_tensors import BITS, KEPT
+from capprune.training.slim_tensors import BITS, CODES, KEPT, STEPS, slimmed, widened
 from capprune_runtime.errors import BundleError, UsageError
 
 SPARSE = ("decoder.hidden=48", "training.epochs=30", "pruning.method=supermask", "pruning.sparsity=0.9")
@@ -46,6 +46,26 @@ def test_it_takes_a_few_bytes_a_kept_weight(run: Path, slim: Path) -> None:
     others = sum(v.numel() for name, v in load_file(slim / BEST).items() if not name.endswith((KEPT, BITS)))
     assert (slim / BEST).stat().st_size < 2 * kept + weights / 8 + 4 * others + 5000
     assert (slim / BEST).stat().st_size < (run / BEST).stat().st_size / 4
+
+
+def test_filters_of_a_rounded_encoder_are_codes_and_steps() -> None:
+    draws = torch.Generator().manual_seed(1)
+    codes = torch.randint(-5, 6, (4, 3, 5, 5), generator=draws).float()
+    codes[2] = 0  # a dead filter
+    rounded = codes * torch.tensor([0.013, 0.7, 1.0, 2e-4]).reshape(-1, 1, 1, 1)
+    learned = torch.randn(4, 3, 5, 5, generator=draws)
+    tensors, _ = slimmed({"rounded": rounded, "learned": learned}, {})
+    assert {name: value.dtype for name, value in tensors.items()} == {
+        f"rounded{CODES}": torch.int8,
+        f"rounded{STEPS}": torch.float32,
+        "learned": torch.float16,
+    }
+    weights, _ = widened(tensors, {})
+    torch.testing.assert_close(weights["rounded"], rounded, rtol=1e-6, atol=0)
+    again, _ = slimmed(weights, {})
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+    with pytest.raises(ValueError, match="3 steps do not fit"):
+        widened({**tensors, f"rounded{STEPS}": tensors[f"rounded{STEPS}"][1:]}, {})
 
 
 def test_it_can_be_tuned_further_and_teach(slim: Path, tmp_path: Path) -> None:

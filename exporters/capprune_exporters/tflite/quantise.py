@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from capprune_exporters.quiet import quiet
+from capprune_exporters.steps import whole_steps
 from capprune_exporters.tflite.graph import add_buffer, forget_unused_buffers, operator_name, pack, unpack
 from capprune_runtime.errors import ExportError, MissingExtra
 
@@ -19,8 +20,6 @@ from capprune_runtime.errors import ExportError, MissingExtra
 LEAST_STEP = 2.0**-19
 MOST_BIAS = 2.0**30
 MOST_STEPS = 126  # that a channel can have on each side; with 127 the quantizer finds them itself
-PROBED = 32  # weights of a channel that are tried first
-NEARLY = 1e-3  # steps from a whole number; two roundings of a float32 and folding are smaller
 ROUNDING = 1e-5  # relative; folding a batch norm changes a step of 8 bits by less
 _CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
 # Operators of attention and normalisation without a correct int8 kernel in some runtime.
@@ -179,25 +178,13 @@ def _steps_of(values: npt.NDArray[np.float32], scales: npt.NDArray[np.float32]) 
         values: `(n, C)`, weights of each channel.
         scales: `(C,)` of the quantizer; returned itself if no channel has a step.
     """
-    largest = np.abs(values).max(axis=0)
-    found = np.zeros(len(scales), np.int64)
-    shown = values[np.argsort(-np.abs(values), axis=0)[:: max(1, len(values) // PROBED)], np.arange(values.shape[1])]
-    for number in range(MOST_STEPS, 0, -1):
-        parts = np.divide(number, largest, out=np.zeros_like(largest), where=largest > 0)
-        fits = _whole(shown * parts)
-        fits[fits] = _whole(values[:, fits] * parts[fits])
-        found[fits & (largest > 0)] = number  # the fewest steps come last
-    if not found.any():
+    steps = whole_steps(values, MOST_STEPS)
+    if not steps.any():
         return scales
-    steps = np.where(found > 0, largest / np.maximum(found, 1), scales).astype(np.float32)
+    found = steps > 0
+    steps = np.where(found, steps, scales)
     short = (steps.view(np.uint32) + 0x8000 & 0xFFFF0000).view(np.float32)  # 8 bits beside the exponent
-    return np.where((found > 0) & (np.abs(short / steps - 1) < ROUNDING), short, steps)
-
-
-def _whole(multiples: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Return for each column whether all its numbers are nearly whole."""
-    whole: npt.NDArray[np.bool_] = (np.abs(multiples - np.rint(multiples)) < NEARLY).all(axis=0)
-    return whole
+    return np.where(found & (np.abs(short / steps - 1) < ROUNDING), short, steps)
 
 
 def _store_codes(model: Any, weight: Any, values: npt.NDArray[np.float32], scales: Any, axis: int) -> None:

@@ -9,7 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from capprune_exporters.steps import whole_steps
+
 KEPT, BITS, SHAPES = ".kept", ".bits", "shapes"
+CODES, STEPS = ".codes", ".steps"
+FILTERS = 4  # dimensions of a convolution's weight
 
 
 def slimmed(
@@ -27,9 +31,20 @@ def slimmed(
             kept = masks[name].bool()
             tensors[name + KEPT] = weight[kept].half()
             tensors[name + BITS] = torch.from_numpy(np.packbits(kept.numpy()))
+        elif weight.ndim == FILTERS and (steps := _steps(weight)) is not None:
+            steps_of_all = steps.reshape(-1, 1, 1, 1)
+            tensors[name + CODES] = (weight / steps_of_all.where(steps_of_all > 0, 1)).round().to(torch.int8)
+            tensors[name + STEPS] = steps
         else:  # biases and the statistics of norms are few and may have large values, so they stay float32
             tensors[name] = weight.half() if weight.is_floating_point() and weight.ndim > 1 else weight
     return tensors, {name: list(weights[name].shape) for name in masks}
+
+
+def _steps(weight: Tensor) -> Tensor | None:
+    """Return the step of each filter `(O,)` of a rounded encoder, 0 for filters of zeros; None if any has no step."""
+    rows = weight.reshape(len(weight), -1)
+    steps = torch.from_numpy(whole_steps(rows.float().numpy().T))
+    return steps if bool(((steps > 0) | (rows == 0).all(1)).all()) else None
 
 
 def widened(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -43,8 +58,15 @@ def widened(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> tuple[di
     weights = {
         name: value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
-        if not name.endswith((KEPT, BITS))
+        if not name.endswith((KEPT, BITS, CODES, STEPS))
     }
+    for name, codes in tensors.items():
+        if name.endswith(CODES):
+            plain = name.removesuffix(CODES)
+            steps = tensors[plain + STEPS]
+            if codes.ndim != FILTERS or steps.shape != codes.shape[:1]:
+                raise ValueError(f"{steps.numel()} steps do not fit the filters {tuple(codes.shape)} of {plain}")
+            weights[plain] = codes.float() * steps.reshape(-1, 1, 1, 1)
     masks = {}
     for name, shape in shapes.items():
         bits, kept, size = tensors[name + BITS], tensors[name + KEPT], int(np.prod(shape))
