@@ -11,7 +11,6 @@ references of their own data set, PTB tokens.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from capprune_runtime.bundle.familiarity import KNOWN, SURE, Familiarity, famili
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.caption.confidence import confidence_of, mean_log_probability
+from printed import print_measured
 
 SCHEMA_VERSION = 1
 SEED = "benchmark"
@@ -204,12 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="use only the first photos of each split")
     parser.add_argument("--json", action="store_true", help="print the document")
     options = parser.parse_args(arguments)
-    bundle = verify_bundle(options.bundle or ready_bundle())
-    document = measure(bundle, options.data, options.other, options.of_each_kind, options.limit)
-    if options.json:
-        print(json.dumps(document, indent=1))
-    else:
-        show(document)
+
+    def measured() -> dict[str, Any]:
+        bundle = verify_bundle(options.bundle or ready_bundle())
+        return measure(bundle, options.data, options.other, options.of_each_kind, options.limit)
+
+    print_measured(measured, show, as_json=options.json)
 
 
 if __name__ == "__main__":

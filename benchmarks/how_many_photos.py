@@ -11,7 +11,6 @@ resumes after an interruption.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from capprune.training.progress import Lines
 from capprune.training.start import start_network
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import CapPruneError
+from printed import print_measured
 
 SCHEMA_VERSION = 1
 PHOTOS = (250, 500, 1000, 2000, 4000, 6000)
@@ -174,15 +174,16 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    try:
+
+    def measured() -> dict[str, Any]:
         cache = options.cache or default_cache()
-        document = measure(options.data, options.photos, options.seeds, cache, options.runs, steps=options.steps)
-    except CapPruneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from error
-    if options.json:
-        print(json.dumps(document, indent=2))
-        return
+        return measure(options.data, options.photos, options.seeds, cache, options.runs, steps=options.steps)
+
+    print_measured(measured, show, as_json=options.json)
+
+
+def show(document: Mapping[str, Any]) -> None:
+    """Print a line for each number of photos."""
     for row in document["rows"]:
         print(f"{row['photos']:6,} photos  CIDEr-D {row['cider_d']:.3f}")
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,10 @@ from capprune_runtime.bundle.familiarity import Familiarity, familiarity_of
 from capprune_runtime.bundle.verify import verify_bundle
 from capprune_runtime.caption.captioner import Captioner
 from capprune_runtime.caption.confidence import confidence_of
-from capprune_runtime.errors import CapPruneError, DataError
+from capprune_runtime.errors import DataError
 from familiarity import SEED, Seen, auroc_interval, caption_split, look, marked, together
-from mixed_data import HUMAN_WEIGHT, SHARE, split_by_kind
+from mixed_data import HUMAN_WEIGHT, SHARE
+from printed import print_measured
 
 SCHEMA_VERSION = 1
 CLASSES = ("bear", "toilet", "train", "pizza")
@@ -36,18 +36,22 @@ WIDTH, EPOCHS = 512, 4
 OF_EACH_KIND = 50  # drawn images
 
 
-def without_classes(folder: Path, classes: Sequence[str], split: str | None) -> Path:
-    """Make a data set beside `folder` without the photos of some classes, or of those alone; photos are linked.
+def without_classes(folder: Path, work: Path, classes: Sequence[str], split: str | None) -> Path:
+    """Make a data set in `work` without the photos of some classes, or of those alone; photos are linked.
 
     Args:
-        folder: A data set whose images have `objects`, from `split_by_kind`.
+        folder: A data set in Karpathy's layout whose images have `objects`.
+        work: Folder of the new one.
         classes: Names of objects.
         split: None keeps what has none of the classes; a name keeps photos whose largest object is one, all in that split.
 
     Raises:
-        DataError: No photo is left.
+        DataError: No photo is left, or there is not one JSON file.
     """
-    source = folder / f"dataset_{folder.name}.json"
+    found = [path for path in sorted(folder.glob("dataset*.json")) if path.is_file()]
+    if len(found) != 1:
+        raise DataError("there has to be one file", where=folder / "dataset*.json", expected=1, found=len(found))
+    source = found[0]
     document = json.loads(source.read_bytes())
     named = [[name for name, *_ in image.get("objects", [])] for image in document["images"]]
     if split is None:
@@ -60,8 +64,8 @@ def without_classes(folder: Path, classes: Sequence[str], split: str | None) -> 
         ]
     if not images:
         raise DataError("no photo is left", where=source, expected=f"photos with {', '.join(classes)} and others")
-    made = folder.with_name(f"{folder.name}_{'without' if split is None else 'only'}")
-    made.mkdir(exist_ok=True)
+    made = work / f"{folder.name}_{'without' if split is None else 'only'}"
+    made.mkdir(parents=True, exist_ok=True)
     for place in folder.iterdir():
         link = made / place.name
         if place.suffix != ".json" and not link.is_symlink():
@@ -70,11 +74,11 @@ def without_classes(folder: Path, classes: Sequence[str], split: str | None) -> 
     return made
 
 
-def config_of(data: Path, human: Path, generated: Path, *, size: int, width: int, epochs: int) -> dict[str, Any]:
+def config_of(data: Path, other: Path, *, size: int, width: int, epochs: int) -> dict[str, Any]:
     """Return the config of the run."""
     sources = [
-        {"folder": str(human), "weight": HUMAN_WEIGHT},
-        {"folder": str(generated), "confident_share": SHARE},
+        {"folder": str(other), "captions": "human", "weight": HUMAN_WEIGHT},
+        {"folder": str(other), "captions": "generated", "confident_share": SHARE},
     ]
     return {
         "name": "left-out",
@@ -115,35 +119,32 @@ def measure(
     Raises:
         CapPruneError: The data cannot be read, or a command fails.
     """
-    parts = split_by_kind(other, work)
-    human, generated = (without_classes(part, classes, None) for part in parts)
-    unseen = [without_classes(part, classes, "test") for part in parts]
-    config = config_of(data, human, generated, size=size, width=width, epochs=epochs)
+    known = without_classes(other, work / "data", classes, None)
+    unseen = without_classes(other, work / "data", classes, "test")
+    config = config_of(data, known, size=size, width=width, epochs=epochs)
     run = capprune.train(config, out=work / "run", cache=cache, progress=capprune.Lines())
     bundle = work / "bundle"
     if not bundle.is_dir():
         run.export(bundle, weights="float32", encoder_weights="float32", progress=capprune.Lines())
-    capprune.validate(bundle, data=data, split="val", known=[human, generated], record=True, progress=capprune.Lines())
+    capprune.validate(bundle, data=data, split="val", known=[known], record=True, progress=capprune.Lines())
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": "left_out",
         "data": data.name,
         "other": other.name,
         "classes": list(classes),
-        **marks(bundle, data, human, unseen, of_each_kind, limit),
+        **marks(bundle, data, known, unseen, of_each_kind, limit),
     }
 
 
-def marks(
-    place: Path, data: Path, human: Path, unseen: Sequence[Path], of_each_kind: int, limit: int | None
-) -> dict[str, Any]:
+def marks(place: Path, data: Path, other: Path, unseen: Path, of_each_kind: int, limit: int | None) -> dict[str, Any]:
     """Return the shares of known and of other photos that a recorded bundle marks, and the AUROC between them.
 
     Args:
         place: The bundle.
         data: The first data set; its test photos are known.
-        human: The other data set without the classes; its val photos are known.
-        unseen: Data sets whose test photos are of the classes that were left out.
+        other: The other data set without the classes; its val photos are known.
+        unseen: The data set whose test photos are of the classes that were left out.
         of_each_kind: Drawn images of each kind.
         limit: Caption only the first photos of each set.
     """
@@ -154,9 +155,9 @@ def marks(
         raise DataError("the bundle has no familiarity", where=place, expected="100 photos of train and of val")
     known = {
         f"{folder.name} {split}": caption_split(captioner, folder, split, limit)
-        for folder, split in ((data, "test"), (human, "val"))
+        for folder, split in ((data, "test"), (other, "val"))
     }
-    away = together([caption_split(captioner, folder, "test", limit) for folder in unseen])
+    away = caption_split(captioner, unseen, "test", limit)
     images = non_photos(of_each_kind, SEED, bundle.manifest.photo_size)
     drawn = together([Seen(look(captioner, some)[0]) for some in images.values()])
     every: Mapping[str, Seen] = {**known, "known": together(list(known.values())), "left out": away, "drawn": drawn}
@@ -178,16 +179,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    try:
-        document = measure(
+
+    def measured() -> dict[str, Any]:
+        return measure(
             options.data, options.other, options.work, options.cache, classes=options.classes, epochs=options.epochs
         )
-    except CapPruneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from error
-    if options.json:
-        print(json.dumps(document, indent=1))
-        return
+
+    print_measured(measured, show, as_json=options.json)
+
+
+def show(document: Mapping[str, Any]) -> None:
+    """Print what is marked, as a table."""
     rows = [
         [name, f"{row['photos']:.0f}", f"{row['unfamiliar']:.1%}", f"{row['not_sure']:.1%}"]
         for name, row in document["marked"].items()

@@ -11,10 +11,8 @@ sparse decoder needs the places of its weights as well, which packing makes smal
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +27,8 @@ from capprune.config.reading import load_config
 from capprune.pruning.layers import prunable_layers, trained_weight
 from capprune.pruning.pruner import PrunedRun, Pruner
 from capprune.training.run import read_run
-from capprune_runtime.errors import CapPruneError, ConfigError
+from capprune_runtime.errors import ConfigError
+from printed import print_measured
 
 SCHEMA_VERSION = 1
 NAME = "low_rank"
@@ -178,8 +177,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
-    try:
-        document = measure(
+
+    def measured() -> dict[str, Any]:
+        return measure(
             options.data,
             options.dense,
             options.out,
@@ -188,12 +188,12 @@ def main() -> None:
             overrides=options.overrides,
             limit=None,
         )
-    except CapPruneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from error
-    if options.json:
-        print(json.dumps(document, indent=1))
-        return
+
+    print_measured(measured, show, as_json=options.json)
+
+
+def show(document: Mapping[str, Any]) -> None:
+    """Print the rank and the scores."""
     scores = ", ".join(f"{split} {one['estimate']:.3f}" for split, one in document["cider_d"].items())
     print(f"rank {document['rank']}, {document['numbers']:,} of {document['weights']:,} numbers: CIDEr-D {scores}")
 

@@ -2,8 +2,8 @@
 
     python benchmarks/mixed_data.py --data flickr8k --other coco_small --work runs/mixed --json > mixed_data.json
 
-`--other` is in Karpathy's layout. Its images have `kind`: `human` for captions by people, and another for generated ones,
-which have a `confidence`. Every run has the same number of steps, so another source takes the place of photos of the first.
+Images of `--other` whose captions were generated have a `confidence`; the others are by people. Every run has the same
+number of steps, so another source takes the place of photos of the first.
 All are exported in float32 and validated on val of both (beam 3). Runs are kept in `--work`, and the same command resumes.
 """
 
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import capprune
-from capprune.data.captions import load_caption_set
+from capprune.config.data import DataConfig
+from capprune.data.sources import load_sources
 from capprune.tables import table
 from capprune_runtime.atomic import write_text
-from capprune_runtime.errors import CapPruneError, DataError
+from printed import print_measured
 
 SCHEMA_VERSION = 1
 STEPS = 1500
@@ -35,10 +36,10 @@ SHARE = 0.75
 Rows = Mapping[str, list[dict[str, Any]]]
 
 
-def rows_of(human: Path, generated: Path) -> Rows:
+def rows_of(other: Path) -> Rows:
     """Return the sources beside the first data set, by the name of the row."""
-    people = {"folder": str(human), "weight": HUMAN_WEIGHT}
-    labels = {"folder": str(generated)}
+    people = {"folder": str(other), "captions": "human", "weight": HUMAN_WEIGHT}
+    labels = {"folder": str(other), "captions": "generated"}
     confident = {**labels, "confident_share": SHARE}
     return {
         "alone": [],
@@ -50,45 +51,13 @@ def rows_of(human: Path, generated: Path) -> Rows:
     }
 
 
-def split_by_kind(other: Path, work: Path) -> tuple[Path, Path]:
-    """Make a data set of the images with captions by people, and one of the rest; photos are linked.
-
-    Raises:
-        DataError: `other` has no JSON file in Karpathy's layout with `kind`, or none of a kind.
-    """
-    found = [path for path in sorted(other.glob("dataset*.json")) if path.is_file()]
-    if len(found) != 1:
-        raise DataError("there has to be one file", where=other / "dataset*.json", expected=1, found=len(found))
-    document = json.loads(found[0].read_bytes())
-    parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-    for image in document["images"]:
-        parts[image.get("kind") == "human"].append(image)
-    folders = []
-    for name, images in (("human", parts[True]), ("generated", parts[False])):
-        if not images:
-            raise DataError(
-                f"there are no images with {name} captions", where=found[0], expected="kind: human and others"
-            )
-        folder = work / "data" / f"{other.name}_{name}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for place in other.iterdir():
-            link = folder / place.name
-            if place.suffix != ".json" and not link.is_symlink():
-                link.symlink_to(place.resolve())
-        write_text(folder / f"dataset_{folder.name}.json", json.dumps({**document, "images": images}))
-        folders.append(folder)
-    return folders[0], folders[1]
-
-
 def config_of(data: Path, sources: list[dict[str, Any]], *, steps: int, size: int, seed: int) -> dict[str, Any]:
     """Return the config of a row; the number of epochs comes nearest to `steps`."""
-    photos = 0.0
-    for source in ({"folder": str(data)}, *sources):
-        train = len(load_caption_set(Path(source["folder"])).split("train"))
-        photos += train * source.get("confident_share", 1.0) * source.get("weight", 1)
+    section = {"folder": str(data), "minimum_count": 5, "sources": sources}
+    photos = sum(sum(source.train(None)[1]) for source in load_sources(DataConfig.model_validate(section)))
     return {
         "name": "mixed",
-        "data": {"folder": str(data), "minimum_count": 5, "sources": sources},
+        "data": section,
         "encoder": {"size": size, "grid": 4 if size >= 128 else None},
         "decoder": {"embedding": WIDTH // 2, "hidden": WIDTH, "attention": WIDTH, "context": WIDTH},
         "training": {
@@ -120,7 +89,7 @@ def measure(
     Args:
         data: The first data set.
         other: The other one, with human and generated captions; see the top of this file.
-        work: Folder for data, runs and bundles.
+        work: Folder for runs and bundles.
         cache: Folder of feature caches; by default the usual one.
         steps: Steps of every run, to the nearest epoch.
         size: Side of the photos, pixels.
@@ -134,9 +103,8 @@ def measure(
     Raises:
         CapPruneError: The data cannot be read, or a run fails.
     """
-    human, generated = split_by_kind(other, work)
     rows = []
-    for number, (name, sources) in enumerate(rows_of(human, generated).items()):
+    for number, (name, sources) in enumerate(rows_of(other).items()):
         if only and name not in only:
             continue
         config = config_of(data, sources, steps=steps, size=size, seed=seed)
@@ -144,14 +112,14 @@ def measure(
         out = work / f"row-{number}-{settings}"  # other steps or another seed are another run
         kept = out.with_suffix(".json")
         if not kept.is_file():
-            write_text(kept, json.dumps(_row(name, config, (data, human), out, cache, limit)))
+            write_text(kept, json.dumps(_row(name, config, (data, other), out, cache, limit)))
         rows.append(json.loads(kept.read_bytes()))
         print(f"{name}: {rows[-1]['cider_d']}", file=sys.stderr)
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": "mixed_data",
         "data": data.name,
-        "other": human.name,
+        "other": other.name,
         "seed": seed,
         "rows": rows,
     }
@@ -191,8 +159,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="rows to measure")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    try:
-        document = measure(
+
+    def measured() -> dict[str, Any]:
+        return measure(
             options.data,
             options.other,
             options.work,
@@ -201,12 +170,12 @@ def main() -> None:
             seed=options.seed,
             only=options.only,
         )
-    except CapPruneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from error
-    if options.json:
-        print(json.dumps(document, indent=2))
-        return
+
+    print_measured(measured, show, as_json=options.json)
+
+
+def show(document: Mapping[str, Any]) -> None:
+    """Print the scores of each row as a table."""
     places = list(document["rows"][0]["cider_d"])
     rows = [
         [row["beside"], str(row["epochs"]), *(f"{row['cider_d'][one]['estimate']:.3f}" for one in places)]

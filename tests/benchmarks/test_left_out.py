@@ -15,13 +15,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def labelled(folder: Path, count: dict[str, int]) -> Path:
-    """Draw scenes with `kind` and `objects`: every fourth photo is mainly of a pizza, every fourth has one beside a dog."""
+    """Draw scenes with `objects`, some with a confidence: one in four is mainly of a pizza, one has it beside a dog."""
     draw_scenes(folder, count=count, seed=2, size=64)
     (path,) = folder.glob("dataset*.json")
     document = json.loads(path.read_bytes())
     for number, image in enumerate(document["images"]):
         generated = image["split"] == "train" and number % 8 >= 4
-        image["kind"] = "pseudo" if generated else "human"
         if generated:
             image["confidence"] = number / 1000
         names = (["dog", "pizza"], ["pizza"], ["dog"], [])[number % 4]
@@ -38,13 +37,15 @@ def names(folder: Path) -> dict[str, str]:
 def test_photos_with_a_class_are_taken_out_and_those_mainly_of_it_are_a_test(tmp_path: Path) -> None:
     folder = labelled(tmp_path / "scenes", {"train": 12, "val": 4})
     before = names(folder)
-    kept = names(without_classes(folder, ["pizza"], None))
-    away = names(without_classes(folder, ["pizza"], "test"))
+    made = without_classes(folder, tmp_path / "work", ["pizza"], None)
+    kept, away = names(made), names(without_classes(folder, tmp_path / "work", ["pizza"], "test"))
     assert {name: before[name] for name in kept} == kept and {*away.values()} == {"test"}
     assert (len(kept), len(away)) == (8, 4) and not {*kept} & {*away}
-    assert names(folder) == before and without_classes(folder, ["pizza"], None).parent == tmp_path
+    assert names(folder) == before and without_classes(folder, tmp_path / "work", ["pizza"], None) == made  # again
     with pytest.raises(DataError, match="no photo is left"):
-        without_classes(folder, ["zebra"], "test")
+        without_classes(folder, tmp_path / "work", ["zebra"], "test")
+    with pytest.raises(DataError, match="one file"):
+        without_classes(tmp_path, tmp_path / "work", ["pizza"], None)
 
 
 @pytest.mark.slow
@@ -56,9 +57,9 @@ def test_a_model_without_a_class_is_trained_and_measured(tmp_path: Path) -> None
     document = measure(data, other, tmp_path / "work", tmp_path / "cache", **small)
     assert {name: row["photos"] for name, row in document["marked"].items()} == {
         "first test": 4,
-        "other_human_without val": 4,
+        "other_without val": 4,
         "known": 8,
-        "left out": 4 + 2,  # of people's and of generated captions
+        "left out": 4,
         "drawn": 7,
     }
     assert 0 <= document["auroc"]["low"] <= document["auroc"]["estimate"] <= document["auroc"]["high"] <= 1
@@ -69,7 +70,7 @@ def test_the_page_states_what_was_measured() -> None:
     page = " ".join((ROOT / "docs" / "ready_model.md").read_text(encoding="utf-8").split())
     found = json.loads((ROOT / "benchmarks" / "results" / "left_out.json").read_text())
     rows = found["marked"]
-    for name in ("left out", "flickr8k test", "coco_small_human_without val"):
+    for name in ("left out", "flickr8k test", "coco_small_without val"):
         assert f"{rows[name]['unfamiliar'] + rows[name]['not_sure']:.1%}".replace("%", " %") in page, name
     area = found["auroc"]
     assert f"{area['estimate']:.3f} ({area['low']:.3f} to {area['high']:.3f})" in page

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from capprune.data.scenes import draw_scenes
-from capprune_runtime.errors import DataError
-from mixed_data import STEPS, config_of, measure, rows_of, split_by_kind
+from mixed_data import STEPS, config_of, measure, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -18,46 +17,33 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path,) = folder.glob("dataset*.json")
     document = json.loads(path.read_bytes())
     for number, image in enumerate(document["images"]):
-        image["kind"] = "pseudo" if image["split"] == "train" and number % 2 else "human"
-        if image["kind"] == "pseudo":
+        if image["split"] == "train" and number % 2:
             image["confidence"] = number / 20
     path.write_text(json.dumps(document))
     return folder
 
 
-def test_kinds_become_data_sets_of_their_own(other: Path, tmp_path: Path) -> None:
-    human, generated = split_by_kind(other, tmp_path)
-    names = [
-        [image["filename"] for image in json.loads(next(place.glob("dataset*.json")).read_bytes())["images"]]
-        for place in (human, generated)
-    ]
-    assert [len(own) for own in names] == [14, 10] and not {*names[0]} & {*names[1]}
-    assert split_by_kind(other, tmp_path) == (human, generated)  # again
-    with pytest.raises(DataError, match="one file"):
-        split_by_kind(tmp_path, tmp_path / "more")
-
-
 def test_rows_have_about_the_same_steps(other: Path, tmp_path: Path) -> None:
-    human, generated = split_by_kind(other, tmp_path)
-    rows = rows_of(human, generated)
+    draw_scenes(tmp_path / "first", count={"train": 10}, seed=1, size=64)
+    rows = rows_of(other)
     epochs = {
-        name: config_of(human, sources, steps=STEPS, size=64, seed=1)["training"]["epochs"]
+        name: config_of(tmp_path / "first", sources, steps=STEPS, size=64, seed=1)["training"]["epochs"]
         for name, sources in rows.items()
     }
     assert epochs["alone"] == STEPS  # 10 photos are a batch
-    # 10 photos, 3 times the same 10, and 7.5 of 10 others: 47.5 in three batches
+    # 10 photos, 3 times 10 others, and 8 of 10 more: 48 in three batches
     assert epochs[[*rows][-1]] == STEPS / 3
 
 
 @pytest.mark.slow
 def test_every_row_is_scored_on_val_of_both(other: Path, tmp_path: Path) -> None:
     draw_scenes(tmp_path / "first", count={"train": 20, "val": 5}, seed=1, size=64)
-    *_, last = names = [*rows_of(Path("a"), Path("b"))]
+    *_, last = names = [*rows_of(Path("a"))]
     sizes = {"steps": 4, "size": 64, "limit": 5, "only": [names[0], last]}
     document = measure(tmp_path / "first", other, tmp_path / "work", tmp_path / "cache", **sizes)
     assert [row["beside"] for row in document["rows"]] == [names[0], last]
     for row in document["rows"]:
-        assert [*row["cider_d"]] == ["first", "mixed_human"]
+        assert [*row["cider_d"]] == ["first", "mixed"]
         assert all(one["low"] <= one["estimate"] <= one["high"] for one in row["cider_d"].values())
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
     assert measure(tmp_path / "first", other, tmp_path / "work", tmp_path / "cache", **sizes) == document
