@@ -139,11 +139,11 @@ def _kind(key: tuple[str, ...]) -> Any:
     model: type[BaseModel] = RunConfig
     for part in key[:-1]:
         field = model.model_fields.get(part)
-        found = (
-            None if field is None else next(iter(get_args(field.annotation)), field.annotation)
-        )  # of a list: its elements
-        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        if field is None:
             return None
-        model = found
+        below = next(iter(get_args(field.annotation)), field.annotation)  # the type of a list's elements
+        if not (isinstance(below, type) and issubclass(below, BaseModel)):
+            return None
+        model = below
     field = model.model_fields.get(key[-1]) if key else None
     return None if field is None else field.annotation

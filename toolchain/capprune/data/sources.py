@@ -114,7 +114,8 @@ def _chosen(captions: CaptionSet, source: SourceConfig) -> CaptionSet:
     if not photos:
         found = "all captions have one" if human else "no captions have one"
         expected = f"photos {'without' if human else 'with'} `confidence`, for captions: {source.captions}"
-        raise DataError("no photo is left of a source", where=source.folder, expected=expected, found=found)
+        hint = "leave out `captions` for this source"
+        raise DataError("no photo is left of a source", where=source.folder, expected=expected, found=found, hint=hint)
     return replace(captions, photos=photos, labelled_by=None if human else captions.labelled_by)
 
 
