@@ -49,6 +49,21 @@ def test_weight_only_encoder_passes_the_verifier_and_takes_a_quarter(encode: Par
     assert len(data) < 0.3 * len(encode.converted)
 
 
+def test_scales_and_biases_are_short_where_filters_are_whole_steps_and_exact_elsewhere(encode: Part) -> None:
+    stepped, _ = _stepped(encode)
+    for data, short in ((encode.converted, False), (stepped, True)):
+        made = weight_only_int8(data)
+        exact, found = _biases(data), _biases(made)
+        assert len(found) == len(exact) > 0
+        int8 = [one for one in check_tflite(made, "encoder.tflite", "encode").tensors if one.dtype == "int8"]
+        scales = [np.asarray(one.quantisation.scales, np.float32) for one in int8 if one.quantisation is not None]
+        for numbers in (found, scales):
+            assert any((one.view(np.uint32) & 0xFFFF).any() for one in numbers) is not short
+        assert all(map(np.array_equal, exact, found)) is not short
+        for before, after in zip(exact, found, strict=True):
+            assert np.abs(after - before).max() <= 2.0**-8 * np.abs(before).max()
+
+
 def test_sparse_weights_stay_sparse_and_exact_beside_int8_filters(encode: Part) -> None:
     data = weight_only_int8(encode.sparse.data)
     model = check_tflite(data, "encoder.tflite", "encode")
@@ -184,19 +199,7 @@ def _relative_errors(found: Arrays, expected: Arrays) -> dict[str, float]:
 
 @pytest.mark.parametrize("form", ["weight_only_int8", "static_int8"])
 def test_channels_of_few_steps_keep_their_steps(encode: Part, form: str) -> None:
-    model = unpack(encode.converted)
-    numbers: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
-    random = np.random.default_rng(5)
-    for operator in model.subgraphs[0].operators:
-        if operator_name(model, operator) == "CONV_2D":
-            tensor = model.subgraphs[0].tensors[operator.inputs[1]]
-            steps = np.ldexp(random.integers(128, 256, tensor.shape[0]) / 256, -4).astype(np.float32)
-            codes = np.rint(random.normal(0, 3, tuple(tensor.shape))).clip(-20, 20)
-            codes.reshape(len(codes), -1)[:, :2] = 1, 7  # no common divisor, and not 127 steps
-            values = (codes * steps[:, None, None, None]).astype(np.float32)
-            model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
-            numbers[tensor.name] = codes, steps
-    stepped = pack(model)
+    stepped, numbers = _stepped(encode)
     made = weight_only_int8(stepped) if form == "weight_only_int8" else static_int8(stepped, calibration(encode))
     found = unpack(made)
     stored = {tensor.name: tensor for tensor in found.subgraphs[0].tensors if tensor.name in numbers}
@@ -212,3 +215,31 @@ def test_channels_of_few_steps_keep_their_steps(encode: Part, form: str) -> None
     assert max(errors.values()) <= (
         FLOAT_ERROR if form == "weight_only_int8" else 2 * STATIC_ERROR
     )  # of wide activations
+
+
+def _biases(data: bytes) -> list[np.ndarray]:
+    model = unpack(data)
+    graph, found = model.subgraphs[0], []
+    for operator in graph.operators:
+        if operator_name(model, operator) in {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}:
+            index = operator.inputs[2] if len(operator.inputs) > 2 else -1
+            if index >= 0:
+                found.append(np.frombuffer(bytes(model.buffers[graph.tensors[index].buffer].data), np.float32))
+    return found
+
+
+def _stepped(encode: Part) -> tuple[bytes, dict[bytes, tuple[np.ndarray, np.ndarray]]]:
+    """Return the encoder with filters of whole steps, and the codes and steps of each."""
+    model = unpack(encode.converted)
+    numbers: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+    random = np.random.default_rng(5)
+    for operator in model.subgraphs[0].operators:
+        if operator_name(model, operator) == "CONV_2D":
+            tensor = model.subgraphs[0].tensors[operator.inputs[1]]
+            steps = np.ldexp(random.integers(128, 256, tensor.shape[0]) / 256, -4).astype(np.float32)
+            codes = np.rint(random.normal(0, 3, tuple(tensor.shape))).clip(-20, 20)
+            codes.reshape(len(codes), -1)[:, :2] = 1, 7  # no common divisor, and not 127 steps
+            values = (codes * steps[:, None, None, None]).astype(np.float32)
+            model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
+            numbers[tensor.name] = codes, steps
+    return pack(model), numbers
