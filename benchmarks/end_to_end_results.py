@@ -23,9 +23,11 @@ SAYS = (
 )
 
 
-KEPT = (
-    "Flickr8k has one model with both pruned, `flickr8k-small` of [the bundles that are kept]"
-    "(#the-bundles-that-are-kept): its decoder is pruned by 97.5 %, the encoder's last blocks and head by 80 %."
+PRUNED_BOTH = (
+    "On Flickr8k one model was pruned in both, its decoder by 97.5 %, the encoder's last blocks and head by 80 %: int8, beam 3, "
+    "1,000 photos of `test`, CIDEr-D 0.4595 (0.428 to 0.489), 14.4 % (9.8 to 19.1) below its dense parent, in a packed bundle of "
+    "2,166,519 bytes. It is not kept: an encoder of [few bits](../docs/encoder_pruning.md#an-encoder-of-few-bits) takes fewer, "
+    "and loses less."
 )
 
 
@@ -33,7 +35,7 @@ def end_to_end_section(documents: dict[str, Document | None]) -> str:
     """Return the section with the table of every data set, or how to measure it."""
     parts = [TITLE, SAYS]
     for name, document in documents.items():
-        parts += [KEPT] if name == "flickr8k" else []
+        parts += [PRUNED_BOTH] if name == "flickr8k" else []
         parts.append(missing(f"it on {name}", USUAL[name]) if document is None else _measured(name, document))
     return "\n\n".join(parts)
 

@@ -1,6 +1,6 @@
 """Measure the bundles in this repository: quality compared with their dense parent, bytes, and steps compared with dense int8.
 
-    python benchmarks/kept_bundles.py --data flickr8k
+    python benchmarks/kept_bundles.py --data flickr8k --parent ready/trained/dense
 
 Validates every bundle against the parent's run, then times all of them interleaved, each with the same model in dense int8.
 Writes benchmarks/results/kept_bundles.json.
@@ -32,7 +32,7 @@ SCHEMA_VERSION = 1
 SPLIT, BEAM = "test", 3
 RUNTIME, THREADS, ROUNDS = "ai-edge-litert", 1, 60
 ROOT = Path(__file__).parents[1]
-KEPT, PARENT = ROOT / "ready_model", ROOT / "ready_model" / "runs" / "dense"
+KEPT = ROOT / "ready_model"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -66,7 +66,7 @@ def measure(places: Mapping[str, Path], parent: Path, data: Path, *, limit: int 
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": "kept_bundles",
-        "command": f"python benchmarks/kept_bundles.py --data {data.name}"
+        "command": f"python benchmarks/kept_bundles.py --data {data.name} --parent {parent.name}"
         + ("" if limit is None else f" --limit {limit}"),
         "environment": {**asdict(environment(RUNTIME, THREADS)), "load_when_started": round(load, 1)},
         "data": one["data"],
@@ -112,13 +112,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k")
+    parser.add_argument("--parent", type=Path, required=True, help="run of the dense model that all are compared with")
     parser.add_argument("--limit", type=int, help="use only the first N photos of the test split")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="captions of each bundle that are timed")
     parser.add_argument("--out", type=Path, default=RESULTS / "kept_bundles.json")
     asked = parser.parse_args(arguments)
     places = {path.stem: path for path in (READY, *sorted(KEPT.glob("*.capz")))}
     try:
-        document = measure(places, PARENT, asked.data, limit=asked.limit, rounds=asked.rounds)
+        document = measure(places, asked.parent, asked.data, limit=asked.limit, rounds=asked.rounds)
         write_text(asked.out, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     except CapPruneError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Train the low-rank rival of a sparse decoder: every matrix a product of two thin ones, as many numbers as a sparsity keeps.
 
-    python benchmarks/low_rank.py --data flickr8k --dense ready_model/runs/dense --sparsity 0.975 --out runs/low_rank --json
+    python benchmarks/low_rank.py --data flickr8k --dense runs/dense --sparsity 0.975 --out runs/low_rank --json
 
 The run starts from a trained dense one. Every few steps, and before each validation, all matrices are replaced by the nearest
 ones of a rank r (truncated singular values, projected gradient descent). r is the same for all, and the largest at which both
