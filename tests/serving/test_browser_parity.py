@@ -20,7 +20,7 @@ from serving.static_site import StaticSite, captions, static_site
 pytestmark = pytest.mark.slow
 
 RUNS = Path(__file__).parents[2] / "ready_model" / "runs"
-KEPT = {"dense": RUNS / "dense", "sparse": RUNS / "rounded"}
+KEPT = {"sparse": RUNS / "rounded", "wide": RUNS / "wide"}
 APPENDING = ("relation_transformer", "retention")
 SCENES = 100
 
@@ -34,9 +34,13 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The kept runs of the package's own bundle, and a small one of each family that appends."""
+    """The kept runs, a small dense one, and a small one of each family that appends."""
     folder = tmp_path_factory.mktemp("runs")
-    made = dict(KEPT)
+    made = {**KEPT, "dense": folder / "dense"}
+    config = folder / "dense.yaml"
+    config.write_text(TINY.replace("FOLDER", str(scenes)).split("pruning:")[0])
+    done = capprune("train", config, "--out", made["dense"], "--cache", folder / "cache")
+    assert done.code == 0, done.err
     for family in APPENDING:
         config = folder / f"{family}.yaml"
         config.write_text(TINY.replace("FOLDER", str(scenes)).split("decoder:")[0])
@@ -71,7 +75,7 @@ def tab(chromium: str, site: StaticSite, tmp_path_factory: pytest.TempPathFactor
         yield tab
 
 
-@pytest.mark.parametrize("name", [*KEPT, *APPENDING])
+@pytest.mark.parametrize("name", [*KEPT, "dense", *APPENDING])
 @pytest.mark.parametrize("beam", [1, 3])
 def test_the_browser_says_what_torch_says(
     tab: Tab, site: StaticSite, runs: dict[str, Path], scenes: Path, name: str, beam: int
