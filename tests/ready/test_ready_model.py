@@ -122,13 +122,13 @@ def test_scores_measured_here_lie_in_the_recorded_interval(bundle: Bundle, data_
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [LAST, WIDE])
 def test_kept_runs_export_to_the_models_that_are_kept(run: str, bundle: Bundle, wide: Bundle, tmp_path: Path) -> None:
-    bundle = {LAST: bundle, WIDE: wide}[run]
-    forms = {line["tensor"]: line["form"] for line in json.loads(bundle.files["plan.json"])["lines"]}
-    stored = bundle.manifest.quantisation
+    kept = {LAST: bundle, WIDE: wide}[run]
+    forms = {line["tensor"]: line["form"] for line in json.loads(kept.files["plan.json"])["lines"]}
+    stored = kept.manifest.quantisation
     wanted = Wanted(weights=stored.decoder, encoder_weights=stored.encoder, plan=forms)
     made = export(load_run(RUNS / run), tmp_path / "bundle", wanted).bundle
-    for part in (bundle.manifest.decoder.file, bundle.manifest.encoder.file, "vocabulary.txt"):
-        assert made.files[part] == bundle.files[part], part
+    for part in (kept.manifest.decoder.file, kept.manifest.encoder.file, "vocabulary.txt"):
+        assert made.files[part] == kept.files[part], part
 
 
 def test_kept_runs_are_stages_of_the_recipe() -> None:
@@ -190,8 +190,10 @@ def test_the_wider_model_is_half_as_large_and_its_page_states_its_scores(bundle:
     )
     assert (quality["data"]["split"], quality["data"]["photos"], quality["quality"]["beam"]) == ("test", 1000, 3)
     assert quality["quality"]["health"]["bad_ending_share"] < 0.005 and wide.manifest.decoding.no_repeat_ngram == 2
-    for figure in (f"{quality['quality']['scores']['cider_d']:.4f}", f"{wide.place.stat().st_size:,} bytes"):
+    scores, pruning = quality["quality"]["scores"], wide.manifest.pruning
+    for figure in (f"{scores['cider_d']:.4f}", f"{scores['meteor']:.4f}", f"{wide.place.stat().st_size:,} bytes"):
         assert figure in page
+    assert f"{pruning.kept_weights:,} of {pruning.prunable_weights:,}" in page
 
 
 @pytest.mark.slow
