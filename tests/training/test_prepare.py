@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +19,11 @@ from capprune.data.scenes import draw_scenes
 from capprune.models.caption_model import FeatureExtractor, GridEncoder, normalised
 from capprune.models.efficientnet_lite import CHANNELS
 from capprune.training.prepare import Prepared, default_cache, prepare
+from capprune.training.progress import Silent
 from capprune.training.run import load_run
 from capprune.training.session import train_run
 from capprune_runtime.bundle.vocabulary import UNKNOWN
-from capprune_runtime.errors import DataError, UsageError
+from capprune_runtime.errors import BundleError, ConfigError, DataError, UsageError
 from capprune_runtime.photo import read_photo
 
 
@@ -92,6 +96,79 @@ def test_encoder_that_learns_in_part_gets_what_the_rest_gives(scenes: Path, tmp_
     assert bars.told["features of train"][-1] == (6, 6)
 
 
+def with_sides(folder: Path, number: int) -> str:
+    """Make a caption of one training photo say "left", and no other say a side. Returns its name."""
+    (path,) = folder.glob("dataset_*.json")
+    text = re.sub(r"\b(left|right)\b", "far", path.read_text())
+    content = json.loads(text)
+    photo = [one for one in content["images"] if one["split"] == "train"][number]
+    photo["sentences"][0] = {"raw": "A shape on the LEFT.", "tokens": ["a", "shape", "on", "the", "left"]}
+    path.write_text(json.dumps(content))
+    return str(photo["filename"])
+
+
+@pytest.mark.parametrize("learns", ["frozen", "all"])
+def test_flip_adds_the_mirror_image_of_photos_without_a_side(learns: str, scenes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    sided = with_sides(folder, 2)
+    settings = (f"encoder.train={learns}", "data.minimum_count=6")
+    plain = prepared(folder, tmp_path, *settings)
+    bars = Bars()
+    data = prepared(folder, tmp_path, *settings, "data.flip=true", bars=bars)
+    assert list(data.train.names[:6]) == list(plain.train.names) and Path(plain.train.names[2]).name == Path(sided).name
+    assert list(data.train.names[6:]) == [name for name in plain.train.names if name != plain.train.names[2]]
+    assert data.train.weights == [0.5, 0.5, 1, 0.5, 0.5, 0.5, *[0.5] * 5]
+    assert data.train.captions[6:] == [own for place, own in enumerate(plain.train.captions) if place != 2]
+    assert data.vocabulary.tokens == plain.vocabulary.tokens  # a word is not counted twice
+    assert data.validation.names == plain.validation.names
+    rows = data.train.features[np.arange(11)]
+    np.testing.assert_array_equal(rows[:6], plain.train.features[np.arange(6)])
+    photo = read_photo(folder / data.train.names[7], 64)[:, ::-1]
+    if learns == "all":
+        np.testing.assert_array_equal(rows[7], photo)
+    else:
+        expected = FeatureExtractor(GridEncoder(EncoderConfig(size=64)))(np.ascontiguousarray(photo)[None])[0]
+        np.testing.assert_allclose(rows[7], expected, atol=0.01)
+    assert not np.array_equal(rows[7], rows[1])
+    kind = "pixels" if learns == "all" else "features"
+    assert bars.told[f"{kind} of train, mirrored"][-1] == (5, 5)
+    assert "train: 5 of 6 photos are mirrored too; captions of the others say left or right" in data.notes
+    again = prepared(folder, tmp_path, *settings, "data.flip=true")
+    assert f"train, mirrored: 5 of 5 photos from the cache {tmp_path}" in again.notes
+
+
+def test_flip_mirrors_what_a_teacher_sees_too(scenes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_run(config(scenes, "encoder.grid=1", "training.epochs=1", "decoder.hidden=8"), run, tmp_path)
+    data = prepared(scenes, tmp_path, "encoder.train=all", f"training.distillation.teacher={run}", "data.flip=true")
+    both = np.arange(len(data.train.names))
+    assert len(both) > 6
+    expected = FeatureExtractor(load_run(run).model.encoder)(data.train.features[both])
+    np.testing.assert_allclose(data.train.taught[0][both], expected, atol=0.01)
+
+
+def test_flip_with_photos_that_are_skipped_counts_them_once(scenes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    shutil.copytree(scenes, folder)
+    first, second, *_ = prepared(folder, tmp_path).train.names
+    (folder / first).unlink()
+    (folder / second).write_bytes(b"no photo")
+    data = prepared(folder, tmp_path, "data.broken=skip", "data.flip=true")
+    assert first not in data.train.names and second not in data.train.names
+    assert len(data.train.names) == len(data.train.captions) == data.train.features.shape[0]
+    assert (
+        len([note for note in data.notes if first in note]) == len([note for note in data.notes if second in note]) == 1
+    )
+
+
+def test_photos_can_be_mirrored_only_where_there_are_photos(scenes: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.shards cannot be combined with data\.flip"):
+        config(scenes, "data.flip=true", f"data.shards={scenes}")
+    with pytest.raises(ConfigError, match=r"data\.flip cannot be combined with encoder\.name regions"):
+        parse_config({"data": {"folder": str(scenes), "flip": True}, "encoder": {"name": "regions", "channels": 4}}, ())
+
+
 def test_teacher_gets_the_features_of_its_own_encoder(scenes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     own = ("encoder.grid=1", "encoder.train=all", "training.epochs=1", "decoder.hidden=8")
@@ -102,6 +179,34 @@ def test_teacher_gets_the_features_of_its_own_encoder(scenes: Path, tmp_path: Pa
     extract = FeatureExtractor(load_run(run).model.encoder)
     expected = extract(data.train.features[np.arange(6)])
     np.testing.assert_allclose(data.train.taught[0][np.arange(6)], expected, atol=0.01)
+
+
+class Said(Silent):
+    """Remembers the lines it was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str, /) -> None:
+        self.lines.append(message)
+
+
+def test_finished_run_is_told_without_its_photos_but_not_without_its_captions(scenes: Path, tmp_path: Path) -> None:
+    folder, run = tmp_path / "scenes", tmp_path / "run"
+    shutil.copytree(scenes, folder)
+    own = config(folder, "encoder.grid=1", "training.epochs=1", "decoder.hidden=8")
+    first = train_run(own, run, tmp_path / "cache")
+    for photo in folder.rglob("*.png"):
+        photo.unlink()
+    said = Said()
+    again = train_run(own, run, tmp_path / "none", said)
+    assert (again.epoch, again.cider, again.sparsity) == (first.epoch, first.cider, first.sparsity)
+    assert said.lines == [f"{run} is finished already"] and not (tmp_path / "none").exists()
+    with pytest.raises(UsageError, match="a run of another config"):
+        train_run(config(folder, "encoder.grid=1", "training.epochs=2", "decoder.hidden=8"), run, tmp_path / "none")
+    with_sides(folder, 0)
+    with pytest.raises(BundleError, match="captions have changed"):
+        train_run(own, run, tmp_path / "none")
 
 
 def test_limits_keep_the_first_photos(scenes: Path, tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ class DataConfig(Tree):
         default="stop",
         description="how to handle photos that are missing or cannot be read: stop the training, or skip and count them",
     )
+    flip: bool = Field(
+        default=False,
+        description="train on a mirror image of every photo too, each of the two half as often; photos with `left` or "
+        "`right` in a caption are not mirrored",
+    )
     minimum_count: int = Field(
         default=5, ge=1, description="words that occur less often in the training captions become `<unk>`"
     )
@@ -101,6 +106,8 @@ class DataConfig(Tree):
     def _shards_stand_alone(self) -> Self:
         if self.shards is not None and (self.sources or self.weight != 1):
             raise ValueError("data.shards cannot be combined with data.sources or data.weight")
+        if self.shards is not None and self.flip:
+            raise ValueError("data.shards cannot be combined with data.flip")
         return self
 
     @property

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from capprune.config.data import DataConfig
 from capprune.config.decoder import DecoderConfig, decoder_config
@@ -15,6 +15,7 @@ from capprune.config.pruning import PruningConfig
 from capprune.config.training import TrainingConfig
 from capprune.config.tree import Tree
 from capprune_runtime.bundle.manifest import MAX_NO_REPEAT
+from capprune_runtime.bundle.preprocessing import REGIONS
 
 OF_THE_MACHINE = (
     "save_every",
@@ -45,6 +46,12 @@ class RunConfig(Tree):
     search: SearchConfig = SearchConfig()
     training: TrainingConfig = TrainingConfig()
     pruning: PruningConfig = PruningConfig()
+
+    @model_validator(mode="after")
+    def _photos_can_be_mirrored(self) -> Self:
+        if self.data.flip and self.encoder.name == REGIONS:
+            raise ValueError(f"data.flip cannot be combined with encoder.name {REGIONS}: there are no photos to mirror")
+        return self
 
     @field_validator("decoder", mode="before")
     @classmethod

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -133,6 +133,7 @@ def cached_features(
     batch: int = 16,
     progress: Progress | None = None,
     skip_broken: bool = False,
+    mirrored: bool = False,
 ) -> Features:
     """Return features of photos, from the cache or computed into it.
 
@@ -147,6 +148,7 @@ def cached_features(
         batch: Photos per call.
         progress: Called with the number of finished photos and of all photos.
         skip_broken: Whether unreadable photos become zeros that are listed in `Features.broken`, instead of an error.
+        mirrored: Whether every photo is mirrored left to right.
 
     Returns:
         The features in the order of the names.
@@ -156,7 +158,9 @@ def cached_features(
         CapPruneError: The disk is full, or the features do not fit float16.
     """
     content = _Content("features", encoder.key, encoder.size, encoder.shape, np.float16, lambda p: half(encoder(p)))
-    return _cached(photos, names, content, cache, _How(batch, progress, skip_broken))
+    return _cached(
+        photos, names, content.mirrored() if mirrored else content, cache, _How(batch, progress, skip_broken)
+    )
 
 
 def cached_pixels(
@@ -167,6 +171,7 @@ def cached_pixels(
     cache: Path,
     progress: Progress | None = None,
     skip_broken: bool = False,
+    mirrored: bool = False,
 ) -> Features:
     """Return pixels of photos for an encoder, uint8 (N, S, S, 3), from the cache or decoded into it.
 
@@ -177,13 +182,15 @@ def cached_pixels(
         cache: Folder of all caches; made if missing.
         progress: Called with the number of finished photos and of all photos.
         skip_broken: See `cached_features`.
+        mirrored: See `cached_features`.
 
     Raises:
         DataError: A photo is missing or cannot be decoded.
         CapPruneError: The disk is full.
     """
     content = _Content("pixels", "pixels", size, (size, size, 3), np.uint8, lambda pixels: pixels)
-    return _cached(photos, names, content, cache, _How(DECODED_TOGETHER, progress, skip_broken))
+    how = _How(DECODED_TOGETHER, progress, skip_broken)
+    return _cached(photos, names, content.mirrored() if mirrored else content, cache, how)
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,12 @@ class _Content:
     shape: tuple[int, ...]
     dtype: type[np.generic]
     make: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
+
+    def mirrored(self) -> _Content:
+        """Return the same for the mirror images of photos."""
+        return replace(
+            self, key=f"{self.key} mirrored", make=lambda pixels: self.make(np.ascontiguousarray(pixels[:, :, ::-1]))
+        )
 
 
 @dataclass(frozen=True)

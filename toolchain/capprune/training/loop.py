@@ -22,6 +22,7 @@ from capprune.pruning.state import plain_state
 from capprune.pruning.supermask import Supermask
 from capprune.training.batches import Batch, Batches, BatchSource
 from capprune.training.encoder import Sight
+from capprune.training.finished import finished_outcome, is_finished
 from capprune.training.hardware import PRODUCTS, slow_precision
 from capprune.training.health import Moment, Sign, Watch, signs_of, validation_loss
 from capprune.training.interrupt import StopRequest, postponed_signals
@@ -39,7 +40,6 @@ from capprune.training.run import (
     alone_in,
     append_metrics,
     finish_run,
-    read_checkpoint,
     read_metrics,
     remove_leftovers,
     rewind_metrics,
@@ -140,8 +140,9 @@ class Trainer:
             CapPruneError: The loss is no longer finite, or the disk is full.
             KeyboardInterrupt, SystemExit: On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, after the state has been saved.
         """
-        if self.ranks.share((self.folder / LAST).is_file() and not is_unfinished(self.folder)):
-            return self._finished()
+        ended = finished_outcome(self.folder) if self.ranks.first and is_finished(self.folder) else None
+        if (ended := self.ranks.share(ended)) is not None:
+            return ended
         keep_freed_memory()
         with ExitStack() as stack:
             stack.enter_context(self.ranks.together())
@@ -381,12 +382,6 @@ class Trainer:
             self.note(
                 f"this run was started with {before} processes and is resumed with {now}: sums are rounded differently"
             )
-
-    def _finished(self) -> Outcome:
-        facts = self.ranks.share(read_checkpoint(self.folder / LAST).facts if self.ranks.first else {})
-        settled = int(facts.get("settled", 0))
-        signs = self.ranks.share(signs_of(read_metrics(self.folder)))
-        return Outcome(int(facts["epoch"]), float(facts["cider"]), float(facts["sparsity"]), None, settled, signs)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from capprune.data.photos import PhotoStore, open_photos
 from capprune.data.regions import RegionTable
 from capprune.data.sources import Source, load_sources
 from capprune.data.vocabulary import CaptionTokens
-from capprune.data.words import require_readable
+from capprune.data.words import require_readable, words
 from capprune.models.caption_model import CPU, BlockExtractor, FeatureExtractor, GridEncoder
 from capprune.training.caption_tokens import caption_tokens, token_notes
 from capprune.training.encoder import ChosenRows, InputTable
@@ -35,6 +35,7 @@ from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
 from capprune_runtime.errors import ConfigError, DataError
 
+SIDES = frozenset({"left", "right"})  # words that are wrong in a mirror
 MOST_LICENCE = 200  # characters, in a manifest
 CHECKED_TOGETHER = 64  # photos whose region features are in memory at the same time
 
@@ -86,19 +87,40 @@ def prepare(
         return _prepare_shards(config, cache, bar, device, place or Place())
     sources = load_sources(config.data)
     train, validation, notes = _chosen(config, sources)
-    tokens = caption_tokens(config, texts := [text for part in train for text in part.texts()])
+    tokens = caption_tokens(config, texts := _texts(train))
     notes += token_notes(tokens, texts, config.data)
     eyes = _extractor(config, device), teachers_eyes(config.training.distillation.teachers, device)
     read = _Reader(config, cache, bar, notes, *eyes)
     learned, checked = read.all(train, "train", tokens), read.all(validation, "val", tokens)
     humans = [photo for part in checked.parts for photo in part.photos]
     model = None if tokens.subwords is None else tokens.subwords.model
+    terms = _terms(config, sources)
+    return Prepared(
+        learned.split, checked.split, humans, tokens.vocabulary, notes=tuple(notes), subwords=model, licence=terms
+    )
+
+
+def vocabulary_and_licence(config: RunConfig) -> tuple[Vocabulary, str]:
+    """Return the vocabulary and the terms that `prepare` would return, from the captions alone.
+
+    Raises:
+        UsageError: The data folder does not exist.
+        DataError: A split is empty, or a captions file is broken.
+    """
+    sources = load_sources(config.data)
+    train, _, _ = _chosen(config, sources)
+    return caption_tokens(config, _texts(train)).vocabulary, _terms(config, sources)
+
+
+def _texts(train: Sequence[_Part]) -> list[str]:
+    return [text for part in train if not part.mirrored for text in part.texts()]
+
+
+def _terms(config: RunConfig, sources: Sequence[Source]) -> str:
     licence = config.data.licence
     for source in sources:
         licence = _licence(licence, source.captions.labelled_by)
-    return Prepared(
-        learned.split, checked.split, humans, tokens.vocabulary, notes=tuple(notes), subwords=model, licence=licence
-    )
+    return licence
 
 
 def _prepare_shards(config: RunConfig, cache: Path, bar: Bar, device: torch.device, place: Place) -> Prepared:
@@ -120,11 +142,12 @@ def _prepare_shards(config: RunConfig, cache: Path, bar: Bar, device: torch.devi
 
 @dataclass(frozen=True)
 class _Part:
-    """The photos of one source in a split, with their names and weights there."""
+    """The photos of one source in a split, or their mirror images, with their names and weights there."""
 
     source: Source
     photos: Sequence[CaptionedPhoto]
     weights: Sequence[float]
+    mirrored: bool = False
 
     def texts(self) -> list[str]:
         return [text for photo in self.photos for text in photo.captions]
@@ -156,10 +179,23 @@ def _chosen(config: RunConfig, sources: Sequence[Source]) -> tuple[list[_Part], 
         human: Sequence[CaptionedPhoto] = ()
         if source is sources[0] or "val" in source.captions.splits:
             human = source.captions.split("val")[: config.data.limit][: config.training.validation_photos]
-        train.append(part)
+        train += _flipped(part, notes) if config.data.flip else (part,)
         validation.append(_Part(source, human, (1.0,) * len(human)))
         require_readable([*part.texts(), *validation[-1].texts()], source.folder)
     return train, [part for part in validation if part.photos], notes
+
+
+def _flipped(part: _Part, notes: list[str]) -> tuple[_Part, ...]:
+    """Return the part and its mirror images, each of the two half as often. What names a side is used as it is."""
+    sides = [any(SIDES.intersection(words(text)) for text in photo.captions) for photo in part.photos]
+    weights = [weight if side else weight / 2 for weight, side in zip(part.weights, sides, strict=True)]
+    both = [place for place, side in enumerate(sides) if not side]
+    kept = replace(part, weights=weights)
+    notes.append(
+        f"{part.source.prefix}train: {len(both):,} of {len(sides):,} photos are mirrored too; captions of the others "
+        f"say {' or '.join(sorted(SIDES))}"
+    )
+    return (kept, replace(kept.only(both), mirrored=True)) if both else (kept,)
 
 
 @dataclass(frozen=True)
@@ -191,24 +227,25 @@ class _Reader:
 
     def _one(self, part: _Part, split: str) -> tuple[_Part, InputTable, Sequence[InputTable]]:
         config, names = self.config, [photo.name for photo in part.photos]
+        notes = [] if part.mirrored else self.notes  # the same photos as before
         if config.encoder.name == REGIONS:
             return part, _regions(config, part.source.folder, names), ()
         skip = config.data.broken == "skip"
         with open_photos(part.source.folder) as store:
             if skip and (missing := set(store.missing(names))):
-                self.notes.append(f"note: {LeftOut('skipped photos that do not exist', tuple(sorted(missing)))}")
+                notes.append(f"note: {LeftOut('skipped photos that do not exist', tuple(sorted(missing)))}")
                 part = part.only([place for place, name in enumerate(names) if name not in missing])
                 names = [photo.name for photo in part.photos]
-            with self.bar(f"{'features' if self.extractor else 'pixels'} of {part.source.prefix}{split}") as tell:
-                seen = _Seen(store, self.cache, tell, skip)
+            label = f"{part.source.prefix}{split}{', mirrored' if part.mirrored else ''}"
+            with self.bar(f"{'features' if self.extractor else 'pixels'} of {label}") as tell:
+                seen = _Seen(store, self.cache, tell, skip, part.mirrored)
                 eyes = {eye.key: eye for eye in self.teachers} if split == "train" else {}
                 size = config.encoder.size
                 shown = seen.pixels(names, size) if self.extractor is None else seen.by(self.extractor, names)
                 taught = {key: seen.by(eye, names) for key, eye in eyes.items()}
         if shown.from_cache:
-            where = f"{part.source.prefix}{split}"
-            self.notes.append(f"{where}: {shown.from_cache:,} of {len(names):,} photos from the cache {self.cache}")
-        good = _good(part.photos, [shown, *taught.values()], self.notes, part.source.folder)
+            self.notes.append(f"{label}: {shown.from_cache:,} of {len(names):,} photos from the cache {self.cache}")
+        good = _good(part.photos, [shown, *taught.values()], notes, part.source.folder)
         whole = len(good) == len(part.photos)
         tables = {key: table if whole else ChosenRows(table, good) for key, table in taught.items()}
         each = [tables[eye.key] for eye in self.teachers if tables]
@@ -230,9 +267,18 @@ class _Seen:
     cache: Path
     tell: Callable[[int, int], None]
     skip: bool
+    mirrored: bool
 
     def pixels(self, names: Sequence[str], size: int) -> Features:
-        return cached_pixels(self.store, names, size=size, cache=self.cache, progress=self.tell, skip_broken=self.skip)
+        return cached_pixels(
+            self.store,
+            names,
+            size=size,
+            cache=self.cache,
+            progress=self.tell,
+            skip_broken=self.skip,
+            mirrored=self.mirrored,
+        )
 
     def by(self, extractor: FeatureExtractor | BlockExtractor, names: Sequence[str]) -> Features:
         return cached_features(
@@ -243,6 +289,7 @@ class _Seen:
             batch=4,
             progress=self.tell,
             skip_broken=self.skip,
+            mirrored=self.mirrored,
         )
 
 
