@@ -23,7 +23,7 @@ from capprune.training.progress import Silent
 from capprune.training.run import load_run
 from capprune.training.session import train_run
 from capprune_runtime.bundle.vocabulary import UNKNOWN
-from capprune_runtime.errors import BundleError, ConfigError, DataError, UsageError
+from capprune_runtime.errors import BundleError, CapPruneError, ConfigError, DataError, UsageError
 from capprune_runtime.photo import read_photo
 
 
@@ -207,6 +207,26 @@ def test_finished_run_is_told_without_its_photos_but_not_without_its_captions(sc
     with_sides(folder, 0)
     with pytest.raises(BundleError, match="captions have changed"):
         train_run(own, run, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("encoder.train=all", "encoder.start={run}"), "an encoder that learns starts from that of `start`"),
+        (("start={run}", "decoder.hidden=16"), "another decoder"),
+        (("start={run}", "decoder.hidden=8", "data.minimum_count=8"), "other words"),
+        (("start={run}", "decoder.hidden=8", "pruning.method=keep"), "no masks to keep"),
+    ],
+)
+def test_what_cannot_start_is_refused_before_features(
+    overrides: tuple[str, ...], message: str, scenes: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train_run(config(scenes, "encoder.grid=1", "training.epochs=1", "decoder.hidden=8"), run, tmp_path)
+    wanted = config(scenes, "encoder.grid=1", *(one.format(run=run) for one in overrides))
+    with pytest.raises(CapPruneError, match=message):
+        train_run(wanted, tmp_path / "new", tmp_path / "none")
+    assert not (tmp_path / "none").exists() and not (tmp_path / "new").exists()
 
 
 def test_limits_keep_the_first_photos(scenes: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from capprune.training.launch import Place
 from capprune.training.outcome import Split
 from capprune.training.run import read_run
 from capprune.training.shard_data import read_shards
-from capprune.training.start import start_network
+from capprune.training.start import check_start, start_network
 from capprune.training.teachers import teachers_eyes
 from capprune_runtime.bundle.preprocessing import REGIONS
 from capprune_runtime.bundle.vocabulary import Vocabulary
@@ -88,6 +88,7 @@ def prepare(
     sources = load_sources(config.data)
     train, validation, notes = _chosen(config, sources)
     tokens = caption_tokens(config, texts := _texts(train))
+    check_start(config, tokens.vocabulary)
     notes += token_notes(tokens, texts, config.data)
     eyes = _extractor(config, device), teachers_eyes(config.training.distillation.teachers, device)
     read = _Reader(config, cache, bar, notes, *eyes)

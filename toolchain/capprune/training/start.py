@@ -156,16 +156,8 @@ def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tenso
         BundleError: That run is broken.
     """
     encoder = config.encoder
-    if encoder.name == REGIONS:
-        return {}
-    if encoder.train != "frozen":
-        for key, said in (("rounded", encoder.rounded), ("start", encoder.start)):
-            if said:
-                raise ConfigError(
-                    "an encoder that learns starts from that of `start`, and is not rounded",
-                    where=f"encoder.{key}",
-                    hint="encoder.train=frozen",
-                )
+    _check_options(config)
+    if encoder.name == REGIONS or encoder.train != "frozen":
         return {}
     learned = parent is not None and not _rewound(config)
     tensors = _encoder_tensors(parent.weights, parent.masks) if learned and parent else {}
@@ -177,6 +169,30 @@ def carried_encoder(config: RunConfig, parent: Parent | None) -> dict[str, Tenso
         network = start_network(config).state_dict()
         tensors |= {PREFIX + name: value for name, value in network.items()}
     return tensors
+
+
+def _check_options(config: RunConfig) -> None:
+    """Check that an encoder that is trained has no options that only a frozen one can have."""
+    encoder = config.encoder
+    if encoder.train == "frozen" or encoder.name == REGIONS:
+        return
+    for key, said in (("rounded", encoder.rounded), ("start", encoder.start)):
+        if said:
+            raise ConfigError(
+                "an encoder that learns starts from that of `start`, and is not rounded",
+                where=f"encoder.{key}",
+                hint="encoder.train=frozen",
+            )
+
+
+def check_start(config: RunConfig, vocabulary: Vocabulary) -> None:
+    """Check what a run starts from, before minutes of feature computation.
+
+    Raises:
+        CapPruneError: As by `read_parent` and `carried_encoder`.
+    """
+    read_parent(config, vocabulary)
+    _check_options(config)
 
 
 def _encoder_tensors(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
