@@ -97,6 +97,7 @@ def export(
     photos: int = 1000,
     pack: bool = False,
     beam: int = DEFAULT_BEAM,
+    no_repeat_ngram: int | None = None,
     progress: Progress = SILENT,
 ) -> ExportedBundle:
     """Export a run as a bundle that a device can run. The folder gets its name after the bundle has been verified.
@@ -117,6 +118,8 @@ def export(
         photos: Maximum number of val photos.
         pack: Also write `BUNDLE.capz` beside the bundle.
         beam: Default beam width of the bundle.
+        no_repeat_ngram: Length of the sequences of tokens that a caption of the bundle holds at most once, 0 for no such
+            limit; the run's `search.no_repeat_ngram` by default.
         progress: Receives progress messages.
 
     Raises:
@@ -146,6 +149,7 @@ def export(
         plan=_plan(plan),
         costs=costs,
         beam=beam,
+        no_repeat_ngram=no_repeat_ngram,
         data=_data(optional_path(data), loaded, progress, measures=measures),
         photos=photos,
     )

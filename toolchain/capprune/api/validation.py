@@ -329,7 +329,7 @@ def validate_bundle(
         trained: dict[str, Reference] | None = None
         gap: ScoreGap | None = None
         if reference is not None:
-            trained, gap = _trained(reference, [photo.name for photo in photos], store, width, progress)
+            trained, gap = _trained(reference, bundle, [photo.name for photo in photos], store, width, progress)
         place = device or open_device(LOCAL)
         job = RunJob(bundle, [photo.name for photo in photos], store.read, width, runtime, threads)
         with progress.bar("captions") as tell:
@@ -348,13 +348,13 @@ def validate_bundle(
 
 
 def _trained(
-    run: Path, names: list[str], store: Store, beam: int, progress: Progress
+    run: Path, bundle: Bundle, names: list[str], store: Store, beam: int, progress: Progress
 ) -> tuple[dict[str, Reference], ScoreGap]:
-    """Return the trained model's captions of the photos, and a function for its score gaps."""
+    """Return the trained model's captions of the photos, searched for as in the bundle, and a function for its score gaps."""
     from capprune.trained import TrainedCaptioner
     from capprune.training.run import load_run
 
-    captioner = TrainedCaptioner(load_run(run))
+    captioner = TrainedCaptioner(load_run(run).without_repeats(bundle.manifest.decoding.no_repeat_ngram))
     progress.say(f"captioning {len(names)} photos with the trained model")
     found = captioner.captions(names, store, beam)
 

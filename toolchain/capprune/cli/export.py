@@ -11,6 +11,7 @@ from capprune.cli.console import Place, echo, emit, given, json_option, out_opti
 from capprune.cli.progress import TerminalProgress
 from capprune_exporters.targets.registry import TARGETS
 from capprune_exporters.weight_forms import Weights
+from capprune_runtime.bundle.manifest import MAX_NO_REPEAT
 
 
 @click.command()
@@ -51,6 +52,11 @@ from capprune_exporters.weight_forms import Weights
     show_default=True,
     help="Default beam width of the bundle.",
 )
+@click.option(
+    "--no-repeat-ngram",
+    type=click.IntRange(0, MAX_NO_REPEAT),
+    help="Length of the sequences of words that a caption holds at most once; 0 for no such limit.  [default: the run's]",
+)
 @out_option("bundle", new=True)
 @json_option
 def command(
@@ -64,6 +70,7 @@ def command(
     photos: int,
     packed: bool,
     beam: int,
+    no_repeat_ngram: int | None,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -94,6 +101,7 @@ def command(
         photos=photos,
         pack=packed,
         beam=beam,
+        no_repeat_ngram=no_repeat_ngram,
         progress=TerminalProgress(),
     )
     emit(bundle.as_json(), as_json, lambda: _show(bundle, run))

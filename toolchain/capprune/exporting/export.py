@@ -57,6 +57,7 @@ class Wanted:
             the first plan of the target.
         costs: Cost table of the processor that the bundle is for: a shipped name or a JSON file.
         beam: K, the default beam width of the bundle.
+        no_repeat_ngram: Length of the sequences of tokens that a caption holds at most once; None for that of the run.
         data: A data folder. The loss by quantisation is measured on its val photos, and its train photos are used for
             calibration. None for neither.
         photos: Maximum number of val photos.
@@ -68,6 +69,7 @@ class Wanted:
     plan: str | Mapping[str, str] | None = None
     costs: str | None = None
     beam: int = DEFAULT_BEAM
+    no_repeat_ngram: int | None = None
     data: Path | None = None
     photos: int = 1000
 
@@ -107,6 +109,7 @@ def export(run: LoadedRun, out: Path, wanted: Wanted | None = None, say: Say = l
         DataError: `wanted.data` has no photos to check on.
     """
     wanted = wanted or Wanted()
+    run = run.without_repeats(wanted.no_repeat_ngram)
     kind = find_target(wanted.target)
     encoder_weights = wanted.encoder_weights or kind.encoder_weights_beside(
         wanted.weights, calibrated=_can_calibrate(run, wanted.data)

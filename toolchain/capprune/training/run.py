@@ -15,7 +15,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -106,6 +106,13 @@ class LoadedRun(Run):
     """
 
     model: CaptionModel
+
+    def without_repeats(self, no_repeat_ngram: int | None) -> LoadedRun:
+        """Return the run with another `search.no_repeat_ngram`, or as it is for None."""
+        if no_repeat_ngram is None:
+            return self
+        search = self.config.search.model_copy(update={"no_repeat_ngram": no_repeat_ngram})
+        return replace(self, config=self.config.model_copy(update={"search": search}))
 
     @property
     def preprocessing(self) -> PreprocessingSection | RegionsSection:
