@@ -59,7 +59,7 @@ ready-model: install
 
 ready-bundle: install
 	rm -rf $(READY)/$(NAME)
-	$(BIN)/capprune export $(RUN) --plan size --encoder-weights weight_only_int8 --no-repeat-ngram 2 --data $(DATA) --out $(READY)/$(NAME)
+	$(BIN)/capprune export $(RUN) --plan size --encoder-weights static_int8 --no-repeat-ngram 2 --data $(DATA) --out $(READY)/$(NAME)
 	$(BIN)/capprune validate $(READY)/$(NAME) --data $(DATA) --split val --record $(KNOWN)
 	$(BIN)/capprune validate $(READY)/$(NAME) --data $(DATA) --split test --record
 	$(BIN)/capprune pack $(READY)/$(NAME) --out $(READY)/$(NAME).capz

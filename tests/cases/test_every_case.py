@@ -320,7 +320,7 @@ def symlink_as_out(case: Case) -> None:
 def not_sure(case: Case) -> None:
     noise = case.new / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(noise)
-    unsure = ROOT / "docs" / "gallery" / "astronaut.jpg"
+    unsure = ROOT / "docs" / "gallery" / "explained.jpg"
     for photo, mark in ((noise, "this does not look like a photo that I know"), (unsure, "(not sure)")):
         said = run("caption", photo).out
         assert mark in said and run("caption", case.ready, photo, program=RUNTIME).out == said

@@ -119,7 +119,7 @@ def test_unsure_captions_are_marked_as_capprune_caption_marks_them(photo: Path, 
     from PIL import Image
 
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(flat)
-    unsure = Path(shutil.copyfile(ROOT / "docs" / "gallery" / "astronaut.jpg", photo.with_name("unsure.jpg")))
+    unsure = Path(shutil.copyfile(ROOT / "docs" / "gallery" / "explained.jpg", photo.with_name("unsure.jpg")))
     said = run("caption", flat, photo, unsure).out
     assert run("caption", ready, flat, photo, unsure, program="capprune_runtime").out == said
     assert "(not sure)" in said and "flat.png\tthis does not look like a photo that I know" in said

@@ -149,7 +149,7 @@ def test_bias_of_a_dead_channel_is_not_cut_off(dead_channels: Part, cases: dict[
     bias = model.tensors[first.inputs[2]]
     assert bias.quantisation is not None
     codes, scales = model.stored_values(bias), bias.quantisation.scales
-    assert np.allclose(codes[:2] * scales[:2], [1.5, -0.7], rtol=1e-4)
+    assert np.allclose(codes[:2] * scales[:2], [1.5, -0.7], rtol=2**-8)  # 8 significant bits
     with quiet():
         work = quantizer.Quantizer(bytearray(dead_channels.converted))
         work.load_quantization_recipe(recipe.static_wi8_ai8())
@@ -215,6 +215,29 @@ def test_channels_of_few_steps_keep_their_steps(encode: Part, form: str) -> None
     assert max(errors.values()) <= (
         FLOAT_ERROR if form == "weight_only_int8" else 2 * STATIC_ERROR
     )  # of wide activations
+
+
+def test_static_int8_has_scales_and_biases_of_8_significant_bits(encode: Part, cases: dict[str, Case]) -> None:
+    model = check_tflite(cases["static and sparse"].data, "encoder.tflite", "encode")
+    scaled = [tensor for tensor in model.tensors if tensor.dtype == "int8" and tensor.quantisation is not None]
+    biases = [
+        tensor
+        for tensor in model.tensors
+        if tensor.dtype == "int32" and tensor.quantisation and model.is_constant(tensor)
+    ]
+    convolutions = [tensor for tensor in scaled if len(tensor.shape) == 4]
+    assert len(convolutions) > 4 and len(biases) == 2
+    for tensor in convolutions:
+        assert _significant_bits(tensor.quantisation.scales).max() <= 8, tensor.name
+    for tensor in biases:
+        codes = model.stored_values(tensor).astype(np.float64)
+        assert _significant_bits(codes[codes != 0]).max() <= 8, tensor.name
+        assert np.unique(codes).size > 1
+
+
+def _significant_bits(values: np.ndarray) -> np.ndarray:
+    fractions = (np.abs(np.frexp(np.asarray(values, np.float64))[0]) * 2**53).astype(np.int64)
+    return 53 - np.array([(int(one) & -int(one)).bit_length() - 1 for one in fractions])
 
 
 def _biases(data: bytes) -> list[np.ndarray]:

@@ -88,6 +88,9 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
     Their weights are int8, or unchanged behind a DENSIFY. If attention follows the convolutions, everything after the
     last convolution computes in float32, because its masks and weights do not fit one int8 range.
 
+    All scales have the 8 significant bits of bfloat16, and so have the biases, as integers: they pack to about half the
+    bytes. This changes a scale or a bias by at most 0.4 %.
+
     Args:
         data: A float32 .tflite with one signature.
         calibration: Inputs of the signature by name, such as a few dozen photos of the training split.
@@ -114,9 +117,12 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
     with quiet():
         ranges = work.calibrate({signature.signatureKey.decode(): examples})
     model = unpack(_quantised(work, float_model, ranges))
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.type == schema.TensorType.INT8 and tensor.quantization.scale is not None:
+            tensor.quantization.scale = _short(tensor.quantization.scale)
     for operator in model.subgraphs[0].operators:
         if operator_name(model, operator) in _CHANNEL_AXIS:
-            _widen_channels(model, operator, float_model)
+            _set_channels(model, operator, float_model)
     forget_unused_buffers(model)
     return pack(model)
 
@@ -221,7 +227,12 @@ def _shorten(model: Any) -> None:
             tensors[index].buffer = add_buffer(model, _short(_float_values(model, index)).tobytes())
 
 
-def _widen_channels(model: Any, operator: Any, float_model: Any) -> None:
+def _short_integers(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    """Return the nearest integers with 8 significant bits."""
+    return np.rint(_short(np.rint(values).astype(np.float32))).astype(np.int32)
+
+
+def _set_channels(model: Any, operator: Any, float_model: Any) -> None:
     """Set the step of channels that are multiples of one, and a larger scale for those whose weights are nearly zero.
 
     The quantizer derives a channel's scale from its largest weight, and the step of its bias from that scale. In
@@ -245,13 +256,12 @@ def _widen_channels(model: Any, operator: Any, float_model: Any) -> None:
     least = np.maximum(np.float64(y.quantization.scale[0]) * LEAST_STEP, np.abs(bias) / MOST_BIAS)
     if not (steps >= least).all():
         scales = (np.maximum(steps, least) / x.quantization.scale[0]).astype(np.float32)
-    if scales is weight.quantization.scale:
-        return
+    scales = _short(scales)
     _store_codes(model, weight, values, scales, axis)
     if bias_index >= 0:
         stored = tensors[bias_index]
         stored.quantization.scale = x.quantization.scale[0] * scales
-        codes_of_bias = np.rint(bias / np.float64(stored.quantization.scale)).astype(np.int32)
+        codes_of_bias = _short_integers(bias / np.float64(stored.quantization.scale))
         stored.buffer = add_buffer(model, codes_of_bias.tobytes())
 
 
