@@ -11,9 +11,9 @@ from capprune.api.validation import validate
 from capprune.cli.app import cli
 from capprune.config.reading import parse_config
 from capprune.data.scenes import draw_scenes
+from capprune.trained import TrainedCaptioner
 from capprune.training.run import load_run
 from capprune.training.session import train_run
-from capprune.trained import TrainedCaptioner
 from capprune_runtime.bundle.verify import verify_bundle
 
 
