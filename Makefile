@@ -7,7 +7,7 @@
 # make ready-model DATA=flickr8k    remake the bundle that comes with the package (hours; each stage resumes)
 # make ready-bundle DATA=flickr8k   the same from the runs that are kept in ready_model/ (minutes)
 # make ready-blocks DATA=flickr8k   its fast variant in blocks, on the same encoder (an hour; each stage resumes)
-# make ready-wide DATA=flickr8k OTHER=coco_small   one of half the size that knows more, from photos of COCO too (two hours; each stage resumes)
+# make ready-wide DATA=flickr8k OTHER=coco_small   one of half the size that knows more, from photos of COCO too (four hours; each stage resumes)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,11 +16,12 @@ PYTEST_OPTIONS ?= -n auto --dist loadfile --no-loadscope-reorder
 
 DATA := flickr8k
 READY := ready
-STAGES := dense sparse tuned seeing scst rounded
+STAGES := dense sparse tuned seeing scst int8 rounded
 RUN := ready_model/runs/$(lastword $(STAGES))
 NAME := flickr8k
 OTHER := coco_small
 KNOWN :=
+ENCODER := static_int8
 
 .PHONY: demo test test-slow test-all lint docs bench ready-model ready-bundle ready-blocks ready-wide install clean
 
@@ -59,7 +60,7 @@ ready-model: install
 
 ready-bundle: install
 	rm -rf $(READY)/$(NAME)
-	$(BIN)/capprune export $(RUN) --plan size --encoder-weights static_int8 --no-repeat-ngram 2 --data $(DATA) --out $(READY)/$(NAME)
+	$(BIN)/capprune export $(RUN) --plan size --encoder-weights $(ENCODER) --no-repeat-ngram 2 --data $(DATA) --out $(READY)/$(NAME)
 	$(BIN)/capprune validate $(READY)/$(NAME) --data $(DATA) --split val --record $(KNOWN)
 	$(BIN)/capprune validate $(READY)/$(NAME) --data $(DATA) --split test --record
 	$(BIN)/capprune pack $(READY)/$(NAME) --out $(READY)/$(NAME).capz
@@ -72,7 +73,7 @@ ready-blocks: install
 ready-wide: install
 	$(BIN)/capprune train configs/ready_model_wide.yaml data.folder=$(DATA) 'data.sources.*.folder=$(OTHER)' --out $(READY)/wide
 	$(BIN)/python -m capprune.training.slim $(READY)/wide/scst $(READY)/runs/wide
-	$(MAKE) ready-bundle RUN=$(READY)/runs/wide NAME=flickr8k-coco KNOWN='--known $(OTHER)'
+	$(MAKE) ready-bundle RUN=$(READY)/runs/wide NAME=flickr8k-coco KNOWN='--known $(OTHER)' ENCODER=weight_only_int8
 
 install: $(VENV)/installed
 

@@ -62,12 +62,13 @@ def test_a_stage_learns_from_several_earlier_stages_and_from_other_runs() -> Non
 
 def test_recipe_of_the_ready_model_can_be_read() -> None:
     path = Path(__file__).parents[2] / "configs" / "ready_model.yaml"
-    dense, sparse, tuned, seeing, scst, rounded = read_stages(load_tree(path), (), Path("out"), where=path.name)
+    dense, sparse, tuned, seeing, scst, int8, rounded = read_stages(load_tree(path), (), Path("out"), where=path.name)
     assert sparse.config.start is None and tuned.config.start == sparse.folder and seeing.config.start == tuned.folder
     assert seeing.config.decoder == tuned.config.decoder == sparse.config.decoder != dense.config.decoder
     assert tuned.config.training.distillation.teacher == seeing.config.training.distillation.teacher == dense.folder
     assert seeing.config.encoder.train == "all" and tuned.config.encoder.train == scst.config.encoder.train == "frozen"
-    assert rounded.config.start == scst.folder and rounded.config.encoder.rounded
+    assert int8.config.start == scst.folder and int8.config.encoder.rounded
+    assert rounded.config.start == int8.folder and rounded.config.data.flip and not int8.config.data.flip
     assert scst.config.start == seeing.folder and scst.config.training.objective == "scst"
     assert sparse.config.pruning.method == "supermask" and tuned.config.pruning.method == "keep"
 
