@@ -225,7 +225,12 @@ class Watch:
 
     def _standing(self, probe: Probe, moment: Moment) -> str | None:
         before = moment.previous_loss
-        if moment.likelihood and before is not None and moment.epoch <= 2 and abs(before - probe.loss) <= STILL * before:
+        if (
+            moment.likelihood
+            and before is not None
+            and moment.epoch <= 2
+            and abs(before - probe.loss) <= STILL * before
+        ):
             return f"the loss stands still: {before:.4f} nats per word on val an epoch ago, {probe.loss:.4f} now"
         reached = self._words_loss if not moment.young else WORSE * self._blind_loss
         if moment.likelihood and not moment.started and probe.loss >= ONLY_WORDS * reached:
