@@ -25,7 +25,7 @@ from capprune.training.run import BEST, read_metrics
 from capprune_runtime.errors import PhotoError
 
 SMALL, LARGE = "size=400k", "size=64m"
-ADDRESS_SPACE_KIB = {"shard": 300_000, "caption": 200_000}  # enough to start, and too little for the work
+ADDRESS_SPACE_KIB = {"shard": 300_000, "caption": 165_000}  # enough to start, and too little for the work
 
 
 def start(*arguments: object, limit: str = "") -> subprocess.Popen[str]:
