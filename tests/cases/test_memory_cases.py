@@ -53,7 +53,7 @@ def test_a_small_photo_asks_for_no_large_memory(photo: Path, ready: Path) -> Non
     assert done.code == 0 and done.out.strip()
 
 
-@pytest.mark.parametrize("limit_kib", [60_000, 100_000, 160_000, 180_000, 190_000, 200_000])
+@pytest.mark.parametrize("limit_kib", [60_000, 100_000, 130_000, 150_000, 160_000, 170_000])
 def test_too_little_memory_is_named_and_ends(photo: Path, ready: Path, limit_kib: int) -> None:
     done = run("caption", photo, limit_kib=limit_kib)
     assert (
@@ -70,6 +70,6 @@ def test_one_photo_too_large_does_not_end_a_folder(
     (photo.parent / "z.jpg").write_bytes(photo.read_bytes())
     out = tmp_path / "t.json"
     command = ("caption", photo.parent) if program == "capprune" else ("run", ready, photo.parent)
-    done = run(*command, "--out", out, program=program, limit_kib=280_000)
+    done = run(*command, "--out", out, program=program, limit_kib=240_000)
     assert done.code == 1 and "b.png" in done.err and "smaller copy" in done.err
     assert out.is_file() and done.out.count("\n") == 2
