@@ -127,6 +127,8 @@ def test_a_tuned_run_may_stand_near_its_start_but_not_still(tmp_path: Path) -> N
     assert train(tmp_path / "tuned", *start) == ()
     (sign,) = train(tmp_path / "still", start[0], *SLOW)
     assert sign.kind == "loss_stands_still" and "an epoch ago" in sign.found
+    rewarded = train(tmp_path / "rewarded", start[0], *SLOW, "training.objective=scst")  # does not raise a likelihood
+    assert "loss_stands_still" not in {sign.kind for sign in rewarded}
 
 
 def test_an_interrupted_run_knows_the_loss_of_the_epoch_before(tmp_path: Path) -> None:
