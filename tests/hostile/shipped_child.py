@@ -2,7 +2,8 @@
 
 It reads a JSON document on each line of its input, and answers each with one.
 
-    shipped_child.py make BUNDLE.capz SEED FOLDER      a case's number  →  [outcome, kind of case, file that was accepted or null]
+    shipped_child.py make BUNDLE.capz SEED FOLDER      a case's number  →  [outcome, kind of case, accepted file or null, whether
+                                                       its activations are int8]
     shipped_child.py RUNTIME                           [file, signature, seed]  →  the outcome in this runtime
 """
 
@@ -44,7 +45,7 @@ class Maker:
         self._files = {name: members.read(name, 1 << 30) for name in members.names(256)}
         self._seed, self._folder = seed, folder
 
-    def case(self, number: int) -> tuple[str, str, str | None]:
+    def case(self, number: int) -> tuple[str, str, str | None, bool]:
         """Make and verify a case; the same for the same seed and number."""
         generator = np.random.default_rng([self._seed, number])
         if generator.random() < AROUND:
@@ -55,17 +56,18 @@ class Maker:
             check_tflite(data, "f", key)
             verify_members(MemoryMembers(self._with(MEMBERS[key], data)))
         except CapPruneError as error:
-            return f"refused: {type(error).__name__}", key, None
+            return f"refused: {type(error).__name__}", key, None, False
         path = self._folder / f"{number % 4}.tflite"  # the next is made while this one runs
         path.write_bytes(data)
-        return "verified", key, str(path)
+        rounds = any(operator.name == "QUANTIZE" for operator in read_tflite(data, "f").operators)
+        return "verified", key, str(path), rounds
 
-    def _around(self, generator: np.random.Generator) -> tuple[str, str, None]:
+    def _around(self, generator: np.random.Generator) -> tuple[str, str, None, bool]:
         try:
             verify_members(MemoryMembers(mutated_bundle(self._files, generator)[0]))
         except CapPruneError as error:
-            return f"refused: {type(error).__name__}", "around the models", None
-        return "accepted", "around the models", None
+            return f"refused: {type(error).__name__}", "around the models", None, False
+        return "accepted", "around the models", None, False
 
     def _with(self, member: str, data: bytes) -> dict[str, bytes]:
         """The bundle with one file replaced; the hashes of the others fit already."""

@@ -27,6 +27,7 @@ from typing import Any
 CHILD = Path(__file__).with_name("shipped_child.py")
 RUNTIMES = ("ai-edge-litert", "tflite-runtime", "tensorflow")
 TOLERANCE = 1e-3  # of the largest number of a summary: sums of tens of thousands of rounded products
+INT8_TOLERANCE = 0.05  # where activations are int8: kernels round differently; see the README beside this file
 CASE_SECONDS, START_SECONDS = 60.0, 300.0
 PROGRESS_CASES = 250
 
@@ -116,17 +117,17 @@ def _judge(report: Report, number: int, made: Any, workers: Mapping[str, Worker]
     if isinstance(made, str):  # the maker crashed, hung, or raised what is no error of ours
         report.keep(number, "crashed", "verifier", made)
         return
-    outcome, kind, path = made
+    outcome, kind, path, rounds = made
     if path is None:
         report.keep(number, outcome.partition(":")[0], kind, outcome)
         return
     for worker in workers.values():
         worker.ask([path, kind, number])
     outcomes = {name: worker.answer() for name, worker in workers.items()}
-    report.keep(number, compared(outcomes), kind, outcomes)
+    report.keep(number, compared(outcomes, INT8_TOLERANCE if rounds else TOLERANCE), kind, outcomes)
 
 
-def compared(by_runtime: Mapping[str, str]) -> str:
+def compared(by_runtime: Mapping[str, str], tolerance: float = TOLERANCE) -> str:
     """How a case that was accepted ended: accepted, different, crashed."""
     outcomes = list(by_runtime.values())
     if any(outcome.startswith(("signal", "hang", "wrong")) for outcome in outcomes):
@@ -135,16 +136,16 @@ def compared(by_runtime: Mapping[str, str]) -> str:
         return "accepted"
     if not all(outcome.startswith("[") for outcome in outcomes):
         return "different"
-    return "accepted" if all(_close(outcomes[0], other) for other in outcomes[1:]) else "different"
+    return "accepted" if all(_close(outcomes[0], other, tolerance) for other in outcomes[1:]) else "different"
 
 
-def _close(one: str, other: str) -> bool:
+def _close(one: str, other: str, tolerance: float) -> bool:
     for left, right in zip(json.loads(one), json.loads(other), strict=True):
         pairs = [(float(a), float(b)) for a, b in zip(left, right, strict=True)]
         if not all(math.isfinite(a) for pair in pairs for a in pair):
             continue  # an overflow, which captions report as an error
         largest = max(abs(a) for pair in pairs for a in pair)
-        if any(abs(a - b) > TOLERANCE * largest for a, b in pairs):
+        if any(abs(a - b) > tolerance * largest for a, b in pairs):
             return False
     return True
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import shipped_fuzz
 from operator_graphs import Graph, Operand, graph_file
-from shipped_fuzz import RUNTIMES, Worker, compared, run_cases
+from shipped_fuzz import INT8_TOLERANCE, RUNTIMES, TOLERANCE, Worker, compared, run_cases
 
 import capprune
 
@@ -56,6 +56,12 @@ def test_outcomes_are_compared() -> None:
     assert compared({"a": one, "b": "refused by the interpreter"}) == "different"
     assert compared({"a": one, "b": one.replace("3.0", "nan")}) == "accepted"
     assert compared({"a": one, "b": "signal 11"}) == "crashed"
+    half_a_percent = {"a": one, "b": one.replace("1.000000e+00", "1.010000e+00")}
+    assert [compared(half_a_percent, tolerance) for tolerance in (TOLERANCE, INT8_TOLERANCE)] == [
+        "different",
+        "accepted",
+    ]
+    assert compared({"a": one, "b": one.replace("1.000000e+00", "1.1")}, INT8_TOLERANCE) == "different"
 
 
 def test_a_crash_and_a_hang_are_answers_and_the_next_case_goes_on(
