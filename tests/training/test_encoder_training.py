@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from capprune.training.derived import derived
 from capprune.training.encoder import encoder_network, of_decoder, of_encoder
 from capprune.training.loop import Trainer
 from capprune.training.outcome import Split
-from capprune.training.run import BEST, LAST, load_run, read_checkpoint, read_run
+from capprune.training.run import BEST, LAST, load_run, read_checkpoint, read_run, save_checkpoint
 from capprune.training.start import start_network, teachers_eye
 from capprune_runtime.errors import ConfigError
 
@@ -76,6 +77,20 @@ def test_encoder_learns_with_the_decoder_but_for_its_statistics(dense: Path) -> 
     moved = {name for name, value in own.items() if not torch.equal(value, published[name])}
     assert "stem.conv.weight" in moved and "head.norm.bias" in moved
     assert not [name for name in moved if "running" in name or "num_batches" in name]
+
+
+def test_encoder_that_learns_starts_from_all_tensors_of_its_parent(dense: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "parent"
+    shutil.copytree(dense, parent)
+    checkpoint = read_checkpoint(parent / BEST)
+    name = "encoder.stem.norm.running_mean"  # where rounding to few bits puts its shift
+    save_checkpoint(
+        parent / BEST, {**checkpoint.tensors, name: checkpoint.tensors[name] + 0.5}, {**checkpoint.facts, "step": 1}
+    )
+    trainer = world.trainer(tmp_path / "run", "encoder.train=all", SHORT, f"start={parent}")
+    assert trainer.sight.encoder is not None
+    own, expected = trainer.sight.encoder.network.state_dict(), of_encoder(read_run(parent).weights)
+    assert own.keys() == expected.keys() and all(torch.equal(own[key], expected[key]) for key in own)
 
 
 def test_encoder_that_learns_brings_the_loss_down_faster(tmp_path: Path) -> None:

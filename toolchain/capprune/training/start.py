@@ -288,3 +288,6 @@ def _load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
         if name in weights or not name.startswith(PREFIX):  # a parent that left its encoder unchanged does not store it
             parameter.copy_(weights[name])
+    for name, buffer in model.named_buffers():  # a rounded encoder has statistics of its own
+        if name in weights:
+            buffer.copy_(weights[name])
