@@ -37,13 +37,3 @@ def test_a_handful_of_captions_is_no_evidence() -> None:
     for name in sorted(sure, key=sure.__getitem__)[: FEWEST // 4]:
         scores[name] = 0.0
     assert calibrate(sure, scores, split="val").low_below is None
-
-
-def test_the_limit_is_at_most_a_given_one() -> None:
-    sure, scores = said(400, 1, 0.5)
-    free = calibrate(sure, scores, split="val")
-    assert free.low_below is not None
-    found = calibrate(sure, scores, split="val", highest=free.low_below - 0.1)
-    assert found.low_below == pytest.approx(free.low_below - 0.1, abs=0.02) and found.low_below < free.low_below - 0.09
-    assert found.share == pytest.approx(np.mean([value < found.low_below for value in sure.values()]))
-    assert calibrate(sure, scores, split="val", highest=-2.0).low_below is None

@@ -270,7 +270,7 @@ def _record(
 def _chosen(bundle: Bundle, validation: Validation, data: _Recorded, progress: Progress) -> dict[str, Any]:
     """Return the limits chosen on a validation: of unsure captions, and of familiar photos if they can be chosen."""
     from capprune.validation.confidence import calibrate
-    from capprune.validation.familiarity import choose_familiarity
+    from capprune.validation.familiarity import MOST_UNLIKELY, choose_familiarity
     from capprune_runtime.bundle.familiarity import KEY
     from capprune_runtime.caption.confidence import mean_log_probability
 
@@ -285,7 +285,7 @@ def _chosen(bundle: Bundle, validation: Validation, data: _Recorded, progress: P
     progress.say(
         f"photos that the bundle does not know: {facts}; {found.unsure_share:.1%} of {data.split} are not sure"
     )
-    unlikely = calibrate(said, scores, split=data.split, highest=found.unlikely_below)
+    unlikely = calibrate(said, scores, split=data.split, most=MOST_UNLIKELY)
     return {"confidence": unlikely.as_json(), KEY: found.as_json()}
 
 

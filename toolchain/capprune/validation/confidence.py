@@ -1,13 +1,12 @@
 """A threshold on the mean log-probability of a caption, below which it may well be wrong.
 
 Users who read a caption instead of seeing the photo need this information. The threshold is chosen on the photos of a
-validation: the highest one below which captions have at most half the mean score of all captions, and not above a given
-limit. It is stored with the counts and both scores.
+validation: the highest one below which captions have at most half the mean score of all captions, and no more than a given
+share of them. It is stored with the counts and both scores.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -43,7 +42,7 @@ class Confidence:
 
 
 def calibrate(
-    mean_log_probability: Mapping[str, float], cider_d: Mapping[str, float], *, split: str, highest: float = math.inf
+    mean_log_probability: Mapping[str, float], cider_d: Mapping[str, float], *, split: str, most: float = 1.0
 ) -> Confidence:
     """Choose the threshold.
 
@@ -51,16 +50,15 @@ def calibrate(
         mean_log_probability: Mean log-probability of every photo's caption, nats per word.
         cider_d: CIDEr-D of every photo's caption.
         split: Split of the photos.
-        highest: The threshold is at most this, nats per word.
+        most: Largest share of captions below the threshold, 0 to 1.
     """
     names = sorted(mean_log_probability, key=mean_log_probability.__getitem__)
     scores = np.array([cider_d[name] for name in names])
     below = np.cumsum(scores) / np.arange(1, len(names) + 1)  # mean of the k + 1 captions with the lowest confidence
     everything = float(scores.mean())
-    count = sum(value < highest for value in mean_log_probability.values())
-    worse = [k for k in range(FEWEST - 1, min(count, len(names) - 1)) if below[k] <= HALF * everything]
+    worse = [k for k in range(FEWEST - 1, min(int(most * len(names)), len(names) - 1)) if below[k] <= HALF * everything]
     if not worse:
         return Confidence(None, 0.0, None, everything, len(names), split)
     last = worse[-1]
-    limit = min(highest, (mean_log_probability[names[last]] + mean_log_probability[names[last + 1]]) / 2)
+    limit = (mean_log_probability[names[last]] + mean_log_probability[names[last + 1]]) / 2
     return Confidence(round(limit, 4), (last + 1) / len(names), float(below[last]), everything, len(names), split)

@@ -2,8 +2,7 @@
 
 Three signs are added, over the pooled channels of `encode`: Fisher's discriminant between train photos and drawn images that
 are no photos; how rare the photo's subjects are among the train photos (`subjects`), predicted from the channels; and the
-caption's mean log-probability. At most 5 % of the val photos of each known data set are not familiar, the captions of at most
-5 % more are marked as unsure for the photo, and unlikely captions fill up to at most 14 %.
+caption's mean log-probability. 5 % of the val photos are not familiar, and the captions of 9 % more are marked as unsure.
 """
 
 from __future__ import annotations
@@ -33,10 +32,9 @@ from capprune_runtime.photo import read_photo
 if TYPE_CHECKING:
     from capprune_runtime.bundle.verify import Bundle
 
-# Shares of the val photos, which no known data set exceeds:
-UNFAMILIAR: Final = 0.05  # with a confidence below KNOWN
-UNSURE: Final = 0.10  # with a confidence below SURE
-MARKED: Final = 0.14  # below SURE, or with a caption that is marked for its log-probability
+UNFAMILIAR: Final = 0.05  # share of the val photos with a confidence below KNOWN
+UNSURE: Final = 0.14  # share with a confidence below SURE
+MOST_UNLIKELY: Final = 0.02  # share of the captions that are marked for their log-probability, beside those
 DRAWN, RARE, SPOKEN = 0.5, 1.0, 0.1  # weights of the three signs, each in standard deviations over val
 POOLED: Final = 256  # pooled channels
 KNOWN_PHOTOS: Final = 1000  # of train, evenly spaced
@@ -60,11 +58,6 @@ class Looked:
 
     pooled: Pooled
     spoken: NDArray[np.float64]
-
-    @classmethod
-    def together(cls, sets: Sequence[Looked]) -> Looked:
-        """Return the photos of several data sets as one."""
-        return cls(np.concatenate([one.pooled for one in sets]), np.concatenate([one.spoken for one in sets]))
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,6 @@ class ChosenFamiliarity:
         split: Their split.
         known: Number of train photos.
         drawn_share: For each kind of drawn image, the share that is not familiar when that kind is left out of the choice.
-        unlikely_below: The highest limit of a caption's mean log-probability with which no data set has too many marks.
     """
 
     chosen: Familiarity
@@ -102,11 +94,10 @@ class ChosenFamiliarity:
     split: str
     known: int
     drawn_share: Mapping[str, float]
-    unlikely_below: float
 
     def as_json(self) -> dict[str, Any]:
-        """Return the attributes of the photos by name, with those of the familiarity among them."""
-        facts = {key: value for key, value in asdict(self).items() if key not in ("chosen", "unlikely_below")}
+        """Return all attributes by name, with those of the familiarity among them."""
+        facts = {key: value for key, value in asdict(self).items() if key != "chosen"}
         return {**facts, **asdict(self.chosen)}
 
 
@@ -147,13 +138,14 @@ def choose_familiarity(
     except MissingExtra as error:
         return error.what
     count = pooled_count(bundle)
-    val = [
+    validated = [
         Looked(
             _pooled(captioner, [(folder, name) for name in sorted(said)], preprocessing.size),
             np.array([said[name] for name in sorted(said)]),
         ),
-        *(look_at_all(captioner, _squares(_of_split([one], split), preprocessing.size), count) for one in sets[1:]),
+        look_at_all(captioner, _squares(_of_split(sets[1:], split), preprocessing.size), count),
     ]
+    val = Looked(np.concatenate([one.pooled for one in validated]), np.concatenate([one.spoken for one in validated]))
     drawn = {
         kind: look_at_all(captioner, images, count)
         for kind, images in non_photos(OF_EACH_KIND, SEED, bundle.manifest.photo_size).items()
@@ -162,16 +154,14 @@ def choose_familiarity(
     chosen = fit(seen, val, list(drawn.values()))
     if chosen is None:
         return "the photos look alike to this encoder"
-    together = Looked.together(val)
     return ChosenFamiliarity(
         chosen,
-        share=unfamiliar_share(chosen, together),
-        unsure_share=float(np.mean(confidences(chosen, together) < SURE)) - unfamiliar_share(chosen, together),
-        photos=len(together.spoken),
+        share=unfamiliar_share(chosen, val),
+        unsure_share=float(np.mean(confidences(chosen, val) < SURE)) - unfamiliar_share(chosen, val),
+        photos=len(val.spoken),
         split=split,
         known=len(seen.rare),
         drawn_share=_left_out(seen, val, drawn),
-        unlikely_below=min(unlikely_below(chosen, one) for one in val if len(one.spoken)),
     )
 
 
@@ -189,15 +179,14 @@ def look_at_all(captioner: Captioner, images: Iterable[NDArray[np.uint8]], count
     return Looked(np.array(pooled).reshape(-1, count), np.array(spoken))
 
 
-def fit(known: Known, sets: Sequence[Looked], drawn: Sequence[Looked]) -> Familiarity | None:
+def fit(known: Known, val: Looked, drawn: Sequence[Looked]) -> Familiarity | None:
     """Choose the weights; None if the photos do not differ.
 
     Args:
         known: Train photos.
-        sets: Photos for the limits, of each known data set.
+        val: Photos for the limit.
         drawn: Images that are no photos, by kind.
     """
-    val = Looked.together(sets)
     spoken_spread = float(val.spoken.std())
     weights = np.zeros(val.pooled.shape[1])
     for share, direction in (
@@ -210,28 +199,16 @@ def fit(known: Known, sets: Sequence[Looked], drawn: Sequence[Looked]) -> Famili
     if not (weights.any() and spoken_spread > 0):
         return None
     spoken = SPOKEN / spoken_spread
-    apart = _limit(sets, weights, spoken, UNSURE) - _limit(sets, weights, spoken, UNFAMILIAR)
+    sums = val.pooled @ weights + spoken * val.spoken
+    apart = float(np.quantile(sums, UNSURE) - np.quantile(sums, UNFAMILIAR))
     if not apart > 0:
         return None
     steep = math.log(SURE / (1 - SURE)) / apart
     weights, spoken = np.array([_rounded(one) for one in steep * weights]), _rounded(steep * spoken)
-    offset = _rounded(-_limit(sets, weights, spoken, UNFAMILIAR))
+    offset = _rounded(-float(np.quantile(val.pooled @ weights + spoken * val.spoken, UNFAMILIAR)))
     if not max(np.abs(weights).max(), spoken, abs(offset)) <= LARGEST:
         return None
     return Familiarity(tuple(weights.tolist()), spoken, offset)
-
-
-def _limit(sets: Sequence[Looked], weights: NDArray[np.float64], spoken: float, share: float) -> float:
-    """Return the highest sum of signs below which no data set has more than a share of its photos."""
-    sums = (one.pooled @ weights + spoken * one.spoken for one in sets if len(one.spoken))
-    return min(float(np.quantile(one, share)) for one in sums)
-
-
-def unlikely_below(chosen: Familiarity, looked: Looked) -> float:
-    """Return the highest mean log-probability below which captions can be marked with `MARKED` of all photos marked."""
-    left = np.sort(looked.spoken[confidences(chosen, looked) >= SURE])
-    more = int(MARKED * len(looked.spoken)) - (len(looked.spoken) - len(left))
-    return float(left[min(max(more, 0), len(left) - 1)]) if len(left) else -math.inf
 
 
 def confidences(chosen: Familiarity, looked: Looked) -> NDArray[np.float64]:
@@ -246,7 +223,7 @@ def unfamiliar_share(chosen: Familiarity, looked: Looked) -> float:
     return float(np.mean(confidences(chosen, looked) < KNOWN))
 
 
-def _left_out(known: Known, val: Sequence[Looked], drawn: Mapping[str, Looked]) -> dict[str, float]:
+def _left_out(known: Known, val: Looked, drawn: Mapping[str, Looked]) -> dict[str, float]:
     """Return the share of each kind that a choice without this kind does not find familiar."""
     found = {kind: fit(known, val, [one for other, one in drawn.items() if other != kind]) for kind in drawn}
     return {kind: unfamiliar_share(one, drawn[kind]) for kind, one in found.items() if one is not None}
