@@ -4,10 +4,10 @@
 # make test-all   both
 # make lint   style, types, and the spelling and grammar of the text
 # make docs   build the documentation site into build/site
-# make ready-model DATA=flickr8k    remake the bundle that comes with the package (hours; each stage resumes)
-# make ready-bundle DATA=flickr8k   the same from the runs that are kept in ready_model/ (minutes)
-# make ready-blocks DATA=flickr8k   its fast variant in blocks, on the same encoder (an hour; each stage resumes)
-# make ready-wide DATA=flickr8k OTHER=coco_small   one of half the size that knows more, from photos of COCO too (four hours; each stage resumes)
+# make ready-model DATA=flickr8k OTHER=coco_small    remake the bundle that comes with the package (hours; each stage resumes)
+# make ready-bundle DATA=flickr8k OTHER=coco_small   the same from the run that is kept in ready_model/ (minutes)
+# make ready-blocks DATA=flickr8k OTHER=coco_small   its fast variant in blocks, on the same encoder (an hour; each stage resumes)
+# make ready-flickr8k DATA=flickr8k   a bundle from photos of Flickr8k alone (hours; each stage resumes)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,15 +15,15 @@ DEMO := demo
 PYTEST_OPTIONS ?= -n auto --dist loadfile --no-loadscope-reorder
 
 DATA := flickr8k
-READY := ready
-STAGES := dense sparse tuned seeing scst int8 rounded
-RUN := ready_model/runs/$(lastword $(STAGES))
-NAME := flickr8k
 OTHER := coco_small
-KNOWN :=
-ENCODER := static_int8
+READY := ready
+RUN := ready_model/runs/wide
+NAME := flickr8k-coco
+KNOWN = --known $(OTHER)
+ENCODER := weight_only_int8
+STAGES := dense sparse tuned seeing scst int8 rounded
 
-.PHONY: demo test test-slow test-all lint docs bench ready-model ready-bundle ready-blocks ready-wide install clean
+.PHONY: demo test test-slow test-all lint docs bench ready-model ready-bundle ready-blocks ready-flickr8k install clean
 
 demo: install
 	rm -rf $(DEMO)
@@ -52,11 +52,9 @@ bench: install
 	$(BIN)/python benchmarks/decoder_step.py
 
 ready-model: install
-	$(BIN)/capprune train configs/ready_model.yaml data.folder=$(DATA) --out $(READY)/trained
-	rm -rf $(READY)/runs
-	for stage in $(STAGES); do \
-		$(BIN)/python -m capprune.training.slim $(READY)/trained/$$stage $(READY)/runs/$$stage || exit 1; done
-	$(MAKE) ready-bundle RUN=$(READY)/runs/$(lastword $(STAGES))
+	$(BIN)/capprune train configs/ready_model.yaml data.folder=$(DATA) 'data.sources.*.folder=$(OTHER)' --out $(READY)/trained
+	$(BIN)/python -m capprune.training.slim $(READY)/trained/scst $(READY)/runs/wide
+	$(MAKE) ready-bundle RUN=$(READY)/runs/wide
 
 ready-bundle: install
 	rm -rf $(READY)/$(NAME)
@@ -66,14 +64,15 @@ ready-bundle: install
 	$(BIN)/capprune pack $(READY)/$(NAME) --out $(READY)/$(NAME).capz
 
 ready-blocks: install
-	$(BIN)/capprune train configs/ready_model_blocks.yaml data.folder=$(DATA) --out $(READY)/blocks
+	$(BIN)/capprune train configs/ready_model_blocks.yaml data.folder=$(DATA) 'data.sources.*.folder=$(OTHER)' --out $(READY)/blocks
 	$(BIN)/python -m capprune.training.slim $(READY)/blocks/scst $(READY)/runs/blocks
-	$(MAKE) ready-bundle RUN=$(READY)/runs/blocks NAME=flickr8k-blocks
+	$(MAKE) ready-bundle RUN=$(READY)/runs/blocks NAME=flickr8k-coco-blocks
 
-ready-wide: install
-	$(BIN)/capprune train configs/ready_model_wide.yaml data.folder=$(DATA) 'data.sources.*.folder=$(OTHER)' --out $(READY)/wide
-	$(BIN)/python -m capprune.training.slim $(READY)/wide/scst $(READY)/runs/wide
-	$(MAKE) ready-bundle RUN=$(READY)/runs/wide NAME=flickr8k-coco KNOWN='--known $(OTHER)' ENCODER=weight_only_int8
+ready-flickr8k: install
+	$(BIN)/capprune train configs/ready_model_flickr8k.yaml data.folder=$(DATA) --out $(READY)/flickr8k-trained
+	for stage in $(STAGES); do \
+		$(BIN)/python -m capprune.training.slim $(READY)/flickr8k-trained/$$stage $(READY)/runs/$$stage || exit 1; done
+	$(MAKE) ready-bundle RUN=$(READY)/runs/$(lastword $(STAGES)) NAME=flickr8k KNOWN= ENCODER=static_int8
 
 install: $(VENV)/installed
 

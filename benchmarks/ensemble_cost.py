@@ -1,6 +1,6 @@
 """Measure what each further run of an ensemble costs: in captions per photo, and in a training step that learns from it.
 
-    python benchmarks/ensemble_cost.py runs/dense ready_model/runs/tuned ready_model/runs/rounded \\
+    python benchmarks/ensemble_cost.py runs/dense runs/tuned runs/rounded \\
         --data flickr8k --json
 
 Measures the first run alone, the first two, and so on, interleaved, on one thread. Times are processor time, so that other

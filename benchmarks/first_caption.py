@@ -49,7 +49,7 @@ RUNTIME, THREADS = "ai-edge-litert", 1
 COLD_ROUNDS, WARM_ROUNDS = 9, 60
 PACKAGED = "the package's bundle"
 ROOT = Path(__file__).parents[1]
-READY_RUN, BLOCKS = ROOT / "ready_model" / "runs" / "rounded", ROOT / "ready_model" / "flickr8k-blocks.capz"
+READY_RUN, BLOCKS = ROOT / "ready_model" / "runs" / "wide", ROOT / "ready_model" / "flickr8k-coco-blocks.capz"
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from base_install import ROOT, in_base
+from base_install import in_base
 from PIL import Image
 from test_memory_cases import peak_mb
 
@@ -26,7 +26,7 @@ from capprune.data.scenes import draw_scenes
 from capprune.data.vocabulary import build_vocabulary
 from capprune_runtime.archive import archive_bytes
 from capprune_runtime.bundle.vocabulary import read_vocabulary
-from cases import COPIES, HANDED_OVER, Done, run
+from cases import COPIES, HANDED_OVER, Done, run, unsure_photo
 
 RUNTIME = "capprune_runtime"
 CONFIG = """
@@ -320,7 +320,7 @@ def symlink_as_out(case: Case) -> None:
 def not_sure(case: Case) -> None:
     noise = case.new / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(noise)
-    unsure = ROOT / "docs" / "gallery" / "explained.jpg"
+    unsure = unsure_photo()
     for photo, mark in ((noise, "this does not look like a photo that I know"), (unsure, "(not sure)")):
         said = run("caption", photo).out
         assert mark in said and run("caption", case.ready, photo, program=RUNTIME).out == said

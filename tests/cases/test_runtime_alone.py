@@ -16,9 +16,8 @@ import pytest
 
 import capprune_runtime
 from capprune_runtime.archive import archive_bytes
-from cases import run
+from cases import run, unsure_photo
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = Path(capprune_runtime.__file__).parent
 FIRST = ("__init__.py", "__main__.py")  # what an old Python reads before it knows that it is too old
 
@@ -119,7 +118,7 @@ def test_unsure_captions_are_marked_as_capprune_caption_marks_them(photo: Path, 
     from PIL import Image
 
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(flat)
-    unsure = Path(shutil.copyfile(ROOT / "docs" / "gallery" / "explained.jpg", photo.with_name("unsure.jpg")))
+    unsure = Path(shutil.copyfile(unsure_photo(), photo.with_name("unsure.jpg")))
     said = run("caption", flat, photo, unsure).out
     assert run("caption", ready, flat, photo, unsure, program="capprune_runtime").out == said
     assert "(not sure)" in said and "flat.png\tthis does not look like a photo that I know" in said

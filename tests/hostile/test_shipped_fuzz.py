@@ -1,4 +1,4 @@
-"""Mutations of the packaged model are refused, or every runtime computes the same from them; see `shipped_fuzz`."""
+"""Mutations of shipped models are refused, or every runtime computes the same from them; see `shipped_fuzz`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import shipped_fuzz
 from operator_graphs import Graph, Operand, graph_file
 from shipped_fuzz import INT8_TOLERANCE, RUNTIMES, TOLERANCE, Worker, compared, run_cases
 
-import capprune
+from capprune.ready import READY
 
-PACKAGED = Path(capprune.__file__).with_name("ready_model") / "flickr8k.capz"
+SHIPPED = {
+    "packaged": READY,
+    "int8": Path(__file__).parents[2] / "ready_model" / "flickr8k.capz",
+}  # its activations too
 MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime", "tensorflow": "tensorflow"}
 
 
@@ -22,8 +25,9 @@ def installed() -> list[str]:
 
 
 @pytest.mark.slow
-def test_mutations_of_the_packaged_model_crash_nothing_and_mean_the_same_everywhere() -> None:
-    report = run_cases(PACKAGED, 3, 0, 150, installed())
+@pytest.mark.parametrize("place", SHIPPED.values(), ids=SHIPPED)
+def test_mutations_of_shipped_models_crash_nothing_and_mean_the_same_everywhere(place: Path) -> None:
+    report = run_cases(place, 3, 0, 150, installed())
     assert sum(report.counts.values()) == 150
     assert not report.failures, report.failures
     assert report.counts["accepted"] >= 20  # a fuzz of refused files alone would find nothing

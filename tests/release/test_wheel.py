@@ -33,7 +33,7 @@ def test_wheel_is_small_and_has_only_the_three_packages(wheel: Path) -> None:
         (metadata,) = (members.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
     packages = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert packages == {"capprune", "capprune_exporters", "capprune_runtime"}
-    for part in ("ready_model/flickr8k.capz", "reporting/page.html.j2", "py.typed"):
+    for part in ("ready_model/flickr8k-coco.capz", "reporting/page.html.j2", "py.typed"):
         assert f"capprune/{part}" in names
     assert {"capprune_runtime/tflite/operators.json", "capprune_exporters/cost_tables/x86-64.json"} <= set(names)
     assert "License-Expression: Apache-2.0" in metadata and "# capprune" in metadata

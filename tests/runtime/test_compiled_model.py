@@ -18,7 +18,7 @@ from capprune_runtime.bundle.verify import Bundle, verify_bundle
 
 litert = pytest.importorskip("ai_edge_litert.compiled_model", reason="ai-edge-litert without CompiledModel")
 
-BLOCKS = Path(__file__).parents[2] / "ready_model" / "flickr8k-blocks.capz"
+BLOCKS = Path(__file__).parents[2] / "ready_model" / "flickr8k-coco-blocks.capz"
 Arrays = Mapping[str, NDArray[Any]]
 
 

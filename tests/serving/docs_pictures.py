@@ -27,7 +27,7 @@ from serving.static_site import static_site  # noqa: E402
 ROOT = HERE.parents[2]
 DOCS = ROOT / "docs" / "serve"
 PHOTO = ROOT / "docs" / "gallery" / "grass.jpg"
-BUNDLES = (READY, ROOT / "ready_model" / "flickr8k-blocks.capz")
+BUNDLES = (READY, ROOT / "ready_model" / "flickr8k-coco-blocks.capz")
 COLOURS = 128  # of a picture; keeps it below 200 KB
 LONGEST_S = 60.0
 

@@ -114,7 +114,9 @@ def compared(native: Rounds, browser: Rounds, of: Callable[[Sequence[float]], fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bundles", nargs="*", type=Path, default=[READY, ROOT / "ready_model" / "flickr8k-blocks.capz"])
+    parser.add_argument(
+        "bundles", nargs="*", type=Path, default=[READY, ROOT / "ready_model" / "flickr8k-coco-blocks.capz"]
+    )
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     options = parser.parse_args()

@@ -29,7 +29,7 @@ from cli.conftest import capprune
 from serving.static_site import StaticSite, captions, file_server, static_site
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = ROOT / "ready_model" / "flickr8k-blocks.capz"
+BLOCKS = ROOT / "ready_model" / "flickr8k-coco-blocks.capz"
 SCENES = 20
 
 

@@ -60,8 +60,8 @@ def test_a_stage_learns_from_several_earlier_stages_and_from_other_runs() -> Non
         stages({**RECIPE, "stages": [*RECIPE["stages"], own]})
 
 
-def test_recipe_of_the_ready_model_can_be_read() -> None:
-    path = Path(__file__).parents[2] / "configs" / "ready_model.yaml"
+def test_recipe_of_the_model_for_flickr8k_can_be_read() -> None:
+    path = Path(__file__).parents[2] / "configs" / "ready_model_flickr8k.yaml"
     dense, sparse, tuned, seeing, scst, int8, rounded = read_stages(load_tree(path), (), Path("out"), where=path.name)
     assert sparse.config.start is None and tuned.config.start == sparse.folder and seeing.config.start == tuned.folder
     assert seeing.config.decoder == tuned.config.decoder == sparse.config.decoder != dense.config.decoder

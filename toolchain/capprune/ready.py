@@ -6,7 +6,7 @@ from pathlib import Path
 
 from capprune_runtime.errors import UsageError
 
-READY = Path(__file__).parent / "ready_model" / "flickr8k.capz"
+READY = Path(__file__).parent / "ready_model" / "flickr8k-coco.capz"
 
 
 def ready_bundle() -> Path:
