@@ -66,7 +66,7 @@ ready-bundle: install
 ready-blocks: install
 	$(BIN)/capprune train configs/ready_model_blocks.yaml data.folder=$(DATA) 'data.sources.*.folder=$(OTHER)' --out $(READY)/blocks
 	$(BIN)/python -m capprune.training.slim $(READY)/blocks/scst $(READY)/runs/blocks
-	$(MAKE) ready-bundle RUN=$(READY)/runs/blocks NAME=flickr8k-coco-blocks
+	$(MAKE) ready-bundle RUN=$(READY)/runs/blocks NAME=flickr8k-coco-blocks ENCODER=static_int8
 
 ready-flickr8k: install
 	$(BIN)/capprune train configs/ready_model_flickr8k.yaml data.folder=$(DATA) --out $(READY)/flickr8k-trained

@@ -49,7 +49,8 @@ RUNTIME, THREADS = "ai-edge-litert", 1
 COLD_ROUNDS, WARM_ROUNDS = 9, 60
 PACKAGED = "the package's bundle"
 ROOT = Path(__file__).parents[1]
-READY_RUN, BLOCKS = ROOT / "ready_model" / "runs" / "wide", ROOT / "ready_model" / "flickr8k-coco-blocks.capz"
+KEPT = ROOT / "ready_model"
+READY_RUN, BLOCKS_RUN, BLOCKS = KEPT / "runs" / "wide", KEPT / "runs" / "blocks", KEPT / "flickr8k-coco-blocks.capz"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -168,6 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("photo", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k, for quantisation")
     parser.add_argument("--run", type=Path, default=READY_RUN, help="the ready run")
+    parser.add_argument("--blocks-run", type=Path, default=BLOCKS_RUN, help="the run of the blocks variant")
     parser.add_argument("--blocks", type=Path, default=BLOCKS, help="the bundle of the blocks variant")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "first_caption", help="folder of the exports")
     parser.add_argument("--rounds", type=int, default=WARM_ROUNDS, help="warm captions of each bundle")
@@ -176,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS / "first_caption.json", help="where --json writes instead")
     options = parser.parse_args(arguments)
     try:
-        made = make_bundles(options.run, options.blocks, options.data, options.cache, Lines())
+        made = make_bundles(options.run, options.blocks_run, options.blocks, options.data, options.cache, Lines())
         compared = {PACKAGED: Compared(ready_bundle(), None), **made}
         document = measure(options.photo, compared, cold=options.cold, warm=options.rounds)
     except CapPruneError as error:

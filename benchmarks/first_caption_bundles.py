@@ -25,7 +25,7 @@ from capprune_exporters.baselines import (
     verified,
 )
 from capprune_exporters.pack.capz import pack
-from capprune_exporters.targets.target import find_target
+from capprune_exporters.targets.target import Target, find_target
 from capprune_exporters.weight_forms import EncoderWeights
 from capprune_runtime.bundle.manifest import MANIFEST
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
@@ -49,25 +49,28 @@ class Compared:
     against: str | None
 
 
-def make_bundles(run: Path, blocks: Path, data: Path, cache: Path, progress: Progress) -> dict[str, Compared]:
+def make_bundles(
+    run: Path, blocks_run: Path, blocks: Path, data: Path, cache: Path, progress: Progress
+) -> dict[str, Compared]:
     """Return the bundles by name. Exports of an earlier call with the same files and exporter are reused.
 
     Args:
         run: The ready run.
-        blocks: The bundle of the blocks variant, whose encoder has the ready run's form.
+        blocks_run: The run of the blocks variant.
+        blocks: The bundle that was made of it.
         data: Folder of the photos that the default export is measured and calibrated on.
         cache: Folder of the exports.
         progress: Receives progress reports.
 
     Raises:
-        CapPruneError: The run cannot be exported, or a bundle is broken.
+        CapPruneError: A run cannot be exported, or a bundle is broken.
     """
-    loaded, variant = load_run(run), verify_bundle(blocks)
-    folder = cache / _key(run, variant, data)
+    loaded, loaded_blocks, variant = load_run(run), load_run(blocks_run), verify_bundle(blocks)
+    folder = cache / _key(run, blocks_run, variant, data)
     if not (folder / DONE).is_file():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _export(loaded, variant, data, folder, progress)
+        _export(loaded, loaded_blocks, variant, data, folder, progress)
         (folder / DONE).touch()
     else:
         progress.say(f"exported earlier: {folder}")
@@ -82,21 +85,22 @@ def make_bundles(run: Path, blocks: Path, data: Path, cache: Path, progress: Pro
     }
 
 
-def _export(run: LoadedRun, variant: Bundle, data: Path, folder: Path, progress: Progress) -> None:
+def _export(
+    run: LoadedRun, blocks_run: LoadedRun, variant: Bundle, data: Path, folder: Path, progress: Progress
+) -> None:
     default = export(run.folder, out=folder / "default", data=data, pack=True, progress=progress)
     bundle = verify_bundle(default.place)
-    target = find_target("tflite")(calls_of(run, bundle.manifest.decoding.beam))
-    target.convert(progress.say)
-    float32 = target.encoder(EncoderWeights.FLOAT32)
-    int8 = target.encoder(EncoderWeights.STATIC_INT8, partial(calibration_photos, run, data))
+    beam = bundle.manifest.decoding.beam
+    target, (float32, int8) = _encoders(run, beam, data, progress)
+    _, (blocks_float32, blocks_int8) = _encoders(blocks_run, beam, data, progress)  # its projections are its own
     own = Baseline("blocks", variant.decoder, variant.manifest.quantisation.decoder)
     ready, dense = _by_name(target.baselines()), _by_name(tflite_baselines(variant.decoder))
     for name, like, baseline, encoder, form in (
         ("float32", bundle, ready[DENSE_FLOAT32], float32, EncoderWeights.FLOAT32),
         ("int8", bundle, ready[DENSE_INT8], int8, EncoderWeights.STATIC_INT8),
-        ("blocks", variant, own, int8, EncoderWeights.STATIC_INT8),
-        ("blocks-float32", variant, dense[DENSE_FLOAT32], float32, EncoderWeights.FLOAT32),
-        ("blocks-int8", variant, dense[DENSE_INT8], int8, EncoderWeights.STATIC_INT8),
+        ("blocks", variant, own, blocks_int8, EncoderWeights.STATIC_INT8),
+        ("blocks-float32", variant, dense[DENSE_FLOAT32], blocks_float32, EncoderWeights.FLOAT32),
+        ("blocks-int8", variant, dense[DENSE_INT8], blocks_int8, EncoderWeights.STATIC_INT8),
     ):
         quantisation = replace(like.manifest.quantisation, encoder=form)
         manifest = replace(like.manifest, quantisation=quantisation)
@@ -105,15 +109,23 @@ def _export(run: LoadedRun, variant: Bundle, data: Path, folder: Path, progress:
         pack(folder / name, packed_place(folder / name))  # baselines too, as zeros of dense weights pack well
 
 
+def _encoders(run: LoadedRun, beam: int, data: Path, progress: Progress) -> tuple[Target, tuple[bytes, bytes]]:
+    """Convert a run. Returns the target, and the run's encoder in float32 and in static int8."""
+    target = find_target("tflite")(calls_of(run, beam))
+    target.convert(progress.say)
+    int8 = target.encoder(EncoderWeights.STATIC_INT8, partial(calibration_photos, run, data))
+    return target, (target.encoder(EncoderWeights.FLOAT32), int8)
+
+
 def _by_name(baselines: tuple[Baseline, ...]) -> Mapping[str, Baseline]:
     return {baseline.name: baseline for baseline in baselines}
 
 
-def _key(run: Path, variant: Bundle, data: Path) -> str:
-    """Return a hash of what the exports are made from: run, variant, place of the photos, and the exporter's sources."""
+def _key(run: Path, blocks_run: Path, variant: Bundle, data: Path) -> str:
+    """Return a hash of what the exports are made from: runs, variant, place of the photos, and the exporter's sources."""
     digest = hashlib.sha256(variant.files[MANIFEST])
     digest.update(str(data.resolve()).encode())
-    for path in (run / BEST, *_sources()):
+    for path in (run / BEST, blocks_run / BEST, *_sources()):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -64,7 +64,8 @@ def test_the_default_export_and_the_blocks_variant_are_timed_beside_their_dense_
     measured: Measured, photo: Path, tmp_path: Path
 ) -> None:
     cache, out = tmp_path / "cache", tmp_path / "first_caption.json"
-    arguments = [str(photo), "--data", str(measured.data), "--run", str(measured.run), "--blocks", str(measured.bundle)]
+    arguments = [str(photo), "--data", str(measured.data), "--run", str(measured.run)]
+    arguments += ["--blocks-run", str(measured.run), "--blocks", str(measured.bundle)]
     arguments += ["--cache", str(cache), "--rounds", "10", "--cold", "1", "--json", "--out", str(out)]
     assert first_caption.main(arguments) == 0
     document = json.loads(out.read_text())
@@ -83,7 +84,7 @@ def test_the_default_export_and_the_blocks_variant_are_timed_beside_their_dense_
     assert same[0].decoder == same[1].decoder and same[0].encoder != same[1].encoder
     assert made.INT8 in first_caption_section(document)
     times = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
-    made.make_bundles(measured.run, measured.bundle, measured.data, cache, SILENT)  # exported earlier
+    made.make_bundles(measured.run, measured.run, measured.bundle, measured.data, cache, SILENT)  # exported earlier
     assert times == {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
 
 
