@@ -107,7 +107,7 @@ def test_what_is_no_photo_is_refused(tab: Tab, site: StaticSite, tmp_path: Path)
     (tmp_path / "text.jpg").write_text("this is no photo")
     (name,) = site.add_photos([tmp_path / "text.jpg"])
     assert "not a photo" in refusal(tab, READY.stem, name)
-    assert "a photo is empty" in tab.evaluate("capprune.caption('flickr8k', new Blob([]), 1).catch(e => e.text)")
+    assert "a photo is empty" in tab.evaluate(f"capprune.caption('{READY.stem}', new Blob([]), 1).catch(e => e.text)")
 
 
 def refusal(tab: Tab, model: str, photo: str) -> str:

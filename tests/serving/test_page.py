@@ -79,7 +79,7 @@ def test_another_model_gets_a_row_of_its_own(tab: Tab) -> None:
     caption(tab, PHOTO)
     tab.evaluate("document.querySelectorAll('input[name=model]')[1].click()")
     wait(tab, "document.getElementById('rows').children.length === 2")
-    assert tab.evaluate("document.querySelectorAll('#rows th')[1].textContent") == "flickr8k-2"
+    assert tab.evaluate("document.querySelectorAll('#rows th')[1].textContent") == f"{READY.stem}-2"
 
 
 def test_it_works_by_keyboard_alone(tab: Tab) -> None:
