@@ -25,7 +25,8 @@ def kept_bundles_section(document: Document | None) -> str:
         f"{rows[0]['scores']['tokenizer']} tokens. Dense: CIDEr-D of the dense run that the bundle is compared with, in torch, "
         "searched with the bundle's own limits. Against dense: the relative change, paired photo by photo, with the 95 % "
         "bootstrap interval. `dense` learned from Flickr8k alone, by likelihood, for less time than the bundles; `twin` is the "
-        "packaged decoder unpruned, on the same encoder and through the same last stages ([how they were made](../docs/ready_model.md#how-it-was-made))."
+        "packaged decoder unpruned, on the same encoder and through the same last "
+        "stages ([how they were made](../docs/ready_model.md#how-it-was-made))."
     )
     quality = table(
         ["", "zeros", "CIDEr-D", "interval", "dense", "against dense", "METEOR", "bad endings", "download, bytes"],
