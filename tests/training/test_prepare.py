@@ -16,6 +16,7 @@ from capprune.config.reading import parse_config
 from capprune.config.run import RunConfig
 from capprune.data.captions import words
 from capprune.data.scenes import draw_scenes
+from capprune.data.views import View
 from capprune.models.caption_model import FeatureExtractor, GridEncoder, normalised
 from capprune.models.efficientnet_lite import CHANNELS
 from capprune.training.prepare import Prepared, default_cache, prepare
@@ -24,7 +25,7 @@ from capprune.training.run import load_run
 from capprune.training.session import train_run
 from capprune_runtime.bundle.vocabulary import UNKNOWN
 from capprune_runtime.errors import BundleError, CapPruneError, ConfigError, DataError, UsageError
-from capprune_runtime.photo import read_photo
+from capprune_runtime.photo import decode_photo, read_photo, resize
 
 
 @pytest.fixture(scope="module")
@@ -162,11 +163,37 @@ def test_flip_with_photos_that_are_skipped_counts_them_once(scenes: Path, tmp_pa
     )
 
 
-def test_photos_can_be_mirrored_only_where_there_are_photos(scenes: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.shards cannot be combined with data\.flip"):
-        config(scenes, "data.flip=true", f"data.shards={scenes}")
-    with pytest.raises(ConfigError, match=r"data\.flip cannot be combined with encoder\.name regions"):
-        parse_config({"data": {"folder": str(scenes), "flip": True}, "encoder": {"name": "regions", "channels": 4}}, ())
+def test_crops_add_parts_of_photos_and_their_mirror_images(scenes: Path, tmp_path: Path) -> None:
+    plain = prepared(scenes, tmp_path, "encoder.train=all", "data.weight=1.5")
+    settings = ("encoder.train=all", "data.weight=1.5", "data.crops=2")
+    data = prepared(scenes, tmp_path, *settings)
+    names = list(plain.train.names)
+    assert list(data.train.names) == names * 3
+    assert data.train.captions == plain.train.captions * 3 and data.vocabulary.tokens == plain.vocabulary.tokens
+    assert data.train.weights == [0.5] * 18  # a third of 1.5 each, so an epoch has as many steps as before
+    assert data.validation.features.shape == plain.validation.features.shape
+    rows = data.train.features[np.arange(18)]
+    np.testing.assert_array_equal(rows[:6], plain.train.features[np.arange(6)])
+    for number in (1, 2):
+        photo = decode_photo((scenes / names[3]).read_bytes(), names[3])
+        np.testing.assert_array_equal(rows[6 * number + 3], resize(View(number).cut(photo, names[3]), 64))
+    assert len({row.tobytes() for row in rows}) == 18
+    both = prepared(scenes, tmp_path, *settings, "data.flip=true")
+    sided = [name for name in names if list(both.train.names).count(name) == 3]
+    assert list(both.train.names)[:18] == names * 3 and len(both.train.names) == 18 + 3 * (6 - len(sided))
+    pixels = both.train.features[np.arange(len(both.train.names))]
+    turned = [place for place, name in enumerate(names * 3) if name not in sided]
+    np.testing.assert_array_equal(pixels[18:], pixels[turned][:, :, ::-1])
+
+
+def test_views_need_photos(scenes: Path) -> None:
+    for key, value in (("flip", True), ("crops", 2)):
+        with pytest.raises(ConfigError, match=r"data\.shards cannot be combined with data\.flip or data\.crops"):
+            config(scenes, f"data.{key}={str(value).lower()}", f"data.shards={scenes}")
+        with pytest.raises(ConfigError, match=r"data\.flip and data\.crops need photos"):
+            parse_config(
+                {"data": {"folder": str(scenes), key: value}, "encoder": {"name": "regions", "channels": 4}}, ()
+            )
 
 
 def test_teacher_gets_the_features_of_its_own_encoder(scenes: Path, tmp_path: Path) -> None:

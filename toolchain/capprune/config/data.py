@@ -67,6 +67,13 @@ class DataConfig(Tree):
         description="train on a mirror image of every photo too, each of the two half as often; photos with `left` or "
         "`right` in a caption are not mirrored",
     )
+    crops: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="train on this many parts of every photo too, of 70 to 100 % of its width and height; the photo and each "
+        "part are used equally often, and with `flip` their mirror images too",
+    )
     minimum_count: int = Field(
         default=5, ge=1, description="words that occur less often in the training captions become `<unk>`"
     )
@@ -106,8 +113,8 @@ class DataConfig(Tree):
     def _shards_stand_alone(self) -> Self:
         if self.shards is not None and (self.sources or self.weight != 1):
             raise ValueError("data.shards cannot be combined with data.sources or data.weight")
-        if self.shards is not None and self.flip:
-            raise ValueError("data.shards cannot be combined with data.flip")
+        if self.shards is not None and (self.flip or self.crops):
+            raise ValueError("data.shards cannot be combined with data.flip or data.crops")
         return self
 
     @property

@@ -48,9 +48,9 @@ class RunConfig(Tree):
     pruning: PruningConfig = PruningConfig()
 
     @model_validator(mode="after")
-    def _photos_can_be_mirrored(self) -> Self:
-        if self.data.flip and self.encoder.name == REGIONS:
-            raise ValueError(f"data.flip cannot be combined with encoder.name {REGIONS}: there are no photos to mirror")
+    def _views_need_photos(self) -> Self:
+        if (self.data.flip or self.data.crops) and self.encoder.name == REGIONS:
+            raise ValueError(f"data.flip and data.crops need photos, and encoder.name {REGIONS} has none")
         return self
 
     @field_validator("decoder", mode="before")

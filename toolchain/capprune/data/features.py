@@ -27,6 +27,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from capprune.data.views import WHOLE, View
 from capprune.file_lock import locked
 from capprune_runtime.atomic import write_bytes
 from capprune_runtime.errors import CapPruneError, PhotoError, UsageError
@@ -133,7 +134,7 @@ def cached_features(
     batch: int = 16,
     progress: Progress | None = None,
     skip_broken: bool = False,
-    mirrored: bool = False,
+    view: View = WHOLE,
 ) -> Features:
     """Return features of photos, from the cache or computed into it.
 
@@ -148,7 +149,7 @@ def cached_features(
         batch: Photos per call.
         progress: Called with the number of finished photos and of all photos.
         skip_broken: Whether unreadable photos become zeros that are listed in `Features.broken`, instead of an error.
-        mirrored: Whether every photo is mirrored left to right.
+        view: The part of every photo that is seen, and whether it is mirrored.
 
     Returns:
         The features in the order of the names.
@@ -158,9 +159,7 @@ def cached_features(
         CapPruneError: The disk is full, or the features do not fit float16.
     """
     content = _Content("features", encoder.key, encoder.size, encoder.shape, np.float16, lambda p: half(encoder(p)))
-    return _cached(
-        photos, names, content.mirrored() if mirrored else content, cache, _How(batch, progress, skip_broken)
-    )
+    return _cached(photos, names, content.seen(view), cache, _How(batch, progress, skip_broken))
 
 
 def cached_pixels(
@@ -171,7 +170,7 @@ def cached_pixels(
     cache: Path,
     progress: Progress | None = None,
     skip_broken: bool = False,
-    mirrored: bool = False,
+    view: View = WHOLE,
 ) -> Features:
     """Return pixels of photos for an encoder, uint8 (N, S, S, 3), from the cache or decoded into it.
 
@@ -182,7 +181,7 @@ def cached_pixels(
         cache: Folder of all caches; made if missing.
         progress: Called with the number of finished photos and of all photos.
         skip_broken: See `cached_features`.
-        mirrored: See `cached_features`.
+        view: See `cached_features`.
 
     Raises:
         DataError: A photo is missing or cannot be decoded.
@@ -190,7 +189,7 @@ def cached_pixels(
     """
     content = _Content("pixels", "pixels", size, (size, size, 3), np.uint8, lambda pixels: pixels)
     how = _How(DECODED_TOGETHER, progress, skip_broken)
-    return _cached(photos, names, content.mirrored() if mirrored else content, cache, how)
+    return _cached(photos, names, content.seen(view), cache, how)
 
 
 @dataclass(frozen=True)
@@ -203,11 +202,14 @@ class _Content:
     shape: tuple[int, ...]
     dtype: type[np.generic]
     make: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
+    view: View = WHOLE
 
-    def mirrored(self) -> _Content:
-        """Return the same for the mirror images of photos."""
+    def seen(self, view: View) -> _Content:
+        """Return the same for a view of the photos."""
+        if view.whole:
+            return self
         return replace(
-            self, key=f"{self.key} mirrored", make=lambda pixels: self.make(np.ascontiguousarray(pixels[:, :, ::-1]))
+            self, key=f"{self.key} {view.label}", make=lambda pixels: self.make(view.turned(pixels)), view=view
         )
 
 
@@ -281,7 +283,7 @@ def _fill_one(
         tell(done + len(some), total)
         return len(some)
     made, faults = np.empty(shape, content.dtype), dict[int, str]()
-    for start, pixels in _decoded(photos, some, content.size, how, faults):
+    for start, pixels in _decoded(photos, some, content, how, faults):
         made[start : start + len(pixels)] = content.make(pixels)
         tell(done + start + len(pixels), total)
     made[list(faults)] = 0
@@ -291,16 +293,19 @@ def _fill_one(
 
 
 def _decoded(
-    photos: Photos, names: Sequence[str], size: int, how: _How, faults: dict[int, str]
+    photos: Photos, names: Sequence[str], content: _Content, how: _How, faults: dict[int, str]
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """Yield the index of the first photo and the pixels of each batch, decoded a few batches in advance.
 
     An unreadable photo is black and recorded in `faults`, if broken photos are skipped.
     """
 
+    size = content.size
+
     def decode(place: int) -> npt.NDArray[np.uint8]:
         try:
-            return resize(decode_photo(photos.read(names[place]), names[place]), size)
+            photo = decode_photo(photos.read(names[place]), names[place])
+            return resize(content.view.cut(photo, names[place]), size)
         except PhotoError as error:
             if how.skip_broken:
                 faults[place] = error.what

@@ -19,6 +19,7 @@ from capprune.data.left_out import LeftOut
 from capprune.data.photos import PhotoStore, open_photos
 from capprune.data.regions import RegionTable
 from capprune.data.sources import Source, load_sources
+from capprune.data.views import WHOLE, View
 from capprune.data.vocabulary import CaptionTokens
 from capprune.data.words import require_readable, words
 from capprune.models.caption_model import CPU, BlockExtractor, FeatureExtractor, GridEncoder
@@ -114,7 +115,7 @@ def vocabulary_and_licence(config: RunConfig) -> tuple[Vocabulary, str]:
 
 
 def _texts(train: Sequence[_Part]) -> list[str]:
-    return [text for part in train if not part.mirrored for text in part.texts()]
+    return [text for part in train if part.view.whole for text in part.texts()]
 
 
 def _terms(config: RunConfig, sources: Sequence[Source]) -> str:
@@ -143,12 +144,12 @@ def _prepare_shards(config: RunConfig, cache: Path, bar: Bar, device: torch.devi
 
 @dataclass(frozen=True)
 class _Part:
-    """The photos of one source in a split, or their mirror images, with their names and weights there."""
+    """The photos of one source in a split, in one view, with their names and weights there."""
 
     source: Source
     photos: Sequence[CaptionedPhoto]
     weights: Sequence[float]
-    mirrored: bool = False
+    view: View = WHOLE
 
     def texts(self) -> list[str]:
         return [text for photo in self.photos for text in photo.captions]
@@ -180,23 +181,26 @@ def _chosen(config: RunConfig, sources: Sequence[Source]) -> tuple[list[_Part], 
         human: Sequence[CaptionedPhoto] = ()
         if source is sources[0] or "val" in source.captions.splits:
             human = source.captions.split("val")[: config.data.limit][: config.training.validation_photos]
-        train += _flipped(part, notes) if config.data.flip else (part,)
+        train += _views(part, config.data, notes)
         validation.append(_Part(source, human, (1.0,) * len(human)))
         require_readable([*part.texts(), *validation[-1].texts()], source.folder)
     return train, [part for part in validation if part.photos], notes
 
 
-def _flipped(part: _Part, notes: list[str]) -> tuple[_Part, ...]:
-    """Return the part and its mirror images, each of the two half as often. What names a side is used as it is."""
-    sides = [any(SIDES.intersection(words(text)) for text in photo.captions) for photo in part.photos]
-    weights = [weight if side else weight / 2 for weight, side in zip(part.weights, sides, strict=True)]
+def _views(part: _Part, data: DataConfig, notes: list[str]) -> list[_Part]:
+    """Return the part in all views, each equally often. A photo whose captions name a side is not mirrored."""
+    sides = [not data.flip or any(SIDES.intersection(words(text)) for text in one.captions) for one in part.photos]
+    shares = [(1 if side else 2) * (1 + data.crops) for side in sides]
+    part = replace(part, weights=[weight / share for weight, share in zip(part.weights, shares, strict=True)])
     both = [place for place, side in enumerate(sides) if not side]
-    kept = replace(part, weights=weights)
-    notes.append(
-        f"{part.source.prefix}train: {len(both):,} of {len(sides):,} photos are mirrored too; captions of the others "
-        f"say {' or '.join(sorted(SIDES))}"
-    )
-    return (kept, replace(kept.only(both), mirrored=True)) if both else (kept,)
+    if data.flip:
+        notes.append(
+            f"{part.source.prefix}train: {len(both):,} of {len(sides):,} photos are mirrored too; captions of the others "
+            f"say {' or '.join(sorted(SIDES))}"
+        )
+    parts = [replace(part, view=View(number)) for number in range(1 + data.crops)]
+    turned = [replace(one.only(both), view=View(one.view.part, mirrored=True)) for one in parts if both]
+    return [*parts, *turned]
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,7 @@ class _Reader:
 
     def _one(self, part: _Part, split: str) -> tuple[_Part, InputTable, Sequence[InputTable]]:
         config, names = self.config, [photo.name for photo in part.photos]
-        notes = [] if part.mirrored else self.notes  # the same photos as before
+        notes = self.notes if part.view.whole else []  # the same photos as before
         if config.encoder.name == REGIONS:
             return part, _regions(config, part.source.folder, names), ()
         skip = config.data.broken == "skip"
@@ -237,9 +241,9 @@ class _Reader:
                 notes.append(f"note: {LeftOut('skipped photos that do not exist', tuple(sorted(missing)))}")
                 part = part.only([place for place, name in enumerate(names) if name not in missing])
                 names = [photo.name for photo in part.photos]
-            label = f"{part.source.prefix}{split}{', mirrored' if part.mirrored else ''}"
+            label = ", ".join(word for word in (f"{part.source.prefix}{split}", part.view.label) if word)
             with self.bar(f"{'features' if self.extractor else 'pixels'} of {label}") as tell:
-                seen = _Seen(store, self.cache, tell, skip, part.mirrored)
+                seen = _Seen(store, self.cache, tell, skip, part.view)
                 eyes = {eye.key: eye for eye in self.teachers} if split == "train" else {}
                 size = config.encoder.size
                 shown = seen.pixels(names, size) if self.extractor is None else seen.by(self.extractor, names)
@@ -268,7 +272,7 @@ class _Seen:
     cache: Path
     tell: Callable[[int, int], None]
     skip: bool
-    mirrored: bool
+    view: View
 
     def pixels(self, names: Sequence[str], size: int) -> Features:
         return cached_pixels(
@@ -278,7 +282,7 @@ class _Seen:
             cache=self.cache,
             progress=self.tell,
             skip_broken=self.skip,
-            mirrored=self.mirrored,
+            view=self.view,
         )
 
     def by(self, extractor: FeatureExtractor | BlockExtractor, names: Sequence[str]) -> Features:
@@ -290,7 +294,7 @@ class _Seen:
             batch=4,
             progress=self.tell,
             skip_broken=self.skip,
-            mirrored=self.mirrored,
+            view=self.view,
         )
 
 
