@@ -17,7 +17,7 @@ from end_to_end_results import end_to_end_section
 from export_results import entropy_section, exports_section
 from first_caption_results import first_caption_section
 from kept_bundle_results import kept_bundles_section
-from method_results import methods_section, wide_section
+from method_results import blocks_section, methods_section, wide_section
 from result_text import commands as _commands
 from result_text import machine as _machine
 from result_text import missing as _missing
@@ -57,6 +57,7 @@ def render(results: Path) -> str:
         first_caption_section(_read(results / "first_caption.json")),
         methods_section(_read(results / "methods.json")),
         wide_section(_read(results / "methods_wide.json")),
+        blocks_section(_read(results / "methods_blocks.json")),
         exports_section(_read(results / "exports.json")),
         entropy_section(_read(results / "entropy.json")),
         end_to_end_section({name: _read(results / f"end_to_end_{name}.json") for name in ("scenes", "flickr8k")}),

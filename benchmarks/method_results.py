@@ -8,12 +8,16 @@ from typing import Any
 from method_rows import DENSE, RATE, ROWS, SETTINGS, Line, Wanted, exact_lines, other_lines
 from result_text import Document, commands, machine, missing, ratio, table
 
-__all__ = ["ROWS", "methods_section", "wide_section"]
+__all__ = ["ROWS", "blocks_section", "methods_section", "wide_section"]
 
 COMMAND = "python benchmarks/methods.py --data flickr8k --out sweeps/methods"
 WIDE = (
     "python benchmarks/methods.py --data flickr8k --grid configs/sweep_wide.yaml --out sweeps/wide "
     "--results benchmarks/results/methods_wide.json"
+)
+BLOCKS = (
+    "python benchmarks/methods.py --data flickr8k --grid configs/sweep_blocks.yaml --out sweeps/blocks "
+    "--results benchmarks/results/methods_blocks.json"
 )
 FIGURES = ("seeds", "CIDEr-D", "against dense", "BLEU-4", "zeros", "decoder, bytes", "step, µs")
 HEALTH = ("row", "method", "target", "words", "with `<unk>`", "bad endings", "length", "learning rate", "minutes")
@@ -28,6 +32,11 @@ def methods_section(document: Document | None) -> str:
 def wide_section(document: Document | None) -> str:
     """Return the same section for runs with more width and time, whatever their rows are."""
     return _section("## Pruning wide decoders in longer runs", document, (), WIDE)
+
+
+def blocks_section(document: Document | None) -> str:
+    """Return the same section for blocks that start from a dense model, beside dense models of the same stages."""
+    return _section("## Blocks that start from a dense model", document, (), BLOCKS)
 
 
 def _section(title: str, document: Document | None, rows: Sequence[Wanted], command: str) -> str:
@@ -93,7 +102,7 @@ def _pairs(document: Document, lines: Sequence[Line]) -> str:
         for pair in document["pairs"]
     ]
     small = any(_form(pair) != "float32" for pair in document["pairs"])
-    in_blocks = "\n- blocks in int8: with the dense model of the same shape in int8" if small else ""
+    in_blocks = "\n- blocks in int8: with the best dense model of the same shape in int8" if small else ""
     return (
         "Paired comparisons, over the seeds that both rows have:\n\n"
         "- a tuned row: with the best dense model of no more epochs in all, whatever its width\n"

@@ -111,10 +111,15 @@ def _promised(document: Document, wanted: Wanted, group: Document | None) -> tup
 def _described(document: Document, group: Document) -> tuple[str, ...]:
     """Return the settings of a group without an expected row."""
     keys = group["keys"]
-    method = keys["start"] if group["method"] == "keep" else group["method"]
+    method = keys["start"] if group["method"] == "keep" else _with_start(group["method"], keys.get("start"))
     scope = f" ({keys['pruning.scope']})" if "pruning.scope" in keys else ""
     cell = keys.get("decoder.cell", document["config"]["decoder"]["cell"])
     return tuple(_cells(document, group, method=f"{method}{scope}", cell=cell, target=_target(document, group)))
+
+
+def _with_start(method: str, start: str | None) -> str:
+    """Return the method, with the run that it starts from; `hard` always prunes a trained one."""
+    return method if start is None or method == "hard" else f"{method} from {start}"
 
 
 def _cells(document: Document, group: Document | None, *, method: str, cell: str, target: str) -> Iterator[str]:

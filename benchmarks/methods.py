@@ -4,7 +4,8 @@
 
 Runs `capprune.sweep`, which resumes after an interruption, and copies its sweep.json to benchmarks/results/methods.json. Runs
 that are not trained yet are marked in it. For wider decoders and longer runs: `--grid configs/sweep_wide.yaml --results
-benchmarks/results/methods_wide.json`.
+benchmarks/results/methods_wide.json`. For blocks that start from the dense model: `configs/sweep_blocks.yaml` and
+`methods_blocks.json`.
 """
 
 from __future__ import annotations
