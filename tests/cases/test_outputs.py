@@ -105,7 +105,8 @@ def test_every_command_checks_its_output_first(ready: Path, tmp_path: Path) -> N
     for arguments in (("train", tmp_path / "c.yaml"), ("export", tmp_path), ("unpack", ready), ("pack", ready),
                       ("data", "scenes"), ("finetune", tmp_path), ("prune", tmp_path, "--method", "hard"),
                       ("sweep", tmp_path / "c.yaml", "--grid", "a=1"), ("report", ready),
-                      ("ensemble", tmp_path, "--photos", tmp_path)):  # fmt: skip
+                      ("ensemble", tmp_path, "--photos", tmp_path),
+                      ("length", tmp_path, "--data", tmp_path)):  # fmt: skip
         assert "cannot be written to" in refused_at_once(*arguments, "--out", bad), arguments
         assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml", "file"]
 

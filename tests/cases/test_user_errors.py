@@ -31,6 +31,7 @@ from cases import run
         (("validate", "--data", "RUN"), "train"),
         (("inspect", "RUN"), "train"),
         (("report", "RUN"), "train,report"),
+        (("length", "RUN", "--data", "RUN", "--out", "OUT"), "train"),
         (("ensemble", "RUN", "--photos", "RUN", "--out", "OUT"), "train"),
         (("label", "RUN", "--teacher", "hf:RUN", "--out", "OUT"), "train,hf"),
         (("import", "RUN", "--out", "OUT"), "train"),

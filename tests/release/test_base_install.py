@@ -30,6 +30,7 @@ REFUSED: tuple[tuple[tuple[object, ...], str], ...] = (
     (("train", "config.yaml", "--out", "out"), "train"),
     (("prune", "run", "--out", "out"), "train"),
     (("finetune", "run", "--out", "out"), "train"),
+    (("length", "run", "--data", "photos", "--out", "out"), "train"),
     (("ensemble", "run", "--photos", "photos", "--out", "out"), "train"),
     (("sweep", "config.yaml", "--grid", "training.seed=1,2", "--out", "out"), "train,tflite"),
     (("export", "run", "--out", "out"), "train,tflite"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from capprune.api.ensemble import EnsembleResult, ensemble
     from capprune.api.exporting import ExportedBundle, export
     from capprune.api.inspection import BundleInspection, RunInspection, inspect
+    from capprune.api.length import LengthResult, length
     from capprune.api.machine import Machine, doctor
     from capprune.api.pages import Report, report
     from capprune.api.run import ImportedRun, Run, TrainedRun, finetune, import_, prune, train
@@ -45,6 +46,7 @@ _MODULES = {
     "capprune.api.datasets": ("check_data", "draw_scenes", "import_data", "label"),
     "capprune.api.demo": ("DemoResult", "demo"),
     "capprune.api.ensemble": ("EnsembleResult", "ensemble"),
+    "capprune.api.length": ("LengthResult", "length"),
     "capprune.api.exporting": ("ExportedBundle", "export"),
     "capprune.api.inspection": ("BundleInspection", "RunInspection", "inspect"),
     "capprune.api.machine": ("Machine", "doctor"),
@@ -69,6 +71,7 @@ __all__ = [
     "EnsembleResult",
     "ExportedBundle",
     "ImportedRun",
+    "LengthResult",
     "Lines",
     "Machine",
     "PackedBundle",
@@ -100,6 +103,7 @@ __all__ = [
     "import_data",
     "inspect",
     "label",
+    "length",
     "load",
     "pack",
     "prune",

@@ -80,6 +80,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
     "prune": ("train",),
     "finetune": ("train",),
+    "length": ("train",),
     "ensemble": ("train",),
     "sweep": ("train", "tflite"),
     "sweep --on": ("cluster",),

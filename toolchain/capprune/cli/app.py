@@ -45,6 +45,7 @@ COMMANDS = {
     "train": "Train a captioning model, dense or pruned during training.",
     "prune": "Prune a trained model and train the kept weights.",
     "finetune": "Train a run further with fixed masks: cross-entropy, a teacher, whole captions.",
+    "length": "Choose how long the captions of a run are, by their scores on val.",
     "ensemble": "Caption photos with several runs at once, to train a small one on the captions.",
     "sweep": "Train and score every run of a grid, and write one table.",
     "export": "Export a run as a bundle that a device can run.",
