@@ -13,6 +13,7 @@ from matrix_model import checked, matrix_case, packed, random_matrix
 from real_parts import RUNTIMES, Arrays, Case, Part, calibration
 
 from capprune_exporters.quiet import quiet
+from capprune_exporters.tflite import quantise
 from capprune_exporters.tflite.graph import operator_name, pack, unpack
 from capprune_exporters.tflite.quantise import dynamic_int8, static_int8, weight_only_int8
 from capprune_runtime.caption.interpreter import open_model
@@ -134,6 +135,28 @@ def test_static_encoder_computes_the_projections_in_float(cases: dict[str, Case]
     assert {model.tensors[op.inputs[0]].dtype for op in products} == {"float32"}
     int8 = {tensor.shape for tensor in model.tensors if tensor.dtype == "int8" and model.is_constant(tensor)}
     assert int8 >= {*FILTERS, (64, 96)}
+
+
+def test_static_encoder_computes_in_float_what_follows_the_convolutions(cases: dict[str, Case]) -> None:
+    model = check_tflite(cases["static"].data, "encoder.tflite", "encode")
+    last = max(place for place, op in enumerate(model.operators) if op.name == "CONV_2D")
+    behind = [op for op in model.operators[last + 1 :] if op.name != "DEQUANTIZE"]
+    assert {"FULLY_CONNECTED", "RESHAPE"} <= {op.name for op in behind}
+    assert {model.tensors[index].dtype for op in behind for index in op.outputs} == {"float32"}
+
+
+def test_ranges_of_activations_leave_out_what_lies_far_out(
+    encode: Part, cases: dict[str, Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = cases["static and sparse"]
+    examples = [{name: value.copy() for name, value in one.items()} for one in calibration(encode)]
+    examples[0]["photo"][0, :2, :2] *= 20
+    errors = []
+    for shares in (quantise._SHARES, np.ones(1)):  # the second: from the smallest to the largest value
+        monkeypatch.setattr(quantise, "_SHARES", shares)
+        made = static_int8(encode.sparse.data, examples)
+        errors.append(sum(_relative_errors(open_model(made, case.signature).run(case.inputs), case.expected).values()))
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_static_encoder_keeps_the_projections_sparse(encode: Part, cases: dict[str, Case]) -> None:

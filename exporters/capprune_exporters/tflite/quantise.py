@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 
 from capprune_exporters.quiet import quiet
 from capprune_exporters.steps import whole_steps
@@ -24,8 +25,8 @@ STEPPED = 0.25  # share of channels with whole steps above which an encoder was 
 ROUNDING = 1e-5  # relative; folding a batch norm changes a step of 8 bits by less
 _CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
 _WITH_BIAS = frozenset({*_CHANNEL_AXIS, "FULLY_CONNECTED"})
-# Operators of attention and normalisation without a correct int8 kernel in some runtime.
-_FLOAT_ONLY = frozenset({"BATCH_MATMUL", "DIV", "GELU", "LOG", "RSQRT", "SQRT", "SQUARED_DIFFERENCE"})
+_SHARES = np.linspace(1, 0.3, 29)  # of the range from the smallest to the largest value
+_SOME_VALUES = 8192  # of a tensor and an example, to measure errors on
 
 
 def weight_only_int8(data: bytes) -> bytes:
@@ -83,10 +84,12 @@ def dynamic_int8(data: bytes) -> bytes:
 def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]]]) -> bytes:
     """Compute convolutions in int8, with activation ranges from examples; inputs and outputs stay float32.
 
-    This form suits ARM and int8-only accelerators, and is also the fastest on x86. The projections, FULLY_CONNECTED,
-    compute in float32: in int8 the common range of all outputs would cost the first state a fifth of its precision.
-    Their weights are int8, or unchanged behind a DENSIFY. If attention follows the convolutions, everything after the
-    last convolution computes in float32, because its masks and weights do not fit one int8 range.
+    This form suits ARM and int8-only accelerators, and is also the fastest on x86. What follows the last convolution computes
+    in float32: pooled features, and the masks and weights of attention, do not fit one int8 range, and there is little of it.
+    The weights of FULLY_CONNECTED are int8, or unchanged behind a DENSIFY.
+
+    The range of an activation is the one with the least squared error on the examples. It is narrower than from the smallest
+    to the largest value wherever few values lie far out.
 
     All scales have the 8 significant bits of bfloat16, and so have the biases, as integers: they pack to about half the
     bytes. This changes a scale or a bias by at most 0.4 %.
@@ -110,12 +113,13 @@ def static_int8(data: bytes, calibration: Iterable[Mapping[str, npt.NDArray[Any]
         (".*", "OUTPUT"),
         (".*", "SUM"),  # the verifier refuses its int8 form
         *_reading_densified(float_model),
-        *_attention(float_model),
+        *_behind_convolutions(float_model),
     ):
         work.update_quantization_recipe(regex, operator, algorithm_key="no_quantize")
     (signature,) = float_model.signatureDefs
     with quiet():
-        ranges = work.calibrate({signature.signatureKey.decode(): examples})
+        ranges = work.calibrate({signature.signatureKey.decode(): examples[:1]})  # of all quantised tensors
+        ranges = _best_ranges(ranges, data, examples)
     model = unpack(_quantised(work, float_model, ranges))
     for tensor in model.subgraphs[0].tensors:
         if tensor.type == schema.TensorType.INT8 and tensor.quantization.scale is not None:
@@ -169,20 +173,63 @@ def _reading_densified(model: Any) -> Iterator[tuple[str, str]]:
             yield re.escape(output), kinds[id(operator)]
 
 
-def _attention(model: Any) -> Iterator[tuple[str, str]]:
-    """Return what follows the last convolution, if some of it computes only in float32; see `_reading_densified`."""
+def _behind_convolutions(model: Any) -> Iterator[tuple[str, str]]:
+    """Return what follows the last convolution, except FULLY_CONNECTED, whose weights may be int8; see `_reading_densified`."""
     graph = model.subgraphs[0]
     kinds = [operator_name(model, operator) for operator in graph.operators]
     behind = max((place for place, kind in enumerate(kinds) if kind in _CHANNEL_AXIS), default=-1) + 1
-    if not _FLOAT_ONLY & set(kinds):
-        return
     for operator, kind in zip(graph.operators[behind:], kinds[behind:], strict=True):
-        if kind != "FULLY_CONNECTED":  # it computes in float32 anyway, and has int8 weights
+        if kind != "FULLY_CONNECTED":
             names = [graph.tensors[index].name.decode() for index in operator.outputs]
             yield (
                 "^" + "".join(re.escape(f"{name};") for name in names) + "$",
                 "*",
             )  # the quantizer's scope of the operator
+
+
+def _best_ranges(ranges: Mapping[str, Any], data: bytes, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the ranges of tensors with the least squared error, in the quantizer's form.
+
+    Args:
+        ranges: Tensors by name, each with `min` and `max`; their values do not matter.
+        data: The float32 .tflite.
+        examples: Inputs of its signature.
+    """
+    found = dict(ranges)
+    for name, (low, high, values) in _activations(data, set(ranges), examples).items():
+        errors = [_squared_error(values, low * share, high * share) for share in _SHARES]
+        best = _SHARES[int(np.argmin(errors))]
+        least, most = (np.full_like(ranges[name][side], edge) for side, edge in (("min", low), ("max", high)))
+        found[name] = {**ranges[name], "min": least * best, "max": most * best}
+    return found
+
+
+def _activations(
+    data: bytes, names: set[str], examples: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[float, float, npt.NDArray[np.float32]]]:
+    """Run a float32 .tflite; return the least and the largest value of tensors, both with zero, and some of their values."""
+    interpreter = Interpreter(model_content=data, num_threads=1, experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    run, random = interpreter.get_signature_runner(), np.random.default_rng(0)
+    wanted = [one for one in interpreter.get_tensor_details() if one["name"] in names and one["dtype"] == np.float32]
+    edges = {one["name"]: (0.0, 0.0) for one in wanted}
+    some: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in edges}
+    for inputs in examples:
+        run(**inputs)
+        for one in wanted:
+            name, values = one["name"], interpreter.get_tensor(one["index"]).reshape(-1)
+            low, high = edges[name]
+            edges[name] = (min(low, float(values.min())), max(high, float(values.max())))
+            many = values.size > _SOME_VALUES
+            some[name].append(values[random.integers(0, values.size, _SOME_VALUES)] if many else values)
+    return {name: (*edges[name], np.concatenate(values)) for name, values in some.items() if edges[name] != (0.0, 0.0)}
+
+
+def _squared_error(values: npt.NDArray[np.float32], low: float, high: float) -> float:
+    """Return the mean squared error of values that are stored in 256 steps from `low` to `high`."""
+    step = (high - low) / 255
+    stored = np.rint((np.clip(values, low, high) - low) / step) * step + low
+    return float(np.square(stored - values).mean())
 
 
 def _steps_of(values: npt.NDArray[np.float32], scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -34,6 +34,9 @@ Say = Callable[[str], None]
 class ValidationPhotos:
     """Photos with captions, for scoring pairs of model files; each encoder processes the photos once.
 
+    Every photo is captioned as it is and as its mirror image, and has the mean of both scores: whether a rounding changes a
+    caption is mostly chance, and the mirror image is a second draw.
+
     Args:
         folder: A data folder.
         split: Split of the photos.
@@ -63,27 +66,32 @@ class ValidationPhotos:
         if not chosen:
             raise DataError("there are no photos to measure on", where=folder, expected=f"a split {split}")
         self.captions = {photo.name: photo.captions for photo in chosen}
-        self.photos = list(first_inputs(folder, split, limit, preprocessing))
+        photos = list(first_inputs(folder, split, limit, preprocessing))
+        can_be_mirrored = isinstance(preprocessing, PreprocessingSection)
+        self._views = (photos, [photo[:, ::-1] for photo in photos]) if can_be_mirrored else (photos,)
         self._preprocessing, self._interface = preprocessing, interface
         self._decoding, self._vocabulary = decoding, vocabulary
-        self._encoded: dict[bytes, list[Encoded]] = {}
+        self._encoded: dict[bytes, list[list[Encoded]]] = {}
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def cider_d(self, encoder: bytes, decoder: bytes) -> Sequence[float]:
-        """Return CIDEr-D of every photo, with plain tokens, in the order of the photos."""
+        """Return CIDEr-D of every photo, with plain tokens, in the order of the photos; the mean of its views."""
         step = DecoderStep(open_model(decoder, STEP_SIGNATURE), self._interface)
-        said = {
-            name: self._caption(step, encoded)
-            for name, encoded in zip(self.captions, self._encode(encoder), strict=True)
-        }
-        return score(self.captions, said, tokenizer="plain", meteor=False).per_photo_cider
+        scores = []
+        for view in self._encode(encoder):
+            said = {name: self._caption(step, encoded) for name, encoded in zip(self.captions, view, strict=True)}
+            scores.append(score(self.captions, said, tokenizer="plain", meteor=False).per_photo_cider)
+        means: list[float] = np.mean(scores, axis=0).tolist()
+        return means
 
-    def _encode(self, encoder: bytes) -> list[Encoded]:
+    def _encode(self, encoder: bytes) -> list[list[Encoded]]:
         if encoder not in self._encoded:
             model = open_model(encoder, ENCODE_SIGNATURE)
-            self._encoded[encoder] = [model.run(encoder_inputs(self._preprocessing, photo)) for photo in self.photos]
+            self._encoded[encoder] = [
+                [model.run(encoder_inputs(self._preprocessing, photo)) for photo in view] for view in self._views
+            ]
         return self._encoded[encoder]
 
     def _caption(self, step: DecoderStep, encoded: Encoded) -> str:
