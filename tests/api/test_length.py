@@ -113,7 +113,7 @@ def row(penalty: float, cider: float, bad: float) -> Length:
 
 
 def test_a_length_with_bad_endings_is_not_chosen() -> None:
-    rows = [row(0, 0.50, 0.001), row(0.5, 0.52, 0.003), row(1, 0.55, 0.004)]
+    rows = [row(0, 0.50, 0.001), row(0.5, 0.52, 0.004), row(1, 0.55, 0.006)]
     assert best_length(rows).penalty == 0.5
     assert best_length([*rows, row(1.5, 0.53, 0.0)]).penalty == 1.5
     assert best_length([row(0, 0.5, 0.02), row(0.5, 0.4, 0.0)]).penalty == 0

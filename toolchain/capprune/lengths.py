@@ -43,7 +43,7 @@ PENALTIES: Final = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # nats that are su
 OUTPUT: Final = "output"  # the module of every family of capprune that gives the scores of words
 BIAS: Final = f"{OUTPUT}.bias"
 FACT: Final = "end_penalty"  # of the checkpoint: the sum of all penalties
-MOST_BAD_ENDINGS: Final = 0.002  # share of captions that a penalty may add; longer captions stop at "a" more often
+MOST_BAD_ENDINGS: Final = 0.004  # share of captions that a penalty may add; longer captions stop at "a" more often
 
 
 @dataclass(frozen=True)
