@@ -20,7 +20,7 @@ READY := ready
 RUN := ready_model/runs/wide
 NAME := flickr8k-coco
 KNOWN = --known $(OTHER)
-ENCODER := weight_only_int8
+ENCODER := static_int8
 STAGES := dense sparse tuned seeing scst int8 rounded
 
 .PHONY: demo test test-slow test-all lint docs bench ready-model ready-bundle ready-blocks ready-flickr8k install clean
@@ -53,7 +53,8 @@ bench: install
 
 ready-model: install
 	$(BIN)/capprune train configs/ready_model.yaml data.folder=$(DATA) 'data.sources.*.folder=$(OTHER)' --out $(READY)/trained
-	$(BIN)/python -m capprune.training.slim $(READY)/trained/scst $(READY)/runs/wide
+	$(BIN)/capprune length $(READY)/trained/scst --data $(DATA) --data $(OTHER) --out $(READY)/trained/length
+	$(BIN)/python -m capprune.training.slim $(READY)/trained/length $(READY)/runs/wide
 	$(MAKE) ready-bundle RUN=$(READY)/runs/wide
 
 ready-bundle: install
@@ -65,14 +66,15 @@ ready-bundle: install
 
 ready-blocks: install
 	$(BIN)/capprune train configs/ready_model_blocks.yaml data.folder=$(DATA) 'data.sources.*.folder=$(OTHER)' --out $(READY)/blocks
-	$(BIN)/python -m capprune.training.slim $(READY)/blocks/scst $(READY)/runs/blocks
-	$(MAKE) ready-bundle RUN=$(READY)/runs/blocks NAME=flickr8k-coco-blocks ENCODER=static_int8
+	$(BIN)/capprune length $(READY)/blocks/scst --data $(DATA) --data $(OTHER) --out $(READY)/blocks/length
+	$(BIN)/python -m capprune.training.slim $(READY)/blocks/length $(READY)/runs/blocks
+	$(MAKE) ready-bundle RUN=$(READY)/runs/blocks NAME=flickr8k-coco-blocks
 
 ready-flickr8k: install
 	$(BIN)/capprune train configs/ready_model_flickr8k.yaml data.folder=$(DATA) --out $(READY)/flickr8k-trained
 	for stage in $(STAGES); do \
 		$(BIN)/python -m capprune.training.slim $(READY)/flickr8k-trained/$$stage $(READY)/runs/$$stage || exit 1; done
-	$(MAKE) ready-bundle RUN=$(READY)/runs/$(lastword $(STAGES)) NAME=flickr8k KNOWN= ENCODER=static_int8
+	$(MAKE) ready-bundle RUN=$(READY)/runs/$(lastword $(STAGES)) NAME=flickr8k KNOWN=
 
 install: $(VENV)/installed
 

@@ -31,7 +31,7 @@ from capprune_runtime.bundle.manifest import MANIFEST
 from capprune_runtime.bundle.verify import Bundle, verify_bundle
 
 DEFAULT, FLOAT32, INT8 = "default export", "dense float32", "dense int8, static int8 encoder"
-BLOCKS, BLOCKS_KEPT = "blocks variant, static int8 encoder", "blocks variant, as it is kept"
+BLOCKS = "blocks variant"
 BLOCKS_FLOAT32, BLOCKS_INT8 = "blocks variant, dense float32", "blocks variant, dense int8, static int8 encoder"
 DONE = "done"  # name of a marker file in a complete cache folder
 
@@ -78,8 +78,7 @@ def make_bundles(
         DEFAULT: Compared(packed_place(folder / "default"), None),
         FLOAT32: Compared(folder / "float32.capz", DEFAULT),
         INT8: Compared(folder / "int8.capz", DEFAULT),
-        BLOCKS_KEPT: Compared(blocks, None),
-        BLOCKS: Compared(folder / "blocks.capz", None),
+        BLOCKS: Compared(blocks, None),
         BLOCKS_FLOAT32: Compared(folder / "blocks-float32.capz", BLOCKS),
         BLOCKS_INT8: Compared(folder / "blocks-int8.capz", BLOCKS),
     }
@@ -93,12 +92,10 @@ def _export(
     beam = bundle.manifest.decoding.beam
     target, (float32, int8) = _encoders(run, beam, data, progress)
     _, (blocks_float32, blocks_int8) = _encoders(blocks_run, beam, data, progress)  # its projections are its own
-    own = Baseline("blocks", variant.decoder, variant.manifest.quantisation.decoder)
     ready, dense = _by_name(target.baselines()), _by_name(tflite_baselines(variant.decoder))
     for name, like, baseline, encoder, form in (
         ("float32", bundle, ready[DENSE_FLOAT32], float32, EncoderWeights.FLOAT32),
         ("int8", bundle, ready[DENSE_INT8], int8, EncoderWeights.STATIC_INT8),
-        ("blocks", variant, own, blocks_int8, EncoderWeights.STATIC_INT8),
         ("blocks-float32", variant, dense[DENSE_FLOAT32], blocks_float32, EncoderWeights.FLOAT32),
         ("blocks-int8", variant, dense[DENSE_INT8], blocks_int8, EncoderWeights.STATIC_INT8),
     ):

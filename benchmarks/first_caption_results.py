@@ -30,7 +30,7 @@ def first_caption_section(document: Document | None) -> str:
         parts = (
             "A warm caption, ms: encoder + steps + host = total, medians with p10 to p90, and with the interval of the total. "
             "The host is the search and all other code outside the interpreter. The last column compares a baseline's total with "
-            "that of the bundle it was made from: the default export, or the blocks variant with a static int8 encoder."
+            "that of the bundle it was made from: the default export, or the blocks variant."
         )
         columns = ["", *PARTS, "total", "calls of the step", "its bundle is"]
         tables += [parts, table(columns, [_parts(one) for one in rows])]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 UNFAMILIAR: Final = 0.05  # share of the val photos with a confidence below KNOWN
 UNSURE: Final = 0.14  # share with a confidence below SURE
-MOST_UNLIKELY: Final = 0.02  # share of the captions that are marked for their log-probability, beside those
+MOST_UNLIKELY: Final = 0.025  # share of the captions that are marked for their log-probability, beside those
 DRAWN, RARE, SPOKEN = 0.5, 1.0, 0.1  # weights of the three signs, each in standard deviations over val
 POOLED: Final = 256  # pooled channels
 KNOWN_PHOTOS: Final = 1000  # of train, evenly spaced
