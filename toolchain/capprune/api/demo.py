@@ -35,13 +35,18 @@ COMMON: dict[str, Any] = {
     "decoder": {
         "cell": "lstm",
         "embedding": 64,
-        "hidden": 256,
-        "attention": 128,
-        "context": 256,
+        "hidden": 384,
+        "attention": 192,
+        "context": 384,
         "dropout": {"rnn": 0.3, "attention": 0.0},
     },
 }
-TRAINING: dict[str, Any] = {"photos_per_batch": 16, "learning_rate": 3e-3, "validation_photos": SCENES["val"]}
+TRAINING: dict[str, Any] = {
+    "photos_per_batch": 16,
+    "learning_rate": 3e-3,
+    "precision": "auto",
+    "validation_photos": SCENES["val"],
+}
 COLUMNS = [
     "model",
     "weights",
