@@ -37,6 +37,7 @@ ROOMS = {
         "validation",
         "trained",
         "ensembling",
+        "lengths",
         "exporting",
         "sweeping",
         "devices",

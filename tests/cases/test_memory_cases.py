@@ -70,6 +70,6 @@ def test_one_photo_too_large_does_not_end_a_folder(
     (photo.parent / "z.jpg").write_bytes(photo.read_bytes())
     out = tmp_path / "t.json"
     command = ("caption", photo.parent) if program == "capprune" else ("run", ready, photo.parent)
-    done = run(*command, "--out", out, program=program, limit_kib=280_000)
+    done = run(*command, "--out", out, program=program, limit_kib=250_000)
     assert done.code == 1 and "b.png" in done.err and "smaller copy" in done.err
     assert out.is_file() and done.out.count("\n") == 2
